@@ -1,21 +1,17 @@
 "Package metadata comes from settings.ini; nothing is stated twice."
 from configparser import ConfigParser
 from pathlib import Path
-from setuptools import find_packages, setup
+from setuptools import setup
 
 ini = ConfigParser(delimiters=["="]); ini.read("settings.ini", encoding="utf-8"); cfg = ini["DEFAULT"]
-bundles = Path("outputs/models")                       # shipped detectors travel as the package fakeface.bundles
-packages = find_packages(include=["fakeface", "fakeface.*"])
-package_dir, package_data = {}, {"fakeface": ["py.typed", "static/*", "templates/*"]}
-if bundles.is_dir():
-    packages.append("fakeface.bundles"); package_dir["fakeface.bundles"] = str(bundles)
-    package_data["fakeface.bundles"] = ["*/*"]
 
 setup(
     name=cfg["lib_name"], version=cfg["version"], description=cfg["description"], keywords=cfg["keywords"],
-    author=cfg["author"], author_email=cfg["author_email"], license=cfg["license"].upper(), url=cfg["git_url"],
-    long_description=Path("README.md").read_text(encoding="utf-8") if Path("README.md").exists() else "", long_description_content_type="text/markdown",
-    packages=packages, package_dir=package_dir, package_data=package_data, include_package_data=False,
+    author=cfg["author"], author_email=cfg["author_email"], license=cfg["license"].upper(), license_files=["LICENSE"], url=cfg["git_url"],
+    long_description=Path("README.md").read_text(encoding="utf-8"), long_description_content_type="text/markdown",
+    packages=["fakeface", "fakeface.bundles"], include_package_data=False,
+    package_dir={"fakeface.bundles": "outputs/models"},    # shipped detectors travel as the package fakeface.bundles
+    package_data={"fakeface": ["static/*", "templates/*"], "fakeface.bundles": ["*.md", "*/*"]},
     python_requires=f">={cfg['min_python']}", install_requires=cfg["requirements"].split(),
     extras_require={k.removesuffix("_requirements"): v.split() for k, v in cfg.items() if k.endswith("_requirements")},
     entry_points={"console_scripts": cfg["console_scripts"].split()},

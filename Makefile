@@ -1,0 +1,34 @@
+# Names for commands; no logic lives here.
+SHELL := /bin/bash
+.SHELLFLAGS := -o pipefail -c
+PYTHON ?= python3
+BIN ?= .venv/bin
+README ?= README.md
+TEST = OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests -n logical --dist worksteal
+
+.PHONY: demo test test-all lab notebooks readme
+
+demo: .venv/ready                   # the five stages on the embedded demo
+	$(BIN)/fakeface demo
+
+test: .venv/ready                   # clean, in sync, every component notebook, tests/
+	$(TEST) -m "not slow"
+
+test-all: .venv/ready               # the same and whatever takes long
+	$(TEST)
+
+lab: .venv/ready                    # JupyterLab; options through ARGS=
+	$(BIN)/jupyter lab $(ARGS)
+
+notebooks: .venv/ready              # export, run the component notebooks anew, clean
+	$(BIN)/nbdev_export
+	cd nbs && OMP_NUM_THREADS=1 ../$(BIN)/jupyter nbconvert --to notebook --execute --inplace [0-9]*.ipynb
+	$(BIN)/nbdev_clean
+
+readme:                             # README.md from nbs/index.ipynb; links are relative to nbs/ there
+	$(BIN)/jupyter nbconvert --to markdown --stdout --log-level=ERROR nbs/index.ipynb | sed -E 's#\]\(\.\./#](#g; s#\]\((images/|[A-Za-z0-9_]+\.ipynb)#](nbs/\1#g' > $(README)
+
+.venv/ready: settings.ini setup.py constraints.txt
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install -c constraints.txt -e '.[dev,demo]'
+	touch $@

@@ -1,0 +1,20 @@
+"Two processes on this machine (gloo) follow the single process."
+import os, subprocess, sys
+import numpy as np, pandas as pd, pytest, torch
+from fakeface.core import write_json
+from toy import SMALL, prepared
+
+def test_two_processes_follow_one(tmp_path):
+    over = dict(SMALL, stage="finetune", out=str(tmp_path), mixup=0., dropout=0., augment="light", freeze_bn=True, ema_buffers="raw", bn_batches=0, optimizer="sgd", lr=.05, batch=16)
+    loss = {}
+    for n in (1, 2):
+        prepared(tmp_path, f"p{n}"); config = write_json(tmp_path/f"p{n}.json", dict(over, run=f"p{n}", processes=n))
+        cmd = [sys.executable, "-m", "accelerate.commands.launch", "--cpu", "--num_processes", str(n), "--num_machines", "1", "--mixed_precision", "no", "--dynamo_backend", "no", "--main_process_port", "29541"]
+        cmd = [sys.executable] if n == 1 else cmd
+        r = subprocess.run([*cmd, "-m", "fakeface.train", str(config)], stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=300, env={**os.environ, "OMP_NUM_THREADS": "1"})
+        assert r.returncode == 0, r.stderr[-3000:]
+        loss[n] = pd.read_csv(tmp_path/f"p{n}/finetune/history.csv")
+    a, b = loss[1], loss[2]
+    np.testing.assert_allclose(a.train_loss, b.train_loss, rtol=2e-4)       # the same draws, split; sums differ in their order only
+    np.testing.assert_allclose(a.valid_raw_loss, b.valid_raw_loss, rtol=2e-3)
+    assert (a.step == b.step).all()
