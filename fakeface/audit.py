@@ -51,7 +51,7 @@ def _header_facts(d: pd.DataFrame) -> dict[str, list[np.ndarray]]:
     def steps(v): return np.searchsorted(np.quantile(v, np.linspace(0, 1, 9)[1:-1]), v)
     w, h = d.width.to_numpy(np.int64), d.height.to_numpy(np.int64); q = d.quality.fillna(-1).to_numpy(np.int64); rest = d.format, d["mode"], d.subsampling, d.exif
     return dict(container=[code(d.format)], quantisation=[code(d.tables), q + 1, steps(q)], subsampling=[code(d.subsampling)],
-                size=[code(w), code(h), steps(w), steps(h), code((w/h).round(2)), code(np.gcd(w, 64), np.gcd(h, 64))], mode=[code(d["mode"])], exif=[code(d.exif)],
+                size=[code(w), code(h), steps(w), steps(h), steps(w*h), steps(w/h), code((w/h).round(2)), code(np.gcd(w, 64), np.gcd(h, 64))], mode=[code(d["mode"])], exif=[code(d.exif)],
                 together=[code(*rest), code(*rest, d.tables), code(*rest, d.tables, w, h)])
 
 def _auc(score: np.ndarray, fakes: np.ndarray, n: np.ndarray) -> float:
@@ -60,7 +60,7 @@ def _auc(score: np.ndarray, fakes: np.ndarray, n: np.ndarray) -> float:
     return float((f*(np.cumsum(r) - r/2)).sum()/(f.sum()*r.sum())) if f.sum()*r.sum() else .5
 
 # %% ../nbs/04_audit.ipynb #acaace30
-def _vote(fold: np.ndarray, facts: list[np.ndarray], n: np.ndarray, fakes: np.ndarray, prior: float=2.) -> np.ndarray:
+def _vote(fold: np.ndarray, facts: list[np.ndarray], n: np.ndarray, fakes: np.ndarray, prior: float=10.) -> np.ndarray:
     "Each cell's sum of log-odds, learned from the other folds; float64 [cells]."
     share = (fakes.sum() - np.bincount(fold, fakes, FOLDS))/np.maximum(n.sum() - np.bincount(fold, n, FOLDS), 1)
     base = np.clip(share, 1e-6, 1 - 1e-6)[fold]; out = np.zeros(len(n))

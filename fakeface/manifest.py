@@ -171,8 +171,8 @@ def _checked(rows: pd.DataFrame) -> pd.DataFrame:
     return df.drop_duplicates(["domain", "path"]).sort_values(["domain", "path"], ignore_index=True)
 
 def relative(path: str, root: str|os.PathLike) -> str:
-    "`path` as seen from `root`, with /; a name that is not UTF-8 gets ? in its place."
-    return Path(os.path.relpath(path, os.path.realpath(root))).as_posix().encode("utf-8", "replace").decode()
+    "`path` as seen from `root`, with /."
+    return Path(os.path.relpath(path, os.path.realpath(root))).as_posix()
 
 # %% ../nbs/03_manifest.ipynb #5349dac3
 def build_manifest(
@@ -186,8 +186,7 @@ def build_manifest(
 ) -> pd.DataFrame:                    # the manifest; bad and clashing files have split "excluded" and a reason
     "Look at every picture, tie together what belongs together, and split."
     df = _checked(rows); facts = pd.DataFrame(facts_of(df.path.tolist(), cache, workers)); df = pd.concat([df, facts], axis=1)
-    names = df.path; df["path"] = [relative(p, root) for p in names]
-    df.loc[[not _utf8(p) for p in names], "reason"] = "has a name that is not UTF-8; rename it"
+    df["path"] = [relative(p, root) for p in df.path]
     df["group"] = df["made_from"] = ""; df["phash"] = np.zeros(len(df), np.uint64)
     ok = df.reason == ""; good = df[ok].copy(); notes = dict(salt=salt, fractions=list(fractions), twins=0, listed=[])
     if len(good):
@@ -203,7 +202,6 @@ def build_manifest(
     df = _typed(df); df.attrs = dict(root=str(os.path.realpath(root)), build=notes)
     return df
 
-def _utf8(s: str) -> bool: return s.isascii() or s == s.encode("utf-8", "replace").decode()
 def _known(previous: pd.DataFrame) -> dict: return {s: p for s, p in zip(previous.sha256, previous.split) if p != "excluded"}
 
 # %% ../nbs/03_manifest.ipynb #31d045cc

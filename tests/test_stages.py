@@ -1,7 +1,7 @@
 "The stage notebooks as people start them: with papermill alone, and with the command, on a small set of one's own."
 import json, subprocess, sys
-import numpy as np, nbformat, pytest
-from PIL import Image
+import nbformat, pytest
+from toy import pictures
 
 COMMAND = [sys.executable, "-c", "from fakeface.cli import main; raise SystemExit(main())"]
 
@@ -21,13 +21,8 @@ def test_missing_input_names_the_stage_that_makes_it(root, tmp_path):
 
 @pytest.fixture(scope="module")
 def photos(tmp_path_factory):
-    "Two folders: soft noise, and the same with a fine stripe; one file is broken."
-    folder = tmp_path_factory.mktemp("mine")/"photos"; gen = np.random.default_rng(0)
-    for name in ("real", "fake"):
-        (folder/name).mkdir(parents=True)
-        for i in range(60):
-            x = np.kron(gen.normal(128, 30, (12, 12, 3)), np.ones((6, 6, 1))) + gen.normal(0, 8, (72, 72, 3)) + (name == "fake")*24*((np.arange(72)//2 % 2)[:, None, None])
-            Image.fromarray(x.clip(0, 255).astype(np.uint8)).save(folder/name/f"{i}.png")
+    "Two folders of pictures, one of them broken."
+    folder = (pictures(tmp_path_factory.mktemp("mine"), n=60)/"stripes/train").rename(tmp_path_factory.mktemp("own")/"photos")
     (folder/"fake/broken.png").write_bytes(b"\x89PNG\r\n\x1a\n and no more")
     return folder
 
