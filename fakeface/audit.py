@@ -173,12 +173,9 @@ def harmonise(
     jobs = [(os.path.join(root, p), str(out_dir/d), sides[dom], k, framing) for p, d, dom, k in zip(use.path, dst, use.domain, q)]
     why = pd.Series("", use.index)
     for k, reason in in_processes(_one, jobs, workers, "harmonising"): why.iloc[k] = reason
-    new = pd.DataFrame(facts_of([j[1] for j in jobs], cache, workers), index=use.index)
-    out = rebase(df, out_dir); made = why.index[(why == "")]
-    out.loc[made, "made_from"] = use.file_sha256[made]; out.loc[made, "path"] = dst[made]
-    out["quality"] = out.quality.astype("Int16")
-    for c in ("width", "height", "format", "mode", "quality", "subsampling", "tables", "exif", "bytes", "sha256", "file_sha256"): out.loc[made, c] = new.loc[made, c]
-    out.loc[made, "phash"] = np.array([int(h[:16], 16) for h in new.loc[made, "look"]], np.uint64)
+    new = pd.DataFrame(facts_of([j[1] for j in jobs], cache, workers), index=use.index); why = why.mask(why == "", new.reason)
+    out = rebase(df, out_dir); made = why.index[why == ""]; new = new.loc[made].assign(path=dst[made], made_from=use.file_sha256[made], phash=[np.uint64(int(h[:16], 16)) for h in new["look"][made]])
+    for c in new.columns.intersection(list(COLUMNS)).drop("reason"): out.loc[made, c] = new[c].astype(COLUMNS[c])
     for at, reason in ((small, f"its shorter side is under {min_side} px"), (why.index[why != ""], why[why != ""])): out.loc[at, ["split", "reason"]] = pd.DataFrame(dict(split="excluded", reason=reason), index=at)
     out = out[list(COLUMNS)].astype(COLUMNS)
     shrunk = {d: {k: round(float((g[["width", "height"]].min(axis=1)/sides[d]).median()), 2) for k, g in ((LABEL_NAMES[l], g) for l, g in use[use.domain == d].groupby("label"))} for d in sides}

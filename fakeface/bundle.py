@@ -57,7 +57,8 @@ RULES: dict[str, tuple[Callable, str]] = dict(    # field -> (what is right, the
     bias=(_num, "a finite number"),
     thresholds=(lambda v: v != {} and _dict(_unit)(v), "at least one named threshold, each from 0 to 1"),
     threshold=(_text, "the name of one of the thresholds"),
-    band=(_maybe(lambda v: isinstance(v, (list, tuple)) and len(v) == 2 and all(map(_unit, v)) and v[0] <= v[1]), "two numbers from 0 to 1, the lower first, or null"),
+    band=(_maybe(lambda v: isinstance(v, (list, tuple)) and len(v) == 2 and all(map(_unit, v)) and v[0] <= v[1]),
+          "two numbers from 0 to 1, the lower first, or null"),
     domains=(_texts, "a list of names"), stage=(_text, "text"), preset=(_text, "text"),
     seed=(_maybe(lambda v: isinstance(v, int) and not isinstance(v, bool)), "a whole number or null"),
     manifest_hash=(_maybe(_hash), "a SHA-256 in hex or null"), allow_bias=(_maybe(_text), "text or null"),
@@ -166,7 +167,8 @@ def _listing(dir: Path) -> set[str]:
     if not (dir/INDEX).is_file(): raise BundleError(f"{dir} has no {INDEX}: it is not a bundle. Name the folder that holds {INDEX} and {WEIGHTS}.")
     names = {p.name for p in dir.iterdir() if not p.name.startswith(".")}
     for n in sorted(names):
-        if Path(n).suffix.lower() in {".pkl", ".pickle", ".pt", ".pth", ".bin", ".ckpt", ".joblib", ".npy", ".npz"}: raise BundleError(f"{n} is a format that can hold code (pickle); a bundle has none. Delete it if you trust the rest.")
+        if Path(n).suffix.lower() in {".pkl", ".pickle", ".pt", ".pth", ".bin", ".ckpt", ".joblib", ".npy", ".npz"}:
+            raise BundleError(f"{n} is of a format that can hold code (pickle); a bundle has none. Delete it if you trust the rest.")
         if n not in {WEIGHTS, ONNX, CARD, LICENSE, INDEX} or not (dir/n).is_file(): raise BundleError(f"{n!r} does not belong in a bundle.")
     return names - {INDEX}
 
@@ -185,7 +187,8 @@ def read_bundle(
     if missing := sorted(set(b.files) - names): raise BundleError(f"{missing[0]} is missing from the bundle in {dir}.")
     if extra := sorted(names - set(b.files)): raise BundleError(f"{extra[0]} is not listed in {INDEX}; somebody added it.")
     for n, h in b.files.items():
-        if sha256_file(dir/n) != h: raise BundleError(f"{n} is not the file that was written: its SHA-256 differs. Copy the bundle again from where you got it.")
+        if sha256_file(dir/n) == h: continue
+        raise BundleError(f"{n} is not the file that was written: its SHA-256 differs. Copy the bundle again from where you got it.")
     check_tensors(dir/WEIGHTS)
     return b
 
@@ -202,7 +205,7 @@ def _metric_rows(metrics: dict) -> tuple[list[str], list[list[str]]]:
     "Header and rows of the card's table: one row a domain, and macro and micro."
     rows = metrics.get("valid", metrics)
     rows = {d: m for d, m in rows.items() if isinstance(m, dict)}
-    cols = [c for c in ("n", "n_real", "n_fake", "auc", "accuracy", "acc", "fpr", "fnr", "ece") if any(c in m for m in rows.values())]
+    cols = [c for c in ("n", "n_real", "n_fake", "auc", "accuracy", "fpr", "fnr", "tpr@1%fpr", "ece") if any(c in m for m in rows.values())]
     return ["domain", *cols], [[d, *[_cell(m.get(c)) for c in cols]] for d, m in rows.items()]
 
 def _md_table(head: list[str], rows: list[list[str]]) -> str:
@@ -231,7 +234,9 @@ verdict = Detector.load("path/to/this/folder").check("photo.jpg")
 {trained}
 
 ## What it is for
-One picture that shows one face, framed as head and shoulders, like its training pictures. It answers: does this look more like the photographs or more like the generated faces that it was trained on? Its place is research, teaching, and a first look before a person decides.
+One picture that shows one face, framed as head and shoulders, like its training pictures. It answers: does this look more
+like the photographs or more like the generated faces that it was trained on? Its place is research, teaching, and a first
+look before a person decides.
 
 ## What it is not for
 - **Not proof.** A verdict is evidence with an error rate, never grounds on its own for an accusation, a refusal or a removal.
@@ -241,7 +246,8 @@ One picture that shows one face, framed as head and shoulders, like its training
 - **Not any share of fakes.** With few fakes among many photographs most alarms are false, even with a small error rate.
 
 ## How it decides
-The picture is {view}, scaled with the {interpolation} kernel, and normalised with mean {mean} and standard deviation {std}. With z = logit(fake) − logit(real), p_fake = sigmoid(z/{temperature:.4g} + {bias:.4g}).
+The picture is {view}, scaled with the {interpolation} kernel, and normalised with mean {mean} and standard deviation {std}.
+With z = logit(fake) − logit(real), p_fake = sigmoid(z/{temperature:.4g} + {bias:.4g}).
 
 {decisions}
 
@@ -261,15 +267,18 @@ def model_card(
 ) -> str:                             # Markdown with the hub's front matter
     "The model card, from the bundle's own fields."
     trained = [f"Domains: {', '.join(b.domains) or 'not recorded'}." + (f" Left out on purpose: {', '.join(b.left_out)}." if b.left_out else ""),
-               f"Stage: {b.stage or 'not recorded'}; preset: {b.preset or 'not recorded'}; seed: {b.seed}; pictures (manifest): `{(b.manifest_hash or 'not recorded')[:12]}`" +
+               f"Stage: {b.stage or 'not recorded'}; preset: {b.preset or 'not recorded'}; seed: {b.seed}; " +
+               f"pictures (manifest): `{(b.manifest_hash or 'not recorded')[:12]}`" +
                (f"; began from the bundle `{b.parent[:12]}`." if b.parent else ".")]
-    if b.allow_bias: trained.append(f"**The two classes could be told apart by their file headers alone, and training was allowed all the same: {b.allow_bias}.** The numbers below may measure the files, not the faces.")
+    if b.allow_bias: trained.append("**The two classes could be told apart by their file headers alone, and training was allowed all the same: "
+                                    f"{b.allow_bias}.** The numbers below may measure the files, not the faces.")
     decisions = _md_table(["threshold", "fake where p_fake ≥", ""], [[k, f"{v:.4f}", "default" if k == b.threshold else ""] for k, v in b.thresholds.items()])
     if b.band: decisions += f"\n\nBetween {b.band[0]:.4f} and {b.band[1]:.4f} it says that it is unsure."
     head, rows = _metric_rows(b.metrics)
-    measured = _md_table(head, rows) + "\n\nThe pictures that temperature, bias and thresholds were fitted on: optimistic for new ones. Intervals are 95%. Positive class: fake." if rows else "Nothing was recorded."
-    return _CARD.format(name=b.name, arch=b.arch, hash12=b.hash[:12], onnx_tag=", onnx" if ONNX in b.files else "", trained="\n\n".join(trained), decisions=decisions, measured=measured,
-        view=_VIEWS[b.spec.view].format(s=b.spec.size), interpolation=b.spec.interpolation, mean=list(b.spec.mean), std=list(b.spec.std), temperature=b.temperature, bias=b.bias,
+    note = "The pictures that temperature, bias and thresholds were fitted on: optimistic for new ones. Intervals are 95%. Positive class: fake."
+    return _CARD.format(name=b.name, arch=b.arch, hash12=b.hash[:12], onnx_tag=", onnx" if ONNX in b.files else "", trained="\n\n".join(trained),
+        decisions=decisions, measured=f"{_md_table(head, rows)}\n\n{note}" if rows else "Nothing was recorded.", view=_VIEWS[b.spec.view].format(s=b.spec.size),
+        interpolation=b.spec.interpolation, mean=list(b.spec.mean), std=list(b.spec.std), temperature=b.temperature, bias=b.bias,
         versions="\n".join(f"- {k} {v}" for k, v in b.versions.items()) + (f"\n- on {b.created}" if b.created else ""))
 
 # %% ../nbs/06a_bundle.ipynb #f1a53233
@@ -294,8 +303,9 @@ def write_bundle(
     "Write a bundle in one step and read it back; raises `BundleError`."
     from safetensors.numpy import save
     dir = Path(dir); bundle = parse_bundle(to_json(bundle))     # NumPy's numbers become plain ones, and every rule is applied
-    if dir.exists() and any(dir.iterdir()) and not overwrite: raise BundleError(f"{dir} exists, and a bundle is never changed. Give overwrite=True or another name.")
-    if dir.exists() and not (dir/INDEX).exists() and any(dir.iterdir()): raise BundleError(f"{dir} is a folder with other things in it; it is not replaced by a bundle.")
+    if dir.exists() and any(dir.iterdir()):
+        if not (dir/INDEX).exists(): raise BundleError(f"{dir} is a folder with other things in it; it is not replaced by a bundle.")
+        if not overwrite: raise BundleError(f"{dir} exists, and a bundle is never changed. Give overwrite=True or another name.")
     dir.parent.mkdir(parents=True, exist_ok=True)
     tmp = Path(tempfile.mkdtemp(dir=dir.parent, prefix=f".{dir.name}.", suffix=".tmp")); old = tmp.with_suffix(".old")
     try:

@@ -149,16 +149,16 @@ def _fetch(a) -> None:
 
 # %% ../nbs/17_cli.ipynb #cc019abd
 def _audit(a) -> int:
-    from fakeface.audit import header_gate, header_table
+    from fakeface.audit import audit, verdicts
     from fakeface.manifest import build_manifest
     from fakeface.sources import scan
-    folder = Path(a.folder).resolve(); names = {p.name for p in folder.iterdir()} if folder.is_dir() else set()
-    rows = scan("folder" if names & {"train", "valid", "test", "real", "fake"} else "tree", folder, folder.name)
-    df = build_manifest(rows, folder)
-    print(header_table(df).to_string())
-    gate = header_gate(df)
-    for domain, g in gate.items(): print(f"{domain}: {g['verdict']}", *(f"{k}={v:.3g}" for k, v in g.items() if isinstance(v, (int, float))))
-    return int(any(g["verdict"] == "refuse" for g in gate.values()))
+    folder = Path(a.folder).resolve()
+    if not folder.is_dir(): raise FakefaceError(f"{a.folder} is not a folder.")
+    own = {"train", "valid", "test", "real", "fake"} & {p.name.lower() for p in folder.iterdir()}
+    found = audit(build_manifest(scan("folder" if own else "tree", folder, folder.name), folder))
+    import pandas as pd
+    print(pd.DataFrame(found["table"]).to_string(index=False), verdicts(found).to_string(), *found["warnings"], sep="\n\n")
+    return int(found["verdict"] == "refuse")
 
 # %% ../nbs/17_cli.ipynb #7770c8d9
 def _parser() -> argparse.ArgumentParser:

@@ -67,7 +67,8 @@ def recalibrate_bn(
     if getattr(module, "frozen_bn", False) or not any(isinstance(m, nn.modules.batchnorm._BatchNorm) for m in module.modules()): return module
     it = iter(batches)
     try: first = next(it)
-    except StopIteration: raise FakefaceError("No batch to measure BatchNorm's statistics on. There have to be at least as many training pictures as one batch.") from None
+    except StopIteration:
+        raise FakefaceError("No batch to measure BatchNorm's statistics on. There have to be at least as many training pictures as one batch.") from None
     def chain(): yield first; yield from it
     update_bn(chain(), module)
     return module

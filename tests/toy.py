@@ -8,7 +8,7 @@ from fakeface.manifest import build_manifest, write_manifest
 from fakeface.sources import scan
 
 SMALL = dict(preset="demo", domains="", arch="test_resnet", weights="none", init="none", size=32, batch=16, precision="fp32", channels_last=False, workers=0,
-             lr=3e-3, epochs=3, light_epochs=0, bn_batches=4, mixup=.2, device="cpu")
+             lr=2e-3, dropout=0., epochs=3, light_epochs=0, bn_batches=4, mixup=.2, device="cpu")
 
 def pictures(root: Path, n: int=48, size: int=40) -> Path:
     "`{domain}/{train,valid,test}/{real,fake}/*.png` below `root`."
@@ -17,7 +17,7 @@ def pictures(root: Path, n: int=48, size: int=40) -> Path:
             for label, name in enumerate(LABEL_NAMES):
                 (folder := root/domain/split/name).mkdir(parents=True)
                 for i in range(k):
-                    x = rng(domain, split, label, i).normal(128, 30, (size, size)) + label*26*(pattern(np.indices((size, size))) % 4 < 2)
+                    x = rng(domain, split, label, i).normal(128, 30, (size, size)) + label*45*(pattern(np.indices((size, size))) % 8 < 4)
                     Image.fromarray(np.repeat(x.clip(0, 255).astype(np.uint8)[..., None], 3, 2)).save(folder/f"{i}.png")
     return root
 
