@@ -26,7 +26,7 @@ notebooks: .venv/ready              # export, run the component notebooks anew, 
 	$(BIN)/nbdev_clean
 
 readme:                             # README.md from nbs/index.ipynb; links are relative to nbs/ there
-	$(BIN)/jupyter nbconvert --to markdown --stdout --log-level=ERROR nbs/index.ipynb | sed -E 's#\]\(\.\./#](#g; s#\]\((images/|[A-Za-z0-9_]+\.ipynb)#](nbs/\1#g' > $(README)
+	$(BIN)/jupyter nbconvert --execute --to markdown --stdout --log-level=ERROR nbs/index.ipynb | sed -E 's#\]\(\.\./#](#g; s#\]\((images/|[A-Za-z0-9_]+\.ipynb)#](nbs/\1#g' > $(README)
 
 .venv/ready: settings.ini setup.py constraints.txt
 	$(PYTHON) -m venv .venv

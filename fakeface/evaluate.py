@@ -11,6 +11,7 @@ __all__ = ['KEEP', 'CORRUPTIONS', 'EvaluateConfig', 'EvaluateError', 'pick_split
 # %% ../nbs/12_evaluate.ipynb #5045209b
 import io, os, shutil, time
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Callable, Iterator
 import cv2, numpy as np, pandas as pd, torch
@@ -25,7 +26,6 @@ from .bundle import Bundle, p_fake, read_bundle
 from .model import load_model
 from .metrics import by_domain, summary
 from .engine import Engine, score
-from functools import partial
 
 # %% ../nbs/12_evaluate.ipynb #d2dc5522
 @dataclass(frozen=True)
@@ -167,7 +167,7 @@ def located(path: str) -> Path:
         if p.exists(): return p.resolve()
     raise ConfigError(f"{path!r} is not there (looked at {' and '.join(str(p.absolute()) for p in tries)}).")
 
-# %% ../nbs/12_evaluate.ipynb #ed10d37a
+# %% ../nbs/12_evaluate.ipynb #4dfa1f80
 def note_test_read(
     home: Path,                       # the run's folder
     **what: Any,                      # bundle_hash, manifest_hash, domains, …
@@ -177,7 +177,7 @@ def note_test_read(
     reads.append(dict(when=time.strftime("%FT%TZ", time.gmtime()), **what)); write_json(path, dict(test_reads=len(reads), reads=reads))
     return len(reads)
 
-# %% ../nbs/12_evaluate.ipynb #f8b0fb6e
+# %% ../nbs/12_evaluate.ipynb #c55f0e56
 @dataclass(frozen=True)
 class Corruption:
     "One thing that happens to a picture."
@@ -222,7 +222,7 @@ CORRUPTIONS |= {f"crop to {k:.0%}": Corruption("crop", 1 - k, lambda img, g, k=k
 CORRUPTIONS |= {f"brightness ×{k}": Corruption("brightness", k, lambda img, g, k=k: ImageEnhance.Brightness(img).enhance(k)) for k in (.7, 1.3)}
 CORRUPTIONS |= {"screenshot": Corruption("chain", 1, lambda img, g: screenshot(img)), "social network": Corruption("chain", 2, lambda img, g: social(img))}
 
-# %% ../nbs/12_evaluate.ipynb #c55f0e56
+# %% ../nbs/12_evaluate.ipynb #c6f1d7f2
 def corruption_gallery(
     img: Image.Image,                 # RGB
     names: list[str]|None=None,       # of `CORRUPTIONS`; all if not given
@@ -236,7 +236,7 @@ def corruption_gallery(
     for ax, n in zip(axes.flat, names): ax.imshow(CORRUPTIONS[n].apply(img, rng("gallery", n))); ax.set_title(n, fontsize=7)
     return fig
 
-# %% ../nbs/12_evaluate.ipynb #ebcf9453
+# %% ../nbs/12_evaluate.ipynb #451088de
 class GridDataset(EvalDataset):
     "`dataset[row]`: the views of a picture after each corruption, one below the other."
     def __init__(self, manifest: pd.DataFrame, spec, names: list[str], seed: int=0):
@@ -261,7 +261,7 @@ def grid_sample(rows: pd.DataFrame, n: int, seed: int=0) -> pd.DataFrame:
     out = rows.loc[sorted(keep)].reset_index(drop=True); out.attrs = rows.attrs
     return out
 
-# %% ../nbs/12_evaluate.ipynb #593c3a4b
+# %% ../nbs/12_evaluate.ipynb #bb39baa2
 def robustness_grid(
     model: torch.nn.Module,
     bundle: Bundle,
@@ -305,7 +305,7 @@ def grid_table(
             out.append(row | {f"{k}_{e}": s[k][e] for k in ("auc", "accuracy", "fpr", "fnr") for e in ("low", "high")})
     return pd.DataFrame(out)
 
-# %% ../nbs/12_evaluate.ipynb #267a4e47
+# %% ../nbs/12_evaluate.ipynb #7a38fbfe
 def worst(
     pred: pd.DataFrame,               # of `predict`
     n: int=12,
@@ -333,7 +333,7 @@ def show_mistakes(
         ax.imshow(open_image(Path(root)/r.path)); ax.set_title(f"{r.domain}\nis {LABEL_NAMES[r.label]}, p_fake {r.p_fake:.2f}", fontsize=7)
     return fig
 
-# %% ../nbs/12_evaluate.ipynb #d8d18b30
+# %% ../nbs/12_evaluate.ipynb #34ddff54
 def the_bundle(cfg: EvaluateConfig) -> Path:
     "The bundle's folder; raises where it is not there."
     return located(cfg.bundle) if cfg.bundle else require(run_dir(cfg.run, cfg.out)/"finetune/bundle", "finetune")

@@ -46,7 +46,7 @@ def _stream(src) -> tuple:
 def _header(f, name: str, max_pixels: int) -> Image.Image:
     "Pillow's lazy picture for a stream; nothing is decoded yet."
     try: im = Image.open(f, formats=FORMATS)
-    except Image.DecompressionBombError: raise ImageError(f"has more than {max_pixels:,} pixels", name) from None
+    except Image.DecompressionBombError: raise ImageError(f"has more than {min(max_pixels, 2*Image.MAX_IMAGE_PIXELS):,} pixels", name) from None
     except Image.UnidentifiedImageError: f.seek(0); raise ImageError(_not_a_picture(f.read(256)), name) from None
     except MemoryError: raise
     except Exception as e: raise ImageError(f"cannot be read ({e})", name) from None      # a broken header may raise anything

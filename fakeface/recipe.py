@@ -73,7 +73,7 @@ class TrainConfig:
     seed: int = 42
     device: str = "auto"               # auto | cpu
     precision: str = "auto"            # auto (measured) | fp32 | bf16 | fp16
-    channels_last: bool = True         # NHWC memory; precision="auto" measures this too
+    channels_last: bool = True         # NHWC memory; measured too where precision is auto
     processes: int = 1                 # more: accelerate launch
     checkpoint_every: int = 0          # steps; 0: each epoch only
 

@@ -131,6 +131,7 @@ def train_step(
     if cfg.clip: acc.clip_grad_norm_(run.wrapped.parameters(), cfg.clip)
     run.opt.step(); run.opt.zero_grad()
     if run.ema: run.ema.update(run.model)
+    if acc.num_processes > 1: total = acc.reduce(total, "mean")
     look(run); run.pending = (total, [r for b in micros for r in b["row"].tolist()]); run.step += 1
 
 def look(run: Run) -> None:
@@ -343,10 +344,10 @@ def run_stage(
     return metrics
 
 def launch(cfg: TrainConfig, folder: Path) -> dict:
-    "Run `fit` in `cfg.processes` processes of this machine and read what it wrote."
-    cmd = [sys.executable, "-m", "accelerate.commands.launch", "--num_processes", str(cfg.processes), "--num_machines", "1", "--mixed_precision", "no", "--dynamo_backend", "no"]
-    cmd += ["--cpu"] if cfg.device == "cpu" or not torch.cuda.is_available() else ["--multi_gpu"]
-    done = subprocess.run([*cmd, "-m", "fakeface.train", str(folder/"config.json")], stdin=subprocess.DEVNULL, env={**os.environ, "FAKEFACE_LAUNCHED": "1"})
+    "Run `fit` in `cfg.processes` processes of this machine and read what it wrote; `accelerate launch` starts one process only on a CPU, torchrun starts them all."
+    n = str(cfg.processes); on_cpu = cfg.device == "cpu" or not torch.cuda.is_available()
+    cmd = ["torch.distributed.run", "--standalone", "--nproc_per_node", n] if on_cpu else ["accelerate.commands.launch", "--multi_gpu", "--num_processes", n, "--num_machines", "1", "--mixed_precision", "no", "--dynamo_backend", "no"]
+    done = subprocess.run([sys.executable, "-m", *cmd, "-m", "fakeface.train", str(folder/"config.json")], stdin=subprocess.DEVNULL, env={**os.environ, "FAKEFACE_LAUNCHED": "1"})
     if done.returncode: raise TrainError(f"{cfg.processes} processes ended with exit code {done.returncode}; their messages stand above.")
     return read_json(folder/"fit.json")
 
@@ -360,4 +361,6 @@ def main(argv: list[str]|None=None) -> None:
     state.wait_for_everyone(); metrics = fit(cfg, manifest, folder)
     if state.is_main_process: stage.finish(metrics) if alone else write_json(folder/"fit.json", metrics)
 
-if __name__ == "__main__" and "ipykernel" not in sys.modules: main()
+if __name__ == "__main__" and "ipykernel" not in sys.modules:
+    try: main()
+    except FakefaceError as e: sys.exit(f"fakeface.train: {e}")

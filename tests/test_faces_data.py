@@ -3,7 +3,8 @@ import os
 from pathlib import Path
 import numpy as np, pandas as pd, pytest
 from PIL import Image, ImageOps
-from fakeface.audit import AuditError, audit, harmonise, header_gate, require_unbiased
+from fakeface.audit import AuditError, audit, harmonise, require_unbiased
+from fakeface.gate import header_gate
 from fakeface.images import open_image, save_jpeg
 from fakeface.manifest import build_manifest, gaps, manifest_hash, read_manifest, write_manifest
 from fakeface.sources import scan

@@ -6,10 +6,10 @@ from fakeface.twins import cloud
 
 PREPARE = """
 import sys, time, pandas as pd
-import fakeface.audit as A, fakeface.manifest as M
+import fakeface.audit as A, fakeface.facts as F, fakeface.manifest as M
 rows, folder, workers = pd.read_parquet(sys.argv[1]), sys.argv[2], int(sys.argv[3])
 def slow(f, s): return lambda *a: (time.sleep(s), f(*a))[1]
-if workers == 0: M.picture_facts = slow(M.picture_facts, .004); A.harmonise_one = slow(A.harmonise_one, .004)
+if workers == 0: F.picture_facts = slow(F.picture_facts, .004); A.harmonise_one = slow(A.harmonise_one, .004)
 print("ready", flush=True)
 m = M.build_manifest(rows, folder, cache=folder + "/facts.sqlite", workers=workers)
 h = A.harmonise(m, folder + "/alike", size=80, workers=workers)

@@ -2,7 +2,8 @@
 import io, os, struct, unittest.mock as mock, zlib
 import numpy as np, pandas as pd, pytest
 from PIL import Image, ImageOps
-from fakeface.audit import audit, harmonise, header_gate
+from fakeface.audit import audit, harmonise
+from fakeface.gate import header_gate
 from fakeface.images import jpeg_bytes, open_image
 from fakeface.manifest import ManifestError, build_manifest, gaps, read_manifest, write_manifest
 from fakeface.twins import cloud
