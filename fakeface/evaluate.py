@@ -38,7 +38,7 @@ class EvaluateConfig:
     bundle: str = ""                   # a bundle's folder; empty: outputs/<run>/finetune/bundle
     domains: str = ""                  # comma string; empty: all that the split has
     split: str = "test"                # test | valid
-    extra: str = ""                    # name=folder with real/ and fake/: pictures that were never trained on
+    extra: str = ""                    # name=folder with real/ and fake/ in it: pictures that were never trained on
     robustness: bool = False           # also run the grid of corruptions
     grid_n: int = 200                  # pictures of each domain and class in the grid; 0: all
     batch: int = 32                    # pictures in memory at once

@@ -51,9 +51,8 @@ PERCENT = ("accuracy", "balanced_accuracy", "precision", "recall", "f1", "fpr", 
 def shown(v: float|None, percent: bool=False) -> str:
     "A figure as text; a dash for what does not exist."
     if v is None or not np.isfinite(v): return "–"
-    v += 1e-12                         # halves go up, as on the page
-    if percent: return f"{v:.1%}" if not (0 < v < .0005 or .9995 < v < 1) else f"{v:.2%}"
-    return f"{v:.3f}" if not .9995 <= v < 1 else f"{min(v, .9999):.4f}"
+    if percent: return f"{v + 1e-12:.{2 if 0 < v < .0005 or .9995 < v < 1 else 1}%}"         # halves go up, as on the page
+    return (f"{v:.3f}" if not .9995 <= v < 1 else f"{min(v, .9999):.4f}").replace("-", "−")
 
 def cell(m: dict|None, key: str) -> dict:     # text, ci, note
     "A figure with its 95% interval, for a table."
@@ -105,7 +104,7 @@ def _by(s: dict) -> dict: return {d: v for d, v in s.items() if d not in ("macro
 def _measured(m: dict, facts: dict) -> list[tuple[str, str]]:
     "Sentences about the domains of the split and those beyond."
     test, macro = _by(m["test"]), m["test"]["macro"]; out = []
-    out.append(("can", f"On {m['test']['micro']['n']:,} {m.get('split', 'test')} pictures of {len(test)} domain{'s'*(len(test) > 1)} ({_and(test)}) it found {_ci(macro, 'recall')} of the fakes and called {_ci(macro, 'fpr')} of the real faces fake, at the threshold that validation had fixed (means over domains)."))
+    out.append(("can", f"On {m['test']['micro']['n']:,} {m.get('split', 'test')} pictures of {len(test)} domain{'s'*(len(test) > 1)} ({_and(test)}) it found {_ci(macro, 'recall')} of the fakes and called {_ci(macro, 'fpr')} of the real faces fake, at the threshold that validation had fixed{' (means over domains)'*(len(test) > 1)}."))
     known = {d: s for d, s in test.items() if val(s, "auc") is not None}
     if len(known) > 1:
         worst, best = (f(known, key=lambda d: val(known[d], "auc")) for f in (min, max))

@@ -5,9 +5,10 @@ import numpy as np, pandas as pd, pytest
 from PIL import Image, ImageOps
 from fakeface.audit import AuditError, audit, harmonise, require_unbiased
 from fakeface.gate import header_gate
-from fakeface.images import open_image, save_jpeg
+from fakeface.images import jpeg_bytes, open_image, save_jpeg
 from fakeface.manifest import build_manifest, gaps, manifest_hash, read_manifest, write_manifest
 from fakeface.sources import scan
+from fakeface.twins import candidates, confirmed, hamming, look
 
 FACES = Path(os.environ.get("FAKEFACE_FACES") or "/nonexistent")
 pytestmark = pytest.mark.skipif(not FACES.is_dir(), reason="FAKEFACE_FACES does not name the folder of development pictures; a user has none")
@@ -17,7 +18,7 @@ def few(rows, n, seed=0): return rows.groupby("label", group_keys=False).sample(
 @pytest.fixture(scope="module")
 def found(tmp_path_factory):
     "All of 140k and native/, a part of hfd, as found."
-    rows = [scan("140k", FACES/"140k", "140k"), few(scan("folder", FACES/"hfd", "hfd"), 200)] + [scan("folder", FACES/"native"/d, f"native-{d}") for d in ("tpdne", "diffusion")]
+    rows = [scan("140k", FACES/"140k", "140k"), few(scan("folder", FACES/"hfd", "hfd"), 100)] + [scan("folder", FACES/"native"/d, f"native-{d}") for d in ("tpdne", "diffusion")]
     folder = tmp_path_factory.mktemp("faces"); m = build_manifest(pd.concat(rows, ignore_index=True), folder, cache=folder/"facts.sqlite")
     write_manifest(m, folder/"manifest.parquet"); return read_manifest(folder/"manifest.parquet")
 
@@ -36,7 +37,7 @@ def test_gate_on_what_was_found(found):
 
 def test_harmonised_builds_pass(found, tmp_path):
     part = found[found.domain != "140k"].reset_index(drop=True); part.attrs = found.attrs; h = harmonise(part, tmp_path/"alike")
-    a = audit(h, grid=60); print({d: (g["verdict"], round(g["header_auc"], 3), round(g["p"], 3), a["grid"][d]) for d, g in a["domains"].items()}); print(*a["warnings"], sep="\n")
+    a = audit(h, grid=30); print({d: (g["verdict"], round(g["header_auc"], 3), round(g["p"], 3), a["grid"][d]) for d, g in a["domains"].items()}); print(*a["warnings"], sep="\n")
     assert a["verdict"] == "pass" and {g["verdict"] for g in a["domains"].values()} == {"pass"} and require_unbiased(a) is None
     assert a["harmonised"]["side"] == {"hfd": 178, "native-tpdne": 256, "native-diffusion": 600}
     assert (h.width == h.domain.map(a["harmonised"]["side"])).all() and (h.width == h.height).all() and set(h.subsampling) == {"4:2:0"} and not h.exif.any()
@@ -61,3 +62,17 @@ def test_same_faces_in_two_domains(found, tmp_path):
     kept = fixed[fixed.split != "excluded"]; assert (kept.groupby("group").split.nunique() == 1).all()
     test = fixed[(fixed.domain == "140k") & fixed.path.isin(m.path[m.split == "test"])]; assert (test.split == "test").all(), "the source's own test set is untouched"
     out = fixed[(fixed.domain == "other") & fixed.group.isin(test.group)]; assert len(out) == 20 and (out.split == "excluded").all() and out.reason.str.contains(r"in test$").all()
+
+def test_copies_and_strangers_lie_on_two_sides_of_the_limit():
+    "256-bit distances: the worst copies of real faces, and the nearest strangers among generated faces that are all framed alike."
+    def smaller(im, k): return im.resize((im.width//k, im.height//k), Image.Resampling.BICUBIC)
+    def q30(im): return open_image(jpeg_bytes(im, 30))
+    ways = dict(q30=q30, half=lambda im: smaller(im, 2), quarter=lambda im: smaller(im, 4), both=lambda im: q30(smaller(im, 4)))
+    faces = [open_image(p) for p in sorted((FACES/"140k/real_vs_fake/real-vs-fake/valid/real").iterdir())[:40]]; h = [look(im) for im in faces]
+    far = {name: [(int(hamming(a[:1], b[:1])), int(hamming(a[2:6], b[2:6]))) for a, im in zip(h, faces) for b in [look(way(im))]] for name, way in ways.items()}
+    worst = {name: tuple(map(max, zip(*d))) for name, d in far.items()}
+    assert all(a <= 4 and b <= 24 for a, b in worst.values()), worst
+    looks = np.stack([look(open_image(p)) for p in sorted((FACES/"hfd/train/fake").iterdir())]); pairs = candidates(looks[:, 0], looks[:, 1]); i, j, mir = pairs.T
+    near = np.minimum(hamming(looks[i, 2:6], looks[j, 2:].reshape(-1, 2, 4)[np.arange(len(j)), mir]), 256)
+    print(f"copies: {worst}; {len(pairs)} pairs of strangers pass the first test, the nearest differs in {near.min()} of 256 bits")
+    assert len(pairs) > 30 and near.min() > 24 and not len(confirmed(looks, pairs))

@@ -3,6 +3,7 @@ import http.server, io, json, shutil, threading, types, zipfile
 import pytest
 kagglehub = pytest.importorskip("kagglehub", reason="kagglehub is not installed (pip install fakeface[fetch])")
 from kagglesdk import kaggle_env
+from kagglesdk.kaggle_http_client import KaggleHttpClient
 from fakeface.sources import SourceError, fetch, scan
 
 def archive_140k() -> bytes:
@@ -13,7 +14,7 @@ def archive_140k() -> bytes:
             names = [f"{s}/real/{i:05d}.jpg" for i in range(3)] + [f"{s}/fake/A{i}.jpg" for i in range(3)]
             lines = [f"{k},/x,{k},{int('/real/' in n)},{n.split('/')[1]},{n}" for k, n in enumerate(names)]
             z.writestr(f"{s}.csv", "\n".join([",original_path,id,label,label_str,path", *lines]))
-            for n in names: z.writestr(f"real_vs_fake/real-vs-fake/{n}", n.encode()*200)
+            for n in names: z.writestr(f"real_vs_fake/real-vs-fake/{n}", n.encode()*20_000)      # kagglehub writes pieces of 1 MiB
     return buf.getvalue()
 
 @pytest.fixture
@@ -40,6 +41,7 @@ def kaggle(monkeypatch):
         def log_message(self, *a): pass
     server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler); threading.Thread(target=server.serve_forever, daemon=True).start()
     monkeypatch.setitem(kaggle_env._env_to_endpoint, kaggle_env.KaggleEnv.TEST, f"http://127.0.0.1:{server.server_port}")
+    monkeypatch.setattr(KaggleHttpClient, "_print_response", lambda *a: None)       # in its test mode it would read the whole file to print it
     for k, v in dict(KAGGLE_API_ENVIRONMENT="TEST", NO_PROXY="127.0.0.1", no_proxy="127.0.0.1").items(): monkeypatch.setenv(k, v)
     for k in ("KAGGLE_KERNEL_RUN_TYPE", "KAGGLEHUB_CACHE"): monkeypatch.delenv(k, raising=False)
     on.stop = lambda: (server.shutdown(), server.server_close())

@@ -22,7 +22,7 @@ def test_missing_input_names_the_stage_that_makes_it(root, tmp_path):
 @pytest.fixture(scope="module")
 def photos(tmp_path_factory):
     "Two folders of pictures, one of them broken."
-    folder = (pictures(tmp_path_factory.mktemp("mine"), n=60)/"stripes/train").rename(tmp_path_factory.mktemp("own")/"photos")
+    folder = (pictures(tmp_path_factory.mktemp("mine"), n=60, size=72)/"stripes/train").rename(tmp_path_factory.mktemp("own")/"photos")
     (folder/"fake/broken.png").write_bytes(b"\x89PNG\r\n\x1a\n and no more")
     return folder
 
