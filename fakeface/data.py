@@ -8,7 +8,7 @@ __all__ = ['MODES', 'DataError', 'water_fill', 'cells', 'expected_repeats', 'dea
            'Quarantine', 'cache_bytes', 'DecodedCache', 'decoded_cache']
 
 # %% ../nbs/05_data.ipynb #44591f2c
-import contextlib, errno, os, shutil, signal, sys
+import gc, contextlib, errno, os, shutil, signal, sys
 from functools import partial
 from pathlib import Path
 from typing import Callable, Iterable, Iterator

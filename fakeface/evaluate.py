@@ -20,6 +20,7 @@ from tqdm.auto import tqdm
 from .core import LABEL_NAMES, ConfigError, FakefaceError, Stage, atomic_path, project_root, read_json, require, rng, run_dir, sha256_json, split_csv, write_json
 from .images import ImageError, eval_views, jpeg_bytes
 from .manifest import build_manifest, manifest_hash, read_manifest
+from .audit import require_unbiased
 from .data import EvalDataset, Quarantine, _loader, collate, eval_loader
 from .augment import BatchPart
 from .bundle import Bundle, p_fake, read_bundle
@@ -345,6 +346,7 @@ def evaluate(
     "Run the stage: predictions, figures by domain, and the grid if asked for."
     home = run_dir(cfg.run, cfg.out); manifest = read_manifest(require(home/"prepare/manifest.parquet", "prepare")); folder = the_bundle(cfg)
     rows = pick_split(manifest, split_csv(cfg.domains), cfg.split); model, bundle = load_model(folder); workers = None if cfg.workers < 0 else cfg.workers
+    require_unbiased(read_json(require(home/"prepare/audit.json", "prepare")), bundle.allow_bias); learned = manifest[manifest.split.isin(("train", "valid")) & manifest.domain.isin(bundle.domains)]
     extra, left = extra_rows(cfg.extra, manifest, home, workers) if cfg.extra else (None, None); device = device_of(cfg.device)
     stage = Stage.begin("evaluate", cfg, cfg.overwrite, cfg.resume, seed=cfg.seed, manifest_hash=manifest_hash(rows), bundle_hash=bundle.hash)
     reads = note_test_read(home, bundle_hash=bundle.hash, manifest_hash=manifest_hash(rows), domains=sorted(rows.domain.unique())) if cfg.split == "test" else None
@@ -353,8 +355,8 @@ def evaluate(
     pred = go(rows, progress=partial(progress, desc=cfg.split)); more = None if extra is None else go(extra, progress=partial(progress, desc="extra"))
     with atomic_path(stage.dir/"predictions.parquet") as t: pd.concat([pred] if more is None else [pred, more], ignore_index=True).to_parquet(t, index=False)
     t, band = bundle.thresholds[bundle.threshold], tuple(bundle.band) if bundle.band else None
-    metrics = dict(test=by_domain(pred, t, band=band), split=cfg.split, threshold=t, threshold_name=bundle.threshold, thresholds=bundle.thresholds, band=bundle.band,
-        seen=seen_or_not(pred.domain, bundle, home), bundle=bundle.name, bundle_hash=bundle.hash, bundle_stage=bundle.stage, manifest_hash=manifest_hash(rows),
+    metrics = dict(result=by_domain(pred, t, band=band), split=cfg.split, threshold=t, threshold_name=bundle.threshold, thresholds=bundle.thresholds, band=bundle.band,
+        seen=seen_or_not(pred.domain, bundle, home), bundle=bundle.name, bundle_hash=bundle.hash, bundle_stage=bundle.stage, manifest_hash=manifest_hash(rows), same_split=manifest_hash(learned) == bundle.manifest_hash,
         trained_on=sorted(lineage(bundle, home)[0]), left_out=bundle.left_out, allow_bias=bundle.allow_bias, test_reads=reads, quarantined=len(q))
     if more is not None: metrics |= dict(extra=by_domain(more, t, band=band), overlap=left); metrics["seen"] |= seen_or_not(more.domain, bundle, home)
     if cfg.robustness:

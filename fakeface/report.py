@@ -78,11 +78,11 @@ def results_rows(facts: dict) -> list[dict]:  # groups: name, published, rows of
     "The results table in the published form, in groups."
     m = facts["evaluate"]["metrics"]
     def row(name, s, total=False): return dict(name=name, n=f"{s['n']:,}", parts=f"{s['n_real']:,} real, {s['n_fake']:,} fake", sum=total, cells=[cell(s.get(k), k) for k in COLUMNS])
-    alone = {**m["test"], **m.get("extra", {})}; out = []
+    alone = {**m["result"], **m.get("extra", {})}; out = []
     for kind, name in SEEN.items():
         rows = [row(d, s) for d, s in alone.items() if d not in ("macro", "micro") and m.get("seen", {}).get(d, "unknown") == kind]
         if rows: out.append(dict(name=name, published=False, rows=rows))
-    out.append(dict(name=f"All domains of the {m.get('split', 'test')} split", published=False, rows=[row("combined", m["test"]["micro"], True), row("mean of domains", m["test"]["macro"], True)]))
+    out.append(dict(name=f"All domains of the {m.get('split', 'test')} split", published=False, rows=[row("combined", m["result"]["micro"], True), row("mean of domains", m["result"]["macro"], True)]))
     pub = [dict(name=p["name"], n=f"{p['n']:,}", parts="", sum=p["name"] == "combined", cells=[dict(text=f"{p[k]:.4f}" if k == "auc" else f"{p[k]:.2%}", ci="", note="published") if k in p else dict(text="–", ci="", note="") for k in COLUMNS]) for p in PUBLISHED]
     return out + [dict(name="Published, on other pictures; not measured here", published=True, rows=pub)]
 
@@ -103,8 +103,8 @@ def _by(s: dict) -> dict: return {d: v for d, v in s.items() if d not in ("macro
 
 def _measured(m: dict, facts: dict) -> list[tuple[str, str]]:
     "Sentences about the domains of the split and those beyond."
-    test, macro = _by(m["test"]), m["test"]["macro"]; out = []
-    out.append(("can", f"On {m['test']['micro']['n']:,} {m.get('split', 'test')} pictures of {len(test)} domain{'s'*(len(test) > 1)} ({_and(test)}) it found {_ci(macro, 'recall')} of the fakes and called {_ci(macro, 'fpr')} of the real faces fake, at the threshold that validation had fixed{' (means over domains)'*(len(test) > 1)}."))
+    test, macro = _by(m["result"]), m["result"]["macro"]; out = []
+    out.append(("can", f"On {m['result']['micro']['n']:,} {m.get('split', 'test')} pictures of {len(test)} domain{'s'*(len(test) > 1)} ({_and(test)}) it found {_ci(macro, 'recall')} of the fakes and called {_ci(macro, 'fpr')} of the real faces fake, at the threshold that validation had fixed{' (means over domains)'*(len(test) > 1)}."))
     known = {d: s for d, s in test.items() if val(s, "auc") is not None}
     if len(known) > 1:
         worst, best = (f(known, key=lambda d: val(known[d], "auc")) for f in (min, max))
@@ -131,11 +131,12 @@ def _warnings(m: dict|None, facts: dict) -> list[str]:
     if a and a.get("refused"): out.append(f"The audit refuses the training data of {_and(a['refused'])}: there the classes can be told apart without looking at a face, and the figures may show that instead.")
     elif found and found.get("refused"): out.append(f"As found, the classes of {_and(found['refused'])} could be told apart by their files alone; they were brought into one form before training. Other traces of how the files were made may remain.")
     if b := (m.get("allow_bias") or (a or {}).get("allow_bias")): out.append(f"Training went on in spite of the audit; the reason given: “{b}”.")
+    if m.get("same_split") is False: out.append("The detector was not trained on this run's own training split: whether pictures of this test were among its training pictures is not known.")
     if m.get("split", "test") != "test": out.append(f"These figures are from the {m['split']} split, on which the threshold was fitted: they flatter.")
     if (n := (facts["reads"] or {}).get("test_reads") or m.get("test_reads") or 0) > 1: out.append(f"The test split has been read {n} times in this run. Whoever chose between them by its figures has fitted to it.")
-    few = [d for d, s in _by({**m.get("test", {}), **m.get("extra", {})}).items() if min(s["n_real"], s["n_fake"]) < 150]
+    few = [d for d, s in _by({**m.get("result", {}), **m.get("extra", {})}).items() if min(s["n_real"], s["n_fake"]) < 150]
     if few: out.append(f"Fewer than 150 pictures a class in {_and(few)}: the intervals are wide, and the second digit means little.")
-    for d, s in m.get("test", {}).items():
+    for d, s in m.get("result", {}).items():
         e = s.get("ece") or {}
         if d not in ("macro", "micro") and e.get("value") is not None and e["value"] > .05 + 1.5*(e.get("if_calibrated") or 0): out.append(f"On {d}, p_fake is not a probability: it is off by {e['value']:.2f} on average (noise alone: {e.get('if_calibrated') or 0:.2f}).")
         if d not in ("macro", "micro") and (val(s, "auc") or 0) > .95 and (val(s, "accuracy") or 1) < val(s, "auc") - .15: out.append(f"On {d} the ranking is good (AUC {shown(val(s, 'auc'))}) and the decisions are not (accuracy {shown(val(s, 'accuracy'), True)}): the threshold does not fit there.")
@@ -157,7 +158,7 @@ def headline(facts: dict) -> str:
     "The first line of the page."
     m = facts["evaluate"]["metrics"]
     if not m: return f"The run {facts['run']} has not been evaluated yet"
-    macro = m["test"]["macro"]; return f"{m.get('bundle') or facts['run']} tells generated faces from photographs {how_well(val(macro, 'auc'))} on the domains it was tested on (mean AUC {shown(val(macro, 'auc'))})"
+    macro = m["result"]["macro"]; return f"{m.get('bundle') or facts['run']} tells generated faces from photographs {how_well(val(macro, 'auc'))} on the domains it was tested on (mean AUC {shown(val(macro, 'auc'))})"
 
 # %% ../nbs/16_report.ipynb #d483e27a
 def _table(head, rows, caption="", text=False) -> dict: return dict(head=list(head), rows=[[str(c) for c in r] for r in rows], caption=caption, text=text)
@@ -194,7 +195,7 @@ def point_table(m: dict, pred: pd.DataFrame) -> dict:
 
 def calibration_table(m: dict) -> dict:
     "ECE beside what noise makes, Brier, log-loss, slope and intercept."
-    both = {**m["test"], **_by(m.get("extra", {}))}
+    both = {**m["result"], **_by(m.get("extra", {}))}
     noise = lambda s: shown((s.get("ece") or {}).get("if_calibrated"))
     return _table(("domain", "ECE", "from noise alone", "Brier", "log-loss", "slope", "intercept"), [[{"macro": "mean of domains", "micro": "combined"}.get(d, d), _lines(s, "ece"), noise(s), *(_lines(s, k) for k in ("brier", "nll", "slope", "intercept"))] for d, s in both.items()])
 
@@ -256,7 +257,7 @@ def figures(facts: dict) -> dict[str, dict]:
     "Every figure of the page but the training curves, as SVG with a text alternative."
     m, pred, grid = facts["evaluate"]["metrics"], facts["pred"], facts["robustness"]; out = {}
     if m:
-        t, both = m["threshold"], {**_by(m["test"]), **_by(m.get("extra", {}))}; each = lambda k, p=False: "; ".join(f"{d} {shown(val(s, k), p)}" for d, s in both.items())
+        t, both = m["threshold"], {**_by(m["result"]), **_by(m.get("extra", {}))}; each = lambda k, p=False: "; ".join(f"{d} {shown(val(s, k), p)}" for d, s in both.items())
         out["roc"] = figure(plots.roc(pred, threshold=t), f"ROC curves by domain, whole and enlarged. AUC: {each('auc')}.", "Left the whole curve, right its part that matters, false-positive rates up to 10%. Rings: the stored threshold.", True)
         out["scores"] = figure(plots.scores(pred, t), f"Histograms of p_fake for real and fake pictures by domain with the threshold {t:.3f}. Fakes found: {each('recall', True)}.", "Each class as a share of itself; what lies on the wrong side of the dashed line is a mistake.", len(both) > 1)
         out["confusion"] = figure(plots.confusion(pred, t), f"Confusion matrices by domain. Accuracy: {each('accuracy', True)}.", "Rows: what the picture is. Columns: what was said. Shares are of the row.", len(both) > 2)
@@ -295,7 +296,7 @@ def context(facts: dict) -> dict:
     c["configs"] = [dict(name=s, table=_table(("setting", "value"), [(k, _flat(v)) for k, v in facts[s]["config"].items()], text=True), packages=(facts[s]["env"] or {}).get("packages"),
         env="; ".join(f"{k} {_flat(v)}" for k, v in (facts[s]["env"] or {}).items() if k != "packages")) for s in STAGES[:-1] if facts[s]["config"]]
     if not m: return c
-    test = pred[pred.split != "extra"]; macro, groups = m["test"]["macro"], results_rows(facts); sizes = {d: s["n"] for d, s in _by(m["test"]).items()}; big = max(sizes, key=sizes.get)
+    test = pred[pred.split != "extra"]; macro, groups = m["result"]["macro"], results_rows(facts); sizes = {d: s["n"] for d, s in _by(m["result"]).items()}; big = max(sizes, key=sizes.get)
     c["cards"] = [dict(name=n, **{k: v for k, v in cell(macro.get(k0), k0).items() if k != "note"}) for n, k0 in (("AUC, mean of domains", "auc"), ("Fakes found", "recall"), ("Real faces accused", "fpr"), ("Accuracy", "accuracy"))]
     notes = [f"{r['name']}, {h}: {x['note']}." for g in groups if not g["published"] for r in g["rows"] if not r["sum"] for h, x in zip(COLUMNS.values(), r["cells"]) if x["note"]]
     md = _table(["domain", "n", *COLUMNS.values()], [[r["name"] + (" (published)" if g["published"] else " (unseen)" if g["name"] == SEEN["unseen"] else ""), r["n"], *(x["text"] + (f" [{x['ci']}]" if x["ci"] else "") for x in r["cells"])] for g in groups for r in g["rows"]])
