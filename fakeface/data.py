@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['MODES', 'DataError', 'water_fill', 'cells', 'expected_repeats', 'deal', 'quotas', 'BalancedSampler', 'open_at_most',
-           'Pictures', 'FaceDataset', 'EvalDataset', 'collate', 'default_workers', 'train_loader', 'eval_loader',
-           'Quarantine', 'cache_bytes', 'DecodedCache', 'decoded_cache']
+           'Pictures', 'FaceDataset', 'EvalDataset', 'collate', 'default_workers', 'make_loader', 'train_loader',
+           'eval_loader', 'Quarantine', 'cache_bytes', 'DecodedCache', 'decoded_cache']
 
 # %% ../nbs/05_data.ipynb #44591f2c
 import gc, contextlib, errno, os, shutil, signal, sys
@@ -210,14 +210,12 @@ class EvalDataset(Pictures):
     def __init__(self,
         manifest: pd.DataFrame,       # one split
         spec: InputSpec,              # the model's
-        flip: bool=False,             # add the mirrored views
     ):
-        super().__init__(manifest); self.spec, self.flip = spec, flip
+        super().__init__(manifest); self.spec = spec
 
     def __getitem__(self, row: int) -> dict:
         try: x = eval_views(self.open(row), self.spec)
         except ImageError as e: return dict(x=None, y=int(self.y[row]), row=row, bad=[(row, self.path(row), e.reason)])
-        if self.flip: x = np.concatenate([x, x[..., ::-1]])
         return dict(x=x, y=int(self.y[row]), row=row, bad=[])
 
 # %% ../nbs/05_data.ipynb #192395ce
@@ -242,7 +240,8 @@ def _start_worker(_: int) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     if "cv2" in sys.modules: sys.modules["cv2"].setNumThreads(0)
 
-def _loader(ds: Dataset, sampler, batch: int, workers: int|None, fn: Callable) -> DataLoader:
+def make_loader(ds: Dataset, sampler, batch: int, workers: int|None, fn: Callable) -> DataLoader:
+    "A loader in this project's manner: persistent workers, one thread each, nothing of torch's global randomness."
     workers = default_workers() if workers is None else workers
     return DataLoader(ds, batch_size=batch, sampler=sampler, num_workers=workers, collate_fn=fn, worker_init_fn=_start_worker, generator=torch.Generator(),
                       pin_memory=torch.cuda.is_available(), persistent_workers=workers > 0, prefetch_factor=2 if workers else None)
@@ -262,7 +261,7 @@ def train_loader(
     if share % batch_per_rank:
         raise DataError(f"batch_per_rank = {batch_per_rank} does not divide this process's {share} of each global batch of {sampler.batch}.")
     if len(sampler.code) != len(manifest): raise DataError(f"The sampler was made for {len(sampler.code)} rows; the manifest has {len(manifest)}.")
-    return _loader(FaceDataset(manifest, transform, sampler.seed, most, cache), sampler, batch_per_rank, workers, collate)
+    return make_loader(FaceDataset(manifest, transform, sampler.seed, most, cache), sampler, batch_per_rank, workers, collate)
 
 def eval_loader(
     manifest: pd.DataFrame,           # one split
@@ -271,10 +270,9 @@ def eval_loader(
     workers: int|None=None,
     rank: int=0,                      # this process takes rows rank, rank + world, …
     world: int=1,
-    flip: bool=False,                 # add mirrored views
 ) -> DataLoader:
     "Batches in row order, every row once over all processes, none added to fill up."
-    return _loader(EvalDataset(manifest, spec, flip), range(rank, len(manifest), world), batch, workers, partial(collate, size=spec.size))
+    return make_loader(EvalDataset(manifest, spec), range(rank, len(manifest), world), batch, workers, partial(collate, size=spec.size))
 
 # %% ../nbs/05_data.ipynb #40387fcc
 class Quarantine:
@@ -393,7 +391,7 @@ def _fill(cache: DecodedCache, manifest: pd.DataFrame, todo: np.ndarray, workers
         cache.shape.flush(); done.clear()
     try:
         with tqdm(total=len(todo), desc="decoding", unit=" pictures", disable=len(todo) < 1_000, leave=False) as bar:
-            for got in _loader(fill, todo.tolist(), 64, workers, np.array):
+            for got in make_loader(fill, todo.tolist(), 64, workers, np.array):
                 done += got.tolist(); bar.update(len(got))
                 if len(done) >= every: note()
         note()

@@ -21,7 +21,7 @@ from .core import LABEL_NAMES, ConfigError, FakefaceError, Stage, atomic_path, p
 from .images import ImageError, eval_views, jpeg_bytes
 from .manifest import build_manifest, manifest_hash, read_manifest
 from .audit import require_unbiased
-from .data import EvalDataset, Quarantine, _loader, collate, eval_loader
+from .data import EvalDataset, Quarantine, collate, eval_loader, make_loader
 from .augment import BatchPart
 from .bundle import Bundle, p_fake, read_bundle
 from .model import load_model
@@ -285,7 +285,7 @@ def robustness_grid(
             with np.load(file) as f: at, logits = f["at"], f["logits"]
         else:
             c = chunk.reset_index(drop=True); c.attrs = rows.attrs
-            loader = _loader(GridDataset(c, model.spec, names, seed), range(len(c)), max(1, batch//k), workers, partial(collate, size=model.spec.size))
+            loader = make_loader(GridDataset(c, model.spec, names, seed), range(len(c)), max(1, batch//k), workers, partial(collate, size=model.spec.size))
             at, logits = score(model, _spread(loader, k), prepare, engine)
             if file:
                 with atomic_path(file) as t, open(t, "wb") as f: np.savez(f, at=at, logits=logits)

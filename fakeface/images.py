@@ -10,7 +10,7 @@ __all__ = ['MAX_PIXELS', 'FORMATS', 'VIEWS', 'KERNELS', 'ImageError', 'open_imag
 import dataclasses, hashlib, io, os, stat
 from pathlib import Path
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import Image, ImageFile, ImageOps
 from .core import ConfigError, FakefaceError, write_atomic
 
 # %% ../nbs/01_images.ipynb #66bf5294
@@ -75,6 +75,7 @@ def open_image(
     "Any picture as upright 8-bit RGB; raises `ImageError` with the reason."
     if isinstance(src, Image.Image): f, ours, name, im = None, False, str(getattr(src, "filename", "") or "the picture"), src.copy()
     else: f, ours, name = _stream(src); im = None
+    lenient, ImageFile.LOAD_TRUNCATED_IMAGES = ImageFile.LOAD_TRUNCATED_IMAGES, False   # some libraries switch it on for everybody
     try:
         if im is None:
             im = _header(f, name, max_pixels)
@@ -87,9 +88,10 @@ def open_image(
     except (ImageError, MemoryError): raise
     except Exception as e: raise ImageError(f"cannot be decoded ({e})", name) from None  # Pillow's decoders raise many kinds
     finally:
+        ImageFile.LOAD_TRUNCATED_IMAGES = lenient
         if ours: f.close()
 
-# %% ../nbs/01_images.ipynb #d3bf5175
+# %% ../nbs/01_images.ipynb #17605978
 _K1 = np.array("16 11 10 16 24 40 51 61 12 12 14 19 26 58 60 55 14 13 16 24 40 57 69 56 14 17 22 29 51 87 80 62 18 22 37 56 68 109 103 77 "
                "24 35 55 64 81 104 113 92 49 64 78 87 103 121 120 101 72 92 95 98 112 100 103 99".split(), int)       # ITU-T T.81, table K.1
 _K2 = np.array("17 18 24 47 99 99 99 99 18 21 26 66 99 99 99 99 24 26 56 99 99 99 99 99 47 66".split() + ["99"]*38, int)  # table K.2
@@ -104,7 +106,7 @@ def jpeg_quality(
     far = sum(abs(std - np.asarray(t)).sum(1) for t, std in zip(tables.values(), (_LUMA, _CHROMA)))
     return int(far[1:].argmin()) + 1
 
-# %% ../nbs/01_images.ipynb #17605978
+# %% ../nbs/01_images.ipynb #3151cb6f
 @dataclasses.dataclass(frozen=True)
 class Header:
     "What a file says about itself before a pixel is decoded. Width and height as shown, after the EXIF rotation."
@@ -140,7 +142,7 @@ def read_header(
     finally:
         if ours: f.close()
 
-# %% ../nbs/01_images.ipynb #b434b07f
+# %% ../nbs/01_images.ipynb #242fe0cf
 def jpeg_bytes(
     img: Image.Image,                 # RGB or grey
     quality: int,                     # 1 to 100
@@ -155,7 +157,7 @@ def save_jpeg(img: Image.Image, path: str|os.PathLike, quality: int, subsampling
     "Write `img` as a JPEG file in one step."
     return write_atomic(path, jpeg_bytes(img, quality, subsampling))
 
-# %% ../nbs/01_images.ipynb #242fe0cf
+# %% ../nbs/01_images.ipynb #02e931cf
 VIEWS = ("resize", "crop", "multicrop")
 KERNELS = dict(bilinear=Image.Resampling.BILINEAR, bicubic=Image.Resampling.BICUBIC, lanczos=Image.Resampling.LANCZOS)
 
@@ -184,7 +186,7 @@ class InputSpec:
     @property
     def n_views(self) -> int: return 5 if self.view == "multicrop" else 1
 
-# %% ../nbs/01_images.ipynb #02e931cf
+# %% ../nbs/01_images.ipynb #de614315
 def _centred(img: Image.Image, size: int, kernel) -> Image.Image:
     "Shorter side to `size`, centre square of it; only that square is computed."
     w, h = img.size; s = min(w, h)

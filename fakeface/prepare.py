@@ -84,7 +84,7 @@ def build(
     folder: Path,                      # the stage's folder; pictures go into dataset/
 ) -> pd.DataFrame:                     # the manifest to train on
     "Both classes of each domain in one form; with parity=True the files as they are."
-    return harmonise(manifest, folder/"dataset", size=cfg.size, quality=(cfg.quality_low, cfg.quality_high), framing=cfg.framing, seed=cfg.seed, workers=cfg.n_workers, parity=cfg.parity)
+    return harmonise(manifest, folder/"dataset", size=cfg.size, quality=(cfg.quality_low, cfg.quality_high), framing=cfg.framing, seed=cfg.seed, workers=cfg.n_workers, parity=cfg.parity, cache=folder.parent/".facts.sqlite")
 
 # %% ../nbs/04b_prepare.ipynb #a5bb353b
 def write_prepared(

@@ -106,7 +106,7 @@ _DEMO = dict(domains="", arch="tf_efficientnet_lite0", size=112, batch=32, epoch
 PRESETS = dict(
     trueface=dict(pretrain={**_STAGE["pretrain"], **_TRUEFACE}, finetune={**_STAGE["finetune"], **_TRUEFACE, "sampler": "replace"}),
     fakeface=_STAGE,
-    demo=dict(pretrain={**_STAGE["pretrain"], **_DEMO, "domains": "eigenface", "light_epochs": 1}, finetune={**_STAGE["finetune"], **_DEMO, "epochs": 5}))
+    demo=dict(pretrain={**_STAGE["pretrain"], **_DEMO, "domains": "blend", "epochs": 6, "light_epochs": 1}, finetune={**_STAGE["finetune"], **_DEMO, "epochs": 10}))
 
 def train_config(
     stage: str,                        # pretrain | finetune

@@ -158,7 +158,7 @@ def validate(
     "Score the validation rows over all processes."
     def seen(loader):
         for b in loader: run.quarantine.add(b["bad"], "valid"); yield b
-    rows, logits = score(model, seen(run.valid_loader), run.prepare, run.engine, flip)
+    rows, logits = score(model, seen(run.valid_loader), run.prepare, Engine(channels_last=run.engine.channels_last), flip)
     parts = gather_object([(rows, logits)]); rows, logits = np.concatenate([p[0] for p in parts]), np.concatenate([p[1] for p in parts])
     order = np.argsort(rows); rows, logits = rows[order], logits[order].astype(np.float64)
     return run.valid.iloc[rows][["domain", "label"]].assign(logit_real=logits[:, 0], logit_fake=logits[:, 1], z=logits[:, 1] - logits[:, 0], p_fake=p_fake(logits, 1., 0.))
