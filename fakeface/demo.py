@@ -125,7 +125,7 @@ def blend(
     "Put one face into the other's head."
     t, d = (np.round(255*a).astype(np.uint8) for a in (target, donor)); d, r = _aligned(d, t); h, w = t.shape
     mask = cv2.ellipse(np.zeros_like(t), (w//2, round(.54*h)), (round(.33*w), round(.36*h)), 0, 0, 360, 255, -1)
-    out = cv2.seamlessClone(*(cv2.cvtColor(a, cv2.COLOR_GRAY2BGR) for a in (d, t)), mask, (w//2, round(.54*h)), cv2.NORMAL_CLONE)
+    out = cv2.seamlessClone(*(cv2.cvtColor(a, cv2.COLOR_GRAY2BGR) for a in (d, t)), mask, (w//2, round(.54*h)), cv2.MIXED_CLONE)
     return out[..., 0].astype(np.float32)/255, r
 
 # %% ../nbs/02a_demo.ipynb #ef29bd1b
@@ -134,7 +134,7 @@ def blends(
     faces: np.ndarray,                # [m, H, W] photographs of one split
     people: np.ndarray,               # [m] who they show
     gen: np.random.Generator,
-    tries: int=4,                     # donors looked at for each; the one that agrees best is taken
+    tries: int=1,                     # donors looked at for each; the one that agrees best is taken: more tries, harder to find
 ) -> tuple[np.ndarray, np.ndarray]:   # blends [n, H, W]; (target, donor) rows [n, 2]
     "Blends of two different people each; no ordered pair of photographs is used twice."
     out, pairs = [], []

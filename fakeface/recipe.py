@@ -66,6 +66,7 @@ class TrainConfig:
     ema_warmup: bool = True            # 1-(1+t)^(-2/3) until it reaches the decay
     ema_buffers: str = "average"       # average | raw
     bn_batches: int = 100              # batches to measure BatchNorm's statistics anew for validation and saving
+    bn_view: str = "train"             # train (augmented as in training) | eval: the pictures for that
     select: str = "auc_macro"          # auc_macro | auc_micro: what the best epoch is best in
     select_flip: bool = False          # choose the epoch under flip averaging, as published
     calibrate: bool = True             # fit temperature and bias on validation
@@ -80,7 +81,7 @@ class TrainConfig:
     def check(self):
         "Raise `ConfigError` for a value that cannot be."
         choices = dict(stage=("pretrain", "finetune"), sampler=("balanced", "replace", "shuffle"), weights=("imagenet", "none"), view=("resize", "crop", "multicrop"),
-            augment=("strong", "light"), pairing=("random", "roll"), optimizer=("sgd", "adamw"), schedule=("step", "epoch"), ema_buffers=("average", "raw"),
+            augment=("strong", "light"), pairing=("random", "roll"), optimizer=("sgd", "adamw"), schedule=("step", "epoch"), ema_buffers=("average", "raw"), bn_view=("train", "eval"),
             select=("auc_macro", "auc_micro"), device=("auto", "cpu"), precision=("auto", "fp32", "bf16", "fp16"))
         for k, ok in choices.items():
             if getattr(self, k) not in ok: raise ConfigError(f"{k} = {getattr(self, k)!r} should be one of {', '.join(ok)}.")
@@ -106,7 +107,7 @@ _DEMO = dict(domains="", arch="tf_efficientnet_lite0", size=112, batch=32, epoch
 PRESETS = dict(
     trueface=dict(pretrain={**_STAGE["pretrain"], **_TRUEFACE}, finetune={**_STAGE["finetune"], **_TRUEFACE, "sampler": "replace"}),
     fakeface=_STAGE,
-    demo=dict(pretrain={**_STAGE["pretrain"], **_DEMO, "domains": "blend", "epochs": 6, "light_epochs": 1}, finetune={**_STAGE["finetune"], **_DEMO, "epochs": 10}))
+    demo=dict(pretrain={**_STAGE["pretrain"], **_DEMO, "domains": "blend", "epochs": 12, "light_epochs": 1}, finetune={**_STAGE["finetune"], **_DEMO, "epochs": 14}))
 
 def train_config(
     stage: str,                        # pretrain | finetune
