@@ -66,7 +66,7 @@ class TrainConfig:
     ema_warmup: bool = True            # 1-(1+t)^(-2/3) until it reaches the decay
     ema_buffers: str = "average"       # average | raw
     bn_batches: int = 100              # batches to measure BatchNorm's statistics anew for validation and saving
-    bn_view: str = "train"             # train (augmented as in training) | eval: the pictures for that
+    bn_view: str = "eval"              # eval | train (augmented as in training): the pictures for that
     select: str = "auc_macro"          # auc_macro | auc_micro: what the best epoch is best in
     select_flip: bool = False          # choose the epoch under flip averaging, as published
     calibrate: bool = True             # fit temperature and bias on validation
@@ -102,7 +102,7 @@ _TRUEFACE = dict(max_repeats=0., parity=True, pairing="roll", schedule="epoch", 
 _STAGE = dict(
     pretrain=dict(domains="140k", sampler="shuffle", size=224, batch=200, epochs=50, patience=4, lr=1e-4, min_lr=1e-6, light_epochs=5, mixup=0.),
     finetune=dict(domains="tpdne,dalle2,140k", size=1024, sampler="balanced", batch=12, epochs=20, patience=2, lr=5e-5, min_lr=1e-7, light_epochs=0, mixup=.2))
-_DEMO = dict(domains="", arch="tf_efficientnet_lite0", size=112, batch=32, epochs=4, patience=0, optimizer="adamw", lr=1e-3, min_lr=1e-5, weight_decay=.05, dropout=.2, bn_batches=8)
+_DEMO = dict(domains="", arch="tf_efficientnet_lite0", size=112, batch=32, epochs=4, patience=0, optimizer="adamw", lr=1e-3, min_lr=1e-5, weight_decay=.05, dropout=.2, bn_batches=8, bn_view="train")
 
 PRESETS = dict(
     trueface=dict(pretrain={**_STAGE["pretrain"], **_TRUEFACE}, finetune={**_STAGE["finetune"], **_TRUEFACE, "sampler": "replace"}),
