@@ -367,6 +367,6 @@ def main(argv: list[str]|None=None) -> None:
     state.wait_for_everyone(); metrics = fit(cfg, manifest, folder)
     if state.is_main_process: stage.finish(metrics) if alone else write_json(folder/"fit.json", metrics)
 
-if __name__ == "__main__" and "ipykernel" not in sys.modules:
+if __name__ == "__main__" and "__file__" in globals():           # not in a notebook
     try: main()
     except FakefaceError as e: sys.exit(f"fakeface.train: {e}")

@@ -18,7 +18,7 @@ def run(tmp_path_factory):
         out.append(pd.DataFrame(dict(path=[f"{dom}/{i}.jpg" for i in range(160)], domain=dom, label=y, split="test", may_show=True, p_fake=1/(1 + np.exp(-z)))))
     pred = pd.concat(out, ignore_index=True); pred.to_parquet(d/"predictions.parquet", index=False)
     write_json(d/"stage.json", dict(stage="evaluate", state="finished", started="2026-01-01T10:00:00Z", seconds=1.)); write_json(d/"config.json", dict(run="invented"))
-    write_json(d/"metrics.json", dict(test=by_domain(pred, T, draws=50), split="test", threshold=T, threshold_name="youden", thresholds={"youden": T, "fpr<=1%": .9, "0.5": .5}, band=None,
+    write_json(d/"metrics.json", dict(result=by_domain(pred, T, draws=50), split="test", threshold=T, threshold_name="youden", thresholds={"youden": T, "fpr<=1%": .9, "0.5": .5}, band=None,
         seen=dict(easy="seen", hard="seen"), bundle="invented", bundle_hash="b"*64, manifest_hash="a"*64, trained_on=["easy", "hard"], test_reads=1, quarantined=0))
     return home, build_report(home)
 
@@ -44,7 +44,7 @@ def cells(page, row): return page.locator("#live tbody tr").nth(row).locator("td
 def slide(page, id, value): page.evaluate("([id, v]) => { const e = document.getElementById(id); e.value = v; e.dispatchEvent(new Event('input', { bubbles: true })); }", [id, str(value)])
 
 def test_sliders_move_the_numbers(page, run):
-    metrics = json.loads((run[0]/"evaluate/metrics.json").read_text())["test"]; percent = lambda d, k: shown(metrics[d][k]["value"], True)
+    metrics = json.loads((run[0]/"evaluate/metrics.json").read_text())["result"]; percent = lambda d, k: shown(metrics[d][k]["value"], True)
     assert cells(page, 0)[:3] == [percent("easy", k) for k in ("fpr", "fnr", "accuracy")], "at the stored threshold the page counts what evaluate counted"
     assert cells(page, 1)[:3] == [percent("hard", k) for k in ("fpr", "fnr", "accuracy")]
     assert page.locator("#t-out").inner_text() == "0.421"
