@@ -102,7 +102,7 @@ _TRUEFACE = dict(max_repeats=0., parity=True, pairing="roll", schedule="epoch", 
 _STAGE = dict(
     pretrain=dict(domains="140k", sampler="shuffle", size=224, batch=200, epochs=50, patience=4, lr=1e-4, min_lr=1e-6, light_epochs=5, mixup=0.),
     finetune=dict(domains="tpdne,dalle2,140k", size=1024, sampler="balanced", batch=12, epochs=20, patience=2, lr=5e-5, min_lr=1e-7, light_epochs=0, mixup=.2))
-_DEMO = dict(domains="", arch="tf_efficientnet_lite0", size=112, batch=32, epochs=4, patience=0, optimizer="adamw", lr=1e-3, min_lr=1e-5, weight_decay=.05, dropout=.2, bn_batches=8, bn_view="train")
+_DEMO = dict(domains="", arch="tf_efficientnet_lite0", size=112, batch=32, epochs=4, patience=0, optimizer="adamw", lr=1e-3, min_lr=1e-5, weight_decay=.05, dropout=.2, bn_batches=8, bn_view="train", precision="fp32")
 
 PRESETS = dict(
     trueface=dict(pretrain={**_STAGE["pretrain"], **_TRUEFACE}, finetune={**_STAGE["finetune"], **_TRUEFACE, "sampler": "replace"}),
