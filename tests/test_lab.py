@@ -29,9 +29,11 @@ def test_a_stage_runs_in_jupyterlab(lab, tmp_path):
         page = browser.new_page(viewport=dict(width=1300, height=1000))
         page.goto(f"{address}/lab/tree/nbs/run_prepare.ipynb?token=t&reset"); page.wait_for_selector(".jp-Notebook .jp-CodeCell", timeout=90_000)
         if page.get_by_role("button", name="Select Kernel").is_visible(): page.get_by_role("button", name="Select Kernel").click()
-        page.locator(".lm-MenuBar-itemLabel, .lm-MenuBar-item").get_by_text("Run", exact=True).first.click(); page.get_by_text("Run All Cells", exact=True).first.click()
+        page.get_by_text("| Idle").wait_for(timeout=90_000); page.wait_for_timeout(3_000)          # before the kernel is there, "Run All" does nothing
+        page.locator(".jp-Notebook .jp-CodeCell").first.click()
+        page.locator(".lm-MenuBar-item").get_by_text("Run", exact=True).first.click(); page.get_by_text("Run All Cells", exact=True).first.click()
         stage = project/"outputs/demo/prepare/stage.json"
-        for _ in range(300):
+        for _ in range(150):
             if stage.exists() and read_json(stage)["state"] == "finished": break
             time.sleep(1)
         page.wait_for_timeout(2_000); page.screenshot(path=str(tmp_path/"lab.png")); browser.close()
