@@ -4,9 +4,9 @@
 
 # %% auto #0
 __all__ = ['KEEP', 'CORRUPTIONS', 'EvaluateConfig', 'EvaluateError', 'pick_split', 'device_of', 'predict', 'lineage',
-           'seen_or_not', 'overlap', 'extra_rows', 'located', 'note_test_read', 'Corruption', 'recode', 'scaled',
-           'noisy', 'cropped', 'screenshot', 'social', 'corruption_gallery', 'GridDataset', 'grid_sample',
-           'robustness_grid', 'grid_table', 'worst', 'show_mistakes', 'the_bundle', 'evaluate']
+           'seen_or_not', 'overlap', 'extra_rows', 'note_test_read', 'Corruption', 'recode', 'scaled', 'noisy',
+           'cropped', 'screenshot', 'social', 'corruption_gallery', 'GridDataset', 'grid_sample', 'robustness_grid',
+           'grid_table', 'worst', 'show_mistakes', 'the_bundle', 'evaluate']
 
 # %% ../nbs/12_evaluate.ipynb #5045209b
 import io, os, shutil, time
@@ -17,10 +17,11 @@ from typing import Any, Callable, Iterator
 import cv2, numpy as np, pandas as pd, torch
 from PIL import Image, ImageEnhance, ImageFilter
 from tqdm.auto import tqdm
-from .core import LABEL_NAMES, ConfigError, FakefaceError, Stage, atomic_path, project_root, read_json, require, rng, run_dir, sha256_json, split_csv, write_json
+from .core import LABEL_NAMES, ConfigError, FakefaceError, Stage, atomic_path, read_json, require, rng, run_dir, sha256_json, split_csv, write_json
 from .images import ImageError, eval_views, jpeg_bytes
 from .manifest import build_manifest, manifest_hash, read_manifest
 from .audit import require_unbiased
+from .prepare import find
 from .data import EvalDataset, Quarantine, collate, eval_loader, make_loader
 from .augment import BatchPart
 from .bundle import Bundle, p_fake, read_bundle
@@ -146,7 +147,7 @@ def extra_rows(
 ) -> tuple[pd.DataFrame, dict]:       # rows to score, and how many were left out and why
     "A labelled folder as an unseen domain, without what the run has met; raises `EvaluateError`."
     from fakeface.sources import scan
-    name, _, folder = (s.strip() for s in spec.partition("=")); folder = located(folder)
+    name, _, folder = (s.strip() for s in spec.partition("=")); folder = find(folder)
     if name in set(manifest.domain): raise EvaluateError(f"extra: {name!r} is the name of a domain of this run. Choose another.")
     rows = scan("folder", folder, name)
     real = os.path.realpath(folder); root = os.path.realpath(manifest.attrs["root"])
@@ -158,15 +159,6 @@ def extra_rows(
     if not keep.any(): raise EvaluateError(f"extra: no picture of {folder} is left: {left}.")
     out = m[keep].assign(split="extra").reset_index(drop=True); out.attrs = m.attrs
     return out, left
-
-def located(path: str) -> Path:
-    "A folder as seen from the working directory or the project root; raises `ConfigError`."
-    tries = [Path(path).expanduser()]
-    try: tries.append(project_root()/path)
-    except FakefaceError: pass
-    for p in tries:
-        if p.exists(): return p.resolve()
-    raise ConfigError(f"{path!r} is not there (looked at {' and '.join(str(p.absolute()) for p in tries)}).")
 
 # %% ../nbs/12_evaluate.ipynb #4dfa1f80
 def note_test_read(
@@ -337,7 +329,7 @@ def show_mistakes(
 # %% ../nbs/12_evaluate.ipynb #34ddff54
 def the_bundle(cfg: EvaluateConfig) -> Path:
     "The bundle's folder; raises where it is not there."
-    return located(cfg.bundle) if cfg.bundle else require(run_dir(cfg.run, cfg.out)/"finetune/bundle", "finetune")
+    return find(cfg.bundle) if cfg.bundle else require(run_dir(cfg.run, cfg.out)/"finetune/bundle", "finetune")
 
 def evaluate(
     cfg: EvaluateConfig,

@@ -43,14 +43,17 @@ class PrepareConfig:
     def n_workers(self) -> int|None: return None if self.workers < 0 else self.workers
 
 # %% ../nbs/04b_prepare.ipynb #4db3efa5
-def find(path: str) -> Path:
+def find(
+    path: str,
+    hint: str="",                      # what to give instead, for the error
+) -> Path:
     "An existing path, seen from the working directory or the project root; raises `ConfigError`."
     tries = [Path(path).expanduser()]
     try: tries.append(project_root()/path)
     except FakefaceError: pass
     for p in tries:
         if p.exists(): return p.resolve()
-    raise ConfigError(f"sources = {path!r} is not there (looked at {' and '.join(str(p.absolute()) for p in tries)}). Give a sources.csv, a folder with real/ and fake/ in it, or 'demo'.")
+    raise ConfigError(f"{path!r} is not there (looked at {' and '.join(str(p.absolute()) for p in tries)}). {hint}".rstrip())
 
 def collect(
     cfg: PrepareConfig,
@@ -60,7 +63,7 @@ def collect(
     if cfg.sources == "demo":
         from fakeface.demo import make_demo
         return scan_all(read_sources(make_demo(folder/"demo", seed=cfg.seed)/"sources.csv"))
-    path = find(cfg.sources)
+    path = find(cfg.sources, "Give as sources a sources.csv, a folder with real/ and fake/ in it, or 'demo'.")
     return scan("folder", path, path.name) if path.is_dir() else scan_all(read_sources(path))
 
 # %% ../nbs/04b_prepare.ipynb #ce1ca68c
