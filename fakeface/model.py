@@ -13,6 +13,7 @@ import numpy as np, timm, torch
 from torch import nn
 from .core import ConfigError, FakefaceError, refuse_unknown
 from .images import KERNELS, InputSpec
+from .depthwise import fast_depthwise
 from .bundle import ONNX, Bundle, BundleError, load_tensors, p_fake, read_bundle, write_bundle
 
 # %% ../nbs/07_model.ipynb #8f317c85
@@ -124,6 +125,7 @@ def build_model(
         have = _torchvision_resnet50() if arch == RESNET50 else _packaged_lite0(want) if arch == LITE0 else _timm_weights(arch)
         missing = body.load_state_dict({k: v for k, v in have.items() if k in body.state_dict()}, strict=False).missing_keys
         if missing: raise WeightsError(f"The pretrained weights of {arch} lack {missing[0]} and {len(missing) - 1} more.")
+    fast_depthwise(body)
     return FaceNet(body, arch, spec, dropout)
 
 # %% ../nbs/07_model.ipynb #43470fa6
