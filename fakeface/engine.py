@@ -10,6 +10,7 @@ import copy, dataclasses, time
 from typing import Callable, Iterable
 import numpy as np, torch
 from torch import nn
+from .core import ConfigError
 
 # %% ../nbs/10d_engine.ipynb #801f2c3d
 def activation_bytes(
@@ -68,6 +69,7 @@ def choose_engine(
     limit: int=224,                    # larger pictures are measured at this size and scaled by their area
 ) -> Engine:
     "The fastest of the candidates on this machine, with its cost for a picture of `size`."
+    if precision == "fp16" and device.type == "cpu": raise ConfigError("precision = 'fp16' needs a GPU. On a CPU give 'bf16', 'fp32' or 'auto'.")
     side = min(size, limit); scale = (size/side)**2
     x = torch.zeros(min(batch, 8 if device.type == "cpu" else batch), 3, side, side, device=device)
     ps = ("fp32", "bf16") if device.type == "cpu" else ("bf16" if torch.cuda.is_bf16_supported() else "fp16", "fp32")

@@ -16,7 +16,7 @@ from typing import Any, Callable
 import numpy as np, pandas as pd, torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState, PartialState
-from accelerate.utils import broadcast, gather_object
+from accelerate.utils import broadcast, broadcast_object_list, gather_object
 from tqdm.auto import tqdm
 from .core import FAKE, LABEL_NAMES, ConfigError, FakefaceError, Stage, atomic_path, project_root, read_json, require, run_dir, seed_of, split_csv, write_json
 from .manifest import manifest_hash, read_manifest
@@ -94,6 +94,7 @@ def start(
     micro = cfg.batch//(cfg.processes*cfg.accumulate)
     device = torch.device("cuda" if cfg.device == "auto" and torch.cuda.is_available() else "cpu")
     engine = engine or choose_engine(model.to(device), cfg.size, micro, device, cfg.precision, cfg.channels_last)
+    PartialState(cpu=device.type == "cpu"); engine = broadcast_object_list([engine])[0]          # what the first process measured, for all
     acc = accelerator(cfg, engine.precision); model = engine.layout(model.to(acc.device))
     if acc.num_processes != cfg.processes: raise ConfigError(f"processes = {cfg.processes}, but {acc.num_processes} are running.")
     ema = EMA(model, decay=cfg.ema, warmup=cfg.ema_warmup, buffers=cfg.ema_buffers) if cfg.ema else None

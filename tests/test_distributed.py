@@ -1,5 +1,5 @@
 "Two processes on this machine (gloo) follow the single process."
-import os, subprocess, sys
+import itertools, os, subprocess, sys
 import numpy as np, pandas as pd, pytest, torch
 from fakeface.core import write_json
 from toy import SMALL, prepared
@@ -17,3 +17,16 @@ def test_two_processes_follow_one(tmp_path):
     np.testing.assert_allclose(a.train_loss, b.train_loss, rtol=2e-4)       # the same draws, split; sums differ in their order only
     np.testing.assert_allclose(a.valid_raw_loss, b.valid_raw_loss, rtol=2e-3)
     assert (a.step == b.step).all()
+
+def test_accumulation_is_the_large_batch(tmp_path):
+    "Four micro-batches of 4 and one batch of 16 give the same weights; the network has no BatchNorm, which would see other batches."
+    from fakeface.manifest import read_manifest
+    from fakeface.recipe import train_config
+    from fakeface.train import start, train_step
+    prepared(tmp_path, "a"); manifest = read_manifest(tmp_path/"a/prepare/manifest.parquet"); weights = {}
+    over = {**SMALL, "arch": "test_convnext", "mixup": 0., "augment": "light", "optimizer": "sgd", "lr": .05, "batch": 16}
+    for n in (1, 4):
+        run = start(train_config("finetune", **over, accumulate=n), manifest, tmp_path/f"n{n}"); first = {k: v.clone() for k, v in run.model.state_dict().items()}
+        train_step(run, list(itertools.islice(run.loader, n))); weights[n] = run.model.state_dict()
+    for k, v in weights[1].items(): np.testing.assert_allclose(weights[4][k], v, rtol=0, atol=1e-6, err_msg=k)
+    assert max(float((v - first[k]).abs().max()) for k, v in weights[1].items()) > 1e-3            # they did move

@@ -1,5 +1,5 @@
 "Killed at random moments and resumed, a run ends with the same bytes as one that was left alone."
-import os, random, subprocess, sys, time
+import errno, os, random, signal, subprocess, sys, time
 from pathlib import Path
 import pytest
 from fakeface.core import Stage, sha256_file, write_json
@@ -16,42 +16,54 @@ def result(out: Path, run: str) -> dict:
 def finish(p: subprocess.Popen) -> None:
     assert p.wait(300) == 0, p.stderr.read().decode()[-2000:]
 
-@pytest.fixture(scope="module")
-def undisturbed(tmp_path_factory):
-    out = tmp_path_factory.mktemp("out"); prepared(out, "alone"); prepared(out, "killed")
-    t = time.time(); finish(begin(out, "alone")); return out, time.time() - t
+def undisturbed(out: Path, **over) -> tuple[float, float]:
+    "Seconds to the first checkpoint and to the end of a run that nobody kills."
+    prepared(out, "alone"); t = time.time(); p = begin(out, "alone", **over); first = 0.
+    while not first and p.poll() is None:
+        if list((out/"alone/finetune/checkpoints").glob("step-*/state.json")): first = time.time() - t
+        time.sleep(.05)
+    finish(p); return first, time.time() - t
 
-def kills(out: Path, seconds: float, n: int, seed: int) -> int:
-    "Kill `killed` n times, each at a random moment of a whole run's time, then let it end; workers differ from start to start."
-    rand, killed = random.Random(seed), 0
-    while killed < n:
-        p = begin(out, "killed", workers=killed % 3)
-        try: p.wait(rand.uniform(.3, 1.)*seconds)
-        except subprocess.TimeoutExpired: p.kill(); p.wait(); killed += 1
-        else: finish(p)
-        if Stage.state(out/"killed/finetune") == "finished": return killed
-    finish(begin(out, "killed"))
-    return killed
+def kill_and_resume(out: Path, n: int, seed: int, longest: float, **over) -> list[str]:
+    "One run killed `n` times, each at a random moment of its next `longest` seconds, then left to end; loader workers differ from start to start. What it had reached each time."
+    prepared(out, "killed"); rand, reached = random.Random(seed), []
+    for k in range(n):
+        p = begin(out, "killed", workers=k % 3, **over)
+        try: p.wait(rand.uniform(0, longest))
+        except subprocess.TimeoutExpired: p.kill(); p.wait()
+        else: pytest.fail(f"the run ended before kill {k + 1} of {n}")
+        assert p.returncode == -signal.SIGKILL
+        reached.append(max((d.name for d in (out/"killed/finetune/checkpoints").glob("step-*")), default="nothing"))
+    finish(begin(out, "killed", **over))
+    return reached
 
-def test_three_kills(undisturbed):
-    out, seconds = undisturbed
-    assert kills(out, seconds, 3, seed=1) >= 1
-    assert result(out, "killed") == result(out, "alone")
+def test_three_kills(tmp_path):
+    first, whole = undisturbed(tmp_path)
+    print(kill_and_resume(tmp_path, 3, 1, first + .25*(whole - first)))
+    assert result(tmp_path, "killed") == result(tmp_path, "alone")
 
 @pytest.mark.slow
-def test_twenty_kills(undisturbed):
-    out, seconds = undisturbed; total = 0
-    for k in range(20):
-        if total >= 20: break
-        prepared(out, f"killed{k}") if not (out/f"killed{k}").exists() else None
-        (out/"killed").exists() and __import__("shutil").rmtree(out/"killed"); (out/f"killed{k}").rename(out/"killed")
-        total += kills(out, seconds, 20 - total, seed=100 + k)
-        assert result(out, "killed") == result(out, "alone")
-    assert total == 20
+def test_twenty_kills(tmp_path):
+    over = dict(epochs=24); first, whole = undisturbed(tmp_path, **over)
+    reached = kill_and_resume(tmp_path, 20, 100, first + .12*(whole - first), **over)
+    print(f"to the first checkpoint {first:.1f} s, whole run {whole:.1f} s; reached at each kill: {', '.join(reached)}")
+    assert len(set(reached)) > 5                                  # the kills were spread over the run
+    assert result(tmp_path, "killed") == result(tmp_path, "alone")
 
-def test_sigterm_writes_a_checkpoint(undisturbed):
-    out, _ = undisturbed; prepared(out, "term"); p = begin(out, "term", epochs=50)
-    while not list((out/"term/finetune/checkpoints").glob("step-*/state.json")):
+def test_sigterm_writes_a_checkpoint(tmp_path):
+    prepared(tmp_path, "term"); p = begin(tmp_path, "term", epochs=50)
+    while not list((tmp_path/"term/finetune/checkpoints").glob("step-*/state.json")):
         assert p.poll() is None; time.sleep(.1)
     p.terminate()
-    assert p.wait(60) == 143 and not list((out/"term/finetune/checkpoints").glob(".*"))
+    assert p.wait(60) == 143 and not list((tmp_path/"term/finetune/checkpoints").glob(".*"))
+
+def test_full_disk_leaves_the_previous_checkpoint(tmp_path, monkeypatch):
+    import torch
+    from fakeface import checkpoint
+    folder = tmp_path/"checkpoints"; one = dict(model={"w": torch.ones(4)}); checkpoint.save_checkpoint(folder, dict(step=1, identity={}, data="d"), one, dict(optimizer={}))
+    def full(*a, **k): raise OSError(errno.ENOSPC, "No space left on device")
+    monkeypatch.setattr(checkpoint, "save_file", full)
+    with pytest.raises(OSError, match="No space left"): checkpoint.save_checkpoint(folder, dict(step=2, identity={}, data="d"), one, dict(optimizer={}))
+    monkeypatch.undo()
+    state, tensors, _ = checkpoint.load_checkpoint(checkpoint.checkpoints(folder)[-1], {})
+    assert state["step"] == 1 and torch.equal(tensors["model"]["w"], torch.ones(4)) and len(list(folder.iterdir())) == 1
