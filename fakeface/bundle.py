@@ -41,6 +41,9 @@ def _hash(v: Any) -> bool: return _text(v) and re.fullmatch(r"[0-9a-f]{64}", v) 
 def _name(v: Any) -> bool: return _text(v) and len(v) <= 100 and re.fullmatch(r"\w[\w.+-]*", v, re.A) is not None
 def _maybe(f: Callable) -> Callable: return lambda v: v is None or f(v)
 def _dict(f: Callable) -> Callable: return lambda v: isinstance(v, dict) and all(_text(k) and f(x) for k, x in v.items())
+def _scored(v: Any) -> bool:
+    "A picture of known score."
+    return isinstance(v, dict) and set(v) == {"name", "sha256", "p_fake"} and _text(v["name"]) and _hash(v["sha256"]) and _unit(v["p_fake"])
 def _finite(v: Any) -> bool:
     "JSON all the way down, without NaN."
     if isinstance(v, dict): return all(_text(k) and _finite(x) for k, x in v.items())
@@ -64,7 +67,8 @@ RULES: dict[str, tuple[Callable, str]] = dict(    # field -> (what is right, the
     manifest_hash=(_maybe(_hash), "a SHA-256 in hex or null"), allow_bias=(_maybe(_text), "text or null"),
     left_out=(_texts, "a list of names"), metrics=(lambda v: isinstance(v, dict) and _finite(v), "a dictionary of finite numbers and text"),
     versions=(_dict(_text), "a dictionary of text"), created=(_text, "text"),
-    files=(_dict(_hash), "file names with a SHA-256 in hex each"), parent=(_maybe(_hash), "a SHA-256 in hex or null"))
+    files=(_dict(_hash), "file names with a SHA-256 in hex each"), parent=(_maybe(_hash), "a SHA-256 in hex or null"),
+    reference=(lambda v: isinstance(v, (list, tuple)) and all(map(_scored, v)), "a list of pictures with name, sha256 and p_fake each"))
 
 # %% ../nbs/06a_bundle.ipynb #3e3d3391
 @dataclasses.dataclass(frozen=True)
@@ -84,6 +88,7 @@ class Bundle:
     metrics: dict = dataclasses.field(default_factory=dict)         # on validation: domain -> metric -> value with interval
     versions: dict[str, str] = dataclasses.field(default_factory=dict); created: str = ""
     files: dict[str, str] = dataclasses.field(default_factory=dict); parent: str|None = None   # name -> SHA-256; hash of the bundle it began from
+    reference: list[dict] = dataclasses.field(default_factory=list)  # scores of known pictures (name, sha256, p_fake), for a self-check on another machine
 
     def check(self) -> "Bundle":
         "Apply every rule; raises `BundleError` for the first field that breaks one."
@@ -96,8 +101,8 @@ class Bundle:
 
     @property
     def hash(self) -> str:
-        "Its identity: all fields and the weights; not the card, the licence or the ONNX copy."
-        d = dataclasses.asdict(self); d["files"] = {k: v for k, v in self.files.items() if k == WEIGHTS}
+        "Its identity: all fields and the weights; not the card, the licence, the ONNX copy or the reference scores."
+        d = dataclasses.asdict(self); del d["reference"]; d["files"] = {k: v for k, v in self.files.items() if k == WEIGHTS}
         return sha256_json(d)
 
 # %% ../nbs/06a_bundle.ipynb #490ea50a
@@ -128,7 +133,7 @@ def parse_bundle(
     try: refuse_unknown(d, names, f"field of {INDEX}")
     except FakefaceError as e: raise BundleError(str(e)) from None
     for n in names:
-        if n not in d: raise BundleError(f"{INDEX}: {n} is missing.")
+        if n not in d and n != "reference": raise BundleError(f"{INDEX}: {n} is missing.")   # bundles of the first days have none
     return Bundle(**{**d, "spec": _spec(d["spec"]), "classes": tuple(d["classes"]) if isinstance(d["classes"], list) else d["classes"]}).check()
 
 # %% ../nbs/06a_bundle.ipynb #a7b3eafc

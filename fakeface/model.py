@@ -14,7 +14,7 @@ from torch import nn
 from .core import ConfigError, FakefaceError, refuse_unknown
 from .images import KERNELS, InputSpec
 from .depthwise import fast_depthwise
-from .bundle import ONNX, Bundle, BundleError, load_tensors, p_fake, read_bundle, write_bundle
+from .bundle import CARD, LICENSE, ONNX, Bundle, BundleError, load_tensors, model_card, p_fake, read_bundle, write_bundle
 
 # %% ../nbs/07_model.ipynb #8f317c85
 class WeightsError(FakefaceError):
@@ -244,6 +244,9 @@ def export_onnx(
 def add_onnx(
     dir: str|os.PathLike,             # a bundle without model.onnx, or with an older one
 ) -> Bundle:
-    "Give a bundle its ONNX file; its identity (`hash`) stays the same."
-    model, bundle = load_model(dir)
-    return save_model(model, dir, dataclasses.replace(bundle, files={}), license=(Path(dir)/"LICENSE").read_text(encoding="utf-8"), overwrite=True)
+    "Give a bundle its ONNX file; weights, card, licence and identity (`hash`) stay. Raises `FakefaceError` where it cannot be exported."
+    model, bundle = load_model(dir); card, license = ((Path(dir)/n).read_text(encoding="utf-8") for n in (CARD, LICENSE))
+    if card == model_card(bundle): card = None                # as it was generated: it is made again, with onnx among its tags
+    with tempfile.TemporaryDirectory() as d:
+        export_onnx(model, Path(d)/ONNX)
+        return write_bundle(dir, dataclasses.replace(bundle, files={}), load_tensors(dir), card, license, Path(d)/ONNX, overwrite=True)

@@ -235,6 +235,6 @@ def svg(
     s = re.sub(r"<defs>\s*<style.*?</style>\s*</defs>|; font-family: [^;\"]*", "", s, flags=re.S)
     s = re.sub(r"font: (?:(bold|\d+) )?([\d.]+)px [^;\"]*", lambda m: f"font-size: {m[2]}px" + ("; font-weight: bold" if m[1] in ("bold", "700") else ""), s)
     w, h = re.search(r'viewBox="0 0 ([\d.]+) ([\d.]+)"', s).groups()
-    head = f'<svg role="img" aria-label="{html.escape(alt)}" viewBox="0 0 {w} {h}" style="width:100%;max-width:{float(w)*4/3:.0f}px;height:auto;stroke-linejoin:round;stroke-linecap:butt"'
+    head = f'<svg role="img" aria-label="{html.escape(alt)}" viewBox="0 0 {w} {h}" style="--w:{float(w)*4/3:.0f}px;width:100%;max-width:{float(w)*4/3:.0f}px;height:auto;stroke-linejoin:round;stroke-linecap:butt"'
     s = re.sub(r"^<svg[^>]*?>", lambda m: head + ' xmlns="http://www.w3.org/2000/svg" xmlns:xlink="http://www.w3.org/1999/xlink">', s, count=1)
     return re.sub(r"\n\s*", "\n", s).strip()
