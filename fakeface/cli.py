@@ -121,7 +121,7 @@ def demo(
     **params,                         # given to every stage that knows them; `run` is "demo" unless told otherwise
 ) -> Path:                            # the report
     "Run the five stages with preset `demo` on the embedded demo data; the run called demo is made anew each time."
-    params = dict(run="demo", sources="demo", preset="demo") | params
+    params = dict(run="demo", sources="demo", preset="demo", robustness=True, grid_n=20) | params
     params.setdefault("overwrite", params["run"] == "demo")
     t0 = time.time()
     for stage in STAGES:

@@ -14,15 +14,15 @@ from pathlib import Path
 from typing import Any, Callable
 import numpy as np, pandas as pd
 from tqdm.auto import tqdm
-from .core import LABEL_NAMES, ConfigError, FakefaceError, Stage, atomic_path, read_json, require, run_dir, split_csv, write_json
+from .core import LABEL_NAMES, ConfigError, Stage, atomic_path, read_json, require, run_dir, split_csv, write_json
 from .manifest import manifest_hash, read_manifest
 from .audit import require_unbiased
 from .prepare import find
 from .data import Quarantine
 from .metrics import by_domain, summary
 from .predict import EvaluateError, OnnxNet, device_of, open_net, pick_split, predict
-from .robust import CORRUPTIONS, robustness_grid, sample_rows
-from .unseen import MET, extra_rows, lineage, seen_or_not
+from .robust import robustness_grid, sample_rows
+from .unseen import extra_rows, lineage, seen_or_not
 
 # %% ../nbs/12_evaluate.ipynb #d2dc5522
 @dataclass(frozen=True)

@@ -9,10 +9,9 @@ __all__ = ['LeaveoutConfig', 'rounds_of', 'round_name', 'share_prepared', 'round
 # %% ../nbs/16a_leaveout.ipynb #db7dd18a
 import os, shutil
 from dataclasses import dataclass, replace
-from functools import partial
 from pathlib import Path
 from typing import Callable
-import numpy as np, pandas as pd
+import pandas as pd
 from .core import ConfigError, FakefaceError, Stage, atomic_path, read_json, require, run_dir, split_csv, write_json
 from .manifest import read_manifest, write_manifest
 from .bundle import read_bundle
@@ -95,12 +94,14 @@ def one_round(
     share_prepared(home, new); have = list(dict.fromkeys(manifest.domain[manifest.split == "train"]))
     pre, fine = (round_config(s, home, cfg, group, have) for s in ("pretrain", "finetune"))
     if fine is None: raise FakefaceError(f"The run {cfg.run} finetunes on {', '.join(group)} only: nothing is left to train on.")
-    bundle = home/"pretrain/bundle"; seen = set(read_bundle(bundle).domains) if bundle.exists() else set()
-    begin = home/"finetune/config.json"; init = read_json(begin).get("init", "") if begin.exists() else ""
-    if init and init != "none" and Path(init) != bundle.resolve():
-        raise FakefaceError(f"The run {cfg.run} was finetuned from {init}; whether that has seen {', '.join(group)} is not known here. Finetune from the run's own pretraining, or from init='none'.")
+    bundle, own, file = home/"pretrain/bundle", home/"finetune/bundle", home/"finetune/config.json"; first = read_bundle(bundle) if bundle.exists() else None
+    init = read_json(file).get("init", "") if file.exists() else ""; parent = read_bundle(own).parent if own.exists() else None
+    seen = set(first.domains) if first else set()
+    if parent and not (first and first.hash == parent):
+        raise FakefaceError(f"The run {cfg.run} was finetuned from {init}; whether that has seen {', '.join(group)} is not known here. "
+            "Finetune from the run's own pretraining, or from init='none'.")
     if init == "none" or pre is None or not (home/"pretrain/config.json").exists(): fine = replace(fine, init="none")
-    elif bundle.exists() and not seen & set(group):
+    elif first and not seen & set(group):
         shutil.copytree(home/"pretrain", new/"pretrain", ignore=shutil.ignore_patterns("checkpoints"), dirs_exist_ok=True)
     else: _go(pre, cfg, on_epoch)
     _go(fine, cfg, on_epoch)

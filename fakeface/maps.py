@@ -6,7 +6,7 @@
 __all__ = ['spectra', 'spectrum_maps', 'cam_maps', 'sanity_plot', 'errors', 'thumbnail', 'gallery']
 
 # %% ../nbs/12c_maps.ipynb #1cacc1b2
-import base64, io, os
+import base64, os
 from pathlib import Path
 import matplotlib as mpl, numpy as np, pandas as pd
 from matplotlib.figure import Figure

@@ -11,7 +11,7 @@ from collections import deque
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
-from typing import Any, Callable, Iterable, Iterator
+from typing import Callable, Iterable, Iterator
 import numpy as np, pandas as pd, torch
 from .core import FakefaceError, cores
 from .images import InputSpec, normalise

@@ -10,7 +10,7 @@ __all__ = ['CORRUPTIONS', 'Corruption', 'recode', 'scaled', 'noisy', 'cropped', 
 import io
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Callable
+from typing import Callable
 import cv2, numpy as np, pandas as pd, torch
 from PIL import Image, ImageEnhance, ImageFilter
 from .core import atomic_path, rng, sha256_json

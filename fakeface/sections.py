@@ -9,15 +9,14 @@ __all__ = ['table_of', 'flat', 'stage_table', 'count_table', 'versions', 'point_
 
 # %% ../nbs/15b_sections.ipynb #9fcad801
 import json
-from pathlib import Path
 from typing import Any
 import numpy as np, pandas as pd
 from markupsafe import Markup
-from .core import LABEL_NAMES, STAGES
+from .core import STAGES
 from .manifest import counts
 from .metrics import by_domain
 from . import maps, plots
-from .story import listed, real_domains, with_ci, stacked, cell, shown, val
+from .story import listed, real_domains, stacked, shown, val
 
 # %% ../nbs/15b_sections.ipynb #0f6ca020
 def table_of(head, rows, caption="", text=False) -> dict: return dict(head=list(head), rows=[[str(c) for c in r] for r in rows], caption=caption, text=text)
@@ -29,7 +28,8 @@ def stage_table(facts: dict) -> dict:
     def row(s):
         f = facts[s]; c, e = f["config"] or {}, f["env"] or {}
         if not f["state"]: return [s, "not run"] + ["–"]*6
-        return [s, f["state"], _took(f["seconds"]), c.get("preset") or "–", f"{c['arch']}, {c['size']} px" if "arch" in c else "–", e.get("device") or "–",
+        return [s, f["state"], _took(f["seconds"]), c.get("preset") or "–", f"{f.get('arch') or c['arch']}, {c['size']} px" if "arch" in c else "–",
+            e.get("device") or "–",
             c.get("seed", "–"), (e.get("commit") or "–")[:10]]
     return table_of(("stage", "state", "took", "preset", "network", "device", "seed", "commit"), [row(s) for s in STAGES[:-1]])
 

@@ -75,7 +75,7 @@ def commands(run: str, out: str="outputs") -> list[str]:
         if not path.is_file(): continue
         given = nbformat.read(path, 4).metadata.get("papermill", {}).get("parameters", {})
         shown = lambda v: shlex.quote(Path(v).name if isinstance(v, str) and Path(v).is_absolute() else str(v))       # no paths of the machine
-        lines.append(f"fakeface {stage} " + " ".join(f"-p {k} {shown(v)}" for k, v in given.items() if k not in ("out", "resume", "overwrite", "checkpoint_every", "workers")))
+        lines.append(f"fakeface {stage} -p run {run} " + " ".join(f"-p {k} {shown(v)}" for k, v in given.items() if k not in ("run", "out", "resume", "overwrite", "checkpoint_every", "workers")))
     return lines
 
 # %% ../nbs/16b_ship.ipynb #d8763ca4
@@ -95,7 +95,7 @@ def shipped_card(
         parts.append(f"## Measured on test\nAt the threshold `{evaluation['threshold_name']}` = {evaluation['threshold']:.4f}, fitted on validation. The test split was read {evaluation['test_reads']} time(s). "
                      f"Intervals are 95%; positive class: fake.\n\n{results_table(evaluation['result'], evaluation['seen'])}")
     time = ", ".join(f"{k} {s/60:.0f} min" for k, s in trained.items())
-    parts.append("## How it was made\n" + f"Training time: {time or 'not recorded'}; {env.get('device', 'device not recorded')}, torch {env.get('packages', {}).get('torch', '?')}. "
+    parts.append("## How it was made\n" + f"Training time: {time or 'not recorded'}; {env.get('device', 'device not recorded')}, {env.get('cores', '?')} cores, {env.get('memory_gib', '?')} GiB; torch {bundle.versions.get('torch', 'not recorded')}. "
                  f"Manifest of the training pictures: `{bundle.manifest_hash}`.\n\n```sh\n" + "\n".join(lines) + "\n```")
     return "\n\n".join(parts) + "\n"
 

@@ -34,7 +34,8 @@ def collect(
     facts = dict(run=home.name, reads=_maybe(home/"test_reads.json"))
     for s in STAGES[:-1]:
         d = home/s; state = _maybe(d/"stage.json") or {}
-        facts[s] = dict(state=state.get("state"), seconds=state.get("seconds"), started=state.get("started"),
+        facts[s] = dict(arch=(_maybe(d/"bundle/bundle.json") or {}).get("arch"), state=state.get("state"), seconds=state.get("seconds"),
+            started=state.get("started"),
             **{k: _maybe(d/f"{k}.json") for k in ("config", "env", "metrics")},
                         history=_csv(d/"history.csv"), quarantine=_csv(d/"quarantine.csv"))
     p, e = home/"prepare", home/"evaluate"

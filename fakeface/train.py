@@ -317,9 +317,10 @@ def finish(run: Run) -> dict:
     valid = by_domain(frame, d["thresholds"][d["threshold"]])
     metrics = dict(valid=valid, best_epoch=run.best["epoch"], best=run.best["value"], select=cfg.select, epochs=len(run.history), quarantined=len(run.quarantine), **d)
     if run.acc.is_main_process:
+        sides = run.train[["width", "height"]].min(axis=1); sizes = [int(sides.min()), int(sides.max())]              # shorter sides: what is far from training
         band = d["band"]; bundle = Bundle(name=f"{cfg.run}-{cfg.stage}", arch=model.arch, spec=model.spec, temperature=d["temperature"], bias=d["bias"], thresholds=d["thresholds"],
             threshold=d["threshold"], band=[band["low"], band["high"]], domains=sorted(run.train.domain.unique()), stage=cfg.stage, preset=cfg.preset, seed=cfg.seed,
-            manifest_hash=run.data, allow_bias=cfg.allow_bias or None, left_out=split_csv(cfg.leave_out), metrics=valid, parent=run.parent or None)
+            manifest_hash=run.data, allow_bias=cfg.allow_bias or None, left_out=split_csv(cfg.leave_out), metrics=valid | dict(sizes=sizes), parent=run.parent or None)
         metrics["bundle_hash"] = save_model(model, run.folder/"bundle", bundle, overwrite=True).hash
     run.acc.wait_for_everyone()
     return metrics

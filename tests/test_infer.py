@@ -1,10 +1,11 @@
 "One picture, one probability: the detector against evaluation and torch; bad pictures, bad bundles and bad names; what the import weighs."
-import io, json, os, pickle, resource, shutil, subprocess, sys, threading, time, warnings, zipfile
+import csv, io, json, os, pickle, resource, shutil, subprocess, sys, threading, time, warnings, zipfile
 from pathlib import Path
 import numpy as np, pandas as pd, pytest, torch
 from PIL import Image
 from fakeface import shelf
 from fakeface.bundle import INDEX, ONNX, WEIGHTS, Bundle, p_fake, read_bundle
+from fakeface.checker import open_desk
 from fakeface.core import FakefaceError, rng, sha256_file
 from fakeface.evaluate import predict
 from fakeface.images import InputSpec, eval_views, jpeg_bytes, normalise, open_image
@@ -35,7 +36,7 @@ def detector(request, tmp_path_factory):
 def copy(detector, tmp_path): return shutil.copytree(detector.path, tmp_path/"copy")
 
 # ---- the same number everywhere
-def test_detector_and_evaluation_agree(detector, tmp_path):
+def test_detector_evaluation_command_and_checker_agree(detector, tmp_path):
     rows = []
     for i, im in enumerate(pictures(16)):
         p = tmp_path/f"{i}.{'png' if i % 3 else 'jpg'}"; im.save(p); rows.append(dict(path=p.name, domain="x", label=i % 2, split="test", source="x"))
@@ -46,6 +47,14 @@ def test_detector_and_evaluation_agree(detector, tmp_path):
     batch = score_batch(dict(bytes=np.array([(tmp_path/p).read_bytes() for p in want.path], object)), str(detector.path))
     np.testing.assert_allclose(batch["p_fake"], [v.p_fake for v in got], atol=1e-6); assert batch["label"].tolist() == [v.label for v in got]
     np.testing.assert_allclose(detector.scores(np.concatenate([eval_views(open_image(tmp_path/p), bundle.spec) for p in want.path])), batch["p_fake"], atol=1e-6)
+    # the command, in a process of its own, and the checker
+    r = subprocess.run([sys.executable, "-c", "from fakeface.cli import main; raise SystemExit(main())", "check", *[str(tmp_path/p) for p in want.path], "--bundle", str(detector.path), "--json", "-"], capture_output=True, text=True, stdin=subprocess.DEVNULL)
+    assert r.returncode == 0, r.stderr
+    said = {Path(d["name"]).name: d["p_fake"] for d in map(json.loads, r.stdout.splitlines())}; desk = open_desk(detector.path)
+    for k, path in enumerate(want.path):
+        assert [m["kind"] for m in desk.handle(dict(kind="part", id=str(k), name=path, part=0, parts=1), [(tmp_path/path).read_bytes()])] == ["card"]
+    shown = {d["name"]: float(d["p_fake"]) for d in csv.DictReader(io.StringIO(desk.handle(dict(kind="csv"))[0]["text"]))}
+    for source in (said, shown): np.testing.assert_allclose([source[p] for p in want.path], [v.p_fake for v in got], atol=1e-6)
 
 def test_torch_onnx_and_bf16_agree(detector):
     model, b = load_model(detector.path); x = np.concatenate([eval_views(p, b.spec) for p in pictures(32)]); t = torch.from_numpy(normalise(x, b.spec))
@@ -163,6 +172,28 @@ def test_hub(detector, monkeypatch, tmp_path):
     with pytest.raises(InferError, match=r"could not be had from the model hub \(OSError: no route to host\)"): Detector.load("someone/lite")
     for odd in ("someone/../lite", "a/b/c", "-x/y", "someone/lite@../../x", "someone/li te", "a--b/c", "someone\\lite"):
         with pytest.raises(InferError, match="There is no bundle"): Detector.load(odd)
+
+def test_hub_client_takes_the_five_files_and_no_other(detector, tmp_path):
+    "The real client against a hub of our own on the loopback: a repository with a pickle and a second index in it."
+    import hashlib; from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+    asked, sha, names = [], "a"*40, sorted(p.name for p in detector.path.iterdir()) + ["evil.pkl", "sub/bundle.json"]
+    class Hub(BaseHTTPRequestHandler):
+        def log_message(self, *a): pass
+        def do_HEAD(self): self.do_GET()
+        def do_GET(self):
+            path = self.path.split("?")[0]; code, body, head = 404, b"", {}
+            if path.startswith("/api/models/someone/lite/tree/"): code, body = 200, json.dumps([dict(type="file", path=n, size=3, oid="0"*40) for n in names]).encode()
+            elif path.startswith("/api/models/someone/lite"): code, body = 200, json.dumps(dict(id="someone/lite", sha=sha, siblings=[dict(rfilename=n) for n in names], private=False, tags=[])).encode()
+            elif path.startswith("/someone/lite/resolve/"):
+                asked.append(path.split("/", 5)[5]); f = detector.path/asked[-1]
+                if f.is_file(): code, body = 200, f.read_bytes(); head = {"ETag": f'"{hashlib.sha256(body).hexdigest()}"', "X-Repo-Commit": sha}
+            self.send_response(code); [self.send_header(k, v) for k, v in {**head, "Content-Length": str(len(body))}.items()]; self.end_headers()
+            if self.command == "GET": self.wfile.write(body)
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Hub); threading.Thread(target=server.serve_forever, daemon=True).start()
+    env = {**os.environ, "HF_ENDPOINT": f"http://127.0.0.1:{server.server_port}", "HF_HOME": str(tmp_path), "HF_HUB_DISABLE_XET": "1", "HF_HUB_DISABLE_PROGRESS_BARS": "1"}
+    try: r = subprocess.run([sys.executable, "-c", "from fakeface.infer import Detector; print(Detector.load('someone/lite@main').hash)"], env=env, capture_output=True, text=True, timeout=120)
+    finally: server.shutdown()
+    assert r.stdout.strip() == detector.hash, r.stderr[-500:]; assert set(asked) == {INDEX, ONNX, WEIGHTS, "README.md", "LICENSE"}
 
 def test_shipped_bundle_comes_first(detector, monkeypatch, tmp_path):
     monkeypatch.setattr(shelf, "bundles", lambda: {"fakeface-lite0": detector.path}); assert Detector.load(threads=1).hash == Detector.load("fakeface-lite0", threads=1).hash == detector.hash

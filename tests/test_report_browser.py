@@ -4,7 +4,8 @@ from pathlib import Path
 import numpy as np, pandas as pd, pytest
 from fakeface.core import rng, write_json
 from fakeface.metrics import by_domain
-from fakeface.report import build_report, shown
+from fakeface.report import build_report
+from fakeface.story import shown
 from fakeface.robust import CORRUPTIONS
 from fakeface.twins import cloud
 
