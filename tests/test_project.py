@@ -135,13 +135,13 @@ def test_constraints_satisfy_the_requirements():
 
 @pytest.mark.slow
 def test_wheel_carries_templates_and_bundles(tmp_path):
-    for d in ("fakeface", "outputs/models"): shutil.copytree(ROOT/d, tmp_path/d, ignore=shutil.ignore_patterns("__pycache__"))
+    for d in ("fakeface", "outputs/models", "nbs"): shutil.copytree(ROOT/d, tmp_path/d, ignore=shutil.ignore_patterns("__pycache__", ".ipynb_checkpoints"))
     for f in ("settings.ini", "setup.py", "README.md", "LICENSE"): shutil.copy(ROOT/f, tmp_path)
     (tmp_path/"outputs/models/planted").mkdir(); (tmp_path/"outputs/models/planted/bundle.json").write_text("{}")
     subprocess.run([sys.executable, "-m", "pip", "wheel", "--no-deps", "-w", tmp_path/"dist", tmp_path], check=True, stdin=subprocess.DEVNULL, capture_output=True)
     names = zipfile.ZipFile(next((tmp_path/"dist").glob("*.whl"))).namelist()
     package = [str(p.relative_to(ROOT)) for p in (ROOT/"fakeface").rglob("*") if p.is_file() and "__pycache__" not in p.parts]
-    assert set(package) | {"fakeface/bundles/planted/bundle.json", "fakeface/bundles/README.md"} <= set(names)
+    assert set(package) | {"fakeface/bundles/planted/bundle.json", "fakeface/bundles/README.md", "fakeface/pages/check.ipynb"} <= set(names)
 
 def test_what_must_be_there_is_there():
     for name in "README.md LICENSE CHANGELOG.md MANIFEST.in Makefile constraints.txt settings.ini setup.py .gitignore .ci/run outputs/README.md outputs/models".split() + \
