@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['FORMAT', 'WEIGHTS', 'ONNX', 'CARD', 'LICENSE', 'INDEX', 'RULES', 'WEIGHTS_LICENSE', 'BundleError', 'p_fake', 'Bundle',
-           'parse_bundle', 'check_tensors', 'load_tensors', 'read_bundle', 'model_card', 'write_bundle']
+           'parse_bundle', 'check_tensors', 'load_tensors', 'read_bundle', 'md_table', 'model_card', 'write_bundle']
 
 # %% ../nbs/06a_bundle.ipynb #eebe7364
 import dataclasses, json, math, os, re, shutil, struct, tempfile, time
@@ -213,7 +213,7 @@ def _metric_rows(metrics: dict) -> tuple[list[str], list[list[str]]]:
     cols = [c for c in ("n", "n_real", "n_fake", "auc", "accuracy", "fpr", "fnr", "tpr@1%fpr", "ece") if any(c in m for m in rows.values())]
     return ["domain", *cols], [[d, *[_cell(m.get(c)) for c in cols]] for d, m in rows.items()]
 
-def _md_table(head: list[str], rows: list[list[str]]) -> str:
+def md_table(head: list[str], rows: list[list[str]]) -> str:
     "A Markdown table; bars in cells are escaped."
     line = lambda cells: "| " + " | ".join(str(c).replace("|", "\\|").replace("\n", " ") for c in cells) + " |"
     return "\n".join([line(head), line(["---"]*len(head)), *map(line, rows)])
@@ -245,7 +245,7 @@ look before a person decides.
 
 ## What it is not for
 - **Not proof.** A verdict is evidence with an error rate, never grounds on its own for an accusation, a refusal or a removal.
-- **Not other generators.** Nothing was measured on faces from models that are not in the list above; expect worse, without warning.
+- **Not other generators.** It was trained on those in the list above and on no other; expect worse of others, without warning.
 - **Not face swaps, retouching, filters or video**, and not pictures without a face: it never saw them.
 - **Not who it is.** It knows no identities.
 - **Not any share of fakes.** With few fakes among many photographs most alarms are false, even with a small error rate.
@@ -277,12 +277,12 @@ def model_card(
                (f"; began from the bundle `{b.parent[:12]}`." if b.parent else ".")]
     if b.allow_bias: trained.append("**The two classes could be told apart by their file headers alone, and training was allowed all the same: "
                                     f"{b.allow_bias}.** The numbers below may measure the files, not the faces.")
-    decisions = _md_table(["threshold", "fake where p_fake ≥", ""], [[k, f"{v:.4f}", "default" if k == b.threshold else ""] for k, v in b.thresholds.items()])
+    decisions = md_table(["threshold", "fake where p_fake ≥", ""], [[k, f"{v:.4f}", "default" if k == b.threshold else ""] for k, v in b.thresholds.items()])
     if b.band: decisions += f"\n\nBetween {b.band[0]:.4f} and {b.band[1]:.4f} it says that it is unsure."
     head, rows = _metric_rows(b.metrics)
     note = "The pictures that temperature, bias and thresholds were fitted on: optimistic for new ones. Intervals are 95%. Positive class: fake."
     return _CARD.format(name=b.name, arch=b.arch, hash12=b.hash[:12], onnx_tag=", onnx" if ONNX in b.files else "", trained="\n\n".join(trained),
-        decisions=decisions, measured=f"{_md_table(head, rows)}\n\n{note}" if rows else "Nothing was recorded.", view=_VIEWS[b.spec.view].format(s=b.spec.size),
+        decisions=decisions, measured=f"{md_table(head, rows)}\n\n{note}" if rows else "Nothing was recorded.", view=_VIEWS[b.spec.view].format(s=b.spec.size),
         interpolation=b.spec.interpolation, mean=list(b.spec.mean), std=list(b.spec.std), temperature=b.temperature, bias=b.bias,
         versions="\n".join(f"- {k} {v}" for k, v in b.versions.items()) + (f"\n- on {b.created}" if b.created else ""))
 

@@ -13,7 +13,8 @@ import ipywidgets
 from .core import ConfigError, FakefaceError
 from .clues import plain
 from .infer import Detector
-from .cards import Tally, csv_text, data_uri, shown_name
+from .images import data_uri
+from .cards import Tally, csv_text, shown_name
 try: import anywidget
 except ImportError: anywidget = None
 
@@ -155,7 +156,7 @@ class Desk(Talk):
         for i in ids: self.cards.pop(i, None); self.found.pop(i, None); self.source.pop(i, None); self.typed.pop(i, None); self.pieces.open.pop(i, None)
         return [dict(kind="removed", ids=ids, summary=self.summary())]
 
-    def csv(self, m=None, buffers=()) -> list[dict]: return [dict(kind="csv", name="fakeface.csv", text=csv_text(self.rows()))]
+    def csv(self, m=None, buffers=()) -> list[dict]: return [dict(kind="csv", name="fakeface.csv", text=csv_text(self.verdicts()))]
 
 # %% ../nbs/15_checker.ipynb #e880abc4
 def _static(name: str) -> str: return (importlib.resources.files("fakeface")/"static"/name).read_text(encoding="utf-8")
@@ -178,7 +179,7 @@ def table_html(desk: Desk) -> str:
     names = ("picture", "verdict", "in words", "at this share of fakes", "stability", "warnings", "the file says")
     head = "".join(f"<th scope=col {left}>{h}</th>" for h in names)
     body = "".join("<tr>" + "".join(f"<td {left}>{e(str(v))}</td>" for v in r) + "</tr>" for r in rows)
-    link = f"<a download='fakeface.csv' href='data:text/csv;charset=utf-8,{urllib.parse.quote(csv_text(desk.rows()))}'>Save as CSV</a>" if rows else ""
+    link = f"<a download='fakeface.csv' href='data:text/csv;charset=utf-8,{urllib.parse.quote(csv_text(desk.verdicts()))}'>Save as CSV</a>" if rows else ""
     table = f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>" if rows else ""
     return f"<p role=status>{e(desk.summary() or 'No picture yet.')} {link}</p>{table}<p>{e(KEEP.format(end='end the kernel'))}</p><p>{e(FOOT)}</p>"
 

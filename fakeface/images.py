@@ -4,10 +4,10 @@
 
 # %% auto #0
 __all__ = ['MAX_PIXELS', 'FORMATS', 'VIEWS', 'KERNELS', 'ImageError', 'open_image', 'jpeg_quality', 'Header', 'read_header',
-           'jpeg_bytes', 'save_jpeg', 'InputSpec', 'eval_views', 'normalise']
+           'jpeg_bytes', 'data_uri', 'save_jpeg', 'InputSpec', 'eval_views', 'normalise']
 
 # %% ../nbs/01_images.ipynb #69f698f7
-import dataclasses, hashlib, io, os, stat
+import base64, dataclasses, hashlib, io, os, stat
 from pathlib import Path
 import numpy as np
 from PIL import Image, ImageFile, ImageOps
@@ -152,6 +152,13 @@ def jpeg_bytes(
     buf = io.BytesIO()
     img.save(buf, "JPEG", quality=int(quality), subsampling=subsampling, exif=b"", icc_profile=None, comment=b"")
     return buf.getvalue()
+
+def data_uri(
+    img: Image.Image,                 # RGB; left as it is
+    side: int,                        # longer side of the copy at most, pixels
+) -> str:
+    "A small JPEG of a picture as a data URI, for a page."
+    img = img.copy(); img.thumbnail((side, side)); return "data:image/jpeg;base64," + base64.b64encode(jpeg_bytes(img, 82)).decode()
 
 def save_jpeg(img: Image.Image, path: str|os.PathLike, quality: int, subsampling: str="4:2:0") -> Path:
     "Write `img` as a JPEG file in one step."

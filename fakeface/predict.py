@@ -14,10 +14,10 @@ from pathlib import Path
 from typing import Callable, Iterable, Iterator
 import numpy as np, pandas as pd, torch
 from .core import FakefaceError, cores
-from .images import InputSpec, normalise
 from .data import EvalDataset, Quarantine, collate, make_loader
 from .augment import BatchPart
 from .bundle import ONNX, Bundle, p_fake, read_bundle
+from .session import onnx_bytes, open_session, run_views
 from .model import FaceNet, load_model
 from .engine import Engine, score
 
@@ -41,13 +41,8 @@ def pick_split(
 # %% ../nbs/11a_predict.ipynb #92aab80a
 class OnnxNet:
     "A bundle's `model.onnx` on the CPU: views in, logits out; any number of threads may call it."
-    def __init__(self, dir: "str|os.PathLike", spec: InputSpec):
-        import onnxruntime as ort
-        o = ort.SessionOptions(); o.intra_op_num_threads = o.inter_op_num_threads = 1; o.log_severity_level = 3
-        self.spec, self.session = spec, ort.InferenceSession(str(Path(dir)/ONNX), o, providers=["CPUExecutionProvider"])
-
-    def __call__(self, x: np.ndarray) -> np.ndarray:      # uint8 [V,3,S,S] -> float32 [2], the mean over views
-        return self.session.run(["logits"], {"x": normalise(x, self.spec)})[0].mean(0)
+    def __init__(self, dir: "str|os.PathLike", bundle: Bundle): self.spec, self.session = bundle.spec, open_session(onnx_bytes(dir, bundle), bundle.spec.size, 1)
+    def __call__(self, x: np.ndarray) -> np.ndarray: return run_views(self.session, x, self.spec).mean(0)      # uint8 [V,3,S,S] -> float32 [2], the mean over views
 
 def device_of(name: str="auto") -> torch.device: return torch.device("cuda" if name == "auto" and torch.cuda.is_available() else "cpu")
 
@@ -58,7 +53,7 @@ def open_net(
 ) -> tuple["OnnxNet|FaceNet", Bundle]:
     "The fastest form of a bundle's network that gives its verdicts on this device."
     bundle = read_bundle(dir)
-    if onnx and torch.device(device).type == "cpu" and ONNX in bundle.files: return OnnxNet(dir, bundle.spec), bundle
+    if onnx and torch.device(device).type == "cpu" and ONNX in bundle.files: return OnnxNet(dir, bundle), bundle
     return load_model(dir)
 
 # %% ../nbs/11a_predict.ipynb #dc77324c

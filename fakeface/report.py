@@ -12,6 +12,7 @@ from pathlib import Path
 import jinja2, numpy as np, pandas as pd
 from markupsafe import Markup
 from .core import STAGES, Stage, run_dir, write_atomic
+from .bundle import md_table
 from .story import COLUMNS, PUBLISHED_SOURCE, SEEN, real_domains, with_ci, cell, collect, headline, results_rows, listed, results_table, verdict
 from .sections import (audit_section, breakdown_section, calibration_table, count_table, figures, flat, galleries, point_table, robust_section,
     rounds_section, stage_table, table_of, training_section, unused_section, versions)
@@ -32,8 +33,7 @@ def slider_data(m: dict, pred: pd.DataFrame) -> str:
 # %% ../nbs/16_report.ipynb #c99844c8
 def _md(t: dict) -> str:
     "A table as Markdown."
-    line = lambda r: "| " + " | ".join(str(c).replace("|", "\\|").replace("\n", " ") for c in r) + " |"
-    return "\n".join([line(t["head"]), line(["---"]*len(t["head"])), *map(line, t["rows"])])
+    return md_table(t["head"], t["rows"])
 
 def why_section(facts: dict) -> dict:
     "What the section on reasons says beside its figures."

@@ -217,11 +217,10 @@ def galleries(facts: dict, n: int=12) -> list[dict]:
     "The most confident mistakes and the hardest pictures."
     m, pred, root = facts["evaluate"]["metrics"], facts["pred"], facts["root"]
     if not m or pred is None or "may_show" not in pred: return []
-    lo = lambda p: np.log(np.clip(p, 1e-12, 1)) - np.log(np.clip(1 - p, 1e-12, 1)); p = pred.p_fake.to_numpy(); off = lo(p) - lo(m["threshold"])
-    wrong = pred[(p >= m["threshold"]) != pred.label]; sure = wrong.iloc[np.argsort(-np.abs(off[wrong.index]), kind="stable")]
+    from fakeface.evaluate import hardest, worst                  # torch comes with it: only where it is needed
     out = []
-    for name, rows, none in (("Sure and wrong", sure, "There are no mistakes."),
-        ("Nearest to the threshold", pred.iloc[np.argsort(np.abs(off), kind="stable")], "")):
+    for name, rows, none in (("Sure and wrong", worst(pred, n), "There are no mistakes."),
+        ("Nearest to the threshold", hardest(pred, m["threshold"], n), "")):
         g = maps.gallery(rows, root, n); gone = g["n"] - g["hidden"] - len(g["items"])
         text = none if not g["n"] else " ".join(s for s, k in ((f"{g['hidden']} of these {g['n']} pictures may not be shown.", g["hidden"]),
             (f"{gone} could not be read any more.", gone)) if k)

@@ -10,8 +10,9 @@ import dataclasses, os, shlex
 from pathlib import Path
 import numpy as np, torch
 from .core import STAGES, FakefaceError, project_root, read_json, require, run_dir, sha256_file, to_json, write_atomic
-from .bundle import CARD, INDEX, WEIGHTS, WEIGHTS_LICENSE, Bundle, model_card, read_bundle, write_bundle
+from .bundle import CARD, INDEX, WEIGHTS, WEIGHTS_LICENSE, Bundle, md_table, model_card, read_bundle, write_bundle
 from .model import export_onnx, load_model
+from .watch import shown
 from .doctor import add_reference
 
 # %% ../nbs/16b_ship.ipynb #5333079f
@@ -42,28 +43,20 @@ def ship(
     return add_reference(dest)
 
 # %% ../nbs/16b_ship.ipynb #a183de16
-def _cell(m) -> str:
-    "A figure with its interval."
-    if not isinstance(m, dict) or m.get("value") is None: return "not measured"
-    return f"{m['value']:.3f}" + (f" [{m['low']:.3f}, {m['high']:.3f}]" if m.get("low") is not None else "")
-
 def results_table(result: dict, seen: dict) -> str:
     "Test figures by domain as Markdown."
-    rows = ["| domain | trained on | n real / fake | AUC | accuracy | FPR | FNR | Brier |", "|---|---|---|---|---|---|---|---|"]
-    for d, r in result.items():
-        if d == "micro": continue
-        rows.append(f"| {dict(macro='mean of domains').get(d, d)} | {dict(seen='yes', unseen='no').get(seen.get(d, ''), '')} | {r['n_real']} / {r['n_fake']} | "
-                    + " | ".join(_cell(r.get(k)) for k in ("auc", "accuracy", "fpr", "fnr", "brier")) + " |")
-    return "\n".join(rows)
+    name, was = dict(macro="mean of domains"), dict(seen="yes", unseen="no"); figures = ("auc", "accuracy", "fpr", "fnr", "brier")
+    rows = [[name.get(d, d), was.get(seen.get(d, ""), ""), f"{r['n_real']} / {r['n_fake']}", *(shown(r.get(k)) for k in figures)] for d, r in result.items() if d != "micro"]
+    return md_table(["domain", "trained on", "n real / fake", "AUC", "accuracy", "FPR", "FNR", "Brier"], rows)
 
 # %% ../nbs/16b_ship.ipynb #16175f0b
 def robustness_section(grid) -> str:
     "What corruption does, as Markdown: mean of domains for each corruption of `robustness.csv`."
     rows = grid[grid.domain == "macro"]
-    cell = lambda r, k: f"{r[k]:.3f} [{r[k + '_low']:.3f}, {r[k + '_high']:.3f}]"
-    body = "\n".join(f"| {r['corruption']} | " + " | ".join(cell(r, k) for k in ("auc", "accuracy", "fpr", "fnr")) + " |" for r in rows.to_dict("records"))
+    cell = lambda r, k: shown(dict(value=r[k], low=r[f"{k}_low"], high=r[f"{k}_high"]))
+    table = md_table(["", "AUC", "accuracy", "FPR", "FNR"], [[r["corruption"], *(cell(r, k) for k in ("auc", "accuracy", "fpr", "fnr"))] for r in rows.to_dict("records")])
     return ("## Under corruption\nTest pictures of both classes, changed in the same way, at the stored threshold; mean of domains, "
-            f"n = {int(rows.n.max()) if len(rows) else 0}.\n\n| | AUC | accuracy | FPR | FNR |\n|---|---|---|---|---|\n{body}")
+            f"n = {int(rows.n.max()) if len(rows) else 0}.\n\n{table}")
 
 # %% ../nbs/16b_ship.ipynb #f3b22000
 def commands(run: str, out: str="outputs") -> list[str]:

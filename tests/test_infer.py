@@ -54,6 +54,10 @@ def test_detector_evaluation_command_and_checker_agree(detector, tmp_path):
     for k, path in enumerate(want.path):
         assert [m["kind"] for m in desk.handle(dict(kind="part", id=str(k), name=path, part=0, parts=1), [(tmp_path/path).read_bytes()])] == ["card"]
     shown = {d["name"]: float(d["p_fake"]) for d in csv.DictReader(io.StringIO(desk.handle(dict(kind="csv"))[0]["text"]))}
+    low, high = bundle.band                               # a threshold of one's own, within the unsure band and outside: the same word everywhere
+    for t in ((low + high)/2, low/2, (1 + high)/2):
+        desk.handle(dict(kind="set", threshold=t)); words = [v.label for v in desk.verdicts()]
+        assert words == [detector.check(tmp_path/p, threshold=t).label for p in want.path] and ("unsure" in words) == (low <= t <= high)
     for source in (said, shown): np.testing.assert_allclose([source[p] for p in want.path], [v.p_fake for v in got], atol=1e-6)
 
 def test_torch_onnx_and_bf16_agree(detector):
