@@ -97,10 +97,11 @@ def breakdown(
 # %% ../nbs/12_evaluate.ipynb #d74f86ad
 def worst(
     pred: pd.DataFrame,               # of `predict`
+    threshold: float,
     n: int=12,
 ) -> pd.DataFrame:
     "The most confident wrong verdicts, worst first."
-    wrong = pred[pred.pred != pred.label]
+    wrong = pred[(pred.p_fake >= threshold) != pred.label]
     sure = np.where(wrong.label == 1, 1 - wrong.p_fake, wrong.p_fake)
     return wrong.iloc[np.argsort(-sure, kind="stable")][:n]
 
@@ -116,14 +117,15 @@ def hardest(
 def show_mistakes(
     pred: pd.DataFrame,               # of `predict`, or predictions.parquet
     root: str|os.PathLike,            # the folder that paths are relative to: the run's prepare/
+    threshold: float,
     n: int=12,
     cols: int=6,
 ):                                    # a matplotlib figure, or a sentence
     "The most confident wrong verdicts as pictures, where they may be shown."
     import matplotlib.pyplot as plt
     from fakeface.images import open_image
-    if not (pred.pred != pred.label).any(): return "No mistakes."
-    may = worst(pred[pred.may_show.astype(bool)], n)
+    if worst(pred, threshold, 1).empty: return "No mistakes."
+    may = worst(pred[pred.may_show.astype(bool)], threshold, n)
     if may.empty: return "There are mistakes, but none of the pictures may be shown."
     rows = -(-len(may)//cols); fig, axes = plt.subplots(rows, cols, figsize=(1.3*cols, 1.75*rows), dpi=80, layout="constrained", squeeze=False); plt.close(fig)
     for ax in axes.flat: ax.axis("off")

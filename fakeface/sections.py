@@ -219,7 +219,7 @@ def galleries(facts: dict, n: int=12) -> list[dict]:
     if not m or pred is None or "may_show" not in pred: return []
     from fakeface.evaluate import hardest, worst                  # torch comes with it: only where it is needed
     out = []
-    for name, rows, none in (("Sure and wrong", worst(pred, n), "There are no mistakes."),
+    for name, rows, none in (("Sure and wrong", worst(pred, m["threshold"], n), "There are no mistakes."),
         ("Nearest to the threshold", hardest(pred, m["threshold"], n), "")):
         g = maps.gallery(rows, root, n); gone = g["n"] - g["hidden"] - len(g["items"])
         text = none if not g["n"] else " ".join(s for s, k in ((f"{g['hidden']} of these {g['n']} pictures may not be shown.", g["hidden"]),

@@ -185,7 +185,7 @@ def test_csv_holds_what_the_cards_show(page, bundle):
     upload(page, bundle[1]/"a.jpg", named("=cmd()|x.jpg", b"no"), named(EVIL, (bundle[1]/"b.jpg").read_bytes()))
     with page.expect_download() as d: page.get_by_role("button", name="Save as CSV").click()
     t = pd.read_csv(d.value.path(), keep_default_na=False)
-    assert d.value.suggested_filename == "fakeface.csv" and list(t.name) == ["a.jpg", "'=cmd()|x.jpg", EVIL] and t.label[1] == "" and t.error[1]
+    assert d.value.suggested_filename == "fakeface.csv" and list(t.name) == ["a.jpg", "./=cmd()|x.jpg", EVIL] and t.label[1] == "" and t.error[1]
     assert float(t.p_fake[0]) == bundle[2].check(bundle[1]/"a.jpg").p_fake and set(t.bundle_hash) == {bundle[2].hash}
 
 def test_names_are_text(page, bundle):

