@@ -85,12 +85,12 @@ def fit_thresholds(
     y,                                # labels [n]
     domain,                           # domain of each row [n], or one name
     split,                            # where the rows come from; anything with 'test' in it is refused
-    max_fpr: float=.01,               # of the second threshold, and in its name
-) -> dict[str, float]:                # name -> threshold in [0, 1]: 'youden', 'fpr<=1%', '0.5'
+    max_fpr: tuple=(.01, .03),        # a threshold for each, with that name
+) -> dict[str, float]:                # name -> threshold in [0, 1]: 'youden', 'fpr<=1%', 'fpr<=3%', '0.5'
     "The operating points that a bundle carries, each domain and class counting the same."
     refuse_test(split); y, p = clean(y, p); cuts, fpr, tpr = _places(p, y, balanced(y, domain))
-    best = cuts[tpr - fpr >= (tpr - fpr).max() - 1e-9]; strict = cuts[fpr <= max_fpr + 1e-9]
-    return {"youden": float(best[np.abs(best - .5).argmin()]), f"fpr<={max_fpr:.0%}": float(strict.min(initial=1.)), "0.5": .5}
+    best = cuts[tpr - fpr >= (tpr - fpr).max() - 1e-9]
+    return {"youden": float(best[np.abs(best - .5).argmin()]), **{f"fpr<={m:.0%}": float(cuts[fpr <= m + 1e-9].min(initial=1.)) for m in max_fpr}, "0.5": .5}
 
 # %% ../nbs/10a_calibrate.ipynb #0d377e7d
 def fit_band(

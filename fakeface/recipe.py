@@ -37,10 +37,11 @@ class TrainConfig:
     weights: str = "imagenet"          # imagenet | none; not used where init is given
     init: str = ""                     # a bundle folder to start from
     dropout: float = .7                # before the linear head
-    size: int = 224                    # pixels
+    size: int = 224                    # pixels in training
+    eval_size: int = 0                 # pixels of the finished detector; 0: as in training
     view: str = "resize"               # resize | crop | multicrop
     # augmentation
-    augment: str = "strong"            # strong | light
+    augment: str = "strong"            # strong | light | mild | web
     light_epochs: int = 0              # so many epochs of light first
     parity: bool = False               # blur and noise on every picture, as published
     mixup: float = 0.                  # alpha; 0: off
@@ -70,6 +71,8 @@ class TrainConfig:
     select: str = "auc_macro"          # auc_macro | auc_micro: what the best epoch is best in
     select_flip: bool = False          # choose the epoch under flip averaging, as published
     calibrate: bool = True             # fit temperature and bias on validation
+    validate_raw: bool = True          # also the weights that are not averaged, to compare
+    threshold: str = "youden"          # youden | fpr<=1% | fpr<=3% | 0.5: the one that verdicts use
     # machine
     seed: int = 42
     device: str = "auto"               # auto | cpu
@@ -81,12 +84,13 @@ class TrainConfig:
     def check(self):
         "Raise `ConfigError` for a value that cannot be."
         choices = dict(stage=("pretrain", "finetune"), sampler=("balanced", "replace", "shuffle"), weights=("imagenet", "none"), view=("resize", "crop", "multicrop"),
-            augment=("strong", "light"), pairing=("random", "roll"), optimizer=("sgd", "adamw"), schedule=("step", "epoch"), ema_buffers=("average", "raw"), bn_view=("train", "eval"),
-            select=("auc_macro", "auc_micro"), device=("auto", "cpu"), precision=("auto", "fp32", "bf16", "fp16"))
+            augment=("strong", "light", "mild", "web"), pairing=("random", "roll"), optimizer=("sgd", "adamw"), schedule=("step", "epoch"), ema_buffers=("average", "raw"), bn_view=("train", "eval"),
+            select=("auc_macro", "auc_micro"), threshold=("youden", "fpr<=1%", "fpr<=3%", "0.5"), device=("auto", "cpu"), precision=("auto", "fp32", "bf16", "fp16"))
         for k, ok in choices.items():
             if getattr(self, k) not in ok: raise ConfigError(f"{k} = {getattr(self, k)!r} should be one of {', '.join(ok)}.")
         for k in ("epochs", "batch", "accumulate", "processes", "size"):
             if getattr(self, k) < 1: raise ConfigError(f"{k} = {getattr(self, k)} should be at least 1.")
+        if self.eval_size < 0: raise ConfigError(f"eval_size = {self.eval_size} should not be negative.")
         for k in ("dropout", "smoothing", "ema", "tau"):
             if not 0 <= getattr(self, k) <= 1: raise ConfigError(f"{k} = {getattr(self, k)} should lie between 0 and 1.")
         for k in ("lr", "min_lr", "momentum", "weight_decay", "warmup", "clip", "mixup", "max_repeats"):

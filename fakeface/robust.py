@@ -57,7 +57,7 @@ def social(img: Image.Image) -> Image.Image:
     return recode(scaled(recode(scaled(img, .6), 75), .9), 70)
 
 CORRUPTIONS: dict[str, Corruption] = {"none": Corruption("none", 0, lambda img, g: img)}
-CORRUPTIONS |= {f"JPEG {q}": Corruption("jpeg", 100 - q, lambda img, g, q=q: recode(img, q)) for q in (95, 85, 70, 50, 30)}
+CORRUPTIONS |= {f"JPEG {q}": Corruption("jpeg", 100 - q, lambda img, g, q=q: recode(img, q)) for q in (95, 85, 70, 60, 50, 30)}
 CORRUPTIONS |= {f"WebP {q}": Corruption("webp", 100 - q, lambda img, g, q=q: recode(img, q, "WEBP")) for q in (80, 50)}
 CORRUPTIONS |= {f"resize 1/{k} and back": Corruption("resize", k, lambda img, g, k=k: scaled(img, 1/k, back=True)) for k in (2, 4)}
 CORRUPTIONS |= {f"blur {s}": Corruption("blur", s, lambda img, g, s=s: img.filter(ImageFilter.GaussianBlur(s))) for s in (1, 2)}

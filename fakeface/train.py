@@ -22,7 +22,7 @@ from .core import FAKE, LABEL_NAMES, ConfigError, FakefaceError, Stage, atomic_p
 from .manifest import manifest_hash, read_manifest
 from .audit import require_unbiased
 from .data import BalancedSampler, Quarantine, decoded_cache, eval_loader, train_loader
-from .augment import BatchPart, SamplePart, light, strong
+from .augment import BatchPart, SamplePart, policy_of
 from .bundle import Bundle, p_fake
 from .model import build_model, freeze_bn, load_model, model_line, param_groups, save_model
 from .ema import EMA, recalibrate_bn
@@ -77,8 +77,8 @@ def accelerator(cfg: TrainConfig, precision: str) -> Accelerator:
 
 def the_model(cfg: TrainConfig):
     "The network to begin with and the hash of the bundle it comes from: `init`, or the architecture with its weights."
-    if cfg.init in ("", "none"): return build_model(cfg.arch, None if cfg.weights == "none" else cfg.weights, dropout=cfg.dropout, size=cfg.size, view=cfg.view), ""
-    model, bundle = load_model(cfg.init, dropout=cfg.dropout, size=cfg.size, view=cfg.view)
+    if cfg.init in ("", "none"): return build_model(cfg.arch, None if cfg.weights == "none" else cfg.weights, dropout=cfg.dropout, size=cfg.eval_size or cfg.size, view=cfg.view), ""
+    model, bundle = load_model(cfg.init, dropout=cfg.dropout, size=cfg.eval_size or cfg.size, view=cfg.view)
     return model, bundle.hash
 
 # %% ../nbs/11_train.ipynb #2708d432
@@ -100,13 +100,13 @@ def start(
     ema = EMA(model, decay=cfg.ema, warmup=cfg.ema_warmup, buffers=cfg.ema_buffers) if cfg.ema else None
     opt = make_optimizer(cfg, param_groups(model, cfg.weight_decay, cfg.decay_norm))
     wrapped, opt = acc.prepare(model, opt)
-    policy = light(cfg.size) if cfg.augment == "light" else strong(cfg.stage, cfg.size, parity=cfg.parity)
+    policy = policy_of(cfg.augment, cfg.stage, cfg.size, cfg.parity)
     sampler = BalancedSampler(train.domain.to_numpy(), train.label.to_numpy(), seed=cfg.seed, epoch_len=cfg.epoch_len or None, tau=cfg.tau,
         max_repeats=cfg.max_repeats or None, batch=cfg.batch, rank=acc.process_index, world=acc.num_processes, mode=cfg.sampler)
     sampler.set_epoch(0); steps = len(sampler)*acc.num_processes//cfg.batch
     if not steps: raise TrainError(f"{len(train)} training pictures do not fill one batch of {cfg.batch}. Make batch smaller.")
     workers = None if cfg.workers < 0 else cfg.workers
-    part = SamplePart(policy, model.spec, cfg.light_epochs); most = part.most
+    part = SamplePart(policy, dataclasses.replace(model.spec, size=cfg.size), cfg.light_epochs); most = part.most
     if cfg.cache and not most: raise ConfigError(f"cache = True needs view = 'resize'; view = {cfg.view!r} looks at the picture in its own size.")
     cache = decoded_cache(train, Path(folder).parent/f"prepare/cache-{most}", most, workers) if cfg.cache else None
     return Run(cfg, Path(folder), acc, engine, model, wrapped, opt, ema, BatchPart(model.spec, policy).to(acc.device), train, valid, sampler,
@@ -180,7 +180,7 @@ def candidate(run: Run):
 def validation_row(run: Run, ready) -> dict:
     "The epoch's figures of raw weights and of `ready`, the candidate, flat, for history.csv; `select` is what the best epoch is best in."
     out, last = {}, "ema" if run.ema else "raw"
-    for kind, model in (("raw", run.model), ("ema", ready))[:1 + bool(run.ema)]:
+    for kind, model in (("raw", run.model), ("ema", ready))[bool(run.ema and not run.cfg.validate_raw):1 + bool(run.ema)]:
         r = by_domain(validate(run, model), .5, quick=True)
         out |= {f"valid_{kind}_loss": value(r, "micro", "nll"), f"valid_{kind}_auc_macro": value(r, "macro", "auc"), f"valid_{kind}_auc_micro": value(r, "micro", "auc"),
                 f"valid_{kind}_acc": value(r, "micro", "accuracy"), **{f"valid_{kind}_auc_{d}": value(r, d, "auc") for d in r if d not in ("macro", "micro")}}
@@ -306,7 +306,7 @@ def decide(frame: pd.DataFrame, cfg: TrainConfig) -> dict:
     z, y = frame.z.to_numpy(), frame.label.to_numpy(); domain = frame.domain.to_numpy() if cfg.calibrate else np.full(len(frame), "all")
     T, b = fit_calibration(z, y, domain, split="valid") if cfg.calibrate else (1., 0.)
     p = p_fake(frame[["logit_real", "logit_fake"]].to_numpy(), T, b); thresholds = fit_thresholds(p, y, domain, split="valid")
-    return dict(temperature=T, bias=b, thresholds=thresholds, threshold="youden", band=fit_band(p, y, domain, thresholds["youden"], split="valid"))
+    return dict(temperature=T, bias=b, thresholds=thresholds, threshold=cfg.threshold, band=fit_band(p, y, domain, thresholds[cfg.threshold], split="valid"))
 
 def finish(run: Run) -> dict:
     "Make the bundle from the best epoch; gives validation's figures with intervals."
@@ -325,7 +325,7 @@ def finish(run: Run) -> dict:
     run.acc.wait_for_everyone()
     return metrics
 
-# %% ../nbs/11_train.ipynb #713d85b0
+# %% ../nbs/11_train.ipynb #3e184f2a
 def resolve(cfg: TrainConfig) -> TrainConfig:
     "Fill in finetuning's default `init` and make it absolute; raises `FakefaceError` where the bundle is missing."
     if cfg.init == "none" or (cfg.stage == "pretrain" and not cfg.init): return cfg

@@ -9,7 +9,7 @@ __all__ = ['show_batch', 'Live', 'shown', 'metrics_table']
 import numpy as np, pandas as pd
 from .core import LABEL_NAMES
 from .data import BalancedSampler, FaceDataset
-from .augment import BatchPart, SamplePart, light, strong
+from .augment import BatchPart, SamplePart, policy_of
 from .images import InputSpec
 from .plots import curves, figure
 from .recipe import TrainConfig
@@ -25,7 +25,7 @@ def show_batch(
     import torch
     rows = pick(manifest, cfg, "train"); rows = rows[rows.may_show.astype(bool)].reset_index(drop=True); rows.attrs = manifest.attrs
     if rows.empty: return "No picture of this data may be shown."
-    policy = light(cfg.size) if cfg.augment == "light" else strong(cfg.stage, cfg.size, parity=cfg.parity)
+    policy = policy_of(cfg.augment, cfg.stage, cfg.size, cfg.parity)
     spec, epoch = InputSpec(size=cfg.size, mean=(0, 0, 0), std=(1, 1, 1)), cfg.light_epochs
     ds = FaceDataset(rows, SamplePart(policy, spec, cfg.light_epochs), cfg.seed)
     draw = BalancedSampler(rows.domain.to_numpy(), rows.label.to_numpy(), seed=cfg.seed, tau=cfg.tau).draw(epoch)[:n]
