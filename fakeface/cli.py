@@ -84,7 +84,7 @@ def _why(e: Exception, stopped: list[int]) -> tuple[str, int]:
 
 # %% ../nbs/17_cli.ipynb #19aa4a3f
 def run_stage(
-    stage: str,                       # one of `STAGES`
+    stage: str,                       # one of `STAGES`, or leaveout
     **params,                         # the stage's parameters
 ) -> Path:                            # the executed notebook
     "Run a stage's notebook; refuses unknown parameters, raises `StageFailed`, keeps the executed notebook in either case."
@@ -316,10 +316,10 @@ def _parser() -> argparse.ArgumentParser:
     c = add("export", _export, "add model.onnx to a bundle that has none, compared with torch")
     c.add_argument("folder", metavar="BUNDLE"); c.add_argument("--out", metavar="FOLDER", help="work on a copy")
     about = dict(prepare="pictures → manifest, audit, harmonised data set", pretrain="stage 1: one domain, small pictures",
-                 finetune="stage 2: all domains, from stage 1's weights", evaluate="score the test split", report="everything above as one HTML page")
-    for s in STAGES: add(s, _stage, about[s]).add_argument("--params", action="store_true", help="list the stage's parameters and stop")
+                 finetune="stage 2: all domains, from stage 1's weights", evaluate="score the test split", report="everything above as one HTML page", leaveout="train again without one domain, and test on it")
+    for s in about: add(s, _stage, about[s]).add_argument("--params", action="store_true", help="list the stage's parameters and stop")
     add("demo", _demo, "the five stages on the embedded demo, in minutes on a CPU")
-    for s in (*STAGES, "demo"):
+    for s in (*about, "demo"):
         sub.choices[s].add_argument("-p", nargs=2, action="append", default=[], metavar=("NAME", "VALUE"), help="a parameter of the stage; may be repeated")
     add("audit", _audit, "what file headers alone tell of the class in a folder").add_argument("folder")
     c = add("fetch", _fetch, "download a public data set through kagglehub"); c.add_argument("name"); c.add_argument("folder")
