@@ -140,7 +140,7 @@ def collect_rounds(
 def rounds_table(records: list[dict]) -> pd.DataFrame:
     "The records as a table of plain numbers."
     flat = lambda r, who: {f"{k} {who}{e}": r[who][k][v] if r[who] else None for k in ("auc", "accuracy", "fpr", "fnr") for v, e in (("value", ""), ("low", " low"), ("high", " high"))}
-    return pd.DataFrame([dict(domain=r["domain"], without=", ".join(r["left_out"]), n=r["unseen"]["n"], **flat(r, "unseen"), **flat(r, "seen"),
+    return pd.DataFrame([dict(domain=r["domain"], without=", ".join(r["left_out"]), epochs=r.get("epochs"), n=r["unseen"]["n"], **flat(r, "unseen"), **flat(r, "seen"),
         **{f"AUC difference{e}": (r["difference"] or {}).get(k) for e, k in (("", "value"), (" low", "low"), (" high", "high"))}) for r in records])
 
 def leave_out_rounds(

@@ -64,9 +64,9 @@ def leaveout_section(table) -> str:
     "How the same training does on a domain that it never saw, as Markdown: `leaveout.csv`, a row a domain."
     known = lambda v: None if v is None or v != v else v
     cell = lambda r, k: shown({e or "value": known(r.get(f"{k} {e}".strip())) for e in ("", "low", "high")})
-    rows = [[r["domain"], r["without"], f"{int(r['n'])}", *(cell(r, f"{k} unseen") for k in ("auc", "fpr", "fnr")), cell(r, "auc seen"), cell(r, "AUC difference")] for r in table.to_dict("records")]
-    return ("## On a domain that it never saw\nThe same training again without one domain (or two of a kind), tested on that domain; beside it the figures of the detector that saw all of them, and the difference on the same pictures.\n\n"
-            + md_table(["domain", "trained without", "n", "AUC, unseen", "FPR, unseen", "FNR, unseen", "AUC, seen", "difference"], rows))
+    rows = [[r["domain"], r["without"], f"{known(r.get('epochs')) or '–'}", f"{int(r['n'])}", *(cell(r, f"{k} unseen") for k in ("auc", "fpr", "fnr")), cell(r, "auc seen"), cell(r, "AUC difference")] for r in table.to_dict("records")]
+    return ("## On a domain that it never saw\nThe same training again without one domain (or two of a kind), for as many epochs as the table says, tested on that domain; beside it the figures of the detector that saw all of them and was trained in full, and the difference on the same pictures.\n\n"
+            + md_table(["domain", "trained without", "epochs", "n", "AUC, unseen", "FPR, unseen", "FNR, unseen", "AUC, seen", "difference"], rows))
 
 # %% ../nbs/16b_ship.ipynb #06f1d247
 def commands(run: str, out: str="outputs") -> list[str]:

@@ -136,7 +136,7 @@ def _rounds(left: "dict|None") -> list[tuple[str, str]]:
     out = []
     for r in (left or {}).get("rounds", []):
         u, s, diff = r["unseen"], r.get("seen"), r.get("difference") or {}; other = [d for d in r["left_out"] if d != r["domain"]]
-        text = f"A detector trained in the same way without {r['domain']}{f' (nor {listed(other)})' if other else ''} separates it {how_well(val(u, 'auc'))}: AUC {with_ci(u, 'auc')}, fakes missed {with_ci(u, 'fnr')}, real faces accused {with_ci(u, 'fpr')} (n = {u['n']:,})"
+        text = f"A detector trained in the same way{f' for {k} epochs' if (k := r.get('epochs')) else ''} without {r['domain']}{f' (nor {listed(other)})' if other else ''} separates it {how_well(val(u, 'auc'))}: AUC {with_ci(u, 'auc')}, fakes missed {with_ci(u, 'fnr')}, real faces accused {with_ci(u, 'fpr')} (n = {u['n']:,})"
         if s:
             text += f"; trained with it, AUC {with_ci(s, 'auc')}" + (f", a difference of {with_ci(dict(diff=diff), 'diff')} on the same pictures"
                 if diff.get("value") is not None else "")

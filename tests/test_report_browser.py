@@ -2,6 +2,7 @@
 import json, re
 from pathlib import Path
 import numpy as np, pandas as pd, pytest
+from fakeface.robust import CORRUPTIONS
 from fakeface.core import rng, write_json
 from fakeface.metrics import by_domain
 from fakeface.report import build_report
@@ -87,7 +88,7 @@ def test_page_fits_and_is_named(page):
     assert text >= 7, "text in figures is large enough to read: wide figures scroll, they do not shrink"
 
 def test_every_section_says_what_it_has(page):
-    for id, words in dict(unseen="Finetuned for 3 epochs", robustness="20 states", why="Nearest to the threshold").items(): assert words in page.locator(f"section[aria-labelledby={id}]").inner_text()
+    for id, words in dict(unseen="Finetuned for 3 epochs", robustness=f"{len(CORRUPTIONS)} states", why="Nearest to the threshold").items(): assert words in page.locator(f"section[aria-labelledby={id}]").inner_text()
     for id in ("run", "training", "data"): assert "Not run" in page.locator(f"section[aria-labelledby={id}]").inner_text()
     assert page.evaluate("[...document.querySelectorAll('nav a')].every(a => document.querySelector(a.getAttribute('href')))")
 
