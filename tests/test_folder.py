@@ -75,7 +75,7 @@ def test_interrupt_keeps_rows_and_says_how_to_go_on(tmp_path, tiny):
     p = start([tmp_path/"in", "--bundle", tiny, "--csv", out])
     while not out.exists() or out.read_bytes().count(b"\n") < 20: time.sleep(.02)
     p.send_signal(signal.SIGINT); code, err, _ = finish(p)
-    assert code == 130 and "--resume" in err and "Traceback" not in err
+    assert code == 130 and "--resume" in err and "Traceback" not in err, (code, err)
     done = [r["name"] for r in csv.DictReader(out.open())]
     assert done == names[:len(done)] and 20 <= len(done) + 1 < 2000
 
