@@ -15,6 +15,7 @@ import cv2, numpy as np, pandas as pd, torch
 from PIL import Image, ImageEnhance, ImageFilter
 from .core import atomic_path, rng, sha256_json
 from .images import ImageError, InputSpec, eval_views, jpeg_bytes
+from .augment import rescale
 from .data import EvalDataset
 from .bundle import Bundle, p_fake
 from .metrics import by_domain
@@ -36,8 +37,8 @@ def recode(img: Image.Image, quality: int, kind: str="JPEG") -> Image.Image:
 
 def scaled(img: Image.Image, by: float, back: bool=False) -> Image.Image:
     "Both sides times `by`; with `back`, to the old size again."
-    small = img.resize([max(8, round(s*by)) for s in img.size], Image.Resampling.BICUBIC)
-    return small.resize(img.size, Image.Resampling.BICUBIC) if back else small
+    if back: return Image.fromarray(rescale(np.asarray(img), by, Image.Resampling.BICUBIC))
+    return img.resize([max(8, round(s*by)) for s in img.size], Image.Resampling.BICUBIC)
 
 def noisy(img: Image.Image, sigma: float, gen: np.random.Generator) -> Image.Image:
     "Gaussian noise of `sigma` (of full scale), clipped."
