@@ -11,6 +11,7 @@ import dataclasses, math
 from dataclasses import dataclass
 from functools import partial
 from .core import ConfigError, configure, refuse_unknown, split_csv, stage_config
+from .calibrate import THRESHOLDS
 
 # %% ../nbs/10b_recipe.ipynb #4dce4259
 @dataclass(frozen=True)
@@ -25,6 +26,7 @@ class TrainConfig:
     # data
     domains: str = ""                  # comma string; empty: all of the manifest
     leave_out: str = ""                # domains that neither training nor validation may see
+    share: float = 1.                  # of the training pictures, chosen by their hash: for curves over the amount of data
     allow_bias: str = ""               # the reason for training on data that the audit refuses
     sampler: str = "balanced"          # balanced (domain x class) | replace (the same, drawn with replacement) | shuffle
     tau: float = 1.                    # 1: domains and classes equal, 0: as they are
@@ -85,7 +87,7 @@ class TrainConfig:
         "Raise `ConfigError` for a value that cannot be."
         choices = dict(stage=("pretrain", "finetune"), sampler=("balanced", "replace", "shuffle"), weights=("imagenet", "none"), view=("resize", "crop", "multicrop"),
             augment=("strong", "light", "mild", "web"), pairing=("random", "roll"), optimizer=("sgd", "adamw"), schedule=("step", "epoch"), ema_buffers=("average", "raw"), bn_view=("train", "eval"),
-            select=("auc_macro", "auc_micro"), threshold=("youden", "fpr<=1%", "fpr<=3%", "0.5"), device=("auto", "cpu"), precision=("auto", "fp32", "bf16", "fp16"))
+            select=("auc_macro", "auc_micro"), threshold=THRESHOLDS, device=("auto", "cpu"), precision=("auto", "fp32", "bf16", "fp16"))
         for k, ok in choices.items():
             if getattr(self, k) not in ok: raise ConfigError(f"{k} = {getattr(self, k)!r} should be one of {', '.join(ok)}.")
         for k in ("epochs", "batch", "accumulate", "processes", "size"):
@@ -97,6 +99,7 @@ class TrainConfig:
             if getattr(self, k) < 0: raise ConfigError(f"{k} = {getattr(self, k)} should not be negative.")
         if self.batch % (self.processes*self.accumulate):
             raise ConfigError(f"batch = {self.batch} cannot be shared by {self.processes} processes x {self.accumulate} micro-batches.")
+        if not 0 < self.share <= 1: raise ConfigError(f"share = {self.share} should be above 0 and at most 1.")
         both = set(split_csv(self.domains)) & set(split_csv(self.leave_out))
         if both: raise ConfigError(f"{', '.join(sorted(both))} stands in domains and in leave_out.")
 

@@ -24,14 +24,14 @@ from .audit import require_unbiased
 from .data import BalancedSampler, Quarantine, decoded_cache, eval_loader, train_loader
 from .augment import BatchPart, SamplePart, policy_of
 from .bundle import Bundle, p_fake
-from .model import build_model, freeze_bn, load_model, model_line, param_groups, save_model
+from .model import build_model, fixed_size, freeze_bn, load_model, model_line, param_groups, save_model
 from .ema import EMA, recalibrate_bn
 from .mixup import mixup, mixup_draw, soft_ce
 from .metrics import by_domain
 from .calibrate import fit_band, fit_calibration, fit_thresholds
 from .recipe import TrainConfig, identity, lr_at, make_optimizer, train_config
 from .checkpoint import checkpoints, load_checkpoint, save_checkpoint
-from .engine import Engine, choose_engine, plan, score
+from .engine import Engine, choose_engine, keep_memory, plan, score
 
 # %% ../nbs/11_train.ipynb #6b225abc
 class TrainError(FakefaceError):
@@ -46,14 +46,16 @@ def pick(
     have = list(manifest.domain.unique()); want = split_csv(cfg.domains) or have
     if missing := [d for d in want if d not in have]: raise TrainError(f"The manifest has no domain {', '.join(missing)}. It has {', '.join(have)}.")
     want = [d for d in want if d not in split_csv(cfg.leave_out)]
-    df = manifest[(manifest.split == split) & manifest.domain.isin(want)].reset_index(drop=True)
+    rows = (manifest.split == split) & manifest.domain.isin(want)
+    if split == "train" and cfg.share < 1: rows &= manifest.sha256.map(lambda h: int(h[:12], 16)/16**12) < cfg.share     # a smaller share lies within a larger one, whatever the seed
+    df = manifest[rows].reset_index(drop=True)
     n = df.groupby(["domain", "label"]).size()
     if lacks := [f"{d} has no {LABEL_NAMES[c]}" for d in want for c in (0, 1) if (d, c) not in n.index]:
         raise TrainError(f"{split}: {'; '.join(lacks)} pictures. Add some, or name other domains.")
     df.attrs = manifest.attrs
     return df
 
-# %% ../nbs/11_train.ipynb #038b09cc
+# %% ../nbs/11_train.ipynb #5c20154a
 @dataclasses.dataclass
 class Run:
     "A training run in memory; `start` makes it, `fit` drives it."
@@ -77,11 +79,12 @@ def accelerator(cfg: TrainConfig, precision: str) -> Accelerator:
 
 def the_model(cfg: TrainConfig):
     "The network to begin with and the hash of the bundle it comes from: `init`, or the architecture with its weights."
-    if cfg.init in ("", "none"): return build_model(cfg.arch, None if cfg.weights == "none" else cfg.weights, dropout=cfg.dropout, size=cfg.eval_size or cfg.size, view=cfg.view), ""
-    model, bundle = load_model(cfg.init, dropout=cfg.dropout, size=cfg.eval_size or cfg.size, view=cfg.view)
-    return model, bundle.hash
+    new = cfg.init in ("", "none"); kw = dict(dropout=cfg.dropout, size=cfg.eval_size or cfg.size, view=cfg.view)
+    model, parent = (build_model(cfg.arch, None if cfg.weights == "none" else cfg.weights, **kw), "") if new else load_model(cfg.init, **kw)
+    if kw["size"] != cfg.size and fixed_size(model.arch): raise ConfigError(f"{model.arch} sees pictures of one size: eval_size = {cfg.eval_size} should be 0, or the same as size = {cfg.size}.")
+    return model, parent if new else parent.hash
 
-# %% ../nbs/11_train.ipynb #2708d432
+# %% ../nbs/11_train.ipynb #4404b9b6
 def start(
     cfg: TrainConfig,
     manifest: pd.DataFrame,            # from `read_manifest`
@@ -90,9 +93,10 @@ def start(
 ) -> Run:
     "Data, network, optimiser and averages of a run at step 0."
     train, valid = (pick(manifest, cfg, s) for s in ("train", "valid"))
-    torch.manual_seed(seed_of(cfg.seed, "init")); model, parent = the_model(cfg)
     micro = cfg.batch//(cfg.processes*cfg.accumulate)
     device = torch.device("cuda" if cfg.device == "auto" and torch.cuda.is_available() else "cpu")
+    if device.type == "cpu": keep_memory()
+    torch.manual_seed(seed_of(cfg.seed, "init")); model, parent = the_model(cfg)
     engine = engine or choose_engine(model.to(device), cfg.size, micro, device, cfg.precision, cfg.channels_last)
     PartialState(cpu=device.type == "cpu"); engine = broadcast_object_list([engine])[0]          # what the first process measured, for all
     acc = accelerator(cfg, engine.precision); model = engine.layout(model.to(acc.device))
@@ -114,7 +118,7 @@ def start(
         eval_loader(valid, model.spec, micro, workers, rank=acc.process_index, world=acc.num_processes),
         Quarantine(Path(folder)/"quarantine.csv", len(train) + len(valid)), steps, micro, manifest_hash(pd.concat([train, valid])), parent)
 
-# %% ../nbs/11_train.ipynb #9c01d778
+# %% ../nbs/11_train.ipynb #3b7c3aa9
 def train_step(
     run: Run,
     micros: list[dict],                # `accumulate` batches of this process
@@ -146,7 +150,7 @@ def look(run: Run) -> None:
                          f"{' …' if len(rows) > 12 else ''}. Try a smaller learning rate, clip=1, or precision='fp32'; the last checkpoint is sound.")
     run.loss_sum += loss; run.loss_n += 1
 
-# %% ../nbs/11_train.ipynb #1eaf0344
+# %% ../nbs/11_train.ipynb #91604f2d
 def validate(
     run: Run,
     model,                             # raw or averaged
@@ -192,7 +196,7 @@ def value(result: dict, domain: str, name: str) -> float:
     v = result[domain][name]
     return v["value"] if isinstance(v, dict) else v
 
-# %% ../nbs/11_train.ipynb #a0679ef4
+# %% ../nbs/11_train.ipynb #8ea92d0a
 def save(run: Run) -> None:
     "Write a checkpoint of this moment (main process only)."
     look(run)
@@ -217,7 +221,7 @@ def restore(run: Run) -> Run:
     run.best = {**state["best"], "weights": tensors["best"]} if state["best"] else {}
     return run
 
-# %% ../nbs/11_train.ipynb #fd5f91e0
+# %% ../nbs/11_train.ipynb #26388026
 @contextmanager
 def signals(run: Run):
     "Turn SIGTERM and SIGINT into `run.stop`; a no-op outside the main thread."
@@ -246,7 +250,7 @@ def train_epoch(run: Run) -> None:
             if run.stop: leave(run)
             if cfg.checkpoint_every and run.step % cfg.checkpoint_every == 0 and run.step % run.steps: save(run)
 
-# %% ../nbs/11_train.ipynb #a91d4827
+# %% ../nbs/11_train.ipynb #2b5322ee
 def end_epoch(run: Run) -> dict:
     "Validate, remember the best, write history.csv and a checkpoint; gives the epoch's row."
     look(run); epoch = run.step//run.steps; ready = candidate(run)
@@ -270,7 +274,7 @@ def line(row: dict, seconds: float, pictures: int) -> str:
     parts += [f"valid AUC {k} {row[f'valid_{k}_auc_macro']:.4f}" for k in ("raw", "ema") if f"valid_{k}_auc_macro" in row]
     return "  ".join(parts + [f"{pictures/max(seconds, 1e-9):.0f} img/s", f"{seconds:.0f} s"])
 
-# %% ../nbs/11_train.ipynb #4e155cee
+# %% ../nbs/11_train.ipynb #29a80407
 def fit(
     cfg: TrainConfig,
     manifest: pd.DataFrame,            # from `read_manifest`
@@ -300,7 +304,7 @@ def over(run: Run) -> bool:
     "True where the best epoch lies `patience` epochs back."
     return bool(run.cfg.patience and run.best and run.step//run.steps - run.best["epoch"] >= run.cfg.patience)
 
-# %% ../nbs/11_train.ipynb #29a80407
+# %% ../nbs/11_train.ipynb #0968eb91
 def decide(frame: pd.DataFrame, cfg: TrainConfig) -> dict:
     "Temperature, bias, thresholds and band from validation scores; with calibrate=False (as published) T = 1, b = 0 and pooled Youden."
     z, y = frame.z.to_numpy(), frame.label.to_numpy(); domain = frame.domain.to_numpy() if cfg.calibrate else np.full(len(frame), "all")
@@ -325,7 +329,7 @@ def finish(run: Run) -> dict:
     run.acc.wait_for_everyone()
     return metrics
 
-# %% ../nbs/11_train.ipynb #3e184f2a
+# %% ../nbs/11_train.ipynb #6021196a
 def resolve(cfg: TrainConfig) -> TrainConfig:
     "Fill in finetuning's default `init` and make it absolute; raises `FakefaceError` where the bundle is missing."
     if cfg.init == "none" or (cfg.stage == "pretrain" and not cfg.init): return cfg

@@ -27,7 +27,7 @@ def many(folder: Path, n: int) -> list[str]:
         out.append(str(folder/f"{i//1000:03}/{i:06}.jpg")); os.link(seeds/f"{i % 40}.jpg", out[-1])
     return out
 
-def start(args): return subprocess.Popen([*COMMAND, *map(str, args)], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+def start(args, stdin=subprocess.DEVNULL): return subprocess.Popen([*COMMAND, *map(str, args)], stdin=stdin, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 def bash(script, *args): return subprocess.run(["bash", "-c", script, "-", *COMMAND, *map(str, args)], capture_output=True, text=True, timeout=60)
 
 def finish(p) -> tuple[int, str, float]:
@@ -72,12 +72,12 @@ def test_twenty_thousand_killed_and_resumed_in_constant_memory(tmp_path, tiny, c
 
 def test_interrupt_keeps_rows_and_says_how_to_go_on(tmp_path, tiny):
     names = many(tmp_path/"in", 2000); out = tmp_path/"rows.csv"
-    p = start([tmp_path/"in", "--bundle", tiny, "--csv", out])
+    p = start([tmp_path/"in", "-", "--bundle", tiny, "--csv", out], stdin=subprocess.PIPE)     # it cannot end by itself: more names could come
     while not out.exists() or out.read_bytes().count(b"\n") < 20: time.sleep(.02)
     p.send_signal(signal.SIGINT); code, err, _ = finish(p)
     assert code == 130 and "--resume" in err and "Traceback" not in err, (code, err)
     done = [r["name"] for r in csv.DictReader(out.open())]
-    assert done == names[:len(done)] and 20 <= len(done) + 1 < 2000
+    assert done == names[:len(done)] and 20 <= len(done) + 1
 
 def test_names_on_standard_input_are_answered_as_they_come(tmp_path, tiny):
     names = many(tmp_path/"in", 6)
