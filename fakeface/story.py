@@ -102,9 +102,9 @@ def results_table(facts: dict) -> pd.DataFrame:
     return pd.DataFrame.from_dict(rows, orient="index", columns=["n", *COLUMNS.values()]).set_axis(pd.MultiIndex.from_tuples(rows), axis=0)
 
 # %% ../nbs/15a_story.ipynb #fbc72045
-SCALE = ((.99, "very well"), (.95, "well"), (.85, "fairly well"), (.70, "poorly"), (0., "hardly"))
+SCALE = ((.99, "very well"), (.95, "well"), (.85, "fairly well"), (.60, "poorly"), (0., "hardly better than chance"))
 
-def how_well(auc: float|None) -> str: return next((w for a, w in SCALE if auc is not None and auc >= a), "hardly")
+def how_well(auc: float|None) -> str: return "to an unknown degree" if auc is None else next(w for a, w in SCALE if auc >= a)
 def listed(names) -> str: names = [str(n) for n in names]; return ", ".join(names[:-1]) + " and " + names[-1] if len(names) > 1 else "".join(names)
 def with_ci(m: dict, key: str) -> str: c = cell(m.get(key), key); return f"{c['text']} [{c['ci']}]" if c["ci"] else c["text"]
 def real_domains(s: dict) -> dict: return {d: v for d, v in s.items() if d not in ("macro", "micro")}
