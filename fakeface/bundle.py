@@ -68,6 +68,7 @@ RULES: dict[str, tuple[Callable, str]] = dict(    # field -> (what is right, the
     left_out=(_texts, "a list of names"), metrics=(lambda v: isinstance(v, dict) and _finite(v), "a dictionary of finite numbers and text"),
     versions=(_dict(_text), "a dictionary of text"), created=(_text, "text"),
     files=(_dict(_hash), "file names with a SHA-256 in hex each"), parent=(_maybe(_hash), "a SHA-256 in hex or null"),
+    averaged=(lambda v: isinstance(v, (list, tuple)) and all(map(_hash, v)), "a list of SHA-256 in hex"),
     reference=(lambda v: isinstance(v, (list, tuple)) and all(map(_scored, v)), "a list of pictures with name, sha256 and p_fake each"))
 
 # %% ../nbs/06a_bundle.ipynb #3e3d3391
@@ -88,6 +89,7 @@ class Bundle:
     metrics: dict = dataclasses.field(default_factory=dict)         # on validation: domain -> metric -> value with interval
     versions: dict[str, str] = dataclasses.field(default_factory=dict); created: str = ""
     files: dict[str, str] = dataclasses.field(default_factory=dict); parent: str|None = None   # name -> SHA-256; hash of the bundle it began from
+    averaged: list[str] = dataclasses.field(default_factory=list)   # hashes of the bundles whose mean it began from, where there were several
     reference: list[dict] = dataclasses.field(default_factory=list)  # scores of known pictures (name, sha256, p_fake), for a self-check on another machine
 
     def check(self) -> "Bundle":
@@ -102,10 +104,10 @@ class Bundle:
     @property
     def hash(self) -> str:
         "Its identity: all fields and the weights; not the card, the licence, the ONNX copy or the reference scores."
-        d = dataclasses.asdict(self); del d["reference"]; d["files"] = {k: v for k, v in self.files.items() if k == WEIGHTS}
+        d = dataclasses.asdict(self); del d["reference"]; d = d if self.averaged else {k: v for k, v in d.items() if k != "averaged"}; d["files"] = {k: v for k, v in self.files.items() if k == WEIGHTS}
         return sha256_json(d)
 
-# %% ../nbs/06a_bundle.ipynb #490ea50a
+# %% ../nbs/06a_bundle.ipynb #e3b6b80c
 def _spec(d: Any) -> InputSpec:
     "An `InputSpec` from JSON."
     known = {f.name: f for f in dataclasses.fields(InputSpec)}
@@ -133,10 +135,10 @@ def parse_bundle(
     try: refuse_unknown(d, names, f"field of {INDEX}")
     except FakefaceError as e: raise BundleError(str(e)) from None
     for n in names:
-        if n not in d and n != "reference": raise BundleError(f"{INDEX}: {n} is missing.")   # bundles of the first days have none
+        if n not in d and n not in ("reference", "averaged"): raise BundleError(f"{INDEX}: {n} is missing.")   # bundles of the first days have none
     return Bundle(**{**d, "spec": _spec(d["spec"]), "classes": tuple(d["classes"]) if isinstance(d["classes"], list) else d["classes"]}).check()
 
-# %% ../nbs/06a_bundle.ipynb #a7b3eafc
+# %% ../nbs/06a_bundle.ipynb #1391d3fc
 def _pickle_like(head: bytes) -> bool:
     "Does a file begin like a pickle, or like the zip that `torch.save` makes?"
     return head[:4] == b"PK\x03\x04" or (head[:1] == b"\x80" and head[1:2] in b"\x01\x02\x03\x04\x05") or head[:2] in (b"(d", b"(l", b"c_", b"cp", b"co")
@@ -165,7 +167,7 @@ def load_tensors(
         if v.dtype.kind == "f" and not np.isfinite(v).all(): raise BundleError(f"{WEIGHTS}: {k} holds values that are not finite.")
     return out
 
-# %% ../nbs/06a_bundle.ipynb #e6fbaec7
+# %% ../nbs/06a_bundle.ipynb #a0dcce2b
 def _listing(dir: Path) -> set[str]:
     "The names in a bundle's folder; a pickle, a folder or a name that has no business there is refused."
     if not dir.is_dir(): raise BundleError(f"{dir} is not a folder with a bundle in it.")
@@ -197,7 +199,7 @@ def read_bundle(
     check_tensors(dir/WEIGHTS)
     return b
 
-# %% ../nbs/06a_bundle.ipynb #0720f03a
+# %% ../nbs/06a_bundle.ipynb #25e2e163
 def _cell(v: Any) -> str:
     "A metric as text: value, interval and n where it has them."
     if isinstance(v, dict):
@@ -218,7 +220,7 @@ def md_table(head: list[str], rows: list[list[str]]) -> str:
     line = lambda cells: "| " + " | ".join(str(c).replace("|", "\\|").replace("\n", " ") for c in cells) + " |"
     return "\n".join([line(head), line(["---"]*len(head)), *map(line, rows)])
 
-# %% ../nbs/06a_bundle.ipynb #25e2e163
+# %% ../nbs/06a_bundle.ipynb #52f0bf1e
 _CARD = """---
 library_name: fakeface
 pipeline_tag: image-classification
@@ -263,7 +265,7 @@ With z = logit(fake) − logit(real), p_fake = sigmoid(z/{temperature:.4g} + {bi
 {versions}
 """
 
-# %% ../nbs/06a_bundle.ipynb #52f0bf1e
+# %% ../nbs/06a_bundle.ipynb #9c2ed1fa
 _VIEWS = dict(resize="scaled so that its shorter side is {s} px, then cut to the central {s}×{s}", crop="cut to its central {s}×{s} px at its own scale",
               multicrop="seen through five crops of {s}×{s} px at its own scale, whose scores are averaged")
 
@@ -274,7 +276,7 @@ def model_card(
     trained = [f"Domains: {', '.join(b.domains) or 'not recorded'}." + (f" Left out on purpose: {', '.join(b.left_out)}." if b.left_out else ""),
                f"Stage: {b.stage or 'not recorded'}; preset: {b.preset or 'not recorded'}; seed: {b.seed}; " +
                f"pictures (manifest): `{(b.manifest_hash or 'not recorded')[:12]}`" +
-               (f"; began from the bundle `{b.parent[:12]}`." if b.parent else ".")]
+               (f"; began from the bundle `{b.parent[:12]}`." if b.parent else f"; the mean of the weights of {len(b.averaged)} networks: {', '.join(f'`{h[:12]}`' for h in b.averaged)}." if b.averaged else ".")]
     if b.allow_bias: trained.append("**The two classes could be told apart by their file headers alone, and training was allowed all the same: "
                                     f"{b.allow_bias}.** The numbers below may measure the files, not the faces.")
     decisions = md_table(["threshold", "fake where p_fake ≥", ""], [[k, f"{v:.4f}", "default" if k == b.threshold else ""] for k, v in b.thresholds.items()])
@@ -286,7 +288,7 @@ def model_card(
         interpolation=b.spec.interpolation, mean=list(b.spec.mean), std=list(b.spec.std), temperature=b.temperature, bias=b.bias,
         versions="\n".join(f"- {k} {v}" for k, v in b.versions.items()) + (f"\n- on {b.created}" if b.created else ""))
 
-# %% ../nbs/06a_bundle.ipynb #f1a53233
+# %% ../nbs/06a_bundle.ipynb #451eb1f4
 WEIGHTS_LICENSE = """Licence of the weights
 ======================
 

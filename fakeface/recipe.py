@@ -37,7 +37,7 @@ class TrainConfig:
     # model and picture
     arch: str = "resnet50"             # resnet50 or a timm name
     weights: str = "imagenet"          # imagenet | none; not used where init is given
-    init: str = ""                     # a bundle folder to start from
+    init: str = ""                     # a bundle folder to start from; several, separated by commas: the mean of their weights
     dropout: float = .7                # before the linear head
     size: int = 224                    # pixels in training
     eval_size: int = 0                 # pixels of the finished detector; 0: as in training
@@ -49,7 +49,7 @@ class TrainConfig:
     mixup: float = 0.                  # alpha; 0: off
     pairing: str = "random"            # random | roll
     # optimisation
-    epochs: int = 20                   # at most
+    epochs: int = 20                   # at most; 0: no training, only BatchNorm, validation and calibration
     patience: int = 2                  # epochs without a better validation; 0: never stop early
     batch: int = 12                    # global: over all processes and accumulation steps
     accumulate: int = 1                # micro-batches a step
@@ -90,8 +90,10 @@ class TrainConfig:
             select=("auc_macro", "auc_micro"), threshold=THRESHOLDS, device=("auto", "cpu"), precision=("auto", "fp32", "bf16", "fp16"))
         for k, ok in choices.items():
             if getattr(self, k) not in ok: raise ConfigError(f"{k} = {getattr(self, k)!r} should be one of {', '.join(ok)}.")
-        for k in ("epochs", "batch", "accumulate", "processes", "size"):
+        for k in ("batch", "accumulate", "processes", "size"):
             if getattr(self, k) < 1: raise ConfigError(f"{k} = {getattr(self, k)} should be at least 1.")
+        if self.epochs < 0: raise ConfigError(f"epochs = {self.epochs} should not be negative.")
+        if not self.epochs and (self.init == "none" or self.stage == "pretrain" and not self.init): raise ConfigError("epochs = 0 needs trained weights: give init, a bundle or several.")
         if self.eval_size < 0: raise ConfigError(f"eval_size = {self.eval_size} should not be negative.")
         for k in ("dropout", "smoothing", "ema", "tau"):
             if not 0 <= getattr(self, k) <= 1: raise ConfigError(f"{k} = {getattr(self, k)} should lie between 0 and 1.")

@@ -107,6 +107,7 @@ def training_section(facts: dict) -> list[dict]:
     for s in ("pretrain", "finetune"):
         f = facts[s]; h, m = f["history"], f["metrics"] or {}
         if h is None or not len(h): out.append(dict(name=s, fig=None, text="")); continue
+        if h.epoch.max() == 0: out.append(dict(name=s, fig=None, text=f"No training: the weights it began from, BatchNorm measured anew (best {m.get('select', 'validation')} {shown(m.get('best'))}).")); continue
         text = f"{len(h)} epochs" + (f", kept: epoch {m['best_epoch']} (best {m.get('select', 'validation')} {shown(m.get('best'))})" if "best_epoch" in m
             else "") + "."
         if m.get("temperature") is not None:

@@ -51,8 +51,8 @@ def deck(
     add("Without a domain in training", "No leave-one-domain-out round was run.", table=_plain(rounds and rounds["table"]), text=rounds and rounds["text"])
     add("Where it looks", "Heat-maps were not made.", figs=fig("cams", "sanity"))
     add("What tells the classes apart: spectra", "Spectra were not made.", figs=fig("spectra"))
-    trained = [s for s in c["training"] if s["fig"]]
-    for s in trained: add(f"Training: {s['name']}", figs=[s["fig"]], text=s["text"])
+    trained = [s for s in c["training"] if s["text"]]
+    for s in trained: add(f"Training: {s['name']}", figs=[s["fig"]] if s["fig"] else (), text=s["text"])
     if not trained: add("Training", "Not run: no training stage has left a history.")
     audit = c.get("audit")
     add("The data: can the classes be told apart by their files?", "Not run: the stage prepare has left no audit.", table=_plain(audit and audit["md"]),

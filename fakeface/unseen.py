@@ -20,19 +20,21 @@ from .predict import EvaluateError
 # %% ../nbs/11c_unseen.ipynb #663def3d
 def lineage(
     bundle: Bundle,
-    home: Path,                       # the run's folder; parents are looked for in its stages
+    home: Path,                       # the run's folder; parents are looked for in its stages, then in the runs beside it
 ) -> tuple[set[str], bool]:           # domains that were trained on; whether every parent was found
     "The domains that a bundle and all bundles before it were trained on."
     known = {}
-    for d in home.glob("*/bundle"):
-        try: b = read_bundle(d); known[b.hash] = b
-        except FakefaceError: continue
-    seen, b = set(), bundle
-    while b is not None:
-        seen |= set(b.domains)
-        if not b.parent: return seen, True
-        b = known.get(b.parent)
-    return seen, False
+    def look(dirs):
+        for d in dirs:
+            try: b = read_bundle(d); known[b.hash] = b
+            except FakefaceError: continue
+    look(home.glob("*/bundle")); seen, todo, done = set(), [bundle], set()
+    while todo:
+        b = todo.pop(); seen |= set(b.domains); done.add(b.hash); before = [h for h in (b.parent, *b.averaged) if h and h not in done]
+        if not known.keys() >= set(before): look(home.parent.glob("*/*/bundle"))       # averaged ones are of other runs
+        if not known.keys() >= set(before): return seen, False
+        todo += [known[h] for h in before]
+    return seen, True
 
 def seen_or_not(domains, bundle: Bundle, home: Path) -> dict[str, str]:
     "Each domain: `seen`, `unseen`, or `unknown` where a parent bundle is missing."
