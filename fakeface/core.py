@@ -154,6 +154,7 @@ def _coerce(name: str, value: Any, kind: Any) -> Any:
     kinds = [k.strip() for k in str(getattr(kind, "__name__", kind)).split("|")]
     if value is None and "None" in kinds: return None
     if isinstance(value, bool): ok = "bool" in kinds
+    elif isinstance(value, (int, float)) and "str" in kinds and not {"int", "float"} & set(kinds): ok, value = True, str(value)       # -p threshold 0.5
     elif isinstance(value, int): ok, value = "int" in kinds or "float" in kinds, value if "int" in kinds else float(value)
     elif isinstance(value, float): ok = "float" in kinds
     elif isinstance(value, str):

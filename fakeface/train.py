@@ -4,9 +4,9 @@
 
 # %% auto #0
 __all__ = ['TrainError', 'pick', 'Run', 'accelerator', 'init_paths', 'the_model', 'start', 'train_step', 'look', 'validate',
-           'bn_batches', 'candidate', 'validation_row', 'value', 'save', 'restore', 'signals', 'leave', 'train_epoch',
-           'end_epoch', 'write_history', 'line', 'fit', 'over', 'decide', 'finish', 'resolve', 'the_manifest',
-           'run_stage', 'launch', 'main']
+           'bn_batches', 'as_built', 'candidate', 'validation_row', 'value', 'save', 'restore', 'signals', 'leave',
+           'train_epoch', 'end_epoch', 'write_history', 'line', 'fit', 'over', 'decide', 'finish', 'resolve',
+           'the_manifest', 'run_stage', 'launch', 'main']
 
 # %% ../nbs/11_train.ipynb #cd42c989
 import argparse, copy, dataclasses, itertools, math, os, signal, subprocess, sys, threading, time
@@ -179,9 +179,15 @@ def bn_batches(run: Run):
     for i, b in enumerate(itertools.islice(batches, cfg.bn_batches)):
         if len(b["row"]) > 1: yield run.engine.layout(run.prepare(b["x"].to(run.acc.device), seed=seed_of(cfg.seed, "bn", epoch, i), training=cfg.bn_view == "train"))
 
+def as_built(model):
+    "A copy without the mixed precision that accelerate puts around `forward`: in float32 whatever training uses."
+    out = copy.deepcopy(model)
+    for k in ("forward", "_original_forward"): out.__dict__.pop(k, None)
+    return out
+
 def candidate(run: Run):
     "What would be saved now: a copy of the averaged network (or the raw one) with BatchNorm's statistics measured anew."
-    model = copy.deepcopy(run.ema.module if run.ema else run.model)
+    model = as_built(run.ema.module if run.ema else run.model)
     if run.cfg.bn_batches:
         recalibrate_bn(model, bn_batches(run))
         for b in model.buffers(): b.copy_(broadcast(b.detach().clone()))             # every process scores the same network
@@ -190,7 +196,7 @@ def candidate(run: Run):
 def validation_row(run: Run, ready) -> dict:
     "The epoch's figures of raw weights and of `ready`, the candidate, flat, for history.csv; `select` is what the best epoch is best in."
     out, last = {}, "ema" if run.ema else "raw"
-    for kind, model in (("raw", run.model), ("ema", ready))[bool(run.ema and not run.cfg.validate_raw):1 + bool(run.ema)]:
+    for kind, model in (("raw", as_built(run.model) if run.ema else ready), ("ema", ready))[bool(run.ema and not run.cfg.validate_raw):1 + bool(run.ema)]:
         r = by_domain(validate(run, model), .5, quick=True)
         out |= {f"valid_{kind}_loss": value(r, "micro", "nll"), f"valid_{kind}_auc_macro": value(r, "macro", "auc"), f"valid_{kind}_auc_micro": value(r, "micro", "auc"),
                 f"valid_{kind}_acc": value(r, "micro", "accuracy"), **{f"valid_{kind}_auc_{d}": value(r, d, "auc") for d in r if d not in ("macro", "micro")}}
@@ -323,7 +329,7 @@ def decide(frame: pd.DataFrame, cfg: TrainConfig) -> dict:
 
 def finish(run: Run) -> dict:
     "Make the bundle from the best epoch; gives validation's figures with intervals."
-    cfg = run.cfg; model = run.ema.module if run.ema else run.model
+    cfg = run.cfg; model = run.ema.module if run.ema else as_built(run.model)
     model.load_state_dict(run.best["weights"]); run.engine.layout(model)
     frame = validate(run, model); d = decide(frame, cfg)
     frame["p_fake"] = p_fake(frame[["logit_real", "logit_fake"]].to_numpy(), d["temperature"], d["bias"])
@@ -338,7 +344,7 @@ def finish(run: Run) -> dict:
     run.acc.wait_for_everyone()
     return metrics
 
-# %% ../nbs/11_train.ipynb #7d743801
+# %% ../nbs/11_train.ipynb #48ba5cea
 def resolve(cfg: TrainConfig) -> TrainConfig:
     "Fill in finetuning's default `init` and make it absolute; raises `FakefaceError` where the bundle is missing."
     if cfg.init == "none" or (cfg.stage == "pretrain" and not cfg.init): return cfg
