@@ -27,7 +27,8 @@ def many(folder: Path, n: int) -> list[str]:
         out.append(str(folder/f"{i//1000:03}/{i:06}.jpg")); os.link(seeds/f"{i % 40}.jpg", out[-1])
     return out
 
-def start(args, stdin=subprocess.DEVNULL): return subprocess.Popen([*COMMAND, *map(str, args)], stdin=stdin, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+def heard(): signal.signal(signal.SIGINT, signal.SIG_DFL)      # what a shell starts in the background is born deaf to it, and so are its children
+def start(args, stdin=subprocess.DEVNULL): return subprocess.Popen([*COMMAND, *map(str, args)], stdin=stdin, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, preexec_fn=heard)
 def bash(script, *args): return subprocess.run(["bash", "-c", script, "-", *COMMAND, *map(str, args)], capture_output=True, text=True, timeout=60)
 
 def finish(p) -> tuple[int, str, float]:
@@ -74,7 +75,7 @@ def test_interrupt_keeps_rows_and_says_how_to_go_on(tmp_path, tiny):
     names = many(tmp_path/"in", 2000); out = tmp_path/"rows.csv"
     p = start([tmp_path/"in", "-", "--bundle", tiny, "--csv", out], stdin=subprocess.PIPE)     # it cannot end by itself: more names could come
     while not out.exists() or out.read_bytes().count(b"\n") < 20: time.sleep(.02)
-    p.send_signal(signal.SIGINT); code, err, _ = finish(p)
+    timer = threading.Timer(60, p.kill); timer.start(); p.send_signal(signal.SIGINT); code, err, _ = finish(p); timer.cancel()
     assert code == 130 and "--resume" in err and "Traceback" not in err, (code, err)
     done = [r["name"] for r in csv.DictReader(out.open())]
     assert done == names[:len(done)] and 20 <= len(done) + 1
