@@ -78,13 +78,13 @@ def beside_section(table, other: str) -> str:
 
 # %% ../nbs/16b_ship.ipynb #58d59510
 def made_of(run: str, out: str="outputs") -> list[str]:
-    "The runs whose mean a run began from, where its `init` named several bundles."
+    "The other runs that a run began from: of one bundle, or of several whose mean it took."
     root, file = run_dir(run, out).parent.resolve(), run_dir(run, out)/"finetune/config.json"
-    init = split_csv(read_json(file).get("init", "")) if file.is_file() else []
-    return [Path(p).resolve().relative_to(root).parts[0] for p in init if root in Path(p).resolve().parents] if init[1:] else []
+    init = [Path(p) for p in split_csv(read_json(file).get("init", ""))] if file.is_file() else []
+    return [n for p in init if root in p.resolve().parents and (n := p.resolve().relative_to(root).parts[0]) != run]
 
 def commands(run: str, out: str="outputs") -> list[str]:
-    "The command lines that make the run again, and before it those that it is the mean of: of each finished stage, the parameters that its notebook was given."
+    "The command lines that make the run again, and before it those of the runs that it began from: of each finished stage, the parameters that its notebook was given."
     import nbformat
     lines = [l for r in made_of(run, out) for l in commands(r, out)]
     for stage in STAGES:
