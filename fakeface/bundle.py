@@ -104,7 +104,9 @@ class Bundle:
     @property
     def hash(self) -> str:
         "Its identity: all fields and the weights; not the card, the licence, the ONNX copy or the reference scores."
-        d = dataclasses.asdict(self); del d["reference"]; d = d if self.averaged else {k: v for k, v in d.items() if k != "averaged"}; d["files"] = {k: v for k, v in self.files.items() if k == WEIGHTS}
+        d = dataclasses.asdict(self); del d["reference"]
+        if not self.averaged: del d["averaged"]          # so that bundles from before this field keep their identity
+        d["files"] = {k: v for k, v in self.files.items() if k == WEIGHTS}
         return sha256_json(d)
 
 # %% ../nbs/06a_bundle.ipynb #e3b6b80c
@@ -276,7 +278,7 @@ def model_card(
     trained = [f"Domains: {', '.join(b.domains) or 'not recorded'}." + (f" Left out on purpose: {', '.join(b.left_out)}." if b.left_out else ""),
                f"Stage: {b.stage or 'not recorded'}; preset: {b.preset or 'not recorded'}; seed: {b.seed}; " +
                f"pictures (manifest): `{(b.manifest_hash or 'not recorded')[:12]}`" +
-               (f"; began from the bundle `{b.parent[:12]}`." if b.parent else f"; the mean of the weights of {len(b.averaged)} networks: {', '.join(f'`{h[:12]}`' for h in b.averaged)}." if b.averaged else ".")]
+               (f"; began from the bundle `{b.parent[:12]}`" if b.parent else "") + (f"; its training began from the mean of the weights of {len(b.averaged)} bundles: {', '.join(f'`{h[:12]}`' for h in b.averaged)}" if b.averaged else "") + "."]
     if b.allow_bias: trained.append("**The two classes could be told apart by their file headers alone, and training was allowed all the same: "
                                     f"{b.allow_bias}.** The numbers below may measure the files, not the faces.")
     decisions = md_table(["threshold", "fake where p_fake ≥", ""], [[k, f"{v:.4f}", "default" if k == b.threshold else ""] for k, v in b.thresholds.items()])

@@ -96,7 +96,7 @@ def one_round(
     if fine is None: raise FakefaceError(f"The run {cfg.run} finetunes on {', '.join(group)} only: nothing is left to train on.")
     bundle, own, file = home/"pretrain/bundle", home/"finetune/bundle", home/"finetune/config.json"; first = read_bundle(bundle) if bundle.exists() else None
     init = read_json(file).get("init", "") if file.exists() else ""; mine = read_bundle(own) if own.exists() else None; parent = mine and mine.parent
-    if mine and mine.averaged: raise FakefaceError(f"The run {cfg.run} is the mean of {len(mine.averaged)} networks that may have seen {', '.join(group)}. Make the rounds for one of those runs.")
+    if mine and mine.averaged: raise FakefaceError(f"The run {cfg.run} began from the mean of {len(mine.averaged)} networks, which may have seen {', '.join(group)}. Make the rounds for one of those runs.")
     seen = set(first.domains) if first else set()
     if parent and not (first and first.hash == parent):
         raise FakefaceError(f"The run {cfg.run} was finetuned from {init}; whether that has seen {', '.join(group)} is not known here. "

@@ -123,7 +123,7 @@ def figure(fig, alt: str, caption: str, wide: bool=False) -> dict:
     "A figure for the template."
     return dict(svg=Markup(plots.svg(fig, alt)), caption=caption, wide=wide, alt=alt)
 
-# %% ../nbs/15b_sections.ipynb #e4931f4f
+# %% ../nbs/15b_sections.ipynb #1fc2c731
 def robust_section(grid: pd.DataFrame|None) -> dict|None:
     "The grid as a table, with what it was run on."
     if grid is None: return None
@@ -196,7 +196,7 @@ def _why_figures(facts: dict) -> dict[str, dict]:
             "A map that shows what was learned must fall towards the grey bar's level or below.")
     return out
 
-# %% ../nbs/15b_sections.ipynb #5fb85f51
+# %% ../nbs/15b_sections.ipynb #aa551775
 def rounds_section(left: "dict|None") -> "dict|None":
     "Leave-one-out rounds: each domain unseen and seen, with the paired difference."
     if not left or not left.get("rounds"): return None

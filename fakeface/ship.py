@@ -10,9 +10,10 @@ __all__ = ['rounded', 'ship', 'results_table', 'robustness_section', 'leaveout_s
 import dataclasses, html, os, shlex
 from pathlib import Path
 import numpy as np, torch
-from .core import STAGES, FakefaceError, project_root, read_json, require, run_dir, sha256_file, split_csv, to_json, write_atomic
+from .core import STAGES, FakefaceError, project_root, read_json, require, run_dir, sha256_file, to_json, write_atomic
 from .bundle import CARD, INDEX, WEIGHTS, WEIGHTS_LICENSE, Bundle, md_table, model_card, read_bundle, write_bundle
 from .model import export_onnx, load_model
+from .train import init_paths
 from .watch import shown
 from .doctor import add_reference
 
@@ -80,7 +81,7 @@ def beside_section(table, other: str) -> str:
 def made_of(run: str, out: str="outputs") -> list[str]:
     "The other runs that a run began from: of one bundle, or of several whose mean it took."
     root, file = run_dir(run, out).parent.resolve(), run_dir(run, out)/"finetune/config.json"
-    init = [Path(p) for p in split_csv(read_json(file).get("init", ""))] if file.is_file() else []
+    init = [Path(p) for p in init_paths(read_json(file).get("init", ""))] if file.is_file() else []
     return [n for p in init if root in p.resolve().parents and (n := p.resolve().relative_to(root).parts[0]) != run]
 
 def commands(run: str, out: str="outputs") -> list[str]:
@@ -99,7 +100,7 @@ def commands(run: str, out: str="outputs") -> list[str]:
 def without_places(text: str, run: str, out: str="outputs") -> str:
     "`text` with each absolute path of the run's configurations cut down to its last part, for a page that leaves this machine."
     files = [run_dir(run, out)/s/"config.json" for s in STAGES]
-    found = {p for f in files if f.is_file() for v in read_json(f).values() if isinstance(v, str) for p in ([v] if Path(v).exists() else split_csv(v)) if Path(p).is_absolute()}
+    found = {p for f in files if f.is_file() for k, v in read_json(f).items() if isinstance(v, str) for p in (init_paths(v) if k == "init" else [v]) if Path(p).is_absolute()}
     for v in sorted(found, key=len, reverse=True): text = text.replace(html.escape(v), Path(v).name).replace(v, Path(v).name)
     return text
 

@@ -334,7 +334,7 @@ def finish(run: Run) -> dict:
     frame = validate(run, model); d = decide(frame, cfg)
     frame["p_fake"] = p_fake(frame[["logit_real", "logit_fake"]].to_numpy(), d["temperature"], d["bias"])
     valid = by_domain(frame, d["thresholds"][d["threshold"]])
-    metrics = dict(valid=valid, best_epoch=run.best["epoch"], best=run.best["value"], select=cfg.select, epochs=len(run.history), quarantined=len(run.quarantine), **d)
+    metrics = dict(valid=valid, best_epoch=run.best["epoch"], best=run.best["value"], select=cfg.select, epochs=run.history[-1]["epoch"], quarantined=len(run.quarantine), **d)
     if run.acc.is_main_process:
         sides = run.train[["width", "height"]].min(axis=1); sizes = [int(sides.min()), int(sides.max())]              # shorter sides: what is far from training
         band = d["band"]; bundle = Bundle(name=f"{cfg.run}-{cfg.stage}", arch=model.arch, spec=model.spec, temperature=d["temperature"], bias=d["bias"], thresholds=d["thresholds"],
