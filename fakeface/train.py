@@ -68,6 +68,8 @@ class Run:
     parent: str = ""                   # hash of the bundle it started from; of several, separated by commas
     step: int = 0                      # optimiser steps done
     loss_sum: float = 0.; loss_n: int = 0
+    spent: float = 0.                  # seconds that the steps of this epoch took, also before it was resumed
+    times: list = dataclasses.field(default_factory=list)  # rows of speed.csv
     history: list = dataclasses.field(default_factory=list)
     best: dict = dataclasses.field(default_factory=dict)   # epoch, value, file
     pending: Any = None                # last step's loss, not yet looked at
@@ -216,7 +218,7 @@ def save(run: Run) -> None:
         tensors = dict(model=run.model.state_dict(), **(dict(ema=run.ema.module.state_dict()) if run.ema else {}), **({"best": run.best["weights"]} if run.best else {}))
         best = {k: v for k, v in run.best.items() if k != "weights"}
         scaler = run.acc.scaler.state_dict() if run.acc.scaler else {}
-        state = dict(step=run.step, loss_sum=run.loss_sum, loss_n=run.loss_n, history=run.history, best=best, identity=identity(run.cfg), data=run.data, parent=run.parent,
+        state = dict(step=run.step, loss_sum=run.loss_sum, loss_n=run.loss_n, spent=run.spent, times=run.times, history=run.history, best=best, identity=identity(run.cfg), data=run.data, parent=run.parent,
                      ema_n=run.ema.n if run.ema else 0, engine=dataclasses.asdict(run.engine))
         save_checkpoint(run.folder/"checkpoints", state, tensors, dict(optimizer=run.opt.optimizer.state_dict(), scaler=scaler))
     run.acc.wait_for_everyone()
@@ -229,7 +231,7 @@ def restore(run: Run) -> Run:
     run.model.load_state_dict(tensors["model"]); run.opt.optimizer.load_state_dict(opt["optimizer"])
     if run.ema: run.ema.module.load_state_dict(tensors["ema"]); run.ema.n = state["ema_n"]
     if run.acc.scaler and opt["scaler"]: run.acc.scaler.load_state_dict(opt["scaler"])
-    run.step, run.loss_sum, run.loss_n, run.history = (state[k] for k in ("step", "loss_sum", "loss_n", "history"))
+    for k in ("step", "loss_sum", "loss_n", "spent", "times", "history"): setattr(run, k, ({"spent": 0., "times": []} | state)[k])    # which older checkpoints lack
     run.best = {**state["best"], "weights": tensors["best"]} if state["best"] else {}
     return run
 
@@ -256,35 +258,40 @@ def train_epoch(run: Run) -> None:
     if cfg.freeze_bn: freeze_bn(run.model)
     batches = iter(run.loader)
     with tqdm(total=run.steps*cfg.batch, initial=done*cfg.batch, desc=f"epoch {epoch + 1}/{cfg.epochs}", unit="img", leave=False, disable=not run.acc.is_main_process, mininterval=1) as bar:
+        t = time.perf_counter()
         while micros := list(itertools.islice(batches, cfg.accumulate)):
             for b in micros: run.quarantine.add(b["bad"], "train")
             train_step(run, micros); bar.update(cfg.batch)
+            run.spent += (now := time.perf_counter()) - t; t = now
             if run.stop: leave(run)
             if cfg.checkpoint_every and run.step % cfg.checkpoint_every == 0 and run.step % run.steps: save(run)
 
 # %% ../nbs/11_train.ipynb #2b5322ee
 def end_epoch(run: Run) -> dict:
     "Validate, remember the best, write history.csv and a checkpoint; gives the epoch's row."
-    look(run); epoch = run.step//run.steps; ready = candidate(run)
+    look(run); epoch, t = run.step//run.steps, time.perf_counter(); ready = candidate(run)
     row = dict(epoch=epoch, step=run.step, lr=lr_at(run.cfg, run.step - 1, run.steps) if run.step else 0., train_loss=run.loss_sum/run.loss_n if run.loss_n else None, **validation_row(run, ready))
     new = not run.best or row["select"] > run.best["value"]
     if new:
         run.best = dict(epoch=epoch, value=row["select"], weights={k: v.detach().cpu().clone() for k, v in ready.state_dict().items()})
-    run.history.append(row); run.loss_sum, run.loss_n = 0., 0
+    if run.step:
+        n = run.steps*run.cfg.batch; run.times.append(dict(epoch=epoch, pictures=n, seconds=run.spent, images_per_s=n/max(run.spent, 1e-9), validation_seconds=time.perf_counter() - t))
+    run.history.append(row); run.loss_sum, run.loss_n, run.spent = 0., 0, 0.
     if run.acc.is_main_process: write_history(run)
     save(run)
     return row
 
 def write_history(run: Run) -> None:
-    "history.csv: one row an epoch, `selected` marks the best so far."
+    "history.csv: one row an epoch, `selected` marks the best so far; speed.csv: how long each took."
     df = pd.DataFrame(run.history); df["selected"] = (df.epoch == run.best["epoch"]).astype(int)
-    with atomic_path(run.folder/"history.csv") as tmp: df.to_csv(tmp, index=False)
+    for name, frame in [("history.csv", df)] + [("speed.csv", pd.DataFrame(run.times))]*bool(run.times):
+        with atomic_path(run.folder/name) as tmp: frame.to_csv(tmp, index=False)
 
-def line(row: dict, seconds: float, pictures: int) -> str:
+def line(row: dict, speed: dict) -> str:
     "The epoch in one line."
     parts = [f"epoch {row['epoch']:>2}", f"loss {row['train_loss']:.4f}", f"lr {row['lr']:.2e}"]
     parts += [f"valid AUC {k} {row[f'valid_{k}_auc_macro']:.4f}" for k in ("raw", "ema") if f"valid_{k}_auc_macro" in row]
-    return "  ".join(parts + [f"{pictures/max(seconds, 1e-9):.0f} img/s", f"{seconds:.0f} s"])
+    return "  ".join(parts + [f"{speed['images_per_s']:.0f} img/s", f"{speed['seconds']:.0f} s"])
 
 # %% ../nbs/11_train.ipynb #29a80407
 def fit(
@@ -300,19 +307,14 @@ def fit(
     say(model_line(run.model))
     say(plan(run.model, run.engine, run.steps, cfg.epochs, cfg.batch, cfg.batch//(cfg.processes*cfg.accumulate), 2 if cfg.optimizer == "adamw" else 1, bool(cfg.ema)))
     if run.step: say(f"Going on at step {run.step} (epoch {run.step//run.steps + 1}).")
-    times = []
     with signals(run):
         if not cfg.epochs and not run.history:                           # nothing is trained; BatchNorm and validation all the same
             say(f"Not trained further: valid {cfg.select} {end_epoch(run)['select']:.4f}")
             if on_epoch and run.acc.is_main_process: on_epoch(pd.DataFrame(run.history))
         while run.step < cfg.epochs*run.steps and not over(run):
-            t, was = time.perf_counter(), run.step
-            train_epoch(run); s = time.perf_counter() - t; row = end_epoch(run); n = (run.step - was)*cfg.batch
-            times.append(dict(epoch=row["epoch"], pictures=n, seconds=s, images_per_s=n/s, validation_seconds=time.perf_counter() - t - s))
-            say(line(row, s, n))
+            train_epoch(run); row = end_epoch(run); say(line(row, run.times[-1]))
             if on_epoch and run.acc.is_main_process: on_epoch(pd.DataFrame(run.history))
             if run.stop: leave(run)
-    if run.acc.is_main_process and times: pd.DataFrame(times).to_csv(run.folder/"speed.csv", index=False)
     return finish(run)
 
 def over(run: Run) -> bool:
