@@ -6,16 +6,19 @@ BIN ?= .venv/bin
 README ?= README.md
 TEST = OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests -n logical --dist worksteal
 
-.PHONY: demo test test-all lab notebooks readme
+.PHONY: demo test test-all lint lab notebooks readme
 
 demo: .venv/ready                   # the five stages on the embedded demo
 	$(BIN)/fakeface demo
 
-test: .venv/ready                   # clean, in sync, every component notebook, tests/
+test: .venv/ready lint              # lint, clean, in sync, every component notebook, tests/
 	$(TEST) -m "not slow"
 
 test-all: .venv/ready               # the same and whatever takes long
 	$(TEST)
+
+lint: .venv/ready                   # what can be said without running anything
+	$(BIN)/ruff check nbs fakeface tests
 
 lab: .venv/ready                    # JupyterLab; options through ARGS=
 	$(BIN)/jupyter lab $(ARGS)
