@@ -12,7 +12,7 @@ import pytest
 PACKAGE = Path(__file__).resolve().parents[2] / "fakeface"
 MODULES = sorted(p for p in PACKAGE.rglob("*.py") if p.name not in ("__init__.py", "_modidx.py"))
 DENSITY = 28.0  # nodes a body line over the library
-MODULE_DENSITY = 44.0  # and in each module
+MODULE_DENSITY = 46.0  # and in each module
 LARGEST = 400  # nodes in a function
 LARGE = {  # functions that may be larger, with the reason
     name: "not yet taken apart"
