@@ -25,11 +25,11 @@ lab: .venv/ready                    # JupyterLab; options through ARGS=
 
 notebooks: .venv/ready              # export, run the component notebooks anew, clean
 	$(BIN)/nbdev_export
-	cd nbs && OMP_NUM_THREADS=1 ../$(BIN)/jupyter nbconvert --to notebook --execute --inplace [0-9]*.ipynb
+	OMP_NUM_THREADS=1 $(BIN)/jupyter nbconvert --to notebook --execute --inplace nbs/[0-9]*/*.ipynb
 	$(BIN)/nbdev_clean
 
 readme:                             # README.md from nbs/index.ipynb; links are relative to nbs/ there
-	$(BIN)/jupyter nbconvert --execute --to markdown --stdout --log-level=ERROR nbs/index.ipynb | sed -E 's#\]\(\.\./#](#g; s#\]\((images/|[A-Za-z0-9_]+\.ipynb)#](nbs/\1#g' > $(README)
+	$(BIN)/jupyter nbconvert --execute --to markdown --stdout --log-level=ERROR nbs/index.ipynb | sed -E 's#\]\(\.\./#](#g; s#\]\((images/|([A-Za-z0-9_]+/)?[A-Za-z0-9_]+\.ipynb)#](nbs/\1#g' > $(README)
 
 .venv/ready: settings.ini setup.py constraints.txt
 	$(PYTHON) -m venv .venv

@@ -11,7 +11,7 @@ import os, re
 from pathlib import Path
 import numpy as np, pandas as pd
 from PIL import Image
-from .core import LABEL_NAMES, FakefaceError, read_json, seed_of, write_json
+from .core.core import LABEL_NAMES, FakefaceError, read_json, seed_of, write_json
 from .facts import facts_of, in_processes
 from .gate import auc_of, header_gate, header_table, judged_together, two_sided, usable
 from .images import KERNELS, ImageError, open_image, save_jpeg

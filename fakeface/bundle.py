@@ -11,7 +11,7 @@ import dataclasses, json, math, os, re, shutil, struct, tempfile, time
 from pathlib import Path
 from typing import Any, Callable
 import numpy as np
-from .core import FakefaceError, LABEL_NAMES, refuse_unknown, sha256_file, sha256_json, to_json, write_atomic
+from .core.core import FakefaceError, LABEL_NAMES, refuse_unknown, sha256_file, sha256_json, to_json, write_atomic
 from .images import InputSpec
 
 # %% ../nbs/06a_bundle.ipynb #1fa56313

@@ -11,7 +11,7 @@ import warnings
 import numpy as np
 from scipy.optimize import brentq
 from scipy.special import expit, logit
-from .core import FakefaceError
+from .core.core import FakefaceError
 from .intervals import MetricError, clean, interval, wilson
 from .metrics import logistic
 

@@ -10,7 +10,7 @@ __all__ = ['log', 'SUFFIXES', 'KEEP', 'FOOT', 'HELP', 'POLICY', 'LOCAL', 'Pieces
 import html, importlib.resources, itertools, logging, os, urllib.parse
 from pathlib import Path
 import ipywidgets
-from .core import ConfigError, FakefaceError
+from .core.core import ConfigError, FakefaceError
 from .clues import plain
 from .infer import Detector
 from .images import data_uri

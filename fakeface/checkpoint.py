@@ -10,7 +10,7 @@ import shutil
 from pathlib import Path
 import torch
 from safetensors.torch import load_file, save_file
-from .core import FakefaceError, atomic_dir, read_json, sha256_file, write_json
+from .core.core import FakefaceError, atomic_dir, read_json, sha256_file, write_json
 from .recipe import differences
 
 # %% ../nbs/10c_checkpoint.ipynb #63cf5aa8

@@ -9,7 +9,7 @@ __all__ = ['CHECK_HELP', 'LOOPBACK', 'typed', 'stage_notebook', 'stage_parameter
 # %% ../nbs/17_cli.ipynb #518fb445
 import argparse, ast, builtins, contextlib, importlib.util, os, signal, sys, time
 from pathlib import Path
-from .core import ConfigError, FakefaceError, STAGES, Stage, project_root, refuse_unknown, run_dir
+from .core.core import ConfigError, FakefaceError, STAGES, Stage, project_root, refuse_unknown, run_dir
 
 # %% ../nbs/17_cli.ipynb #7db42616
 def typed(

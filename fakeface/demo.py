@@ -16,7 +16,7 @@ import pandas as pd
 import torch
 from PIL import Image
 from torch import nn
-from .core import FakefaceError, LABEL_NAMES, atomic_dir, read_json, rng, seed_of, write_json
+from .core.core import FakefaceError, LABEL_NAMES, atomic_dir, read_json, rng, seed_of, write_json
 from .images import save_jpeg
 from .sources import ORL_LICENSE, orl_files
 

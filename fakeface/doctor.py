@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Iterator
 import numpy as np
 from PIL import Image
-from .core import FakefaceError, cores, git_commit, project_root, to_json, write_atomic
+from .core.core import FakefaceError, cores, git_commit, project_root, to_json, write_atomic
 from .bundle import INDEX, Bundle, BundleError, read_bundle
 from .shelf import bundles, find_bundle
 from .infer import Detector

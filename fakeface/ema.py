@@ -10,7 +10,7 @@ from typing import Iterable
 import torch
 from torch import nn
 from torch.optim.swa_utils import AveragedModel, update_bn
-from .core import ConfigError, FakefaceError
+from .core.core import ConfigError, FakefaceError
 
 # %% ../nbs/08_ema.ipynb #e1b9eb99
 class EMA:

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, Callable
 import numpy as np, pandas as pd
 from tqdm.auto import tqdm
-from .core import LABEL_NAMES, ConfigError, Stage, atomic_path, read_json, require, run_dir, split_csv, write_json
+from .core.core import LABEL_NAMES, ConfigError, Stage, atomic_path, read_json, require, run_dir, split_csv, write_json
 from .manifest import manifest_hash, read_manifest
 from .audit import require_unbiased
 from .prepare import find

@@ -8,7 +8,7 @@ __all__ = ['SIDES', 'SURE', 'LARGE', 'Box', 'SCALE', 'RAISE', 'FacesError', 'ove
 # %% ../nbs/13c_faces.ipynb #e43c1530
 import threading
 from PIL import Image
-from .core import FakefaceError
+from .core.core import FakefaceError
 
 # %% ../nbs/13c_faces.ipynb #d6acee38
 class FacesError(FakefaceError):

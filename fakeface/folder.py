@@ -11,7 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, Callable, Iterable, Iterator
 import numpy as np
-from .core import FakefaceError, cores, read_json, to_json, write_atomic
+from .core.core import FakefaceError, cores, read_json, to_json, write_atomic
 from .images import save_jpeg
 from .listing import FolderError, shown, walk
 from .infer import Detector, InferError, Verdict

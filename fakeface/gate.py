@@ -7,7 +7,7 @@ __all__ = ['FOLDS', 'SHUFFLES', 'FEW', 'MOST', 'usable', 'header_table', 'auc_of
 
 # %% ../nbs/03b_gate.ipynb #76e1af47
 import numpy as np, pandas as pd
-from .core import LABEL_NAMES, rng
+from .core.core import LABEL_NAMES, rng
 
 # %% ../nbs/03b_gate.ipynb #1ad00864
 def usable(df: pd.DataFrame) -> pd.DataFrame: return df[df.split != "excluded"]

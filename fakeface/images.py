@@ -11,7 +11,7 @@ import base64, dataclasses, hashlib, io, os, stat
 from pathlib import Path
 import numpy as np
 from PIL import Image, ImageFile, ImageOps
-from .core import ConfigError, FakefaceError, write_atomic
+from .core.core import ConfigError, FakefaceError, write_atomic
 
 # %% ../nbs/01_images.ipynb #66bf5294
 MAX_PIXELS = 178_000_000          # a 60-megapixel photograph passes; larger is refused from the header

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from scipy.special import expit, logit, ndtr, ndtri
 from scipy.stats import binomtest, rankdata
-from .core import FakefaceError, rng
+from .core.core import FakefaceError, rng
 
 # %% ../nbs/09a_intervals.ipynb #4177047d
 class MetricError(FakefaceError):

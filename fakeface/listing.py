@@ -8,7 +8,7 @@ __all__ = ['FolderError', 'shown', 'names_in', 'walk']
 # %% ../nbs/13e_listing.ipynb #46352c8f
 import os, re, unicodedata
 from typing import Any, Iterable, Iterator
-from .core import FakefaceError
+from .core.core import FakefaceError
 
 # %% ../nbs/13e_listing.ipynb #fdb4271b
 class FolderError(FakefaceError):

@@ -10,7 +10,7 @@ __all__ = ['COLUMNS', 'SPLITS', 'ManifestError', 'group_rows', 'hashed_split', '
 import hashlib, os
 from pathlib import Path
 import numpy as np, pandas as pd
-from .core import FAKE, REAL, LABEL_NAMES, FakefaceError, atomic_path, seed_of
+from .core.core import FAKE, REAL, LABEL_NAMES, FakefaceError, atomic_path, seed_of
 from .facts import facts_of
 from .twins import components, merge, twins
 

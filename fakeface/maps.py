@@ -11,7 +11,7 @@ from pathlib import Path
 import matplotlib as mpl, numpy as np, pandas as pd
 from matplotlib.figure import Figure
 from PIL import Image
-from .core import LABEL_NAMES, FakefaceError
+from .core.core import LABEL_NAMES, FakefaceError
 from .images import data_uri, open_image
 from .plots import CLASS_COLOURS, PALETTE, figure
 

@@ -10,7 +10,7 @@ __all__ = ['RANKED', 'PRIORS', 'METRICS', 'confusion', 'ppv', 'average_precision
 from typing import Any
 import numpy as np
 from scipy.special import expit, logit, ndtri
-from .core import rng
+from .core.core import rng
 from .intervals import MetricError, auc, clean, delong_ci, delong_test, interval, mcnemar, missing, mover, wilson
 
 # %% ../nbs/10_metrics.ipynb #e1a1577b

@@ -8,7 +8,7 @@ __all__ = ['mixup_draw', 'mixup', 'soft_ce']
 # %% ../nbs/09_mixup.ipynb #3705edb9
 import torch
 from torch.nn import functional as F
-from .core import ConfigError, rng
+from .core.core import ConfigError, rng
 
 # %% ../nbs/09_mixup.ipynb #e79b8c30
 def mixup_draw(

@@ -13,7 +13,7 @@ from pathlib import Path
 import matplotlib as mpl, matplotlib.pyplot as plt, numpy as np, pandas as pd, seaborn as sns
 from matplotlib.figure import Figure
 from sklearn.metrics import roc_auc_score, roc_curve
-from .core import LABEL_NAMES, FakefaceError
+from .core.core import LABEL_NAMES, FakefaceError
 from .metrics import wilson
 
 # %% ../nbs/12a_plots.ipynb #8f55ce39

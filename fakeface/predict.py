@@ -13,7 +13,7 @@ from functools import partial
 from pathlib import Path
 from typing import Callable, Iterable, Iterator
 import numpy as np, pandas as pd, torch
-from .core import FakefaceError, cores
+from .core.core import FakefaceError, cores
 from .data import EvalDataset, Quarantine, collate, make_loader
 from .augment import BatchPart
 from .bundle import ONNX, Bundle, p_fake, read_bundle

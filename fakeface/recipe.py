@@ -10,7 +10,7 @@ __all__ = ['PRESETS', 'TrainConfig', 'train_config', 'stage_train_config', 'show
 import dataclasses, math
 from dataclasses import dataclass
 from functools import partial
-from .core import ConfigError, configure, refuse_unknown, split_csv, stage_config
+from .core.core import ConfigError, configure, refuse_unknown, split_csv, stage_config
 from .calibrate import THRESHOLDS
 
 # %% ../nbs/10b_recipe.ipynb #4dce4259

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Callable
 import cv2, numpy as np, pandas as pd, torch
 from PIL import Image, ImageEnhance, ImageFilter
-from .core import atomic_path, rng, sha256_json
+from .core.core import atomic_path, rng, sha256_json
 from .images import ImageError, InputSpec, eval_views, jpeg_bytes
 from .augment import rescale
 from .data import EvalDataset

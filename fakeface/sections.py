@@ -12,7 +12,7 @@ import json
 from typing import Any
 import numpy as np, pandas as pd
 from markupsafe import Markup
-from .core import STAGES
+from .core.core import STAGES
 from .manifest import counts
 from .metrics import by_domain
 from . import maps, plots

@@ -10,7 +10,7 @@ __all__ = ['rounded', 'ship', 'results_table', 'robustness_section', 'leaveout_s
 import dataclasses, html, os, shlex
 from pathlib import Path
 import numpy as np, torch
-from .core import STAGES, FakefaceError, project_root, read_json, require, run_dir, sha256_file, to_json, write_atomic
+from .core.core import STAGES, FakefaceError, project_root, read_json, require, run_dir, sha256_file, to_json, write_atomic
 from .bundle import CARD, INDEX, WEIGHTS, WEIGHTS_LICENSE, Bundle, md_table, model_card, read_bundle, write_bundle
 from .model import export_onnx, load_model
 from .train import init_paths

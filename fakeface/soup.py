@@ -9,7 +9,7 @@ __all__ = ['average_weights']
 import copy
 import torch
 from torch import nn
-from .core import ConfigError
+from .core.core import ConfigError
 
 # %% ../nbs/08a_soup.ipynb #f836d0e3
 @torch.no_grad()

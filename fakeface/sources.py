@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 import pandas as pd
 from PIL import Image
-from .core import FAKE, FakefaceError, LABEL_NAMES, Label, REAL, read_json, refuse_unknown, write_json
+from .core.core import FAKE, FakefaceError, LABEL_NAMES, Label, REAL, read_json, refuse_unknown, write_json
 
 # %% ../nbs/02_sources.ipynb #177b0f37
 COLUMNS = ("path", "domain", "label", "split", "source", "identity", "license", "origin", "may_show")

@@ -10,7 +10,7 @@ __all__ = ['PERCENT', 'COLUMNS', 'PUBLISHED', 'PUBLISHED_SOURCE', 'SEEN', 'SCALE
 from pathlib import Path
 from typing import Any
 import numpy as np, pandas as pd
-from .core import STAGES, FakefaceError, read_json
+from .core.core import STAGES, FakefaceError, read_json
 from .manifest import read_manifest
 
 # %% ../nbs/15a_story.ipynb #b0ed5f50

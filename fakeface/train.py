@@ -18,7 +18,7 @@ from accelerate import Accelerator
 from accelerate.state import AcceleratorState, PartialState
 from accelerate.utils import broadcast, broadcast_object_list, gather_object
 from tqdm.auto import tqdm
-from .core import FAKE, LABEL_NAMES, ConfigError, FakefaceError, Stage, atomic_path, project_root, read_json, require, run_dir, seed_of, split_csv, write_json
+from .core.core import FAKE, LABEL_NAMES, ConfigError, FakefaceError, Stage, atomic_path, project_root, read_json, require, run_dir, seed_of, split_csv, write_json
 from .manifest import manifest_hash, read_manifest
 from .audit import require_unbiased
 from .data import BalancedSampler, Quarantine, decoded_cache, eval_loader, train_loader

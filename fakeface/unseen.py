@@ -9,7 +9,7 @@ __all__ = ['MET', 'lineage', 'seen_or_not', 'overlap', 'mirrored_hashes', 'extra
 import os
 from pathlib import Path
 import numpy as np, pandas as pd
-from .core import FakefaceError
+from .core.core import FakefaceError
 from .facts import facts_of
 from .manifest import build_manifest
 from .prepare import find

@@ -9,7 +9,7 @@ __all__ = ['STATES', 'MOST', 'InferError', 'band_at', 'label_of', 'posterior', '
 import dataclasses, io, math
 from typing import Iterable
 from PIL import Image
-from .core import LABEL_NAMES, FakefaceError
+from .core.core import LABEL_NAMES, FakefaceError
 from .images import jpeg_bytes
 
 # %% ../nbs/13d_verdict.ipynb #f89d88d8

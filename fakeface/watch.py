@@ -7,7 +7,7 @@ __all__ = ['show_batch', 'Live', 'shown', 'metrics_table']
 
 # %% ../nbs/12b_watch.ipynb #09ff2f53
 import numpy as np, pandas as pd
-from .core import LABEL_NAMES
+from .core.core import LABEL_NAMES
 from .data import BalancedSampler, FaceDataset
 from .augment import BatchPart, SamplePart, policy_of
 from .images import InputSpec

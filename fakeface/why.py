@@ -10,7 +10,7 @@ import itertools
 from pathlib import Path
 import cv2, numpy as np, pandas as pd, torch
 from PIL import Image
-from .core import LABEL_NAMES, atomic_path, cores, write_json
+from .core.core import LABEL_NAMES, atomic_path, cores, write_json
 from .images import ImageError, eval_views, normalise, open_image
 from .model import FaceNet, load_model
 from .predict import ahead

@@ -4,7 +4,7 @@ from pathlib import Path
 import numpy as np, pandas as pd, pytest
 from PIL import Image
 from fakeface.bundle import Bundle
-from fakeface.core import rng
+from fakeface.core.core import rng
 from fakeface.images import jpeg_bytes
 
 HEADS = {"real": "Looks like a photograph", "fake": "Looks generated", "unsure": "Unsure"}

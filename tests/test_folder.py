@@ -3,7 +3,7 @@ import csv, json, os, signal, subprocess, sys, threading, time
 from pathlib import Path
 import nbformat, numpy as np, pytest
 from PIL import Image
-from fakeface.core import rng
+from fakeface.core.core import rng
 from fakeface.folder import COLUMNS, Rows, check_paths, score_paths, shown, walk
 from fakeface.infer import Detector
 

@@ -6,7 +6,7 @@ from PIL import Image
 from fakeface import shelf
 from fakeface.bundle import INDEX, ONNX, WEIGHTS, Bundle, p_fake, read_bundle
 from fakeface.checker import open_desk
-from fakeface.core import FakefaceError, rng, sha256_file
+from fakeface.core.core import FakefaceError, rng, sha256_file
 from fakeface.evaluate import predict
 from fakeface.images import InputSpec, eval_views, jpeg_bytes, normalise, open_image
 from fakeface.infer import Detector, InferError, bundles, score_batch

@@ -2,7 +2,7 @@
 import shutil, socket, subprocess, sys, time, urllib.request
 from pathlib import Path
 import pytest
-from fakeface.core import read_json
+from fakeface.core.core import read_json
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 

@@ -7,9 +7,9 @@ NBS = Path(__file__).resolve().parents[1]/"nbs"
 
 def notebooks():
     "A case for each notebook, and a slow one for each that has cells marked slow."
-    for nb in sorted([*NBS.glob("[0-9]*.ipynb"), NBS/"index.ipynb"]):
-        yield pytest.param(nb, "", id=nb.stem)
-        if re.search(r'"#\| *slow', nb.read_text(encoding="utf-8")): yield pytest.param(nb, "slow", id=f"{nb.stem}-slow", marks=pytest.mark.slow)
+    for nb in sorted([*(p for p in NBS.rglob("[0-9]*.ipynb") if ".ipynb_checkpoints" not in p.parts), NBS/"index.ipynb"]):
+        yield pytest.param(nb, "", id=f"{nb.parent.name}-{nb.stem}")
+        if re.search(r'"#\| *slow', nb.read_text(encoding="utf-8")): yield pytest.param(nb, "slow", id=f"{nb.parent.name}-{nb.stem}-slow", marks=pytest.mark.slow)
 
 @pytest.mark.parametrize("nb,flags", list(notebooks()))
 def test_notebook(nb, flags):

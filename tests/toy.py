@@ -3,7 +3,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 from fakeface.audit import audit
-from fakeface.core import LABEL_NAMES, rng, write_json
+from fakeface.core.core import LABEL_NAMES, rng, write_json
 from fakeface.manifest import build_manifest, write_manifest
 from fakeface.sources import scan
 
