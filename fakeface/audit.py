@@ -12,9 +12,9 @@ from pathlib import Path
 import numpy as np, pandas as pd
 from PIL import Image
 from .core.core import LABEL_NAMES, FakefaceError, read_json, seed_of, write_json
-from .facts import facts_of, in_processes
+from .images.facts import facts_of, in_processes
 from .gate import auc_of, header_gate, header_table, judged_together, two_sided, usable
-from .images import KERNELS, ImageError, open_image, save_jpeg
+from .images.decode import KERNELS, ImageError, open_image, save_jpeg
 from .manifest import COLUMNS, gaps, manifest_hash, rebase
 
 class AuditError(FakefaceError):

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, Callable
 import numpy as np
 from .core.core import FakefaceError, LABEL_NAMES, refuse_unknown, sha256_file, sha256_json, to_json, write_atomic
-from .images import InputSpec
+from .images.decode import InputSpec
 
 # %% ../nbs/06a_bundle.ipynb #1fa56313
 class BundleError(FakefaceError):

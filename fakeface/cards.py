@@ -10,9 +10,9 @@ import dataclasses
 from collections import OrderedDict
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from PIL import Image
-from .images import data_uri, open_image, read_header
+from .images.decode import data_uri, open_image, read_header
 from .bundle import Bundle
-from .clues import plain
+from .images.clues import plain
 from .folder import COLUMNS, row_text
 from .verdict import Verdict, band_at, label_of, posterior
 from .infer import Detector

@@ -11,9 +11,9 @@ import html, importlib.resources, itertools, logging, os, urllib.parse
 from pathlib import Path
 import ipywidgets
 from .core.core import ConfigError, FakefaceError
-from .clues import plain
+from .images.clues import plain
 from .infer import Detector
-from .images import data_uri
+from .images.decode import data_uri
 from .cards import Tally, csv_text, shown_name
 try: import anywidget
 except ImportError: anywidget = None

@@ -16,7 +16,7 @@ import numpy as np, pandas as pd, pyarrow as pa, torch
 from PIL import Image
 from torch.utils.data import DataLoader, Dataset, Sampler
 from .core.core import LABEL_NAMES, FakefaceError, atomic_path, cores, read_json, refuse_unknown, rng, sha256_json, write_json
-from .images import ImageError, InputSpec, eval_views, open_image
+from .images.decode import ImageError, InputSpec, eval_views, open_image
 
 # %% ../nbs/05_data.ipynb #eb310f9f
 class DataError(FakefaceError):

@@ -17,7 +17,7 @@ import torch
 from PIL import Image
 from torch import nn
 from .core.core import FakefaceError, LABEL_NAMES, atomic_dir, read_json, rng, seed_of, write_json
-from .images import save_jpeg
+from .images.decode import save_jpeg
 from .sources import ORL_LICENSE, orl_files
 
 # %% ../nbs/02a_demo.ipynb #6c1eecdf

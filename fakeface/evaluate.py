@@ -123,7 +123,7 @@ def show_mistakes(
 ):                                    # a matplotlib figure, or a sentence
     "The most confident wrong verdicts as pictures, where they may be shown."
     import matplotlib.pyplot as plt
-    from fakeface.images import open_image
+    from fakeface.images.decode import open_image
     if worst(pred, threshold, 1).empty: return "No mistakes."
     may = worst(pred[pred.may_show.astype(bool)], threshold, n)
     if may.empty: return "There are mistakes, but none of the pictures may be shown."

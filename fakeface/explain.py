@@ -13,7 +13,7 @@ from pathlib import Path
 import cv2, numpy as np, torch
 from PIL import Image
 from .core.core import FAKE, FakefaceError, rng
-from .images import InputSpec, eval_views, normalise
+from .images.decode import InputSpec, eval_views, normalise
 from .bundle import p_fake
 from .model import FaceNet, load_model
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, Callable, Iterable, Iterator
 import numpy as np
 from .core.core import FakefaceError, cores, read_json, to_json, write_atomic
-from .images import save_jpeg
+from .images.decode import save_jpeg
 from .listing import FolderError, shown, walk
 from .infer import Detector, InferError, Verdict
 

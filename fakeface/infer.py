@@ -11,11 +11,11 @@ from pathlib import Path
 from typing import Any
 import numpy as np
 from PIL import Image
-from .images import Header, ImageError, eval_views, open_image, read_header
+from .images.decode import Header, ImageError, eval_views, open_image, read_header
 from .bundle import Bundle, BundleError, p_fake, read_bundle
 from .session import onnx_bytes, open_session, run_views
 from .shelf import bundles, find_bundle
-from .clues import clues, doubts, plain
+from .images.clues import clues, doubts, plain
 from .faces import FacesError, face_crop, find_faces
 from .listing import walk
 from .verdict import InferError, Verdict, band_at, label_of, posterior, states

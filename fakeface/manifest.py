@@ -11,8 +11,8 @@ import hashlib, os
 from pathlib import Path
 import numpy as np, pandas as pd
 from .core.core import FAKE, REAL, LABEL_NAMES, FakefaceError, atomic_path, seed_of
-from .facts import facts_of
-from .twins import components, merge, twins
+from .images.facts import facts_of
+from .images.twins import components, merge, twins
 
 # %% ../nbs/03_manifest.ipynb #8b87f1e5
 class ManifestError(FakefaceError):

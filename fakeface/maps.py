@@ -12,7 +12,7 @@ import matplotlib as mpl, numpy as np, pandas as pd
 from matplotlib.figure import Figure
 from PIL import Image
 from .core.core import LABEL_NAMES, FakefaceError
-from .images import data_uri, open_image
+from .images.decode import data_uri, open_image
 from .plots import CLASS_COLOURS, PALETTE, figure
 
 # %% ../nbs/12c_maps.ipynb #05aaff07

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np, timm, torch
 from torch import nn
 from .core.core import ConfigError, FakefaceError, refuse_unknown
-from .images import KERNELS, InputSpec
+from .images.decode import KERNELS, InputSpec
 from .depthwise import fast_depthwise
 from .bundle import CARD, LICENSE, ONNX, Bundle, BundleError, load_tensors, model_card, p_fake, read_bundle, write_bundle
 

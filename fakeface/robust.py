@@ -14,7 +14,7 @@ from typing import Callable
 import cv2, numpy as np, pandas as pd, torch
 from PIL import Image, ImageEnhance, ImageFilter
 from .core.core import atomic_path, rng, sha256_json
-from .images import ImageError, InputSpec, eval_views, jpeg_bytes
+from .images.decode import ImageError, InputSpec, eval_views, jpeg_bytes
 from .augment import rescale
 from .data import EvalDataset
 from .bundle import Bundle, p_fake

@@ -10,7 +10,7 @@ import hashlib, os
 from pathlib import Path
 import numpy as np, onnxruntime as ort
 from .core.core import cores
-from .images import InputSpec, normalise
+from .images.decode import InputSpec, normalise
 from .bundle import ONNX, Bundle, BundleError
 
 # %% ../nbs/06d_session.ipynb #aa1a7441

@@ -10,7 +10,7 @@ import os
 from pathlib import Path
 import numpy as np, pandas as pd
 from .core.core import FakefaceError
-from .facts import facts_of
+from .images.facts import facts_of
 from .manifest import build_manifest
 from .prepare import find
 from .sources import scan

@@ -10,7 +10,7 @@ import dataclasses, io, math
 from typing import Iterable
 from PIL import Image
 from .core.core import LABEL_NAMES, FakefaceError
-from .images import jpeg_bytes
+from .images.decode import jpeg_bytes
 
 # %% ../nbs/13d_verdict.ipynb #f89d88d8
 class InferError(FakefaceError):

@@ -10,7 +10,7 @@ import numpy as np, pandas as pd
 from .core.core import LABEL_NAMES
 from .data import BalancedSampler, FaceDataset
 from .augment import BatchPart, SamplePart, policy_of
-from .images import InputSpec
+from .images.decode import InputSpec
 from .plots import curves, figure
 from .recipe import TrainConfig
 from .train import pick

@@ -5,7 +5,7 @@ import numpy as np, pandas as pd, pytest
 from PIL import Image
 from fakeface.bundle import Bundle
 from fakeface.core.core import rng
-from fakeface.images import jpeg_bytes
+from fakeface.images.decode import jpeg_bytes
 
 HEADS = {"real": "Looks like a photograph", "fake": "Looks generated", "unsure": "Unsure"}
 BROWSER = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
@@ -31,7 +31,7 @@ def bundle(tmp_path_factory):
     return d/"tiny", pics, detector
 
 def probe_views(path, spec):
-    from fakeface.images import eval_views, open_image
+    from fakeface.images.decode import eval_views, open_image
     return eval_views(open_image(path), spec)
 
 def wait_for(port, process, seconds=60):

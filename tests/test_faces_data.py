@@ -5,10 +5,10 @@ import numpy as np, pandas as pd, pytest
 from PIL import Image, ImageOps
 from fakeface.audit import AuditError, audit, harmonise, require_unbiased
 from fakeface.gate import header_gate
-from fakeface.images import jpeg_bytes, open_image, save_jpeg
+from fakeface.images.decode import jpeg_bytes, open_image, save_jpeg
 from fakeface.manifest import build_manifest, gaps, manifest_hash, read_manifest, write_manifest
 from fakeface.sources import scan
-from fakeface.twins import candidates, confirmed, hamming, look
+from fakeface.images.twins import candidates, confirmed, hamming, look
 
 FACES = Path(os.environ.get("FAKEFACE_FACES") or "/nonexistent")
 pytestmark = pytest.mark.skipif(not FACES.is_dir(), reason="FAKEFACE_FACES does not name the folder of development pictures; a user has none")

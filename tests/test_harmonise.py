@@ -1,12 +1,12 @@
 "A manifest and a harmonised build whose processes are killed with SIGKILL at random moments end with the same bytes as ones that were not."
 import json, os, signal, sqlite3, subprocess, sys, time
 import numpy as np, pandas as pd, pytest
-from fakeface.images import jpeg_bytes
-from fakeface.twins import cloud
+from fakeface.images.decode import jpeg_bytes
+from fakeface.images.twins import cloud
 
 PREPARE = """
 import sys, time, pandas as pd
-import fakeface.audit as A, fakeface.facts as F, fakeface.manifest as M
+import fakeface.audit as A, fakeface.images.facts as F, fakeface.manifest as M
 rows, folder, workers = pd.read_parquet(sys.argv[1]), sys.argv[2], int(sys.argv[3])
 def slow(f, s): return lambda *a: (time.sleep(s), f(*a))[1]
 if workers == 0: F.picture_facts = slow(F.picture_facts, .004); A.harmonise_one = slow(A.harmonise_one, .004)

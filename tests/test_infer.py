@@ -8,7 +8,7 @@ from fakeface.bundle import INDEX, ONNX, WEIGHTS, Bundle, p_fake, read_bundle
 from fakeface.checker import open_desk
 from fakeface.core.core import FakefaceError, rng, sha256_file
 from fakeface.evaluate import predict
-from fakeface.images import InputSpec, eval_views, jpeg_bytes, normalise, open_image
+from fakeface.images.decode import InputSpec, eval_views, jpeg_bytes, normalise, open_image
 from fakeface.infer import Detector, InferError, bundles, score_batch
 from fakeface.model import LITE0, build_model, load_model, save_model
 from fakeface.sources import demo_faces

@@ -4,9 +4,9 @@ import numpy as np, pandas as pd, pytest
 from PIL import Image, ImageOps
 from fakeface.audit import audit, harmonise
 from fakeface.gate import header_gate
-from fakeface.images import jpeg_bytes, open_image
+from fakeface.images.decode import jpeg_bytes, open_image
 from fakeface.manifest import ManifestError, build_manifest, gaps, read_manifest, write_manifest
-from fakeface.twins import cloud
+from fakeface.images.twins import cloud
 
 def stored(im, format, **kw): b = io.BytesIO(); im.save(b, format, **kw); return b.getvalue()
 def chunk(kind, data): return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))

@@ -8,7 +8,7 @@ from fakeface.metrics import by_domain
 from fakeface.report import build_report
 from fakeface.story import shown
 from fakeface.robust import CORRUPTIONS
-from fakeface.twins import cloud
+from fakeface.images.twins import cloud
 
 BROWSER = Path("/usr/bin/chromium")
 T = .42137
