@@ -16,7 +16,7 @@ from .bundle import Bundle, BundleError, p_fake, read_bundle
 from .session import onnx_bytes, open_session, run_views
 from .shelf import bundles, find_bundle
 from .images.clues import clues, doubts, plain
-from .faces import FacesError, face_crop, find_faces
+from .faces.detect import FacesError, face_crop, find_faces
 from .listing import walk
 from .verdict import InferError, Verdict, band_at, label_of, posterior, states
 
