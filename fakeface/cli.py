@@ -145,14 +145,14 @@ def _demo(a) -> None:
     demo(**_pairs(a.p, known, "parameter of any stage"))
 
 def _fetch(a) -> None:
-    from fakeface.sources import fetch
+    from fakeface.data.sources import fetch
     print(fetch(a.name, a.folder))
 
 # %% ../nbs/17_cli.ipynb #cc019abd
 def _audit(a) -> int:
-    from fakeface.audit import audit, verdicts
-    from fakeface.manifest import build_manifest
-    from fakeface.sources import scan
+    from fakeface.data.audit import audit, verdicts
+    from fakeface.data.manifest import build_manifest
+    from fakeface.data.sources import scan
     folder = Path(a.folder).resolve()
     if not folder.is_dir(): raise FakefaceError(f"{a.folder} is not a folder.")
     own = {"train", "valid", "test", "real", "fake"} & {p.name.lower() for p in folder.iterdir()}

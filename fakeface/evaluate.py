@@ -15,10 +15,10 @@ from typing import Any, Callable
 import numpy as np, pandas as pd
 from tqdm.auto import tqdm
 from .core.core import LABEL_NAMES, ConfigError, Stage, atomic_path, read_json, require, run_dir, split_csv, write_json
-from .manifest import manifest_hash, read_manifest
-from .audit import require_unbiased
-from .prepare import find
-from .data import Quarantine
+from .data.manifest import manifest_hash, read_manifest
+from .data.audit import require_unbiased
+from .data.prepare import find
+from .data.dataset import Quarantine
 from .metrics import by_domain, summary
 from .predict import EvaluateError, OnnxNet, device_of, open_net, pick_split, predict
 from .robust import robustness_grid, sample_rows

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Callable, Iterable, Iterator
 import numpy as np, pandas as pd, torch
 from .core.core import FakefaceError, cores
-from .data import EvalDataset, Quarantine, collate, make_loader
+from .data.dataset import EvalDataset, Quarantine, collate, make_loader
 from .augment import BatchPart
 from .bundle import ONNX, Bundle, p_fake, read_bundle
 from .session import onnx_bytes, open_session, run_views

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np, pandas as pd
 from markupsafe import Markup
 from .core.core import STAGES
-from .manifest import counts
+from .data.manifest import counts
 from .metrics import by_domain
 from . import maps, plots
 from .story import listed, real_domains, stacked, shown, val

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 import numpy as np, pandas as pd
 from .core.core import STAGES, FakefaceError, read_json
-from .manifest import read_manifest
+from .data.manifest import read_manifest
 
 # %% ../nbs/15a_story.ipynb #b0ed5f50
 def _maybe(path: Path, read=read_json) -> Any: return read(path) if path.exists() else None

@@ -19,9 +19,9 @@ from accelerate.state import AcceleratorState, PartialState
 from accelerate.utils import broadcast, broadcast_object_list, gather_object
 from tqdm.auto import tqdm
 from .core.core import FAKE, LABEL_NAMES, ConfigError, FakefaceError, Stage, atomic_path, project_root, read_json, require, run_dir, seed_of, split_csv, write_json
-from .manifest import manifest_hash, read_manifest
-from .audit import require_unbiased
-from .data import BalancedSampler, Quarantine, decoded_cache, eval_loader, train_loader
+from .data.manifest import manifest_hash, read_manifest
+from .data.audit import require_unbiased
+from .data.dataset import BalancedSampler, Quarantine, decoded_cache, eval_loader, train_loader
 from .augment import BatchPart, SamplePart, policy_of
 from .bundle import Bundle, p_fake
 from .model import build_model, fixed_size, freeze_bn, load_model, model_line, param_groups, save_model

@@ -11,9 +11,9 @@ from pathlib import Path
 import numpy as np, pandas as pd
 from .core.core import FakefaceError
 from .images.facts import facts_of
-from .manifest import build_manifest
-from .prepare import find
-from .sources import scan
+from .data.manifest import build_manifest
+from .data.prepare import find
+from .data.sources import scan
 from .bundle import Bundle, read_bundle
 from .predict import EvaluateError
 

@@ -8,7 +8,7 @@ __all__ = ['show_batch', 'Live', 'shown', 'metrics_table']
 # %% ../nbs/12b_watch.ipynb #09ff2f53
 import numpy as np, pandas as pd
 from .core.core import LABEL_NAMES
-from .data import BalancedSampler, FaceDataset
+from .data.dataset import BalancedSampler, FaceDataset
 from .augment import BatchPart, SamplePart, policy_of
 from .images.decode import InputSpec
 from .plots import curves, figure

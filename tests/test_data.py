@@ -6,7 +6,7 @@ from fakeface.core.core import rng
 
 BUILD = """
 import sys, time, pandas as pd
-import fakeface.data as D
+import fakeface.data.dataset as D
 def slow(path, most, then=D.open_at_most): time.sleep(.004); return then(path, most)
 D.open_at_most = slow
 df = pd.read_parquet(sys.argv[1]); df.attrs["root"] = sys.argv[2]

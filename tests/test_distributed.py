@@ -20,7 +20,7 @@ def test_two_processes_follow_one(tmp_path):
 
 def test_accumulation_is_the_large_batch(tmp_path):
     "Four micro-batches of 4 and one batch of 16 give the same weights; the network has no BatchNorm, which would see other batches."
-    from fakeface.manifest import read_manifest
+    from fakeface.data.manifest import read_manifest
     from fakeface.recipe import train_config
     from fakeface.train import start, train_step
     prepared(tmp_path, "a"); manifest = read_manifest(tmp_path/"a/prepare/manifest.parquet"); weights = {}

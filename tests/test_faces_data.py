@@ -3,11 +3,11 @@ import os
 from pathlib import Path
 import numpy as np, pandas as pd, pytest
 from PIL import Image, ImageOps
-from fakeface.audit import AuditError, audit, harmonise, require_unbiased
-from fakeface.gate import header_gate
+from fakeface.data.audit import AuditError, audit, harmonise, require_unbiased
+from fakeface.data.gate import header_gate
 from fakeface.images.decode import jpeg_bytes, open_image, save_jpeg
-from fakeface.manifest import build_manifest, gaps, manifest_hash, read_manifest, write_manifest
-from fakeface.sources import scan
+from fakeface.data.manifest import build_manifest, gaps, manifest_hash, read_manifest, write_manifest
+from fakeface.data.sources import scan
 from fakeface.images.twins import candidates, confirmed, hamming, look
 
 FACES = Path(os.environ.get("FAKEFACE_FACES") or "/nonexistent")

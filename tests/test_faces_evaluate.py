@@ -2,8 +2,8 @@
 import os
 from pathlib import Path
 import pytest
-from fakeface.manifest import build_manifest
-from fakeface.sources import scan
+from fakeface.data.manifest import build_manifest
+from fakeface.data.sources import scan
 from fakeface.unseen import MET, EvaluateError, extra_rows
 
 FACES = os.environ.get("FAKEFACE_FACES")

@@ -2,7 +2,7 @@
 import os
 from pathlib import Path
 import pytest
-from fakeface.sources import SourceError, scan
+from fakeface.data.sources import SourceError, scan
 
 FACES = os.environ.get("FAKEFACE_FACES")
 pytestmark = pytest.mark.skipif(not FACES, reason="FAKEFACE_FACES is not set: it names a folder of real pictures to measure on, which only a development machine has.")

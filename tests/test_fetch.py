@@ -4,7 +4,7 @@ import pytest
 kagglehub = pytest.importorskip("kagglehub", reason="kagglehub is not installed (pip install fakeface[fetch])")
 from kagglesdk import kaggle_env
 from kagglesdk.kaggle_http_client import KaggleHttpClient
-from fakeface.sources import SourceError, fetch, scan
+from fakeface.data.sources import SourceError, fetch, scan
 
 def archive_140k() -> bytes:
     "A small 140K as Kaggle packs it."

@@ -6,7 +6,7 @@ from fakeface.images.twins import cloud
 
 PREPARE = """
 import sys, time, pandas as pd
-import fakeface.audit as A, fakeface.images.facts as F, fakeface.manifest as M
+import fakeface.data.audit as A, fakeface.images.facts as F, fakeface.data.manifest as M
 rows, folder, workers = pd.read_parquet(sys.argv[1]), sys.argv[2], int(sys.argv[3])
 def slow(f, s): return lambda *a: (time.sleep(s), f(*a))[1]
 if workers == 0: F.picture_facts = slow(F.picture_facts, .004); A.harmonise_one = slow(A.harmonise_one, .004)

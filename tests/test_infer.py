@@ -11,7 +11,7 @@ from fakeface.evaluate import predict
 from fakeface.images.decode import InputSpec, eval_views, jpeg_bytes, normalise, open_image
 from fakeface.infer import Detector, InferError, bundles, score_batch
 from fakeface.model import LITE0, build_model, load_model, save_model
-from fakeface.sources import demo_faces
+from fakeface.data.sources import demo_faces
 
 TOLERANCE = 1e-3                                           # of p_fake: torch in fp32, ONNX, evaluation, detector
 XSS = "<img src=x onerror=alert(1)>.jpg"

@@ -2,10 +2,10 @@
 import io, os, struct, unittest.mock as mock, zlib
 import numpy as np, pandas as pd, pytest
 from PIL import Image, ImageOps
-from fakeface.audit import audit, harmonise
-from fakeface.gate import header_gate
+from fakeface.data.audit import audit, harmonise
+from fakeface.data.gate import header_gate
 from fakeface.images.decode import jpeg_bytes, open_image
-from fakeface.manifest import ManifestError, build_manifest, gaps, read_manifest, write_manifest
+from fakeface.data.manifest import ManifestError, build_manifest, gaps, read_manifest, write_manifest
 from fakeface.images.twins import cloud
 
 def stored(im, format, **kw): b = io.BytesIO(); im.save(b, format, **kw); return b.getvalue()

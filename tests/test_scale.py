@@ -6,7 +6,7 @@ STEP = """
 import json, resource, sys
 from pathlib import Path
 from toy import SMALL, prepared
-from fakeface.manifest import read_manifest
+from fakeface.data.manifest import read_manifest
 from fakeface.recipe import train_config
 from fakeface.train import start, train_step
 out = Path(sys.argv[1]); prepared(out, "big", n=4, size=1024); manifest = read_manifest(out/"big/prepare/manifest.parquet")

@@ -2,10 +2,10 @@
 from pathlib import Path
 import numpy as np
 from PIL import Image
-from fakeface.audit import audit
+from fakeface.data.audit import audit
 from fakeface.core.core import LABEL_NAMES, rng, write_json
-from fakeface.manifest import build_manifest, write_manifest
-from fakeface.sources import scan
+from fakeface.data.manifest import build_manifest, write_manifest
+from fakeface.data.sources import scan
 
 SMALL = dict(preset="demo", domains="", arch="test_resnet", weights="none", init="none", size=32, batch=16, precision="fp32", channels_last=False, workers=0,
              lr=2e-3, dropout=0., epochs=3, light_epochs=0, bn_batches=4, mixup=.2, device="cpu")
