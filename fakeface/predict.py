@@ -15,7 +15,7 @@ from typing import Callable, Iterable, Iterator
 import numpy as np, pandas as pd, torch
 from .core.core import FakefaceError, cores
 from .data.dataset import EvalDataset, Quarantine, collate, make_loader
-from .augment import BatchPart
+from .augment.augment import BatchPart
 from .bundle import ONNX, Bundle, p_fake, read_bundle
 from .session import onnx_bytes, open_session, run_views
 from .model import FaceNet, load_model

@@ -15,7 +15,7 @@ import cv2, numpy as np, pandas as pd, torch
 from PIL import Image, ImageEnhance, ImageFilter
 from .core.core import atomic_path, rng, sha256_json
 from .images.decode import ImageError, InputSpec, eval_views, jpeg_bytes
-from .augment import rescale
+from .augment.augment import rescale
 from .data.dataset import EvalDataset
 from .bundle import Bundle, p_fake
 from .metrics import by_domain

@@ -22,12 +22,12 @@ from .core.core import FAKE, LABEL_NAMES, ConfigError, FakefaceError, Stage, ato
 from .data.manifest import manifest_hash, read_manifest
 from .data.audit import require_unbiased
 from .data.dataset import BalancedSampler, Quarantine, decoded_cache, eval_loader, train_loader
-from .augment import BatchPart, SamplePart, policy_of
+from .augment.augment import BatchPart, SamplePart, policy_of
 from .bundle import Bundle, p_fake
 from .model import build_model, fixed_size, freeze_bn, load_model, model_line, param_groups, save_model
 from .ema import EMA, recalibrate_bn
 from .soup import average_weights
-from .mixup import mixup, mixup_draw, soft_ce
+from .augment.mixup import mixup, mixup_draw, soft_ce
 from .metrics import by_domain
 from .calibrate import fit_band, fit_calibration, fit_thresholds
 from .recipe import TrainConfig, identity, lr_at, make_optimizer, train_config

@@ -9,7 +9,7 @@ __all__ = ['show_batch', 'Live', 'shown', 'metrics_table']
 import numpy as np, pandas as pd
 from .core.core import LABEL_NAMES
 from .data.dataset import BalancedSampler, FaceDataset
-from .augment import BatchPart, SamplePart, policy_of
+from .augment.augment import BatchPart, SamplePart, policy_of
 from .images.decode import InputSpec
 from .plots import curves, figure
 from .recipe import TrainConfig
