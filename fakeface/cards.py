@@ -11,7 +11,7 @@ from collections import OrderedDict
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from PIL import Image
 from .images.decode import data_uri, open_image, read_header
-from .bundle import Bundle
+from .models.bundle import Bundle
 from .images.clues import plain
 from .folder import COLUMNS, row_text
 from .verdict import Verdict, band_at, label_of, posterior

@@ -228,14 +228,14 @@ def _summary(n: dict) -> str:
 # %% ../nbs/17_cli.ipynb #0120e460
 def _export(a) -> None:
     import shutil
-    from fakeface.bundle import ONNX, read_bundle
-    from fakeface.shelf import find_bundle
+    from fakeface.models.bundle import ONNX, read_bundle
+    from fakeface.models.shelf import find_bundle
     folder = find_bundle(a.folder); read_bundle(folder)
     if a.out:
         if os.path.exists(a.out): raise FakefaceError(f"{a.out} exists; name a new folder.")
         folder = Path(shutil.copytree(folder, a.out, symlinks=False))
     elif not os.access(folder, os.W_OK): raise FakefaceError(f"{folder} cannot be written to; name another folder: --out FOLDER")
-    from fakeface.model import add_onnx
+    from fakeface.models.network import add_onnx
     try: b = add_onnx(folder)
     except FakefaceError:
         if a.out: shutil.rmtree(a.out)
@@ -264,7 +264,7 @@ def _serve(a) -> None:
     if missing := [m for m in ("ipywidgets", "voila") if importlib.util.find_spec(m) is None]:
         raise FakefaceError(f"The page needs {' and '.join(missing)}: pip install 'fakeface[checker]'")
     from fakeface.checker import voila_args
-    from fakeface.shelf import find_bundle
+    from fakeface.models.shelf import find_bundle
     page, bundle = page_notebook(), find_bundle(a.bundle).resolve()      # no page without a detector: the command says what is missing
     family = socket.AF_INET6 if ":" in a.ip else socket.AF_INET
     try:

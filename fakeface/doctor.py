@@ -12,8 +12,8 @@ from typing import Iterator
 import numpy as np
 from PIL import Image
 from .core.core import FakefaceError, cores, git_commit, project_root, to_json, write_atomic
-from .bundle import INDEX, Bundle, BundleError, read_bundle
-from .shelf import bundles, find_bundle
+from .models.bundle import INDEX, Bundle, BundleError, read_bundle
+from .models.shelf import bundles, find_bundle
 from .infer import Detector
 
 # %% ../nbs/14c_doctor.ipynb #6f04d4c6

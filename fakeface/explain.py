@@ -14,8 +14,8 @@ import cv2, numpy as np, torch
 from PIL import Image
 from .core.core import FAKE, FakefaceError, rng
 from .images.decode import InputSpec, eval_views, normalise
-from .bundle import p_fake
-from .model import FaceNet, load_model
+from .models.bundle import p_fake
+from .models.network import FaceNet, load_model
 
 # %% ../nbs/13_explain.ipynb #591f990c
 class ExplainError(FakefaceError):

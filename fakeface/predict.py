@@ -16,9 +16,9 @@ import numpy as np, pandas as pd, torch
 from .core.core import FakefaceError, cores
 from .data.dataset import EvalDataset, Quarantine, collate, make_loader
 from .augment.augment import BatchPart
-from .bundle import ONNX, Bundle, p_fake, read_bundle
-from .session import onnx_bytes, open_session, run_views
-from .model import FaceNet, load_model
+from .models.bundle import ONNX, Bundle, p_fake, read_bundle
+from .models.session import onnx_bytes, open_session, run_views
+from .models.network import FaceNet, load_model
 from .engine import Engine, score
 
 # %% ../nbs/11a_predict.ipynb #7b15b0eb

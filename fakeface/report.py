@@ -12,7 +12,7 @@ from pathlib import Path
 import jinja2, numpy as np, pandas as pd
 from markupsafe import Markup
 from .core.core import STAGES, Stage, run_dir, write_atomic
-from .bundle import md_table
+from .models.bundle import md_table
 from .story import COLUMNS, PUBLISHED_SOURCE, SEEN, real_domains, with_ci, cell, collect, headline, results_rows, listed, results_table, verdict
 from .sections import (audit_section, breakdown_section, calibration_table, count_table, figures, flat, galleries, point_table, robust_section,
     rounds_section, stage_table, table_of, training_section, unused_section, versions)

@@ -17,9 +17,9 @@ from .core.core import atomic_path, rng, sha256_json
 from .images.decode import ImageError, InputSpec, eval_views, jpeg_bytes
 from .augment.augment import rescale
 from .data.dataset import EvalDataset
-from .bundle import Bundle, p_fake
+from .models.bundle import Bundle, p_fake
 from .metrics import by_domain
-from .model import FaceNet
+from .models.network import FaceNet
 from .predict import OnnxNet, run_net
 
 # %% ../nbs/11b_robust.ipynb #ac9b906e

@@ -23,10 +23,10 @@ from .data.manifest import manifest_hash, read_manifest
 from .data.audit import require_unbiased
 from .data.dataset import BalancedSampler, Quarantine, decoded_cache, eval_loader, train_loader
 from .augment.augment import BatchPart, SamplePart, policy_of
-from .bundle import Bundle, p_fake
-from .model import build_model, fixed_size, freeze_bn, load_model, model_line, param_groups, save_model
-from .ema import EMA, recalibrate_bn
-from .soup import average_weights
+from .models.bundle import Bundle, p_fake
+from .models.network import build_model, fixed_size, freeze_bn, load_model, model_line, param_groups, save_model
+from .models.ema import EMA, recalibrate_bn
+from .models.soup import average_weights
 from .augment.mixup import mixup, mixup_draw, soft_ce
 from .metrics import by_domain
 from .calibrate import fit_band, fit_calibration, fit_thresholds

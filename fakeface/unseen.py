@@ -14,7 +14,7 @@ from .images.facts import facts_of
 from .data.manifest import build_manifest
 from .data.prepare import find
 from .data.sources import scan
-from .bundle import Bundle, read_bundle
+from .models.bundle import Bundle, read_bundle
 from .predict import EvaluateError
 
 # %% ../nbs/11c_unseen.ipynb #663def3d

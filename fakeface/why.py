@@ -12,7 +12,7 @@ import cv2, numpy as np, pandas as pd, torch
 from PIL import Image
 from .core.core import LABEL_NAMES, atomic_path, cores, write_json
 from .images.decode import ImageError, eval_views, normalise, open_image
-from .model import FaceNet, load_model
+from .models.network import FaceNet, load_model
 from .predict import ahead
 from .robust import sample_rows
 from .evaluate import EvaluateConfig, the_bundle

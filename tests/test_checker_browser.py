@@ -3,7 +3,7 @@ import base64, io, json, os, re, shutil, socket, subprocess, sys, time
 from pathlib import Path
 import numpy as np, pandas as pd, pytest
 from PIL import Image
-from fakeface.bundle import Bundle
+from fakeface.models.bundle import Bundle
 from fakeface.core.core import rng
 from fakeface.images.decode import jpeg_bytes
 
@@ -17,7 +17,7 @@ for name in ("voila", "anywidget"): pytest.importorskip(name, reason=f"{name} is
 def bundle(tmp_path_factory):
     "A tiny untrained detector whose threshold lies between two pictures; gives (its folder, the pictures' folder)."
     from fakeface.infer import Detector
-    from fakeface.model import build_model, save_model
+    from fakeface.models.network import build_model, save_model
     import torch
     torch.manual_seed(0); d = tmp_path_factory.mktemp("checker"); pics = d/"pictures"; pics.mkdir()
     for i in range(3):

@@ -111,11 +111,11 @@ def test_terminal_that_knows_only_ascii(tiny, tmp_path):
 
 def test_export_gives_an_older_bundle_its_onnx_file(tmp_path, capsys, monkeypatch):
     import torch
-    from fakeface.bundle import Bundle
+    from fakeface.models.bundle import Bundle
     from fakeface.cli import main
     from fakeface.doctor import add_reference, pattern
     from fakeface.images.decode import open_image
-    from fakeface.model import build_model, save_model
+    from fakeface.models.network import build_model, save_model
     monkeypatch.chdir(tmp_path); torch.manual_seed(0); m = build_model("test_resnet", None, size=32).eval()
     save_model(m, "old", Bundle("old", "test_resnet", m.spec), onnx=False)
     def run(*args): code = main(list(args)); got = capsys.readouterr(); return code, got.out, got.err

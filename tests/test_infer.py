@@ -3,14 +3,14 @@ import csv, io, json, os, pickle, resource, shutil, subprocess, sys, threading, 
 from pathlib import Path
 import numpy as np, pandas as pd, pytest, torch
 from PIL import Image
-from fakeface import shelf
-from fakeface.bundle import INDEX, ONNX, WEIGHTS, Bundle, p_fake, read_bundle
+from fakeface.models import shelf
+from fakeface.models.bundle import INDEX, ONNX, WEIGHTS, Bundle, p_fake, read_bundle
 from fakeface.checker import open_desk
 from fakeface.core.core import FakefaceError, rng, sha256_file
 from fakeface.evaluate import predict
 from fakeface.images.decode import InputSpec, eval_views, jpeg_bytes, normalise, open_image
 from fakeface.infer import Detector, InferError, bundles, score_batch
-from fakeface.model import LITE0, build_model, load_model, save_model
+from fakeface.models.network import LITE0, build_model, load_model, save_model
 from fakeface.data.sources import demo_faces
 
 TOLERANCE = 1e-3                                           # of p_fake: torch in fp32, ONNX, evaluation, detector
