@@ -19,7 +19,7 @@ from .data.manifest import manifest_hash, read_manifest
 from .data.audit import require_unbiased
 from .data.prepare import find
 from .data.dataset import Quarantine
-from .metrics import by_domain, summary
+from .metrics.summary import by_domain, summary
 from .predict import EvaluateError, OnnxNet, device_of, open_net, pick_split, predict
 from .robust import robustness_grid, sample_rows
 from .unseen import extra_rows, lineage, seen_or_not

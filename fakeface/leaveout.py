@@ -15,7 +15,7 @@ import pandas as pd
 from .core.core import ConfigError, FakefaceError, Stage, atomic_path, read_json, require, run_dir, split_csv, write_json
 from .data.manifest import read_manifest, write_manifest
 from .models.bundle import read_bundle
-from .intervals import delong_test
+from .metrics.intervals import delong_test
 from .recipe import TrainConfig, train_config
 from .train import run_stage
 from .evaluate import EvaluateConfig, evaluate, note_test_read

@@ -14,7 +14,7 @@ import matplotlib as mpl, matplotlib.pyplot as plt, numpy as np, pandas as pd, s
 from matplotlib.figure import Figure
 from sklearn.metrics import roc_auc_score, roc_curve
 from .core.core import LABEL_NAMES, FakefaceError
-from .metrics import wilson
+from .metrics.summary import wilson
 
 # %% ../nbs/12a_plots.ipynb #8f55ce39
 PALETTE = sns.color_palette("colorblind").as_hex()

@@ -11,7 +11,7 @@ import dataclasses, math
 from dataclasses import dataclass
 from functools import partial
 from .core.core import ConfigError, configure, refuse_unknown, split_csv, stage_config
-from .calibrate import THRESHOLDS
+from .metrics.calibrate import THRESHOLDS
 
 # %% ../nbs/10b_recipe.ipynb #4dce4259
 @dataclass(frozen=True)

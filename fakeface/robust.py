@@ -18,7 +18,7 @@ from .images.decode import ImageError, InputSpec, eval_views, jpeg_bytes
 from .augment.augment import rescale
 from .data.dataset import EvalDataset
 from .models.bundle import Bundle, p_fake
-from .metrics import by_domain
+from .metrics.summary import by_domain
 from .models.network import FaceNet
 from .predict import OnnxNet, run_net
 

@@ -14,7 +14,7 @@ import numpy as np, pandas as pd
 from markupsafe import Markup
 from .core.core import STAGES
 from .data.manifest import counts
-from .metrics import by_domain
+from .metrics.summary import by_domain
 from . import maps, plots
 from .story import listed, real_domains, stacked, shown, val
 

@@ -28,8 +28,8 @@ from .models.network import build_model, fixed_size, freeze_bn, load_model, mode
 from .models.ema import EMA, recalibrate_bn
 from .models.soup import average_weights
 from .augment.mixup import mixup, mixup_draw, soft_ce
-from .metrics import by_domain
-from .calibrate import fit_band, fit_calibration, fit_thresholds
+from .metrics.summary import by_domain
+from .metrics.calibrate import fit_band, fit_calibration, fit_thresholds
 from .recipe import TrainConfig, identity, lr_at, make_optimizer, train_config
 from .checkpoint import checkpoints, load_checkpoint, save_checkpoint
 from .engine import Engine, choose_engine, keep_memory, plan, score

@@ -4,7 +4,7 @@ from pathlib import Path
 import numpy as np, pandas as pd, pytest
 from fakeface.robust import CORRUPTIONS
 from fakeface.core.core import rng, write_json
-from fakeface.metrics import by_domain
+from fakeface.metrics.summary import by_domain
 from fakeface.report import build_report
 from fakeface.story import shown
 from fakeface.robust import CORRUPTIONS
