@@ -16,8 +16,8 @@ from .core.core import ConfigError, FakefaceError, Stage, atomic_path, read_json
 from .data.manifest import read_manifest, write_manifest
 from .models.bundle import read_bundle
 from .metrics.intervals import delong_test
-from .recipe import TrainConfig, train_config
-from .train import run_stage
+from .train.recipe import TrainConfig, train_config
+from .train.trainer import run_stage
 from .evaluate import EvaluateConfig, evaluate, note_test_read
 
 # %% ../nbs/16a_leaveout.ipynb #1bb25925

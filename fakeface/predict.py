@@ -19,7 +19,7 @@ from .augment.augment import BatchPart
 from .models.bundle import ONNX, Bundle, p_fake, read_bundle
 from .models.session import onnx_bytes, open_session, run_views
 from .models.network import FaceNet, load_model
-from .engine import Engine, score
+from .train.engine import Engine, score
 
 # %% ../nbs/11a_predict.ipynb #7b15b0eb
 class EvaluateError(FakefaceError):

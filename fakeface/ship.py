@@ -13,7 +13,7 @@ import numpy as np, torch
 from .core.core import STAGES, FakefaceError, project_root, read_json, require, run_dir, sha256_file, to_json, write_atomic
 from .models.bundle import CARD, INDEX, WEIGHTS, WEIGHTS_LICENSE, Bundle, md_table, model_card, read_bundle, write_bundle
 from .models.network import export_onnx, load_model
-from .train import init_paths
+from .train.trainer import init_paths
 from .watch import shown
 from .doctor import add_reference
 

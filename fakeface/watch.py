@@ -12,8 +12,8 @@ from .data.dataset import BalancedSampler, FaceDataset
 from .augment.augment import BatchPart, SamplePart, policy_of
 from .images.decode import InputSpec
 from .plots import curves, figure
-from .recipe import TrainConfig
-from .train import pick
+from .train.recipe import TrainConfig
+from .train.trainer import pick
 
 # %% ../nbs/12b_watch.ipynb #5e3beec8
 def show_batch(

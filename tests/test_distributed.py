@@ -10,7 +10,7 @@ def test_two_processes_follow_one(tmp_path):
     for n in (1, 2):
         prepared(tmp_path, f"p{n}"); config = write_json(tmp_path/f"p{n}.json", dict(over, run=f"p{n}", processes=n))
         cmd = [sys.executable, "-m", *(["torch.distributed.run", "--standalone", "--nproc_per_node", "2", "-m"] if n == 2 else [])]
-        r = subprocess.run([*cmd, "fakeface.train", str(config)], stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=300, env={**os.environ, "OMP_NUM_THREADS": "1"})
+        r = subprocess.run([*cmd, "fakeface.train.trainer", str(config)], stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=300, env={**os.environ, "OMP_NUM_THREADS": "1"})
         assert r.returncode == 0, r.stderr[-3000:]
         loss[n] = pd.read_csv(tmp_path/f"p{n}/finetune/history.csv")
     a, b = loss[1], loss[2]
@@ -21,8 +21,8 @@ def test_two_processes_follow_one(tmp_path):
 def test_accumulation_is_the_large_batch(tmp_path):
     "Four micro-batches of 4 and one batch of 16 give the same weights; the network has no BatchNorm, which would see other batches."
     from fakeface.data.manifest import read_manifest
-    from fakeface.recipe import train_config
-    from fakeface.train import start, train_step
+    from fakeface.train.recipe import train_config
+    from fakeface.train.trainer import start, train_step
     prepared(tmp_path, "a"); manifest = read_manifest(tmp_path/"a/prepare/manifest.parquet"); weights = {}
     over = {**SMALL, "arch": "test_convnext", "mixup": 0., "augment": "light", "optimizer": "sgd", "lr": .05, "batch": 16}
     for n in (1, 4):

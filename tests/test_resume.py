@@ -7,7 +7,7 @@ from toy import SMALL, prepared
 
 def begin(out: Path, run: str, **over) -> subprocess.Popen:
     config = write_json(out/f"{run}.json", dict(SMALL, stage="finetune", run=run, out=str(out), resume=True, checkpoint_every=3, **over))
-    return subprocess.Popen([sys.executable, "-m", "fakeface.train", str(config)], stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, env={**os.environ, "OMP_NUM_THREADS": "1"})
+    return subprocess.Popen([sys.executable, "-m", "fakeface.train.trainer", str(config)], stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, env={**os.environ, "OMP_NUM_THREADS": "1"})
 
 def result(out: Path, run: str) -> dict:
     folder = out/run/"finetune"
@@ -56,7 +56,7 @@ def test_sigterm_writes_a_checkpoint(tmp_path):
 
 def test_full_disk_leaves_the_previous_checkpoint(tmp_path, monkeypatch):
     import torch
-    from fakeface import checkpoint
+    from fakeface.train import checkpoint
     folder = tmp_path/"checkpoints"; one = dict(model={"w": torch.ones(4)}); checkpoint.save_checkpoint(folder, dict(step=1, identity={}, data="d"), one, dict(optimizer={}))
     def full(*a, **k): raise OSError(errno.ENOSPC, "No space left on device")
     monkeypatch.setattr(checkpoint, "save_file", full)
