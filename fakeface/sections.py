@@ -218,7 +218,7 @@ def galleries(facts: dict, n: int=12) -> list[dict]:
     "The most confident mistakes and the hardest pictures."
     m, pred, root = facts["evaluate"]["metrics"], facts["pred"], facts["root"]
     if not m or pred is None or "may_show" not in pred: return []
-    from fakeface.evaluate import hardest, worst                  # torch comes with it: only where it is needed
+    from fakeface.evaluate.stage import hardest, worst                  # torch comes with it: only where it is needed
     out = []
     for name, rows, none in (("Sure and wrong", worst(pred, m["threshold"], n), "There are no mistakes."),
         ("Nearest to the threshold", hardest(pred, m["threshold"], n), "")):

@@ -13,9 +13,9 @@ from PIL import Image
 from .core.core import LABEL_NAMES, atomic_path, cores, write_json
 from .images.decode import ImageError, eval_views, normalise, open_image
 from .models.network import FaceNet, load_model
-from .predict import ahead
-from .robust import sample_rows
-from .evaluate import EvaluateConfig, the_bundle
+from .evaluate.predict import ahead
+from .evaluate.robustness import sample_rows
+from .evaluate.stage import EvaluateConfig, the_bundle
 from .explain import ExplainError, gradcam, sanity, unit
 
 # %% ../nbs/13a_why.ipynb #58028bbd

@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 from fakeface.data.manifest import build_manifest
 from fakeface.data.sources import scan
-from fakeface.unseen import MET, EvaluateError, extra_rows
+from fakeface.evaluate.unseen import MET, EvaluateError, extra_rows
 
 FACES = os.environ.get("FAKEFACE_FACES")
 pytestmark = pytest.mark.skipif(not FACES, reason="FAKEFACE_FACES names no folder with the development pictures")

@@ -7,7 +7,7 @@ from fakeface.models import shelf
 from fakeface.models.bundle import INDEX, ONNX, WEIGHTS, Bundle, p_fake, read_bundle
 from fakeface.checker import open_desk
 from fakeface.core.core import FakefaceError, rng, sha256_file
-from fakeface.evaluate import predict
+from fakeface.evaluate.stage import predict
 from fakeface.images.decode import InputSpec, eval_views, jpeg_bytes, normalise, open_image
 from fakeface.infer import Detector, InferError, bundles, score_batch
 from fakeface.models.network import LITE0, build_model, load_model, save_model

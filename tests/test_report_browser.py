@@ -2,12 +2,12 @@
 import json, re
 from pathlib import Path
 import numpy as np, pandas as pd, pytest
-from fakeface.robust import CORRUPTIONS
+from fakeface.evaluate.robustness import CORRUPTIONS
 from fakeface.core.core import rng, write_json
 from fakeface.metrics.summary import by_domain
 from fakeface.report import build_report
 from fakeface.story import shown
-from fakeface.robust import CORRUPTIONS
+from fakeface.evaluate.robustness import CORRUPTIONS
 from fakeface.images.twins import cloud
 
 BROWSER = Path("/usr/bin/chromium")
