@@ -158,7 +158,7 @@ class Detector(Scorer):
 
     def heatmap(self, src, box: tuple[int, int, int, int]|None=None) -> Image.Image:
         "Where the network looked (Grad-CAM); needs torch."
-        from fakeface.explain import heatmap
+        from fakeface.explain.gradcam import heatmap
         img = open_image(src); return heatmap(self.path, img.crop(box) if box else img)[1]
 
 # %% ../nbs/14_infer.ipynb #f9a18eb5
