@@ -178,7 +178,7 @@ def told(
     name: bool=True,                  # begin with the file's name
 ) -> str:                             # lines for a terminal; nothing in them acts on it
     "A verdict for people."
-    from fakeface.folder import shown
+    from fakeface.infer.folder import shown
     what = f"{shown(v.name)}: " if name else ""
     part = f"{v.looked_at}: " if v.looked_at != "whole picture" else ""
     s = v.stability
@@ -188,12 +188,12 @@ def told(
 
 def _detector(a, **kw):
     "The detector that is asked for."
-    from fakeface.infer import Detector
+    from fakeface.infer.detector import Detector
     return Detector.load(a.bundle, threshold=a.threshold, **kw)
 
 # %% ../nbs/17_cli.ipynb #d6543184
 def _check(a) -> int:
-    from fakeface.folder import COLUMNS, FolderError, Rows, row_text, score_paths
+    from fakeface.infer.folder import COLUMNS, FolderError, Rows, row_text, score_paths
     file, kind = a.csv or a.json, "csv" if a.csv else "json"
     one = len(a.paths) == 1 and a.paths[0] != "-" and not os.path.isdir(a.paths[0])
     try:
@@ -243,7 +243,7 @@ def _export(a) -> None:
     print(f"{folder/ONNX}: the network of {b.name} {b.hash[:12]}, compared with torch on random pictures")
 
 def _doctor(a) -> int:
-    from fakeface.doctor import doctor
+    from fakeface.infer.doctor import doctor
     faults = 0
     for f in doctor(a.bundle): print(f, flush=True); faults += f.state == "fault"
     print("All is well." if not faults else f"{faults} fault{'s'*(faults > 1)}; see above.")
@@ -263,7 +263,7 @@ def _serve(a) -> None:
     import socket
     if missing := [m for m in ("ipywidgets", "voila") if importlib.util.find_spec(m) is None]:
         raise FakefaceError(f"The page needs {' and '.join(missing)}: pip install 'fakeface[checker]'")
-    from fakeface.checker import voila_args
+    from fakeface.infer.checker import voila_args
     from fakeface.models.shelf import find_bundle
     page, bundle = page_notebook(), find_bundle(a.bundle).resolve()      # no page without a detector: the command says what is missing
     family = socket.AF_INET6 if ":" in a.ip else socket.AF_INET

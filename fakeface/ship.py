@@ -15,7 +15,7 @@ from .models.bundle import CARD, INDEX, WEIGHTS, WEIGHTS_LICENSE, Bundle, md_tab
 from .models.network import export_onnx, load_model
 from .train.trainer import init_paths
 from .watch import shown
-from .doctor import add_reference
+from .infer.doctor import add_reference
 
 # %% ../nbs/16b_ship.ipynb #5333079f
 def rounded(model: torch.nn.Module) -> dict[str, np.ndarray]:

@@ -16,7 +16,7 @@ for name in ("voila", "anywidget"): pytest.importorskip(name, reason=f"{name} is
 @pytest.fixture(scope="module")
 def bundle(tmp_path_factory):
     "A tiny untrained detector whose threshold lies between two pictures; gives (its folder, the pictures' folder)."
-    from fakeface.infer import Detector
+    from fakeface.infer.detector import Detector
     from fakeface.models.network import build_model, save_model
     import torch
     torch.manual_seed(0); d = tmp_path_factory.mktemp("checker"); pics = d/"pictures"; pics.mkdir()
@@ -47,7 +47,7 @@ def free_port():
 
 def serve(root, log, **env):
     "Voila with the checker's page; gives (process, address)."
-    from fakeface.checker import voila_args
+    from fakeface.infer.checker import voila_args
     port = free_port()
     command = [sys.executable, "-m", "voila", *voila_args(root/"nbs/check.ipynb", port=port)]
     with open(log, "w") as f: p = subprocess.Popen(command, env={**os.environ, **env}, stdin=subprocess.DEVNULL, stdout=f, stderr=f)
@@ -249,7 +249,7 @@ def test_page_without_a_detector_and_its_end(browser, root, tmp_path):
 
 # ---- what a notebook keeps
 NOTEBOOK = """
-from fakeface.checker import Desk, checker, plain_checker
+from fakeface.infer.checker import Desk, checker, plain_checker
 data = open(PICTURE, "rb").read()
 w = checker(BUNDLE); w
 #

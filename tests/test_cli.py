@@ -113,7 +113,7 @@ def test_export_gives_an_older_bundle_its_onnx_file(tmp_path, capsys, monkeypatc
     import torch
     from fakeface.models.bundle import Bundle
     from fakeface.cli import main
-    from fakeface.doctor import add_reference, pattern
+    from fakeface.infer.doctor import add_reference, pattern
     from fakeface.images.decode import open_image
     from fakeface.models.network import build_model, save_model
     monkeypatch.chdir(tmp_path); torch.manual_seed(0); m = build_model("test_resnet", None, size=32).eval()

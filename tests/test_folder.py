@@ -4,8 +4,8 @@ from pathlib import Path
 import nbformat, numpy as np, pytest
 from PIL import Image
 from fakeface.core.core import rng
-from fakeface.folder import COLUMNS, Rows, check_paths, score_paths, shown, walk
-from fakeface.infer import Detector
+from fakeface.infer.folder import COLUMNS, Rows, check_paths, score_paths, shown, walk
+from fakeface.infer.detector import Detector
 
 COMMAND = [sys.executable, "-c", "from fakeface.cli import main; raise SystemExit(main())", "check"]
 

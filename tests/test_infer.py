@@ -5,11 +5,11 @@ import numpy as np, pandas as pd, pytest, torch
 from PIL import Image
 from fakeface.models import shelf
 from fakeface.models.bundle import INDEX, ONNX, WEIGHTS, Bundle, p_fake, read_bundle
-from fakeface.checker import open_desk
+from fakeface.infer.checker import open_desk
 from fakeface.core.core import FakefaceError, rng, sha256_file
 from fakeface.evaluate.stage import predict
 from fakeface.images.decode import InputSpec, eval_views, jpeg_bytes, normalise, open_image
-from fakeface.infer import Detector, InferError, bundles, score_batch
+from fakeface.infer.detector import Detector, InferError, bundles, score_batch
 from fakeface.models.network import LITE0, build_model, load_model, save_model
 from fakeface.data.sources import demo_faces
 
@@ -195,7 +195,7 @@ def test_hub_client_takes_the_five_files_and_no_other(detector, tmp_path):
             if self.command == "GET": self.wfile.write(body)
     server = ThreadingHTTPServer(("127.0.0.1", 0), Hub); threading.Thread(target=server.serve_forever, daemon=True).start()
     env = {**os.environ, "HF_ENDPOINT": f"http://127.0.0.1:{server.server_port}", "HF_HOME": str(tmp_path), "HF_HUB_DISABLE_XET": "1", "HF_HUB_DISABLE_PROGRESS_BARS": "1"}
-    try: r = subprocess.run([sys.executable, "-c", "from fakeface.infer import Detector; print(Detector.load('someone/lite@main').hash)"], env=env, capture_output=True, text=True, timeout=120)
+    try: r = subprocess.run([sys.executable, "-c", "from fakeface.infer.detector import Detector; print(Detector.load('someone/lite@main').hash)"], env=env, capture_output=True, text=True, timeout=120)
     finally: server.shutdown()
     assert r.stdout.strip() == detector.hash, r.stderr[-500:]; assert set(asked) == {INDEX, ONNX, WEIGHTS, "README.md", "LICENSE"}
 
@@ -208,7 +208,7 @@ def test_shipped_bundle_comes_first(detector, monkeypatch, tmp_path):
 # ---- what it weighs
 def test_import_is_light(root, detector):
     heavy = "torch torchvision timm pandas sklearn scipy matplotlib IPython ipywidgets ipykernel nbformat papermill huggingface_hub cv2 seaborn jinja2".split()
-    code = ("import sys, time; t = time.perf_counter(); from fakeface.infer import Detector; a = time.perf_counter(); d = Detector.load(sys.argv[1]); b = time.perf_counter(); v = d.check(sys.argv[2]); "
+    code = ("import sys, time; t = time.perf_counter(); from fakeface.infer.detector import Detector; a = time.perf_counter(); d = Detector.load(sys.argv[1]); b = time.perf_counter(); v = d.check(sys.argv[2]); "
             "c = time.perf_counter(); print(sorted({m.split('.')[0] for m in sys.modules} & set(sys.argv[3:])), f'import {a - t:.2f} s, load {b - a:.2f} s, first verdict {c - b:.2f} s', v.error)")
     (p := detector.path.parent/"one.jpg").write_bytes(jpeg_bytes(demo_faces(1)[0], 90))
     r = subprocess.run([sys.executable, "-c", code, str(detector.path), str(p), *heavy], cwd=root, capture_output=True, text=True); print(r.stdout)

@@ -11,7 +11,7 @@ def test_the_how_to_runs_and_agrees_with_one_machine(root, tmp_path):
     steps = [c.source for c in nbformat.read(root/"nbs/howto_ray.ipynb", 4).cells if c.cell_type == "code" and "parameters" not in c.metadata.get("tags", [])]
     script = "\n".join([f"import os; pictures, bundle, out, address = {str(tmp_path/'in')!r}, {str(tiny)!r}, {str(tmp_path/'out')!r}, None",
         "import ray; ray.init(num_cpus=2, object_store_memory=100*2**20, include_dashboard=False, log_to_driver=False)", *steps,
-        "from fakeface.folder import check_paths, walk; from fakeface.infer import Detector",
+        "from fakeface.infer.folder import check_paths, walk; from fakeface.infer.detector import Detector",
         "here = {p: vs[0] for p, vs in check_paths(Detector.load(bundle, threads=1), walk([pictures]))}; there = {r['path']: r for r in rows.take_all()}",
         "assert set(here) == set(there) and len(here) == 50",
         "same = lambda v, r: v.label == r['label'] and v.error == r['error'] and (v.error or abs(v.p_fake - r['p_fake']) < 1e-6)",

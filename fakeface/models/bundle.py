@@ -235,7 +235,7 @@ tags: [face, deepfake-detection, safetensors{onnx_tag}]
 Tells a photograph of a face from one that a model made. Network: `{arch}`. Identity of this bundle: `{hash12}`.
 
 ```python
-from fakeface.infer import Detector
+from fakeface.infer.detector import Detector
 verdict = Detector.load("path/to/this/folder").check("photo.jpg")
 ```
 
