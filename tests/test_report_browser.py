@@ -5,8 +5,8 @@ import numpy as np, pandas as pd, pytest
 from fakeface.evaluate.robustness import CORRUPTIONS
 from fakeface.core.core import rng, write_json
 from fakeface.metrics.summary import by_domain
-from fakeface.report import build_report
-from fakeface.story import shown
+from fakeface.report.page import build_report
+from fakeface.report.findings import shown
 from fakeface.evaluate.robustness import CORRUPTIONS
 from fakeface.images.twins import cloud
 
