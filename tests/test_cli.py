@@ -2,7 +2,7 @@
 import json, os, signal, subprocess, sys, time
 import nbformat, pytest
 
-COMMAND = [sys.executable, "-c", "from fakeface.cli import main; raise SystemExit(main())"]
+COMMAND = [sys.executable, "-c", "from fakeface.cli.cli import main; raise SystemExit(main())"]
 
 @pytest.fixture
 def checkout(root, tmp_path):
@@ -84,7 +84,7 @@ def tiny(root, tmp_path_factory):
 
 def test_check_outside_a_checkout_is_light_and_quick(tiny):
     code = f"""import sys, time; t = time.perf_counter()
-from fakeface.cli import main
+from fakeface.cli.cli import main
 code = main(["check", "light.png", "--bundle", "tiny"]); print(code, time.perf_counter() - t, [m for m in {HEAVY} if m in sys.modules])"""
     runs = [subprocess.run([sys.executable, "-c", code], cwd=os.path.dirname(tiny), capture_output=True, text=True, timeout=60) for _ in range(3)]
     for r in runs: assert r.stdout.startswith("light.png: Looks generated: p_fake 0.9") and r.stdout.endswith("[]\n") and not r.stderr, r.stdout + r.stderr
@@ -112,7 +112,7 @@ def test_terminal_that_knows_only_ascii(tiny, tmp_path):
 def test_export_gives_an_older_bundle_its_onnx_file(tmp_path, capsys, monkeypatch):
     import torch
     from fakeface.models.bundle import Bundle
-    from fakeface.cli import main
+    from fakeface.cli.cli import main
     from fakeface.infer.doctor import add_reference, pattern
     from fakeface.images.decode import open_image
     from fakeface.models.network import build_model, save_model

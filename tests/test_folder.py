@@ -7,7 +7,7 @@ from fakeface.core.core import rng
 from fakeface.infer.folder import COLUMNS, Rows, check_paths, score_paths, shown, walk
 from fakeface.infer.detector import Detector
 
-COMMAND = [sys.executable, "-c", "from fakeface.cli import main; raise SystemExit(main())", "check"]
+COMMAND = [sys.executable, "-c", "from fakeface.cli.cli import main; raise SystemExit(main())", "check"]
 
 @pytest.fixture(scope="module")
 def tiny(root, tmp_path_factory):

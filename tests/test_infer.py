@@ -48,7 +48,7 @@ def test_detector_evaluation_command_and_checker_agree(detector, tmp_path):
     np.testing.assert_allclose(batch["p_fake"], [v.p_fake for v in got], atol=1e-6); assert batch["label"].tolist() == [v.label for v in got]
     np.testing.assert_allclose(detector.scores(np.concatenate([eval_views(open_image(tmp_path/p), bundle.spec) for p in want.path])), batch["p_fake"], atol=1e-6)
     # the command, in a process of its own, and the checker
-    r = subprocess.run([sys.executable, "-c", "from fakeface.cli import main; raise SystemExit(main())", "check", *[str(tmp_path/p) for p in want.path], "--bundle", str(detector.path), "--json", "-"], capture_output=True, text=True, stdin=subprocess.DEVNULL)
+    r = subprocess.run([sys.executable, "-c", "from fakeface.cli.cli import main; raise SystemExit(main())", "check", *[str(tmp_path/p) for p in want.path], "--bundle", str(detector.path), "--json", "-"], capture_output=True, text=True, stdin=subprocess.DEVNULL)
     assert r.returncode == 0, r.stderr
     said = {Path(d["name"]).name: d["p_fake"] for d in map(json.loads, r.stdout.splitlines())}; desk = open_desk(detector.path)
     for k, path in enumerate(want.path):

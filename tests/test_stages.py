@@ -3,7 +3,7 @@ import json, subprocess, sys
 import nbformat, pytest
 from toy import pictures
 
-COMMAND = [sys.executable, "-c", "from fakeface.cli import main; raise SystemExit(main())"]
+COMMAND = [sys.executable, "-c", "from fakeface.cli.cli import main; raise SystemExit(main())"]
 
 def run(root, command, *params): return subprocess.run([*command, *(a for n, v in params for a in ("-p", n, str(v)))], cwd=root, capture_output=True, text=True, stdin=subprocess.DEVNULL, timeout=300)
 def papermill(root, tmp_path, stage, *params): return run(root, [sys.executable, "-m", "papermill", f"nbs/run_{stage}.ipynb", tmp_path/"out.ipynb", "--no-progress-bar"], ("out", tmp_path), *params)
