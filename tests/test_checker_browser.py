@@ -1,10 +1,9 @@
 "The checker in a real browser: as a page of its own (Voila) and, slowly, in JupyterLab. And without one: what a saved notebook holds."
 import base64, io, json, os, re, shutil, socket, subprocess, sys, time
-from pathlib import Path
 import numpy as np, pandas as pd, pytest
 from PIL import Image
 from fakeface.models.bundle import Bundle
-from fakeface.core.core import rng
+from fakeface.core.seeds import rng
 from fakeface.images.decode import jpeg_bytes
 
 HEADS = {"real": "Looks like a photograph", "fake": "Looks generated", "unsure": "Unsure"}

@@ -2,7 +2,7 @@
 import os, signal, subprocess, sys, time
 import numpy as np, pandas as pd, pytest
 from PIL import Image
-from fakeface.core.core import rng
+from fakeface.core.seeds import rng
 
 BUILD = """
 import sys, time, pandas as pd

@@ -1,7 +1,7 @@
 "Two processes on this machine (gloo) follow the single process."
 import itertools, os, subprocess, sys
-import numpy as np, pandas as pd, pytest, torch
-from fakeface.core.core import write_json
+import numpy as np, pandas as pd
+from fakeface.core.files import write_json
 from toy import SMALL, prepared
 
 def test_two_processes_follow_one(tmp_path):

@@ -3,8 +3,8 @@ import csv, json, os, signal, subprocess, sys, threading, time
 from pathlib import Path
 import nbformat, numpy as np, pytest
 from PIL import Image
-from fakeface.core.core import rng
-from fakeface.infer.folder import COLUMNS, Rows, check_paths, score_paths, shown, walk
+from fakeface.core.seeds import rng
+from fakeface.infer.folder import COLUMNS, Rows, check_paths, score_paths, walk
 from fakeface.infer.detector import Detector
 
 COMMAND = [sys.executable, "-c", "from fakeface.cli.cli import main; raise SystemExit(main())", "check"]

@@ -4,12 +4,14 @@ from pathlib import Path
 import numpy as np, pandas as pd, pytest, torch
 from PIL import Image
 from fakeface.models import shelf
-from fakeface.models.bundle import INDEX, ONNX, WEIGHTS, Bundle, p_fake, read_bundle
+from fakeface.models.bundle import INDEX, ONNX, WEIGHTS, Bundle, p_fake
 from fakeface.infer.checker import open_desk
-from fakeface.core.core import FakefaceError, rng, sha256_file
+from fakeface.core.seeds import rng
+from fakeface.core.files import sha256_file
 from fakeface.evaluate.stage import predict
-from fakeface.images.decode import InputSpec, eval_views, jpeg_bytes, normalise, open_image
-from fakeface.infer.detector import Detector, InferError, bundles, score_batch
+from fakeface.images.decode import eval_views, jpeg_bytes, normalise, open_image
+from fakeface.infer.detector import Detector, InferError, score_batch
+from fakeface.models.shelf import bundles
 from fakeface.models.network import LITE0, build_model, load_model, save_model
 from fakeface.data.sources import demo_faces
 

@@ -1,8 +1,7 @@
 "JupyterLab starts from the environment, and a stage notebook runs in it from the menu, as a person would do it."
 import shutil, socket, subprocess, sys, time, urllib.request
-from pathlib import Path
 import pytest
-from fakeface.core.core import read_json
+from fakeface.core.files import read_json
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 

@@ -3,7 +3,8 @@ import json, re
 from pathlib import Path
 import numpy as np, pandas as pd, pytest
 from fakeface.evaluate.robustness import CORRUPTIONS
-from fakeface.core.core import rng, write_json
+from fakeface.core.seeds import rng
+from fakeface.core.files import write_json
 from fakeface.metrics.summary import by_domain
 from fakeface.report.page import build_report
 from fakeface.report.findings import shown

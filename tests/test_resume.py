@@ -2,7 +2,7 @@
 import errno, os, random, subprocess, sys, time
 from pathlib import Path
 import pytest
-from fakeface.core.core import Stage, sha256_file, write_json
+from fakeface.core.files import sha256_file, write_json
 from toy import SMALL, prepared
 
 def begin(out: Path, run: str, **over) -> subprocess.Popen:

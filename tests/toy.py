@@ -3,7 +3,9 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 from fakeface.data.audit import audit
-from fakeface.core.core import LABEL_NAMES, rng, write_json
+from fakeface.core.labels import LABEL_NAMES
+from fakeface.core.seeds import rng
+from fakeface.core.files import write_json
 from fakeface.data.manifest import build_manifest, write_manifest
 from fakeface.data.sources import scan
 

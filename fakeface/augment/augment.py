@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 import cv2, numpy as np, torch
 from PIL import Image
 from torch import nn
-from ..core.core import ConfigError
+from ..core.project import ConfigError
 from ..images.decode import KERNELS, InputSpec, eval_views
 
 cv2.setNumThreads(0)    # a loader has a process for each core; OpenCV's own threads in every one of them would only fight

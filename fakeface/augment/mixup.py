@@ -8,7 +8,8 @@ __all__ = ['mixup_draw', 'mixup', 'soft_ce']
 # %% ../../nbs/05_augment/04_mixup.ipynb #3705edb9
 import torch
 from torch.nn import functional as F
-from ..core.core import ConfigError, rng
+from ..core.project import ConfigError
+from ..core.seeds import rng
 
 # %% ../../nbs/05_augment/04_mixup.ipynb #e79b8c30
 def mixup_draw(

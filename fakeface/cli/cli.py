@@ -9,7 +9,9 @@ __all__ = ['CHECK_HELP', 'LOOPBACK', 'typed', 'stage_notebook', 'stage_parameter
 # %% ../../nbs/13_cli/01_cli.ipynb #518fb445
 import argparse, ast, builtins, contextlib, importlib.util, os, signal, sys, time
 from pathlib import Path
-from ..core.core import ConfigError, FakefaceError, STAGES, Stage, project_root, refuse_unknown, run_dir
+from ..core.project import ConfigError, FakefaceError, project_root
+from ..core.stages import STAGES, Stage, run_dir
+from ..core.config import refuse_unknown
 
 # %% ../../nbs/13_cli/01_cli.ipynb #7db42616
 def typed(

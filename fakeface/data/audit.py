@@ -11,7 +11,10 @@ import os, re
 from pathlib import Path
 import numpy as np, pandas as pd
 from PIL import Image
-from ..core.core import LABEL_NAMES, FakefaceError, read_json, seed_of, write_json
+from ..core.labels import LABEL_NAMES
+from ..core.project import FakefaceError
+from ..core.files import read_json, write_json
+from ..core.seeds import seed_of
 from ..images.facts import facts_of, in_processes
 from .gate import auc_of, header_gate, header_table, judged_together, two_sided, usable
 from ..images.decode import KERNELS, ImageError, open_image, save_jpeg

@@ -15,7 +15,11 @@ from typing import Callable, Iterable, Iterator
 import numpy as np, pandas as pd, pyarrow as pa, torch
 from PIL import Image
 from torch.utils.data import DataLoader, Dataset, Sampler
-from ..core.core import LABEL_NAMES, FakefaceError, atomic_path, cores, read_json, refuse_unknown, rng, sha256_json, write_json
+from ..core.labels import LABEL_NAMES
+from ..core.project import FakefaceError, cores
+from ..core.files import atomic_path, read_json, sha256_json, write_json
+from ..core.config import refuse_unknown
+from ..core.seeds import rng
 from ..images.decode import ImageError, InputSpec, eval_views, open_image
 
 # %% ../../nbs/04_data/07_dataset.ipynb #eb310f9f

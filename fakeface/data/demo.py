@@ -16,7 +16,10 @@ import pandas as pd
 import torch
 from PIL import Image
 from torch import nn
-from ..core.core import FakefaceError, LABEL_NAMES, atomic_dir, read_json, rng, seed_of, write_json
+from ..core.project import FakefaceError
+from ..core.labels import LABEL_NAMES
+from ..core.files import atomic_dir, read_json, write_json
+from ..core.seeds import rng, seed_of
 from ..images.decode import save_jpeg
 from .sources import ORL_LICENSE, orl_files
 

@@ -7,7 +7,8 @@ __all__ = ['FOLDS', 'SHUFFLES', 'FEW', 'MOST', 'usable', 'header_table', 'auc_of
 
 # %% ../../nbs/04_data/04_gate.ipynb #76e1af47
 import numpy as np, pandas as pd
-from ..core.core import LABEL_NAMES, rng
+from ..core.labels import LABEL_NAMES
+from ..core.seeds import rng
 
 # %% ../../nbs/04_data/04_gate.ipynb #1ad00864
 def usable(df: pd.DataFrame) -> pd.DataFrame: return df[df.split != "excluded"]

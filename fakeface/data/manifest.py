@@ -10,7 +10,10 @@ __all__ = ['COLUMNS', 'SPLITS', 'ManifestError', 'group_rows', 'hashed_split', '
 import hashlib, os
 from pathlib import Path
 import numpy as np, pandas as pd
-from ..core.core import FAKE, REAL, LABEL_NAMES, FakefaceError, atomic_path, seed_of
+from ..core.labels import FAKE, REAL, LABEL_NAMES
+from ..core.project import FakefaceError
+from ..core.files import atomic_path
+from ..core.seeds import seed_of
 from ..images.facts import facts_of
 from ..images.twins import components, merge, twins
 

@@ -9,7 +9,8 @@ __all__ = ['PrepareConfig', 'find', 'collect', 'index', 'problems', 'build', 'wr
 from dataclasses import dataclass
 from pathlib import Path
 import pandas as pd
-from ..core.core import ConfigError, FakefaceError, atomic_path, project_root, read_json, write_json
+from ..core.project import ConfigError, FakefaceError, project_root
+from ..core.files import atomic_path, write_json
 from .sources import read_sources, scan, scan_all
 from .manifest import build_manifest, counts, gaps, manifest_hash, write_manifest
 from .audit import audit, harmonise

@@ -15,7 +15,10 @@ from dataclasses import dataclass
 from pathlib import Path
 import pandas as pd
 from PIL import Image
-from ..core.core import FAKE, FakefaceError, LABEL_NAMES, Label, REAL, read_json, refuse_unknown, write_json
+from ..core.labels import FAKE, LABEL_NAMES, Label, REAL
+from ..core.project import FakefaceError
+from ..core.files import read_json, write_json
+from ..core.config import refuse_unknown
 
 # %% ../../nbs/04_data/01_sources.ipynb #177b0f37
 COLUMNS = ("path", "domain", "label", "split", "source", "identity", "license", "origin", "may_show")

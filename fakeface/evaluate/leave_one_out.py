@@ -12,7 +12,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Callable
 import pandas as pd
-from ..core.core import ConfigError, FakefaceError, Stage, atomic_path, read_json, require, run_dir, split_csv, write_json
+from ..core.project import ConfigError, FakefaceError
+from ..core.stages import Stage, require, run_dir
+from ..core.files import atomic_path, read_json, write_json
+from ..core.config import split_csv
 from ..data.manifest import read_manifest, write_manifest
 from ..models.bundle import read_bundle
 from ..metrics.intervals import delong_test

@@ -13,7 +13,7 @@ from functools import partial
 from pathlib import Path
 from typing import Callable, Iterable, Iterator
 import numpy as np, pandas as pd, torch
-from ..core.core import FakefaceError, cores
+from ..core.project import FakefaceError, cores
 from ..data.dataset import EvalDataset, Quarantine, collate, make_loader
 from ..augment.augment import BatchPart
 from ..models.bundle import ONNX, Bundle, p_fake, read_bundle

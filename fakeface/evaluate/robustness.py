@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import Callable
 import cv2, numpy as np, pandas as pd, torch
 from PIL import Image, ImageEnhance, ImageFilter
-from ..core.core import atomic_path, rng, sha256_json
+from ..core.files import atomic_path, sha256_json
+from ..core.seeds import rng
 from ..images.decode import ImageError, InputSpec, eval_views, jpeg_bytes
 from ..augment.augment import rescale
 from ..data.dataset import EvalDataset

@@ -14,7 +14,11 @@ from pathlib import Path
 from typing import Any, Callable
 import numpy as np, pandas as pd
 from tqdm.auto import tqdm
-from ..core.core import LABEL_NAMES, ConfigError, Stage, atomic_path, read_json, require, run_dir, split_csv, write_json
+from ..core.labels import LABEL_NAMES
+from ..core.project import ConfigError
+from ..core.stages import Stage, require, run_dir
+from ..core.files import atomic_path, read_json, write_json
+from ..core.config import split_csv
 from ..data.manifest import manifest_hash, read_manifest
 from ..data.audit import require_unbiased
 from ..data.prepare import find

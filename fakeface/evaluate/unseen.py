@@ -9,7 +9,7 @@ __all__ = ['MET', 'lineage', 'seen_or_not', 'overlap', 'mirrored_hashes', 'extra
 import os
 from pathlib import Path
 import numpy as np, pandas as pd
-from ..core.core import FakefaceError
+from ..core.project import FakefaceError
 from ..images.facts import facts_of
 from ..data.manifest import build_manifest
 from ..data.prepare import find

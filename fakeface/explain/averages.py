@@ -10,7 +10,9 @@ import itertools
 from pathlib import Path
 import cv2, numpy as np, pandas as pd, torch
 from PIL import Image
-from ..core.core import LABEL_NAMES, atomic_path, cores, write_json
+from ..core.labels import LABEL_NAMES
+from ..core.files import atomic_path, write_json
+from ..core.project import cores
 from ..images.decode import ImageError, eval_views, normalise, open_image
 from ..models.network import FaceNet, load_model
 from ..evaluate.predict import ahead

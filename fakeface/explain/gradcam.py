@@ -12,7 +12,9 @@ from functools import lru_cache
 from pathlib import Path
 import cv2, numpy as np, torch
 from PIL import Image
-from ..core.core import FAKE, FakefaceError, rng
+from ..core.labels import FAKE
+from ..core.project import FakefaceError
+from ..core.seeds import rng
 from ..images.decode import InputSpec, eval_views, normalise
 from ..models.bundle import p_fake
 from ..models.network import FaceNet, load_model

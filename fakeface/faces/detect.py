@@ -8,7 +8,7 @@ __all__ = ['SIDES', 'SURE', 'LARGE', 'Box', 'SCALE', 'RAISE', 'FacesError', 'ove
 # %% ../../nbs/03_faces/01_detect.ipynb #e43c1530
 import threading
 from PIL import Image
-from ..core.core import FakefaceError
+from ..core.project import FakefaceError
 
 # %% ../../nbs/03_faces/01_detect.ipynb #d6acee38
 class FacesError(FakefaceError):

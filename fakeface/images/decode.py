@@ -11,7 +11,8 @@ import base64, dataclasses, hashlib, io, os, stat
 from pathlib import Path
 import numpy as np
 from PIL import Image, ImageFile, ImageOps
-from ..core.core import ConfigError, FakefaceError, write_atomic
+from ..core.project import ConfigError, FakefaceError
+from ..core.files import write_atomic
 
 # %% ../../nbs/02_images/01_decode.ipynb #66bf5294
 MAX_PIXELS = 178_000_000          # a 60-megapixel photograph passes; larger is refused from the header

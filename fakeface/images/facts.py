@@ -10,7 +10,7 @@ import hashlib, json, os, sqlite3, time
 from pathlib import Path
 from typing import Any, Callable, Iterable, Iterator
 import PIL
-from ..core.core import FakefaceError, cores
+from ..core.project import FakefaceError, cores
 from .decode import ImageError, open_image, read_header
 from .twins import look
 

@@ -9,7 +9,7 @@ __all__ = ['look', 'hamming', 'cloud', 'candidates', 'confirmed', 'twins', 'comp
 from typing import Iterator
 import numpy as np
 from PIL import Image
-from ..core.core import rng
+from ..core.seeds import rng
 
 # %% ../../nbs/02_images/04_twins.ipynb #470d3b74
 def _waves(n: int, k: int) -> np.ndarray: return 2*np.cos(np.pi*np.outer(np.arange(k), 2*np.arange(n) + 1)/(2*n))   # the first k of n cosines

@@ -10,7 +10,7 @@ __all__ = ['log', 'SUFFIXES', 'KEEP', 'FOOT', 'HELP', 'POLICY', 'LOCAL', 'Pieces
 import html, importlib.resources, itertools, logging, os, urllib.parse
 from pathlib import Path
 import ipywidgets
-from ..core.core import ConfigError, FakefaceError
+from ..core.project import ConfigError, FakefaceError
 from ..images.clues import plain
 from .detector import Detector
 from ..images.decode import data_uri

@@ -14,7 +14,7 @@ from PIL import Image
 from ..images.decode import Header, ImageError, eval_views, open_image, read_header
 from ..models.bundle import Bundle, BundleError, p_fake, read_bundle
 from ..models.session import onnx_bytes, open_session, run_views
-from ..models.shelf import bundles, find_bundle
+from ..models.shelf import find_bundle
 from ..images.clues import clues, doubts, plain
 from ..faces.detect import FacesError, face_crop, find_faces
 from .listing import walk

@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import Iterator
 import numpy as np
 from PIL import Image
-from ..core.core import FakefaceError, cores, git_commit, project_root, to_json, write_atomic
+from ..core.project import FakefaceError, cores, git_commit, project_root
+from ..core.files import to_json, write_atomic
 from ..models.bundle import INDEX, Bundle, BundleError, read_bundle
 from ..models.shelf import bundles, find_bundle
 from .detector import Detector

@@ -11,7 +11,8 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, Callable, Iterable, Iterator
 import numpy as np
-from ..core.core import FakefaceError, cores, read_json, to_json, write_atomic
+from ..core.project import FakefaceError, cores
+from ..core.files import read_json, to_json, write_atomic
 from ..images.decode import save_jpeg
 from .listing import FolderError, shown, walk
 from .detector import Detector, InferError, Verdict

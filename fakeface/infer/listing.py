@@ -8,7 +8,7 @@ __all__ = ['FolderError', 'shown', 'names_in', 'walk']
 # %% ../../nbs/11_infer/02_listing.ipynb #46352c8f
 import os, re, unicodedata
 from typing import Any, Iterable, Iterator
-from ..core.core import FakefaceError
+from ..core.project import FakefaceError
 
 # %% ../../nbs/11_infer/02_listing.ipynb #fdb4271b
 class FolderError(FakefaceError):

@@ -9,7 +9,8 @@ __all__ = ['STATES', 'MOST', 'InferError', 'band_at', 'label_of', 'posterior', '
 import dataclasses, io, math
 from typing import Iterable
 from PIL import Image
-from ..core.core import LABEL_NAMES, FakefaceError
+from ..core.labels import LABEL_NAMES
+from ..core.project import FakefaceError
 from ..images.decode import jpeg_bytes
 
 # %% ../../nbs/11_infer/01_verdict.ipynb #f89d88d8

@@ -11,7 +11,7 @@ import warnings
 import numpy as np
 from scipy.optimize import brentq
 from scipy.special import expit, logit
-from ..core.core import FakefaceError
+from ..core.project import FakefaceError
 from .intervals import MetricError, clean, interval, wilson
 from .summary import logistic
 

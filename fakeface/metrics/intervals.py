@@ -11,7 +11,8 @@ from typing import Any
 import numpy as np
 from scipy.special import expit, logit, ndtr, ndtri
 from scipy.stats import binomtest, rankdata
-from ..core.core import FakefaceError, rng
+from ..core.project import FakefaceError
+from ..core.seeds import rng
 
 # %% ../../nbs/07_metrics/01_intervals.ipynb #4177047d
 class MetricError(FakefaceError):

@@ -10,8 +10,8 @@ __all__ = ['RANKED', 'PRIORS', 'METRICS', 'confusion', 'ppv', 'average_precision
 from typing import Any
 import numpy as np
 from scipy.special import expit, logit, ndtri
-from ..core.core import rng
-from .intervals import MetricError, auc, clean, delong_ci, delong_test, interval, mcnemar, missing, mover, wilson
+from ..core.seeds import rng
+from .intervals import MetricError, auc, clean, delong_ci, interval, missing, mover, wilson
 
 # %% ../../nbs/07_metrics/02_summary.ipynb #e1a1577b
 def confusion(y, p, threshold: float) -> np.ndarray:

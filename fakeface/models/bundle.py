@@ -7,11 +7,14 @@ __all__ = ['FORMAT', 'WEIGHTS', 'ONNX', 'CARD', 'LICENSE', 'INDEX', 'RULES', 'WE
            'parse_bundle', 'check_tensors', 'load_tensors', 'read_bundle', 'md_table', 'model_card', 'write_bundle']
 
 # %% ../../nbs/06_models/01_bundle.ipynb #eebe7364
-import dataclasses, json, math, os, re, shutil, struct, tempfile, time
+import dataclasses, json, math, os, re, shutil, struct, tempfile
 from pathlib import Path
 from typing import Any, Callable
 import numpy as np
-from ..core.core import FakefaceError, LABEL_NAMES, refuse_unknown, sha256_file, sha256_json, to_json, write_atomic
+from ..core.project import FakefaceError
+from ..core.labels import LABEL_NAMES
+from ..core.config import refuse_unknown
+from ..core.files import sha256_file, sha256_json, to_json, write_atomic
 from ..images.decode import InputSpec
 
 # %% ../../nbs/06_models/01_bundle.ipynb #1fa56313

@@ -10,7 +10,7 @@ from typing import Iterable
 import torch
 from torch import nn
 from torch.optim.swa_utils import AveragedModel, update_bn
-from ..core.core import ConfigError, FakefaceError
+from ..core.project import ConfigError, FakefaceError
 
 # %% ../../nbs/06_models/06_ema.ipynb #e1b9eb99
 class EMA:

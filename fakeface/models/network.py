@@ -12,7 +12,7 @@ import copy, dataclasses, importlib.metadata as md, os, pickle, platform, re, te
 from pathlib import Path
 import numpy as np, timm, torch
 from torch import nn
-from ..core.core import ConfigError, FakefaceError, refuse_unknown
+from ..core.project import ConfigError, FakefaceError
 from ..images.decode import KERNELS, InputSpec
 from .depthwise import fast_depthwise
 from .bundle import CARD, LICENSE, ONNX, Bundle, BundleError, load_tensors, model_card, p_fake, read_bundle, write_bundle

@@ -9,7 +9,7 @@ __all__ = ['threads_here', 'onnx_bytes', 'open_session', 'run_views']
 import hashlib, os
 from pathlib import Path
 import numpy as np, onnxruntime as ort
-from ..core.core import cores
+from ..core.project import cores
 from ..images.decode import InputSpec, normalise
 from .bundle import ONNX, Bundle, BundleError
 

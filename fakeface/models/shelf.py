@@ -8,7 +8,7 @@ __all__ = ['SHIPPED', 'bundles', 'hub_id', 'from_hub', 'find_bundle']
 # %% ../../nbs/06_models/02_shelf.ipynb #f9b553ca
 import contextlib, importlib.resources, os, re
 from pathlib import Path
-from ..core.core import FakefaceError, project_root
+from ..core.project import FakefaceError, project_root
 from .bundle import CARD, INDEX, LICENSE, ONNX, WEIGHTS, BundleError
 
 # %% ../../nbs/06_models/02_shelf.ipynb #b8cd3901

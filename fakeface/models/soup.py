@@ -9,7 +9,7 @@ __all__ = ['average_weights']
 import copy
 import torch
 from torch import nn
-from ..core.core import ConfigError
+from ..core.project import ConfigError
 
 # %% ../../nbs/06_models/07_soup.ipynb #f836d0e3
 @torch.no_grad()

@@ -10,7 +10,9 @@ __all__ = ['PERCENT', 'COLUMNS', 'PUBLISHED', 'PUBLISHED_SOURCE', 'SEEN', 'SCALE
 from pathlib import Path
 from typing import Any
 import numpy as np, pandas as pd
-from ..core.core import STAGES, FakefaceError, read_json
+from ..core.stages import STAGES
+from ..core.project import FakefaceError
+from ..core.files import read_json
 from ..data.manifest import read_manifest
 
 # %% ../../nbs/12_report/04_findings.ipynb #b0ed5f50

@@ -10,8 +10,8 @@ import os
 from pathlib import Path
 import matplotlib as mpl, numpy as np, pandas as pd
 from matplotlib.figure import Figure
-from PIL import Image
-from ..core.core import LABEL_NAMES, FakefaceError
+from ..core.labels import LABEL_NAMES
+from ..core.project import FakefaceError
 from ..images.decode import data_uri, open_image
 from .plots import CLASS_COLOURS, PALETTE, figure
 

@@ -11,9 +11,10 @@ from dataclasses import dataclass
 from pathlib import Path
 import jinja2, numpy as np, pandas as pd
 from markupsafe import Markup
-from ..core.core import STAGES, Stage, run_dir, write_atomic
+from ..core.stages import STAGES, Stage, run_dir
+from ..core.files import write_atomic
 from ..models.bundle import md_table
-from .findings import COLUMNS, PUBLISHED_SOURCE, SEEN, real_domains, with_ci, cell, collect, headline, results_rows, listed, results_table, verdict
+from .findings import COLUMNS, PUBLISHED_SOURCE, SEEN, real_domains, with_ci, cell, collect, headline, results_rows, listed, verdict
 from .sections import audit_section, breakdown_section, calibration_table, count_table, figures, flat, galleries, point_table, robust_section, rounds_section, stage_table, table_of, training_section, unused_section, versions
 from .slides import write_slides
 

@@ -13,7 +13,8 @@ from pathlib import Path
 import matplotlib as mpl, matplotlib.pyplot as plt, numpy as np, pandas as pd, seaborn as sns
 from matplotlib.figure import Figure
 from sklearn.metrics import roc_auc_score, roc_curve
-from ..core.core import LABEL_NAMES, FakefaceError
+from ..core.labels import LABEL_NAMES
+from ..core.project import FakefaceError
 from ..metrics.summary import wilson
 
 # %% ../../nbs/12_report/01_plots.ipynb #8f55ce39

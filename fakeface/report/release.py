@@ -10,7 +10,9 @@ __all__ = ['rounded', 'ship', 'results_table', 'robustness_section', 'leaveout_s
 import dataclasses, html, os, shlex
 from pathlib import Path
 import numpy as np, torch
-from ..core.core import STAGES, FakefaceError, project_root, read_json, require, run_dir, sha256_file, to_json, write_atomic
+from ..core.stages import STAGES, require, run_dir
+from ..core.project import FakefaceError, project_root
+from ..core.files import read_json, sha256_file, to_json, write_atomic
 from ..models.bundle import CARD, INDEX, WEIGHTS, WEIGHTS_LICENSE, Bundle, md_table, model_card, read_bundle, write_bundle
 from ..models.network import export_onnx, load_model
 from ..train.trainer import init_paths

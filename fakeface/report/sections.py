@@ -12,7 +12,7 @@ import json
 from typing import Any
 import numpy as np, pandas as pd
 from markupsafe import Markup
-from ..core.core import STAGES
+from ..core.stages import STAGES
 from ..data.manifest import counts
 from ..metrics.summary import by_domain
 from . import maps, plots

@@ -8,7 +8,7 @@ __all__ = ['KEEP', 'deck', 'write_slides']
 # %% ../../nbs/12_report/06_slides.ipynb #5a412d89
 from pathlib import Path
 import jinja2
-from ..core.core import write_atomic
+from ..core.files import write_atomic
 
 # %% ../../nbs/12_report/06_slides.ipynb #83475a32
 KEEP = ("AUC", "accuracy", "FPR", "FNR", "unsure")

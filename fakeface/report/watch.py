@@ -7,7 +7,7 @@ __all__ = ['show_batch', 'Live', 'shown', 'metrics_table']
 
 # %% ../../nbs/12_report/02_watch.ipynb #09ff2f53
 import numpy as np, pandas as pd
-from ..core.core import LABEL_NAMES
+from ..core.labels import LABEL_NAMES
 from ..data.dataset import BalancedSampler, FaceDataset
 from ..augment.augment import BatchPart, SamplePart, policy_of
 from ..images.decode import InputSpec

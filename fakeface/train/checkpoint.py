@@ -10,7 +10,8 @@ import shutil
 from pathlib import Path
 import torch
 from safetensors.torch import load_file, save_file
-from ..core.core import FakefaceError, atomic_dir, read_json, sha256_file, write_json
+from ..core.project import FakefaceError
+from ..core.files import atomic_dir, read_json, sha256_file, write_json
 from .recipe import differences
 
 # %% ../../nbs/08_train/02_checkpoint.ipynb #63cf5aa8

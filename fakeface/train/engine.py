@@ -10,7 +10,7 @@ import copy, ctypes, dataclasses, os, time
 from typing import Callable, Iterable
 import numpy as np, torch
 from torch import nn
-from ..core.core import ConfigError
+from ..core.project import ConfigError
 
 # %% ../../nbs/08_train/03_engine.ipynb #801f2c3d
 def activation_bytes(

@@ -10,7 +10,8 @@ __all__ = ['PRESETS', 'TrainConfig', 'train_config', 'stage_train_config', 'show
 import dataclasses, math
 from dataclasses import dataclass
 from functools import partial
-from ..core.core import ConfigError, configure, refuse_unknown, split_csv, stage_config
+from ..core.project import ConfigError
+from ..core.config import configure, refuse_unknown, split_csv, stage_config
 from ..metrics.calibrate import THRESHOLDS
 
 # %% ../../nbs/08_train/01_recipe.ipynb #4dce4259

@@ -18,7 +18,12 @@ from accelerate import Accelerator
 from accelerate.state import AcceleratorState, PartialState
 from accelerate.utils import broadcast, broadcast_object_list, gather_object
 from tqdm.auto import tqdm
-from ..core.core import FAKE, LABEL_NAMES, ConfigError, FakefaceError, Stage, atomic_path, project_root, read_json, require, run_dir, seed_of, split_csv, write_json
+from ..core.labels import LABEL_NAMES
+from ..core.project import ConfigError, FakefaceError, project_root
+from ..core.stages import Stage, require, run_dir
+from ..core.files import atomic_path, read_json, write_json
+from ..core.seeds import seed_of
+from ..core.config import split_csv
 from ..data.manifest import manifest_hash, read_manifest
 from ..data.audit import require_unbiased
 from ..data.dataset import BalancedSampler, Quarantine, decoded_cache, eval_loader, train_loader
