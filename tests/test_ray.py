@@ -8,7 +8,7 @@ def test_the_how_to_runs_and_agrees_with_one_machine(root, tmp_path):
     cells = nbformat.read(root/"nbs/14a_folder.ipynb", 4).cells; space = {}
     exec("import numpy as np\nfrom pathlib import Path\nfrom PIL import Image\n" + next(c.source for c in cells if "def tiny_bundle" in c.source), space)
     tiny = space["tiny_bundle"](tmp_path/"tiny"); space["grey_pictures"](tmp_path/"in", 50); (tmp_path/"in/00020.png").write_bytes(b"no picture")
-    steps = [c.source for c in nbformat.read(root/"nbs/howto_ray.ipynb", 4).cells if c.cell_type == "code" and "parameters" not in c.metadata.get("tags", [])]
+    steps = [c.source for c in nbformat.read(root/"nbs/tutorials/howto_ray.ipynb", 4).cells if c.cell_type == "code" and "parameters" not in c.metadata.get("tags", [])]
     script = "\n".join([f"import os; pictures, bundle, out, address = {str(tmp_path/'in')!r}, {str(tiny)!r}, {str(tmp_path/'out')!r}, None",
         "import ray; ray.init(num_cpus=2, object_store_memory=100*2**20, include_dashboard=False, log_to_driver=False)", *steps,
         "from fakeface.infer.folder import check_paths, walk; from fakeface.infer.detector import Detector",
