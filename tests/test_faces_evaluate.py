@@ -1,4 +1,5 @@
 "The development pictures: what is in training under another size, codec or name is kept out of a folder that is said to be new."
+
 import os
 from pathlib import Path
 import pytest
@@ -9,26 +10,40 @@ from fakeface.evaluate.unseen import MET, EvaluateError, extra_rows
 FACES = os.environ.get("FAKEFACE_FACES")
 pytestmark = pytest.mark.skipif(not FACES, reason="FAKEFACE_FACES names no folder with the development pictures")
 
+
 @pytest.fixture(scope="module")
 def known(tmp_path_factory):
     "tpdne at 256 px as a run's manifest."
-    home = tmp_path_factory.mktemp("run"); (home/"prepare").mkdir()
-    return home, build_manifest(scan("folder", Path(FACES)/"tpdne", "tpdne"), home/"prepare", cache=home/".facts.sqlite")
+    home = tmp_path_factory.mktemp("run")
+    (home / "prepare").mkdir()
+    return home, build_manifest(
+        scan("folder", Path(FACES) / "tpdne", "tpdne"), home / "prepare", cache=home / ".facts.sqlite"
+    )
+
 
 def test_originals_of_training_pictures_are_not_unseen(known):
     "native/tpdne holds originals, at up to 1024 px, of pictures that training met at 256 px."
     home, manifest = known
-    with pytest.raises(EvaluateError, match="no picture .* is left") as e: extra_rows(f"native={Path(FACES)/'native/tpdne'}", manifest, home)
+    with pytest.raises(EvaluateError, match="no picture .* is left") as e:
+        extra_rows(f"native={Path(FACES) / 'native/tpdne'}", manifest, home)
     assert "near-duplicate" in str(e.value)
+
 
 def test_near_duplicates_are_found_without_the_names(known):
     "The same with every source renamed: pixels alone."
-    home, manifest = known; other = manifest.assign(source="x"); other.attrs = manifest.attrs; trained = manifest.split.isin(("train", "valid"))
-    rows, left = extra_rows(f"native={Path(FACES)/'native/tpdne'}", other, home)
-    n = left["near-duplicate"] + left["same pixels"]; assert n > .6*left["pictures"], left
-    names = set(manifest.path[trained].str.rpartition("/")[2].str.rpartition(".")[0]); missed = [p for p in rows.path if Path(p).stem in names]
+    home, manifest = known
+    other = manifest.assign(source="x")
+    other.attrs = manifest.attrs
+    trained = manifest.split.isin(("train", "valid"))
+    rows, left = extra_rows(f"native={Path(FACES) / 'native/tpdne'}", other, home)
+    n = left["near-duplicate"] + left["same pixels"]
+    assert n > 0.6 * left["pictures"], left
+    names = set(manifest.path[trained].str.rpartition("/")[2].str.rpartition(".")[0])
+    missed = [p for p in rows.path if Path(p).stem in names]
     assert not missed, missed[:5]
 
+
 def test_another_collection_is_unseen(known):
-    home, manifest = known; rows, left = extra_rows(f"new={Path(FACES)/'native/diffusion'}", manifest, home)
-    assert left["used"] == len(rows) >= .95*left["pictures"] and set(left) >= set(MET)
+    home, manifest = known
+    rows, left = extra_rows(f"new={Path(FACES) / 'native/diffusion'}", manifest, home)
+    assert left["used"] == len(rows) >= 0.95 * left["pictures"] and set(left) >= set(MET)

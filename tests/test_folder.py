@@ -1,4 +1,5 @@
 "Folders of pictures through the command line: killed and resumed without a row lost or doubled, in constant memory."
+
 import csv, json, os, signal, subprocess, sys, threading, time
 from pathlib import Path
 import nbformat, numpy as np, pytest
@@ -9,130 +10,239 @@ from fakeface.infer.detector import Detector
 
 COMMAND = [sys.executable, "-c", "from fakeface.cli.cli import main; raise SystemExit(main())", "check"]
 
+
 @pytest.fixture(scope="module")
 def tiny(root, tmp_path_factory):
     "The bundle of 14a_folder's notebook: its network only looks at how bright a picture is."
-    cells = nbformat.read(root/"nbs/14a_folder.ipynb", 4).cells; space = {}
+    cells = nbformat.read(root / "nbs/14a_folder.ipynb", 4).cells
+    space = {}
     exec("import numpy as np\n" + next(c.source for c in cells if "def tiny_bundle" in c.source), space)
-    return space["tiny_bundle"](tmp_path_factory.mktemp("bundle")/"tiny")
+    return space["tiny_bundle"](tmp_path_factory.mktemp("bundle") / "tiny")
+
 
 def many(folder: Path, n: int) -> list[str]:
     "n little pictures in folders of 1,000: links to 40 files, one of which is torn."
-    seeds = folder/".seeds"; seeds.mkdir(parents=True)
-    for i in range(40): Image.fromarray(rng("many", i).integers(0, 256, (48, 40, 3), dtype=np.uint8)).save(seeds/f"{i}.jpg")
-    (seeds/"7.jpg").write_bytes((seeds/"7.jpg").read_bytes()[:400])
+    seeds = folder / ".seeds"
+    seeds.mkdir(parents=True)
+    for i in range(40):
+        Image.fromarray(rng("many", i).integers(0, 256, (48, 40, 3), dtype=np.uint8)).save(seeds / f"{i}.jpg")
+    (seeds / "7.jpg").write_bytes((seeds / "7.jpg").read_bytes()[:400])
     out = []
     for i in range(n):
-        if i % 1000 == 0: (folder/f"{i//1000:03}").mkdir()
-        out.append(str(folder/f"{i//1000:03}/{i:06}.jpg")); os.link(seeds/f"{i % 40}.jpg", out[-1])
+        if i % 1000 == 0:
+            (folder / f"{i // 1000:03}").mkdir()
+        out.append(str(folder / f"{i // 1000:03}/{i:06}.jpg"))
+        os.link(seeds / f"{i % 40}.jpg", out[-1])
     return out
 
-def heard(): signal.signal(signal.SIGINT, signal.SIG_DFL)      # what a shell starts in the background is born deaf to it, and so are its children
-def start(args, stdin=subprocess.DEVNULL): return subprocess.Popen([*COMMAND, *map(str, args)], stdin=stdin, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, preexec_fn=heard)
-def bash(script, *args): return subprocess.run(["bash", "-c", script, "-", *COMMAND, *map(str, args)], capture_output=True, text=True, timeout=60)
+
+def heard():
+    signal.signal(
+        signal.SIGINT, signal.SIG_DFL
+    )  # what a shell starts in the background is born deaf to it, and so are its children
+
+
+def start(args, stdin=subprocess.DEVNULL):
+    return subprocess.Popen(
+        [*COMMAND, *map(str, args)],
+        stdin=stdin,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        preexec_fn=heard,
+    )
+
+
+def bash(script, *args):
+    return subprocess.run(
+        ["bash", "-c", script, "-", *COMMAND, *map(str, args)], capture_output=True, text=True, timeout=60
+    )
+
 
 def finish(p) -> tuple[int, str, float]:
     "Exit code, standard error and peak memory in MiB of a child."
-    p.stdout.read(); err = p.stderr.read(); _, status, use = os.wait4(p.pid, 0); p.returncode = os.waitstatus_to_exitcode(status)
-    return p.returncode, err, use.ru_maxrss/1024
+    p.stdout.read()
+    err = p.stderr.read()
+    _, status, use = os.wait4(p.pid, 0)
+    p.returncode = os.waitstatus_to_exitcode(status)
+    return p.returncode, err, use.ru_maxrss / 1024
+
 
 def killed_and_resumed(folder, names, out, tiny, kind, stops) -> list[float]:
     "Kill the command when so many rows are there, tear the last row now and then, go on; gives the peak memory of each run."
     memory = []
     for i, stop in enumerate([*stops, None]):
         p = start([folder, "--bundle", tiny, f"--{kind}", out, "--quiet", *(["--resume"] if i else [])])
-        while stop and p.poll() is None and (not out.exists() or out.read_bytes().count(b"\n") <= stop): time.sleep(.02)
-        if stop: p.send_signal(signal.SIGKILL)
-        code, err, mib = finish(p); memory.append(mib)
-        assert code == (-signal.SIGKILL if stop else 1) or code == 1 and len(names) < 1000, err    # a few hundred may be done before the signal comes
+        while stop and p.poll() is None and (not out.exists() or out.read_bytes().count(b"\n") <= stop):
+            time.sleep(0.02)
+        if stop:
+            p.send_signal(signal.SIGKILL)
+        code, err, mib = finish(p)
+        memory.append(mib)
+        assert code == (-signal.SIGKILL if stop else 1) or code == 1 and len(names) < 1000, (
+            err
+        )  # a few hundred may be done before the signal comes
         if stop and i % 2 == 0:
-            with open(out, "rb+") as f: f.truncate(f.seek(0, 2) - 11)
+            with open(out, "rb+") as f:
+                f.truncate(f.seek(0, 2) - 11)
     rows = [json.loads(l) for l in out.open()] if kind == "json" else list(csv.DictReader(out.open()))
     assert [r["name"] for r in rows] == names and list(rows[0]) == list(COLUMNS), "every file once, in order"
     assert all(bool(r["error"]) == (i % 40 == 7) for i, r in enumerate(rows))
     same = {}
-    for i, r in enumerate(rows): same.setdefault(i % 40, set()).add(r["p_fake"])
+    for i, r in enumerate(rows):
+        same.setdefault(i % 40, set()).add(r["p_fake"])
     assert all(len(s) == 1 for s in same.values()), "and a picture's score is the same before and after"
     note = json.loads(out.with_name(out.name + ".run.json").read_text())["counts"]
     assert note["files"] == len(names) and note["unread"] == sum(i % 40 == 7 for i in range(len(names)))
     return memory
 
+
 @pytest.mark.parametrize("kind", ["csv", "json"])
 def test_killed_and_resumed(tmp_path, tiny, kind):
-    names = many(tmp_path/"in", 300)
-    killed_and_resumed(tmp_path/"in", names, tmp_path/f"rows.{kind}", tiny, kind, (60, 150))
+    names = many(tmp_path / "in", 300)
+    killed_and_resumed(tmp_path / "in", names, tmp_path / f"rows.{kind}", tiny, kind, (60, 150))
+
 
 @pytest.mark.slow
 def test_twenty_thousand_killed_and_resumed_in_constant_memory(tmp_path, tiny, capsys):
-    few = many(tmp_path/"few", 300); least = killed_and_resumed(tmp_path/"few", few, tmp_path/"few.csv", tiny, "csv", ())[0]
-    names = many(tmp_path/"in", 20_000); t = time.time()
-    memory = killed_and_resumed(tmp_path/"in", names, tmp_path/"rows.csv", tiny, "csv", (3000, 9000, 15000))
+    few = many(tmp_path / "few", 300)
+    least = killed_and_resumed(tmp_path / "few", few, tmp_path / "few.csv", tiny, "csv", ())[0]
+    names = many(tmp_path / "in", 20_000)
+    t = time.time()
+    memory = killed_and_resumed(tmp_path / "in", names, tmp_path / "rows.csv", tiny, "csv", (3000, 9000, 15000))
     peaks = ", ".join(f"{m:.0f}" for m in memory)
-    with capsys.disabled(): print(f"\n20,000 pictures, killed three times: {time.time() - t:.0f} s; peak memory {peaks} MiB (300 pictures: {least:.0f} MiB)")
+    with capsys.disabled():
+        print(
+            f"\n20,000 pictures, killed three times: {time.time() - t:.0f} s; peak memory {peaks} MiB (300 pictures: {least:.0f} MiB)"
+        )
     assert max(memory) < least + 48
 
+
 def test_interrupt_keeps_rows_and_says_how_to_go_on(tmp_path, tiny):
-    names = many(tmp_path/"in", 2000); out = tmp_path/"rows.csv"
-    p = start([tmp_path/"in", "-", "--bundle", tiny, "--csv", out], stdin=subprocess.PIPE)     # it cannot end by itself: more names could come
-    while not out.exists() or out.read_bytes().count(b"\n") < 20: time.sleep(.02)
-    timer = threading.Timer(60, p.kill); timer.start(); p.send_signal(signal.SIGINT); code, err, _ = finish(p); timer.cancel()
+    names = many(tmp_path / "in", 2000)
+    out = tmp_path / "rows.csv"
+    p = start(
+        [tmp_path / "in", "-", "--bundle", tiny, "--csv", out], stdin=subprocess.PIPE
+    )  # it cannot end by itself: more names could come
+    while not out.exists() or out.read_bytes().count(b"\n") < 20:
+        time.sleep(0.02)
+    timer = threading.Timer(60, p.kill)
+    timer.start()
+    p.send_signal(signal.SIGINT)
+    code, err, _ = finish(p)
+    timer.cancel()
     assert code == 130 and "--resume" in err and "Traceback" not in err, (code, err)
     done = [r["name"] for r in csv.DictReader(out.open())]
-    assert done == names[:len(done)] and 20 <= len(done) + 1
+    assert done == names[: len(done)] and 20 <= len(done) + 1
+
 
 def test_names_on_standard_input_are_answered_as_they_come(tmp_path, tiny):
-    names = many(tmp_path/"in", 6)
-    p = subprocess.Popen([*COMMAND, "-", "--bundle", tiny, "--json", "-"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
-    timer = threading.Timer(60, p.kill); timer.start()
-    for n in names[:3]:                                    # each is answered before the next is asked
-        p.stdin.write(n.encode() + b"\n"); p.stdin.flush(); assert json.loads(p.stdout.readline())["name"] == n
-    p.stdin.close(); assert p.wait(30) == 0 and not p.stdout.read(); timer.cancel()
-    r = subprocess.run([*COMMAND, "-", "--bundle", tiny], input=b"\0".join(map(os.fsencode, names)), capture_output=True, timeout=60)
+    names = many(tmp_path / "in", 6)
+    p = subprocess.Popen(
+        [*COMMAND, "-", "--bundle", tiny, "--json", "-"],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    )
+    timer = threading.Timer(60, p.kill)
+    timer.start()
+    for n in names[:3]:  # each is answered before the next is asked
+        p.stdin.write(n.encode() + b"\n")
+        p.stdin.flush()
+        assert json.loads(p.stdout.readline())["name"] == n
+    p.stdin.close()
+    assert p.wait(30) == 0 and not p.stdout.read()
+    timer.cancel()
+    r = subprocess.run(
+        [*COMMAND, "-", "--bundle", tiny], input=b"\0".join(map(os.fsencode, names)), capture_output=True, timeout=60
+    )
     assert r.returncode == 0 and len(r.stdout.splitlines()) == 6
     r = subprocess.run([*COMMAND, "-", "--bundle", tiny], stdin=open(names[0], "rb"), capture_output=True, timeout=60)
     assert r.returncode == 2 and b"holds a picture" in r.stderr
 
+
 def test_reader_that_goes_away(tmp_path, tiny):
-    many(tmp_path/"in", 300)
-    r = bash('set -o pipefail; "$@" | head -n 2', tmp_path/"in", "--bundle", tiny)
+    many(tmp_path / "in", 300)
+    r = bash('set -o pipefail; "$@" | head -n 2', tmp_path / "in", "--bundle", tiny)
     assert r.returncode == 141 and r.stderr == "" and len(r.stdout.splitlines()) == 2
 
+
 def test_one_writer_at_a_time_and_other_detectors_are_refused(tmp_path, tiny):
-    many(tmp_path/"in", 40); d = Detector.load(tiny, threads=1); out = tmp_path/"rows.csv"
-    args = [tmp_path/"in", "--bundle", tiny, "--csv", out]; rows = Rows(out, "csv", {})
-    code, err, _ = finish(start([*args, "--overwrite"])); assert code == 2 and "another run" in err
-    rows.close(); assert finish(start([*args, "--overwrite", "--quiet"]))[:2] == (1, "")
+    many(tmp_path / "in", 40)
+    d = Detector.load(tiny, threads=1)
+    out = tmp_path / "rows.csv"
+    args = [tmp_path / "in", "--bundle", tiny, "--csv", out]
+    rows = Rows(out, "csv", {})
+    code, err, _ = finish(start([*args, "--overwrite"]))
+    assert code == 2 and "another run" in err
+    rows.close()
+    assert finish(start([*args, "--overwrite", "--quiet"]))[:2] == (1, "")
     for more, why in (["--threshold", ".7"], "threshold = 0.5"), (["--stability"], "stability"), ([], "--overwrite"):
-        code, err, _ = finish(start([*args, *more, *(["--resume"] if more else [])])); assert code == 2 and why in err
-    kept = out.read_bytes(); assert kept.count(b"\n") == 41 and finish(start([*args, "--resume"]))[0] == 1 and out.read_bytes() == kept
+        code, err, _ = finish(start([*args, *more, *(["--resume"] if more else [])]))
+        assert code == 2 and why in err
+    kept = out.read_bytes()
+    assert kept.count(b"\n") == 41 and finish(start([*args, "--resume"]))[0] == 1 and out.read_bytes() == kept
+
 
 def test_odd_folders(tmp_path, tiny):
-    d = Detector.load(tiny, threads=1); base = tmp_path/"in"; base.mkdir(); Image.new("RGB", (32, 32), "grey").save(base/"a.png")
-    odd = [b"caf\xe9.png", b"new\nline.png", b"<img src=x onerror=alert(1)>.png", b"'; rm ~.png", "照片.png".encode(), b"-n.png", b"\x1b]0;x.png", b"none"]
-    for n in odd: os.link(base/"a.png", os.path.join(os.fsencode(base), n))
-    os.mkfifo(base/"pipe.png"); (base/"loop.png").symlink_to("loop.png"); (base/"away.png").symlink_to("/nowhere")
-    (base/"empty").mkdir(); (base/"empty.jpg").touch()
-    score_paths(d, [base], rows := Rows(tmp_path/"rows.csv")); text = (tmp_path/"rows.csv").read_text(encoding="utf-8")
+    d = Detector.load(tiny, threads=1)
+    base = tmp_path / "in"
+    base.mkdir()
+    Image.new("RGB", (32, 32), "grey").save(base / "a.png")
+    odd = [
+        b"caf\xe9.png",
+        b"new\nline.png",
+        b"<img src=x onerror=alert(1)>.png",
+        b"'; rm ~.png",
+        "照片.png".encode(),
+        b"-n.png",
+        b"\x1b]0;x.png",
+        b"none",
+    ]
+    for n in odd:
+        os.link(base / "a.png", os.path.join(os.fsencode(base), n))
+    os.mkfifo(base / "pipe.png")
+    (base / "loop.png").symlink_to("loop.png")
+    (base / "away.png").symlink_to("/nowhere")
+    (base / "empty").mkdir()
+    (base / "empty.jpg").touch()
+    score_paths(d, [base], rows := Rows(tmp_path / "rows.csv"))
+    text = (tmp_path / "rows.csv").read_text(encoding="utf-8")
     got = {r["name"].removeprefix(f"{base}/"): r for r in csv.DictReader(text.splitlines())}
     bad = {n: r["error"] for n, r in got.items() if r["error"]}
-    assert set(bad) == {"pipe.png", "loop.png", "away.png", "empty.jpg"} and len(got) == len(odd) + 5 and "\x1b" not in text
-    os.chdir(base); assert [vs[0].name for _, vs in check_paths(d, walk(["-n.png", "=x.png"]))] == ["./-n.png", "./=x.png"]
+    assert (
+        set(bad) == {"pipe.png", "loop.png", "away.png", "empty.jpg"}
+        and len(got) == len(odd) + 5
+        and "\x1b" not in text
+    )
+    os.chdir(base)
+    assert [vs[0].name for _, vs in check_paths(d, walk(["-n.png", "=x.png"]))] == ["./-n.png", "./=x.png"]
+
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may read every folder")
 def test_folder_without_rights(tmp_path, tiny):
-    d = Detector.load(tiny, threads=1); (tmp_path/"in/shut").mkdir(parents=True)
-    Image.new("RGB", (32, 32)).save(tmp_path/"in/z.png"); (tmp_path/"in/shut").chmod(0)
-    try: got = list(check_paths(d, walk([tmp_path/"in"])))
-    finally: (tmp_path/"in/shut").chmod(0o700)
+    d = Detector.load(tiny, threads=1)
+    (tmp_path / "in/shut").mkdir(parents=True)
+    Image.new("RGB", (32, 32)).save(tmp_path / "in/z.png")
+    (tmp_path / "in/shut").chmod(0)
+    try:
+        got = list(check_paths(d, walk([tmp_path / "in"])))
+    finally:
+        (tmp_path / "in/shut").chmod(0o700)
     assert [bool(v.error) for _, (v,) in got] == [True, False] and "Permission denied" in got[0][1][0].error
+
 
 def test_full_disk(tmp_path, tiny):
     "What does not fit is said, and what is there stays whole."
-    if not os.path.exists("/dev/full"): pytest.skip("needs /dev/full")
-    many(tmp_path/"in", 5)
-    r = bash('"$@" > /dev/full', tmp_path/"in", "--bundle", tiny, "--csv", "-")
+    if not os.path.exists("/dev/full"):
+        pytest.skip("needs /dev/full")
+    many(tmp_path / "in", 5)
+    r = bash('"$@" > /dev/full', tmp_path / "in", "--bundle", tiny, "--csv", "-")
     assert r.returncode == 2 and "No space left" in r.stderr and "Traceback" not in r.stderr
-    out = tmp_path/"rows.csv"
-    r = bash('ulimit -f 1; trap "" XFSZ; "$@"', tmp_path/"in", "--bundle", tiny, "--csv", out, "--quiet")
+    out = tmp_path / "rows.csv"
+    r = bash('ulimit -f 1; trap "" XFSZ; "$@"', tmp_path / "in", "--bundle", tiny, "--csv", out, "--quiet")
     assert r.returncode == 2 and "--resume" in r.stderr and "Traceback" not in r.stderr, r.stderr
-    assert finish(start([tmp_path/"in", "--bundle", tiny, "--csv", out, "--quiet", "--resume"]))[0] == 0 and len(list(csv.DictReader(out.open()))) == 5
+    assert (
+        finish(start([tmp_path / "in", "--bundle", tiny, "--csv", out, "--quiet", "--resume"]))[0] == 0
+        and len(list(csv.DictReader(out.open()))) == 5
+    )

@@ -1,4 +1,5 @@
 "What a step at the published resolution needs."
+
 import json, os, subprocess, sys
 import pytest
 
@@ -17,9 +18,18 @@ for i, b in enumerate(run.loader):
 print(json.dumps(dict(steps=run.step, loss=float(run.pending[0]), shape=list(b["x"].shape), engine=run.engine.precision, gib=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss/2**20)))
 """
 
+
 @pytest.mark.slow
 def test_a_1024_px_step_of_resnet50_fits_in_16_gb(tmp_path):
-    r = subprocess.run([sys.executable, "-c", STEP, str(tmp_path)], cwd=os.path.dirname(__file__), stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=900)
+    r = subprocess.run(
+        [sys.executable, "-c", STEP, str(tmp_path)],
+        cwd=os.path.dirname(__file__),
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=900,
+    )
     assert r.returncode == 0, r.stderr[-2000:]
-    found = json.loads(r.stdout.strip().splitlines()[-1]); print(found)
-    assert found["steps"] == 2 and found["shape"] == [2, 3, 1024, 1024] and found["gib"] < 16/1.0737
+    found = json.loads(r.stdout.strip().splitlines()[-1])
+    print(found)
+    assert found["steps"] == 2 and found["shape"] == [2, 3, 1024, 1024] and found["gib"] < 16 / 1.0737

@@ -16,144 +16,237 @@ from torch import nn
 from ..core.project import ConfigError
 from ..images.decode import KERNELS, InputSpec, eval_views
 
-cv2.setNumThreads(0)    # a loader has a process for each core; OpenCV's own threads in every one of them would only fight
+cv2.setNumThreads(0)  # a loader has a process for each core; OpenCV's own threads in every one of them would only fight
 
 # %% ../../nbs/05_augment/01_augment.ipynb #e5cd291b
 @dataclass(frozen=True)
 class Policy:
     "The numbers of an augmentation policy; order and meaning are in `draw` and `BatchPart`."
-    name: str; size: int                                 # size in pixels, square
-    crop: bool = True                                    # random resized crop; else the view that evaluation uses
-    scale: tuple = (.6, 1.); ratio: tuple = (.75, 1.33)  # area (as a share) and width/height of the crop
-    flip: float = .5
-    ops: int = 2; magnitude: int = 9; bins: int = 31     # RandAugment
-    jitter_p: float = .5; jitter: tuple = (.4, .4, .4, .1)   # brightness, contrast, saturation, hue
-    gray_p: float = .1                                   # among the pictures that were jittered
-    jpeg_p: float = .5; quality: tuple = (30, 95)
-    blur_p: float = .5; kernel: int = 3; sigma: tuple = (.1, 2.)  # pixels
-    noise_p: float = .5; noise: float = .02              # standard deviation of pixels in [0, 1]; not clipped
-    erase_p: float = .5; area: tuple = (.02, .2); shape: tuple = (.3, 3.3)  # share of the picture, height/width
-    rescale_p: float = 0.; rescale: tuple = (.4, 1.)     # made smaller by this factor and large again
+
+    name: str
+    size: int  # size in pixels, square
+    crop: bool = True  # random resized crop; else the view that evaluation uses
+    scale: tuple = (0.6, 1.0)
+    ratio: tuple = (0.75, 1.33)  # area (as a share) and width/height of the crop
+    flip: float = 0.5
+    ops: int = 2
+    magnitude: int = 9
+    bins: int = 31  # RandAugment
+    jitter_p: float = 0.5
+    jitter: tuple = (0.4, 0.4, 0.4, 0.1)  # brightness, contrast, saturation, hue
+    gray_p: float = 0.1  # among the pictures that were jittered
+    jpeg_p: float = 0.5
+    quality: tuple = (30, 95)
+    blur_p: float = 0.5
+    kernel: int = 3
+    sigma: tuple = (0.1, 2.0)  # pixels
+    noise_p: float = 0.5
+    noise: float = 0.02  # standard deviation of pixels in [0, 1]; not clipped
+    erase_p: float = 0.5
+    area: tuple = (0.02, 0.2)
+    shape: tuple = (0.3, 3.3)  # share of the picture, height/width
+    rescale_p: float = 0.0
+    rescale: tuple = (0.4, 1.0)  # made smaller by this factor and large again
+
 
 def light(size: int) -> Policy:
     "Resize, centre crop, flip."
-    return Policy("light", size, crop=False, ops=0, jitter_p=0., gray_p=0., jpeg_p=0., blur_p=0., noise_p=0., erase_p=0.)
+    return Policy(
+        "light", size, crop=False, ops=0, jitter_p=0.0, gray_p=0.0, jpeg_p=0.0, blur_p=0.0, noise_p=0.0, erase_p=0.0
+    )
+
 
 def strong(
-    stage: str="pretrain",             # pretrain | finetune
-    size: int=224,                     # pixels
-    parity: bool=False,                # blur and noise always, as published
+    stage: str = "pretrain",  # pretrain | finetune
+    size: int = 224,  # pixels
+    parity: bool = False,  # blur and noise always, as published
 ) -> Policy:
     "The published strong policy of a stage."
-    if stage not in ("pretrain", "finetune"): raise ConfigError(f"stage = {stage!r} should be pretrain or finetune.")
-    p = dict(blur_p=1., noise_p=1.) if parity else {}
-    more = dict(kernel=7, sigma=(.1, 3.), noise=.01, erase_p=.4) if stage == "finetune" else {}
+    if stage not in ("pretrain", "finetune"):
+        raise ConfigError(f"stage = {stage!r} should be pretrain or finetune.")
+    p = dict(blur_p=1.0, noise_p=1.0) if parity else {}
+    more = dict(kernel=7, sigma=(0.1, 3.0), noise=0.01, erase_p=0.4) if stage == "finetune" else {}
     return Policy(f"strong-{stage}", size, **p, **more)
+
 
 def mild(size: int) -> Policy:
     "Crop, flip, a little colour, now and then JPEG or blur: what keeps the fine detail in most pictures."
-    return Policy("mild", size, ops=0, jitter=(.2, .2, .2, .02), jpeg_p=.3, quality=(50, 95), blur_p=.2, sigma=(.1, 1.), noise_p=0., erase_p=0.)
+    return Policy(
+        "mild",
+        size,
+        ops=0,
+        jitter=(0.2, 0.2, 0.2, 0.02),
+        jpeg_p=0.3,
+        quality=(50, 95),
+        blur_p=0.2,
+        sigma=(0.1, 1.0),
+        noise_p=0.0,
+        erase_p=0.0,
+    )
+
 
 def web(size: int) -> Policy:
     "*Mild* with what happens to a picture on its way through the web: scaled and scaled back, saved again."
-    return replace(mild(size), name="web", rescale_p=.4, jpeg_p=.6, quality=(40, 95), blur_p=.1, noise_p=.1, noise=.01)
+    return replace(
+        mild(size), name="web", rescale_p=0.4, jpeg_p=0.6, quality=(40, 95), blur_p=0.1, noise_p=0.1, noise=0.01
+    )
+
 
 AUGMENT = ("strong", "light", "mild", "web")
 
+
 def policy_of(
-    augment: str,                      # one of `AUGMENT`
-    stage: str="pretrain",             # pretrain | finetune
-    size: int=224,                     # pixels
-    parity: bool=False,                # as in `strong`
+    augment: str,  # one of `AUGMENT`
+    stage: str = "pretrain",  # pretrain | finetune
+    size: int = 224,  # pixels
+    parity: bool = False,  # as in `strong`
 ) -> Policy:
     "The policy of that name."
-    if augment not in AUGMENT: raise ConfigError(f"augment = {augment!r} should be one of {', '.join(AUGMENT)}.")
+    if augment not in AUGMENT:
+        raise ConfigError(f"augment = {augment!r} should be one of {', '.join(AUGMENT)}.")
     return strong(stage, size, parity) if augment == "strong" else dict(light=light, mild=mild, web=web)[augment](size)
 
 # %% ../../nbs/05_augment/01_augment.ipynb #a569d2af
-RANDAUGMENT = dict(                                      # name → (largest magnitude, signed); as torchvision's RandAugment
-    identity=(0., False), shear_x=(.3, True), shear_y=(.3, True), translate_x=(150/331, True), translate_y=(150/331, True), rotate=(30., True),
-    brightness=(.9, True), color=(.9, True), contrast=(.9, True), sharpness=(.9, True),
-    posterize=(4., False), solarize=(255., False), autocontrast=(0., False), equalize=(0., False))
+RANDAUGMENT = dict(  # name → (largest magnitude, signed); as torchvision's RandAugment
+    identity=(0.0, False),
+    shear_x=(0.3, True),
+    shear_y=(0.3, True),
+    translate_x=(150 / 331, True),
+    translate_y=(150 / 331, True),
+    rotate=(30.0, True),
+    brightness=(0.9, True),
+    color=(0.9, True),
+    contrast=(0.9, True),
+    sharpness=(0.9, True),
+    posterize=(4.0, False),
+    solarize=(255.0, False),
+    autocontrast=(0.0, False),
+    equalize=(0.0, False),
+)
 
 _RESAMPLING = [int(Image.Resampling[k]) for k in ("BILINEAR", "BICUBIC", "LANCZOS")]
+
 
 def crop_box(w: int, h: int, policy: Policy, gen: np.random.Generator) -> tuple[int, int, int, int]:
     "Left, top, width, height of a random crop: ten tries, else the largest centre crop of an allowed ratio (as torchvision)."
     lo, hi = (math.log(r) for r in policy.ratio)
     for _ in range(10):
-        area = w*h*gen.uniform(*policy.scale); r = math.exp(gen.uniform(lo, hi))
-        cw, ch = round(math.sqrt(area*r)), round(math.sqrt(area/r))
-        if 0 < cw <= w and 0 < ch <= h: return int(gen.integers(w - cw + 1)), int(gen.integers(h - ch + 1)), cw, ch
-    r = min(max(w/h, policy.ratio[0]), policy.ratio[1]); cw, ch = (w, round(w/r)) if w/h < r else (round(h*r), h)
+        area = w * h * gen.uniform(*policy.scale)
+        r = math.exp(gen.uniform(lo, hi))
+        cw, ch = round(math.sqrt(area * r)), round(math.sqrt(area / r))
+        if 0 < cw <= w and 0 < ch <= h:
+            return int(gen.integers(w - cw + 1)), int(gen.integers(h - ch + 1)), cw, ch
+    r = min(max(w / h, policy.ratio[0]), policy.ratio[1])
+    cw, ch = (w, round(w / r)) if w / h < r else (round(h * r), h)
     cw, ch = min(cw, w), min(ch, h)
-    return (w - cw)//2, (h - ch)//2, cw, ch
+    return (w - cw) // 2, (h - ch) // 2, cw, ch
+
 
 def randaugment(policy: Policy, gen: np.random.Generator) -> tuple:
     "One operation of RandAugment as (step, *numbers)."
-    name = list(RANDAUGMENT)[gen.integers(len(RANDAUGMENT))]; top, signed = RANDAUGMENT[name]
-    m = top*policy.magnitude/(policy.bins - 1)*(-1 if signed and gen.random() < .5 else 1); px = int(m*policy.size)
-    moves = dict(shear_x=("shear", m, 0.), shear_y=("shear", 0., m), translate_x=("translate", px, 0), translate_y=("translate", 0, px), rotate=("rotate", m))
-    if name in moves: return moves[name]
-    if name == "posterize": return "posterize", 8 - round(m)
-    if name == "solarize": return "solarize", 255 - m
+    name = list(RANDAUGMENT)[gen.integers(len(RANDAUGMENT))]
+    top, signed = RANDAUGMENT[name]
+    m = top * policy.magnitude / (policy.bins - 1) * (-1 if signed and gen.random() < 0.5 else 1)
+    px = int(m * policy.size)
+    moves = dict(
+        shear_x=("shear", m, 0.0),
+        shear_y=("shear", 0.0, m),
+        translate_x=("translate", px, 0),
+        translate_y=("translate", 0, px),
+        rotate=("rotate", m),
+    )
+    if name in moves:
+        return moves[name]
+    if name == "posterize":
+        return "posterize", 8 - round(m)
+    if name == "solarize":
+        return "solarize", 255 - m
     return (name,) if top == 0 else (name, 1 + m)
 
 # %% ../../nbs/05_augment/01_augment.ipynb #285934d6
 def draw(
     policy: Policy,
-    w: int, h: int,                    # of the picture as decoded
-    gen: np.random.Generator,          # the sample's own
-    native: bool=False,                # cut at the picture's own scale, for a model whose view is `crop` or `multicrop`
-) -> list[tuple]:                      # (step, *numbers), in the order in which they are done
+    w: int,
+    h: int,  # of the picture as decoded
+    gen: np.random.Generator,  # the sample's own
+    native: bool = False,  # cut at the picture's own scale, for a model whose view is `crop` or `multicrop`
+) -> list[tuple]:  # (step, *numbers), in the order in which they are done
     "What will be done to one sample."
     n = policy.size
-    if not policy.crop: s = [("view",)]
-    elif native and min(w, h) >= n: s = [("crop", int(gen.integers(w - n + 1)), int(gen.integers(h - n + 1)), n, n)]
-    else: s = [("crop", *crop_box(w, h, policy, gen))]
-    if gen.random() < policy.flip: s.append(("flip",))
+    if not policy.crop:
+        s = [("view",)]
+    elif native and min(w, h) >= n:
+        s = [("crop", int(gen.integers(w - n + 1)), int(gen.integers(h - n + 1)), n, n)]
+    else:
+        s = [("crop", *crop_box(w, h, policy, gen))]
+    if gen.random() < policy.flip:
+        s.append(("flip",))
     s += [randaugment(policy, gen) for _ in range(policy.ops)]
     if gen.random() < policy.jitter_p:
-        by = policy.jitter[3]; factors = [gen.uniform(1 - f, 1 + f) for f in policy.jitter[:3]]
+        by = policy.jitter[3]
+        factors = [gen.uniform(1 - f, 1 + f) for f in policy.jitter[:3]]
         todo = [*zip(("brightness", "contrast", "color"), factors), ("hue", gen.uniform(-by, by))]
         s += [todo[i] for i in gen.permutation(4)]
-        if gen.random() < policy.gray_p: s.append(("gray",))
-    if policy.rescale_p and gen.random() < policy.rescale_p: s.append(("rescale", gen.uniform(*policy.rescale), int(gen.choice(_RESAMPLING))))
-    if gen.random() < policy.jpeg_p: s.append(("jpeg", int(gen.integers(policy.quality[0], policy.quality[1] + 1))))
-    if gen.random() < policy.blur_p: s.append(("blur", policy.kernel, gen.uniform(*policy.sigma)))
+        if gen.random() < policy.gray_p:
+            s.append(("gray",))
+    if policy.rescale_p and gen.random() < policy.rescale_p:
+        s.append(("rescale", gen.uniform(*policy.rescale), int(gen.choice(_RESAMPLING))))
+    if gen.random() < policy.jpeg_p:
+        s.append(("jpeg", int(gen.integers(policy.quality[0], policy.quality[1] + 1))))
+    if gen.random() < policy.blur_p:
+        s.append(("blur", policy.kernel, gen.uniform(*policy.sigma)))
     return [t for t in s if t[0] != "identity"]
 
 # %% ../../nbs/05_augment/01_augment.ipynb #da185f05
 _LEVELS = np.arange(256, dtype=np.float32)
-_FLOOR = -.4999                         # added before OpenCV rounds: then it cuts off as Pillow does
+_FLOOR = -0.4999  # added before OpenCV rounds: then it cuts off as Pillow does
 
-def _table(v: np.ndarray) -> np.ndarray: return np.clip(v, 0, 255).astype(np.uint8)      # cuts off, as Pillow
-def _gray(x: np.ndarray) -> np.ndarray: return cv2.cvtColor(x, cv2.COLOR_RGB2GRAY)
-def _gray3(x: np.ndarray) -> np.ndarray: return cv2.cvtColor(_gray(x), cv2.COLOR_GRAY2RGB)
-def _mix(x: np.ndarray, other: np.ndarray, f: float) -> np.ndarray: return cv2.addWeighted(x, f, other, 1 - f, _FLOOR)  # other + f·(x − other)
+
+def _table(v: np.ndarray) -> np.ndarray:
+    return np.clip(v, 0, 255).astype(np.uint8)  # cuts off, as Pillow
+
+
+def _gray(x: np.ndarray) -> np.ndarray:
+    return cv2.cvtColor(x, cv2.COLOR_RGB2GRAY)
+
+
+def _gray3(x: np.ndarray) -> np.ndarray:
+    return cv2.cvtColor(_gray(x), cv2.COLOR_GRAY2RGB)
+
+
+def _mix(x: np.ndarray, other: np.ndarray, f: float) -> np.ndarray:
+    return cv2.addWeighted(x, f, other, 1 - f, _FLOOR)  # other + f·(x − other)
+
 
 def brightness(x: np.ndarray, f: float) -> np.ndarray:
     "Away from (f > 1) or towards black."
-    return cv2.LUT(x, _table(_LEVELS*np.float32(f)))
+    return cv2.LUT(x, _table(_LEVELS * np.float32(f)))
+
 
 def contrast(x: np.ndarray, f: float) -> np.ndarray:
     "Away from (f > 1) or towards the mean grey."
-    mean = int(cv2.mean(_gray(x))[0] + .5)
-    return cv2.LUT(x, _table(mean + np.float32(f)*(_LEVELS - mean)))
+    mean = int(cv2.mean(_gray(x))[0] + 0.5)
+    return cv2.LUT(x, _table(mean + np.float32(f) * (_LEVELS - mean)))
+
 
 def color(x: np.ndarray, f: float) -> np.ndarray:
     "Away from (f > 1) or towards its own grey: saturation."
     return _mix(x, _gray3(x), f)
 
+
 def sharpness(x: np.ndarray, f: float) -> np.ndarray:
     "Away from (f > 1) or towards a smoothed copy; the outermost pixels stay."
-    k = np.full((3, 3), 1/13, np.float32); k[1, 1] = 5/13
-    out = x.copy(); out[1:-1, 1:-1] = _mix(x, cv2.filter2D(x, -1, k), f)[1:-1, 1:-1]
+    k = np.full((3, 3), 1 / 13, np.float32)
+    k[1, 1] = 5 / 13
+    out = x.copy()
+    out[1:-1, 1:-1] = _mix(x, cv2.filter2D(x, -1, k), f)[1:-1, 1:-1]
     return out
+
 
 def hue(x: np.ndarray, f: float) -> np.ndarray:
     "Turn the colour circle by f of a full turn."
-    hsv = cv2.cvtColor(x, cv2.COLOR_RGB2HSV_FULL); hsv[..., 0] += np.uint8(int(f*255) % 256)
+    hsv = cv2.cvtColor(x, cv2.COLOR_RGB2HSV_FULL)
+    hsv[..., 0] += np.uint8(int(f * 255) % 256)
     return cv2.cvtColor(hsv, cv2.COLOR_HSV2RGB_FULL)
 
 # %% ../../nbs/05_augment/01_augment.ipynb #25db67a5
@@ -162,28 +255,44 @@ def _per_channel(x: np.ndarray, table_of) -> np.ndarray:
     counts = [cv2.calcHist([x], [c], None, [256], [0, 256]).ravel().astype(np.int64) for c in range(3)]
     return cv2.LUT(x, np.stack([table_of(h) for h in counts], -1)[None])
 
+
 def _autocontrast(h: np.ndarray) -> np.ndarray:
     "Stretch the values that occur to 0–255."
     lo, hi = np.flatnonzero(h)[[0, -1]]
-    if hi <= lo: return np.arange(256, dtype=np.uint8)
-    scale = 255/(hi - lo)
-    return np.clip((np.arange(256)*scale - lo*scale).astype(np.int64), 0, 255).astype(np.uint8)
+    if hi <= lo:
+        return np.arange(256, dtype=np.uint8)
+    scale = 255 / (hi - lo)
+    return np.clip((np.arange(256) * scale - lo * scale).astype(np.int64), 0, 255).astype(np.uint8)
+
 
 def _equalize(h: np.ndarray) -> np.ndarray:
     "Make all values about equally frequent."
-    full = h[h > 0]; step = (full.sum() - full[-1])//255
-    if len(full) <= 1 or not step: return np.arange(256, dtype=np.uint8)
-    return np.clip((step//2 + np.concatenate([[0], h.cumsum()[:-1]]))//step, 0, 255).astype(np.uint8)
+    full = h[h > 0]
+    step = (full.sum() - full[-1]) // 255
+    if len(full) <= 1 or not step:
+        return np.arange(256, dtype=np.uint8)
+    return np.clip((step // 2 + np.concatenate([[0], h.cumsum()[:-1]])) // step, 0, 255).astype(np.uint8)
+
 
 def _warp(x: np.ndarray, inverse: list) -> np.ndarray:
     "Nearest-pixel affine warp with black outside; `inverse` (6 numbers) takes a place in the output to its place in the input."
-    m = np.array(inverse, np.float64).reshape(2, 3); m[:, 2] += m[:, :2].sum(1)*.5 - .5       # OpenCV counts from pixel centres
-    return cv2.warpAffine(x, m, x.shape[1::-1], flags=cv2.INTER_NEAREST | cv2.WARP_INVERSE_MAP, borderMode=cv2.BORDER_CONSTANT, borderValue=0)
+    m = np.array(inverse, np.float64).reshape(2, 3)
+    m[:, 2] += m[:, :2].sum(1) * 0.5 - 0.5  # OpenCV counts from pixel centres
+    return cv2.warpAffine(
+        x,
+        m,
+        x.shape[1::-1],
+        flags=cv2.INTER_NEAREST | cv2.WARP_INVERSE_MAP,
+        borderMode=cv2.BORDER_CONSTANT,
+        borderValue=0,
+    )
+
 
 def rotate(x: np.ndarray, degrees: float) -> np.ndarray:
     "Counter-clockwise about the centre."
-    c, s, cx, cy = math.cos(math.radians(degrees)), math.sin(math.radians(degrees)), x.shape[1]/2, x.shape[0]/2
-    return _warp(x, [c, -s, cx - c*cx + s*cy, s, c, cy - s*cx - c*cy])
+    c, s, cx, cy = math.cos(math.radians(degrees)), math.sin(math.radians(degrees)), x.shape[1] / 2, x.shape[0] / 2
+    return _warp(x, [c, -s, cx - c * cx + s * cy, s, c, cy - s * cx - c * cy])
+
 
 def jpeg(x: np.ndarray, quality: int) -> np.ndarray:
     "Through a JPEG file (4:2:0) and back."
@@ -194,102 +303,158 @@ def jpeg(x: np.ndarray, quality: int) -> np.ndarray:
 # %% ../../nbs/05_augment/01_augment.ipynb #f1349cf0
 def rescale(x: np.ndarray, f: float, kernel: int) -> np.ndarray:
     "To f of its width and height and back, by one of Pillow's kernels (its number)."
-    h, w = x.shape[:2]; small = Image.fromarray(x).resize((max(8, round(w*f)), max(8, round(h*f))), kernel)
+    h, w = x.shape[:2]
+    small = Image.fromarray(x).resize((max(8, round(w * f)), max(8, round(h * f))), kernel)
     return np.asarray(small.resize((w, h), Image.Resampling.BICUBIC))
 
-STEPS = dict(                                            # name → function of (uint8 [H,W,3], *numbers)
-    flip=lambda x: cv2.flip(x, 1), brightness=brightness, contrast=contrast, color=color, hue=hue, sharpness=sharpness, gray=_gray3,
-    posterize=lambda x, bits: cv2.bitwise_and(x, np.full_like(x, 256 - 2**(8 - bits))),
+
+STEPS = dict(  # name → function of (uint8 [H,W,3], *numbers)
+    flip=lambda x: cv2.flip(x, 1),
+    brightness=brightness,
+    contrast=contrast,
+    color=color,
+    hue=hue,
+    sharpness=sharpness,
+    gray=_gray3,
+    posterize=lambda x, bits: cv2.bitwise_and(x, np.full_like(x, 256 - 2 ** (8 - bits))),
     solarize=lambda x, t: cv2.LUT(x, _table(np.where(_LEVELS < t, _LEVELS, 255 - _LEVELS))),
-    autocontrast=lambda x: _per_channel(x, _autocontrast), equalize=lambda x: _per_channel(x, _equalize),
-    shear=lambda x, a, b: _warp(x, [1, a, 0, b, 1, 0]), translate=lambda x, dx, dy: _warp(x, [1, 0, -dx, 0, 1, -dy]), rotate=rotate,
-    jpeg=jpeg, rescale=rescale, blur=lambda x, k, sigma: cv2.GaussianBlur(x, (k, k), sigma, borderType=cv2.BORDER_REFLECT_101))
+    autocontrast=lambda x: _per_channel(x, _autocontrast),
+    equalize=lambda x: _per_channel(x, _equalize),
+    shear=lambda x, a, b: _warp(x, [1, a, 0, b, 1, 0]),
+    translate=lambda x, dx, dy: _warp(x, [1, 0, -dx, 0, 1, -dy]),
+    rotate=rotate,
+    jpeg=jpeg,
+    rescale=rescale,
+    blur=lambda x, k, sigma: cv2.GaussianBlur(x, (k, k), sigma, borderType=cv2.BORDER_REFLECT_101),
+)
+
 
 def cut(img: Image.Image, box: tuple, n: int, interpolation: str) -> np.ndarray:
     "The part (left, top, width, height) of `img` at n × n pixels, uint8 [n,n,3]."
     l, t, w, h = box
-    if (w, h) == (n, n): return np.asarray(img)[t:t + h, l:l + w]
-    if interpolation == "bilinear" and w <= n and h <= n: return cv2.resize(np.asarray(img)[t:t + h, l:l + w], (n, n), interpolation=cv2.INTER_LINEAR_EXACT)
+    if (w, h) == (n, n):
+        return np.asarray(img)[t : t + h, l : l + w]
+    if interpolation == "bilinear" and w <= n and h <= n:
+        return cv2.resize(np.asarray(img)[t : t + h, l : l + w], (n, n), interpolation=cv2.INTER_LINEAR_EXACT)
     return np.asarray(img.crop((l, t, l + w, t + h)).resize((n, n), KERNELS[interpolation]))
 
+
 def apply(
-    img: Image.Image,                  # RGB
-    steps: list[tuple],                # from `draw`
-    spec: InputSpec,                   # the model's size, view and resize kernel
-) -> np.ndarray:                       # uint8 [size, size, 3]
+    img: Image.Image,  # RGB
+    steps: list[tuple],  # from `draw`
+    spec: InputSpec,  # the model's size, view and resize kernel
+) -> np.ndarray:  # uint8 [size, size, 3]
     "Do the steps."
     (first, *box), *rest = steps
     x = eval_views(img, spec)[0].transpose(1, 2, 0) if first == "view" else cut(img, box, spec.size, spec.interpolation)
-    if rest: x = np.ascontiguousarray(x)
-    for name, *numbers in rest: x = STEPS[name](x, *numbers)
+    if rest:
+        x = np.ascontiguousarray(x)
+    for name, *numbers in rest:
+        x = STEPS[name](x, *numbers)
     return x
 
 # %% ../../nbs/05_augment/01_augment.ipynb #7a75c26c
 class SamplePart:
     "Picture → uint8 [3,S,S]: light for the first `light_epochs` epochs, then the policy. No state; goes to workers by pickle."
-    def __init__(self,
+
+    def __init__(
+        self,
         policy: Policy,
-        spec: InputSpec,               # its size is the policy's
-        light_epochs: int=0,           # epochs 0 … light_epochs − 1 are light
+        spec: InputSpec,  # its size is the policy's
+        light_epochs: int = 0,  # epochs 0 … light_epochs − 1 are light
     ):
-        if policy.size != spec.size: raise ConfigError(f"The policy is for {policy.size} px, the model wants {spec.size} px.")
+        if policy.size != spec.size:
+            raise ConfigError(f"The policy is for {policy.size} px, the model wants {spec.size} px.")
         self.policy, self.spec, self.light, self.light_epochs = policy, spec, light(policy.size), light_epochs
 
     @property
-    def most(self) -> int|None:
+    def most(self) -> int | None:
         "The shorter side that a picture may be reduced to while decoding, so that no crop has to be enlarged for it; None where its own scale matters."
         p = self.policy
-        return None if self.spec.view != "resize" else math.ceil(p.size/math.sqrt(p.scale[0]*min(p.ratio[0], 1/p.ratio[1]))) if p.crop else p.size
+        return (
+            None
+            if self.spec.view != "resize"
+            else math.ceil(p.size / math.sqrt(p.scale[0] * min(p.ratio[0], 1 / p.ratio[1])))
+            if p.crop
+            else p.size
+        )
 
-    def __call__(self,
-        img: Image.Image,              # RGB, from `open_image`
-        gen: np.random.Generator,      # the sample's own, from core.rng(seed, "sample", epoch, draw)
-        epoch: int=0,
-    ) -> np.ndarray:                   # uint8 [3, S, S], contiguous
+    def __call__(
+        self,
+        img: Image.Image,  # RGB, from `open_image`
+        gen: np.random.Generator,  # the sample's own, from core.rng(seed, "sample", epoch, draw)
+        epoch: int = 0,
+    ) -> np.ndarray:  # uint8 [3, S, S], contiguous
         "Draw and do."
-        steps = draw(self.light if epoch < self.light_epochs else self.policy, *img.size, gen, self.spec.view != "resize")
-        x = apply(img, steps, self.spec); out = np.empty((3, *x.shape[:2]), np.uint8)
+        steps = draw(
+            self.light if epoch < self.light_epochs else self.policy, *img.size, gen, self.spec.view != "resize"
+        )
+        x = apply(img, steps, self.spec)
+        out = np.empty((3, *x.shape[:2]), np.uint8)
         cv2.split(x, list(out))
         return out
 
 # %% ../../nbs/05_augment/01_augment.ipynb #34040e02
 class BatchPart(nn.Module):
     "uint8 [B,3,H,W] → float32 [B,3,H,W], normalised; in training with noise and erasing."
-    def __init__(self,
-        spec: InputSpec,               # mean and std
-        policy: Policy|None=None,      # None: no noise, no erasing
+
+    def __init__(
+        self,
+        spec: InputSpec,  # mean and std
+        policy: Policy | None = None,  # None: no noise, no erasing
     ):
-        super().__init__(); self.spec, self.policy = spec, policy
-        for k in ("mean", "std"): self.register_buffer(k, torch.tensor(getattr(spec, k), dtype=torch.float32).view(1, 3, 1, 1), persistent=False)
+        super().__init__()
+        self.spec, self.policy = spec, policy
+        for k in ("mean", "std"):
+            self.register_buffer(
+                k, torch.tensor(getattr(spec, k), dtype=torch.float32).view(1, 3, 1, 1), persistent=False
+            )
 
     def noise(self, x: torch.Tensor, gen: np.random.Generator) -> torch.Tensor:
         "Add Gaussian noise to each picture with `noise_p`; unclipped."
-        p = self.policy; hit = np.flatnonzero(gen.random(len(x)) < p.noise_p); seed = int(gen.integers(2**62))
-        if len(hit) == 0: return x
+        p = self.policy
+        hit = np.flatnonzero(gen.random(len(x)) < p.noise_p)
+        seed = int(gen.integers(2**62))
+        if len(hit) == 0:
+            return x
         g = torch.Generator(x.device).manual_seed(seed)
-        if len(hit) == len(x): return x.add_(torch.randn(x.shape, generator=g, device=x.device), alpha=p.noise)
-        return x.index_add_(0, torch.as_tensor(hit, device=x.device), torch.randn((len(hit), *x.shape[1:]), generator=g, device=x.device), alpha=p.noise)
+        if len(hit) == len(x):
+            return x.add_(torch.randn(x.shape, generator=g, device=x.device), alpha=p.noise)
+        return x.index_add_(
+            0,
+            torch.as_tensor(hit, device=x.device),
+            torch.randn((len(hit), *x.shape[1:]), generator=g, device=x.device),
+            alpha=p.noise,
+        )
 
     def erase(self, x: torch.Tensor, gen: np.random.Generator) -> torch.Tensor:
         "Blacken a rectangle in each picture with `erase_p` (ten tries to fit, as torchvision)."
-        p = self.policy; h, w = x.shape[-2:]; lo, hi = (math.log(r) for r in p.shape)
+        p = self.policy
+        h, w = x.shape[-2:]
+        lo, hi = (math.log(r) for r in p.shape)
         for i in np.flatnonzero(gen.random(len(x)) < p.erase_p):
             for _ in range(10):
-                area, r = h*w*gen.uniform(*p.area), math.exp(gen.uniform(lo, hi)); eh, ew = round(math.sqrt(area*r)), round(math.sqrt(area/r))
+                area, r = h * w * gen.uniform(*p.area), math.exp(gen.uniform(lo, hi))
+                eh, ew = round(math.sqrt(area * r)), round(math.sqrt(area / r))
                 if eh < h and ew < w:
-                    t, l = int(gen.integers(h - eh + 1)), int(gen.integers(w - ew + 1)); x[i, :, t:t + eh, l:l + ew] = 0.
+                    t, l = int(gen.integers(h - eh + 1)), int(gen.integers(w - ew + 1))
+                    x[i, :, t : t + eh, l : l + ew] = 0.0
                     break
         return x
 
-    def forward(self,
-        x: torch.Tensor,               # uint8 [B,3,H,W], on the device
-        seed: int|None=None,           # decides everything that is random; needed where training
-        training: bool=False,
-    ) -> torch.Tensor:                 # float32 [B,3,H,W], same device
+    def forward(
+        self,
+        x: torch.Tensor,  # uint8 [B,3,H,W], on the device
+        seed: int | None = None,  # decides everything that is random; needed where training
+        training: bool = False,
+    ) -> torch.Tensor:  # float32 [B,3,H,W], same device
         "Float, noise, erasing, normalise."
-        if x.dtype != torch.uint8: raise TypeError(f"The batch part takes uint8, not {x.dtype}.")
+        if x.dtype != torch.uint8:
+            raise TypeError(f"The batch part takes uint8, not {x.dtype}.")
         x = x.to(torch.float32).div_(255)
         if training and self.policy is not None:
-            if seed is None: raise ValueError("The batch part needs a seed in training: randomness here has no state of its own.")
-            gen = np.random.default_rng(seed); x = self.erase(self.noise(x, gen), gen)
+            if seed is None:
+                raise ValueError("The batch part needs a seed in training: randomness here has no state of its own.")
+            gen = np.random.default_rng(seed)
+            x = self.erase(self.noise(x, gen), gen)
         return x.sub_(self.mean).div_(self.std)

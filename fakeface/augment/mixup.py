@@ -13,37 +13,39 @@ from ..core.seeds import rng
 
 # %% ../../nbs/05_augment/04_mixup.ipynb #e79b8c30
 def mixup_draw(
-    alpha: float,                     # of Beta(alpha, alpha); 0 mixes nothing
-    batch: int,                       # pictures in the batch
-    seed: int,                        # of the run
-    step: int,                        # global step: the draw depends on (seed, step) only
-    pairing: str="random",            # "random": a random permutation; "roll": each with the one before it
-) -> tuple[float, torch.Tensor]:      # λ in [0, 1] and each picture's partner, int64 [batch]
+    alpha: float,  # of Beta(alpha, alpha); 0 mixes nothing
+    batch: int,  # pictures in the batch
+    seed: int,  # of the run
+    step: int,  # global step: the draw depends on (seed, step) only
+    pairing: str = "random",  # "random": a random permutation; "roll": each with the one before it
+) -> tuple[float, torch.Tensor]:  # λ in [0, 1] and each picture's partner, int64 [batch]
     "The λ and the partners of one batch, as a function of (seed, step)."
-    if not alpha >= 0: raise ConfigError(f"mixup = {alpha!r} should be 0 (off) or above.")
-    if pairing not in ("random", "roll"): raise ConfigError(f"pairing = {pairing!r} should be 'random' or 'roll'.")
+    if not alpha >= 0:
+        raise ConfigError(f"mixup = {alpha!r} should be 0 (off) or above.")
+    if pairing not in ("random", "roll"):
+        raise ConfigError(f"pairing = {pairing!r} should be 'random' or 'roll'.")
     g = rng(seed, "mixup", step)
-    lam = float(g.beta(alpha, alpha)) if alpha else 1.
+    lam = float(g.beta(alpha, alpha)) if alpha else 1.0
     perm = g.permutation(batch) if pairing == "random" else (torch.arange(batch).numpy() - 1) % batch
     return lam, torch.from_numpy(perm)
 
 # %% ../../nbs/05_augment/04_mixup.ipynb #9fe7f30d
 def mixup(
-    x: torch.Tensor,                  # float [B, …]
-    lam: float,                       # share of each picture itself
-    perm: torch.Tensor,               # int64 [B], its partner
-) -> torch.Tensor:                    # [B, …], λ·x + (1 − λ)·x[perm]
+    x: torch.Tensor,  # float [B, …]
+    lam: float,  # share of each picture itself
+    perm: torch.Tensor,  # int64 [B], its partner
+) -> torch.Tensor:  # [B, …], λ·x + (1 − λ)·x[perm]
     "Blend each picture with its partner."
     return x if lam == 1 else torch.lerp(x[perm.to(x.device)], x, lam)
 
 # %% ../../nbs/05_augment/04_mixup.ipynb #088a87cf
 def soft_ce(
-    logits: torch.Tensor,             # [B, 2]
-    y: torch.Tensor,                  # int64 [B]
-    smoothing: float=0.,              # ε: the right class is asked for 1 − ε + ε/2
-    y2: torch.Tensor|None=None,       # int64 [B], the partners' labels
-    lam: float=1.,                    # λ
-) -> torch.Tensor:                    # a scalar, the batch's mean
+    logits: torch.Tensor,  # [B, 2]
+    y: torch.Tensor,  # int64 [B]
+    smoothing: float = 0.0,  # ε: the right class is asked for 1 − ε + ε/2
+    y2: torch.Tensor | None = None,  # int64 [B], the partners' labels
+    lam: float = 1.0,  # λ
+) -> torch.Tensor:  # a scalar, the batch's mean
     "λ·CE(y) + (1 − λ)·CE(y2), each with label smoothing."
     ce = lambda t: F.cross_entropy(logits.float(), t, label_smoothing=smoothing)
-    return ce(y) if y2 is None or lam == 1 else lam*ce(y) + (1 - lam)*ce(y2)
+    return ce(y) if y2 is None or lam == 1 else lam * ce(y) + (1 - lam) * ce(y2)

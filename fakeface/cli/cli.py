@@ -15,113 +15,168 @@ from ..core.config import refuse_unknown
 
 # %% ../../nbs/13_cli/01_cli.ipynb #7db42616
 def typed(
-    text: str,                        # as written after `-p NAME`
-    default: object=None,             # the parameter's default in the stage notebook
-) -> bool|int|float|str|None:         # a scalar
+    text: str,  # as written after `-p NAME`
+    default: object = None,  # the parameter's default in the stage notebook
+) -> bool | int | float | str | None:  # a scalar
     "`text` as a truth value, `None`, a number, or text."
-    if text.lower() in ("true", "false"): return text.lower() == "true"
-    try: value = ast.literal_eval(text)
-    except (ValueError, SyntaxError, MemoryError, RecursionError): return text
-    if value is None: return None
+    if text.lower() in ("true", "false"):
+        return text.lower() == "true"
+    try:
+        value = ast.literal_eval(text)
+    except (ValueError, SyntaxError, MemoryError, RecursionError):
+        return text
+    if value is None:
+        return None
     return value if type(value) in (int, float) and not isinstance(default, str) else text
 
 # %% ../../nbs/13_cli/01_cli.ipynb #cec68639
 def stage_notebook(stage: str) -> Path:
     "The notebook of a stage in this checkout."
-    path = project_root()/f"nbs/run_{stage}.ipynb"
-    if not path.exists(): raise FakefaceError(f"{path} is missing: this checkout has no stage {stage!r}.")
+    path = project_root() / f"nbs/run_{stage}.ipynb"
+    if not path.exists():
+        raise FakefaceError(f"{path} is missing: this checkout has no stage {stage!r}.")
     return path
+
 
 def stage_parameters(stage: str) -> dict[str, tuple]:
     "A stage's parameters: name → (default, comment), read from the tagged cell of its notebook."
     import papermill
+
     found = papermill.inspect_notebook(stage_notebook(stage))
     return {n: (ast.literal_eval(p["default"]), p["help"]) for n, p in found.items()}
 
 # %% ../../nbs/13_cli/01_cli.ipynb #431de00d
 def _kernel_manager(
-    stopped: list[int],               # signals that arrive are added here
-) -> type:                            # a class for nbclient
+    stopped: list[int],  # signals that arrive are added here
+) -> type:  # a class for nbclient
     "Kernels of this interpreter that are interrupted by Ctrl-C and SIGTERM, and ended by a second one."
     import asyncio
     from ipykernel.kernelspec import get_kernel_dict
     from jupyter_client.kernelspec import KernelSpec
     from jupyter_client.manager import AsyncKernelManager
+
     class Kernel(AsyncKernelManager):
         kernel_spec = property(lambda self: KernelSpec(**get_kernel_dict(["--log-level=CRITICAL"])))
         transport_encryption = "auto"
+
         async def start_kernel(self, **kw):
             def stop(s):
                 stopped.append(s)
                 asyncio.ensure_future(self.interrupt_kernel() if len(stopped) == 1 else self.shutdown_kernel(now=True))
-            with contextlib.suppress(RuntimeError):           # not in a main thread, or on Windows
-                for s in (signal.SIGINT, signal.SIGTERM): asyncio.get_running_loop().add_signal_handler(s, stop, s)
+
+            with contextlib.suppress(RuntimeError):  # not in a main thread, or on Windows
+                for s in (signal.SIGINT, signal.SIGTERM):
+                    asyncio.get_running_loop().add_signal_handler(s, stop, s)
             await super().start_kernel(**kw)
+
     return Kernel
 
 # %% ../../nbs/13_cli/01_cli.ipynb #1b5b1cbb
 class _Lines:
     "A file for papermill that prints whole lines above the progress bar."
-    def __init__(self, to): self.to, self.rest = to, ""
+
+    def __init__(self, to):
+        self.to, self.rest = to, ""
+
     def write(self, text):
         from tqdm import tqdm
+
         *lines, self.rest = (self.rest + text).split("\n")
-        for l in lines: tqdm.write(l.rstrip("\r").rsplit("\r", 1)[-1], file=self.to)
-    def flush(self): self.to.flush()
+        for l in lines:
+            tqdm.write(l.rstrip("\r").rsplit("\r", 1)[-1], file=self.to)
+
+    def flush(self):
+        self.to.flush()
+
     def close(self):
-        if self.rest: self.write("\n")
+        if self.rest:
+            self.write("\n")
 
 # %% ../../nbs/13_cli/01_cli.ipynb #de095c15
 class StageFailed(FakefaceError):
     "A stage did not end well; `code` is the exit code."
-    def __init__(self, message: str, code: int=1): super().__init__(message); self.code = code
+
+    def __init__(self, message: str, code: int = 1):
+        super().__init__(message)
+        self.code = code
+
 
 def _why(e: Exception, stopped: list[int]) -> tuple[str, int]:
     "What went wrong, in a sentence, and the exit code."
-    if stopped: return f"was stopped by {signal.Signals(stopped[0]).name}; a training stage goes on with -p resume True.", 128 + stopped[0]
-    if type(e).__name__ == "DeadKernelError": return "failed: its kernel died, as it does when memory runs out.", 138
+    if stopped:
+        return (
+            f"was stopped by {signal.Signals(stopped[0]).name}; a training stage goes on with -p resume True.",
+            128 + stopped[0],
+        )
+    if type(e).__name__ == "DeadKernelError":
+        return "failed: its kernel died, as it does when memory runs out.", 138
     name, text = getattr(e, "ename", type(e).__name__), getattr(e, "evalue", str(e)).strip()
-    if name in vars(builtins) or not text: text = ": ".join([name, *text.splitlines()[:1]])
+    if name in vars(builtins) or not text:
+        text = ": ".join([name, *text.splitlines()[:1]])
     return "failed: " + text, 1
 
 # %% ../../nbs/13_cli/01_cli.ipynb #19aa4a3f
 def run_stage(
-    stage: str,                       # one of `STAGES`, or leaveout
-    **params,                         # the stage's parameters
-) -> Path:                            # the executed notebook
+    stage: str,  # one of `STAGES`, or leaveout
+    **params,  # the stage's parameters
+) -> Path:  # the executed notebook
     "Run a stage's notebook; refuses unknown parameters, raises `StageFailed`, keeps the executed notebook in either case."
     import papermill
+
     nb, known, stopped, error = stage_notebook(stage), stage_parameters(stage), [], None
     refuse_unknown(params, known, f"parameter of {stage}")
     value = {k: d for k, (d, _) in known.items()} | params
-    home = run_dir(str(value["run"]), value["out"]); home.mkdir(parents=True, exist_ok=True)
-    live, kept = home/f"{stage}.ipynb", home/stage/"notebook.ipynb"
+    home = run_dir(str(value["run"]), value["out"])
+    home.mkdir(parents=True, exist_ok=True)
+    live, kept = home / f"{stage}.ipynb", home / stage / "notebook.ipynb"
+
     def go_on(**_):
-        if stopped: raise StageFailed("stopped between two cells")
+        if stopped:
+            raise StageFailed("stopped between two cells")
+
     files = _Lines(sys.stdout), _Lines(sys.stderr)
     bar = dict(desc=stage, unit="cell", leave=False, disable=not sys.stderr.isatty())
-    with contextlib.chdir(project_root()):                    # paths that papermill notes down are then relative
-        try: papermill.execute_notebook(os.path.relpath(nb), os.path.relpath(live), params, kernel_name="python3", on_cell_start=go_on,
-                 kernel_manager_class=_kernel_manager(stopped), stdout_file=files[0], stderr_file=files[1], progress_bar=bar)
-        except Exception as e: error = e
-    for f in files: f.close()
-    if error and kept.exists() and Stage.state(kept.parent) == "finished": kept = live
-    elif live.exists(): kept.parent.mkdir(exist_ok=True); live.replace(kept)
-    if not (error or stopped): return kept
+    with contextlib.chdir(project_root()):  # paths that papermill notes down are then relative
+        try:
+            papermill.execute_notebook(
+                os.path.relpath(nb),
+                os.path.relpath(live),
+                params,
+                kernel_name="python3",
+                on_cell_start=go_on,
+                kernel_manager_class=_kernel_manager(stopped),
+                stdout_file=files[0],
+                stderr_file=files[1],
+                progress_bar=bar,
+            )
+        except Exception as e:
+            error = e
+    for f in files:
+        f.close()
+    if error and kept.exists() and Stage.state(kept.parent) == "finished":
+        kept = live
+    elif live.exists():
+        kept.parent.mkdir(exist_ok=True)
+        live.replace(kept)
+    if not (error or stopped):
+        return kept
     why, code = _why(error, stopped)
-    raise StageFailed(f"{stage} {why}\nThe notebook with everything up to there: {os.path.relpath(kept)}", code) from error
+    raise StageFailed(
+        f"{stage} {why}\nThe notebook with everything up to there: {os.path.relpath(kept)}", code
+    ) from error
 
 # %% ../../nbs/13_cli/01_cli.ipynb #069f6294
 def _pairs(pairs: list[list[str]], known: dict[str, tuple], what: str) -> dict:
     "What `-p` collected, as parameters; unknown names are refused, as is a name given twice."
     refuse_unknown((n for n, _ in pairs), known, what)
-    if len({n for n, _ in pairs}) < len(pairs): raise ConfigError("A parameter is given twice.")
+    if len({n for n, _ in pairs}) < len(pairs):
+        raise ConfigError("A parameter is given twice.")
     return {n: typed(v, known[n][0]) for n, v in pairs}
 
 # %% ../../nbs/13_cli/01_cli.ipynb #86eab913
 def demo(
-    **params,                         # given to every stage that knows them; `run` is "demo" unless told otherwise
-) -> Path:                            # the report
+    **params,  # given to every stage that knows them; `run` is "demo" unless told otherwise
+) -> Path:  # the report
     "Run the five stages with preset `demo` on the embedded demo data; the run called demo is made anew each time."
     params = dict(run="demo", sources="demo", preset="demo", robustness=True, grid_n=20) | params
     params.setdefault("overwrite", params["run"] == "demo")
@@ -131,7 +186,7 @@ def demo(
         print(f"── {stage}", flush=True)
         kept = run_stage(stage, **{k: v for k, v in params.items() if k in known})
         print(f"   {time.time() - t:.0f} s, {os.path.relpath(kept)}", flush=True)
-    report = run_dir(str(params["run"]), params.get("out", "outputs"))/"report.html"
+    report = run_dir(str(params["run"]), params.get("out", "outputs")) / "report.html"
     print(f"{time.time() - t0:.0f} s. The report: {os.path.relpath(report)}")
     return report
 
@@ -139,15 +194,20 @@ def demo(
 def _stage(a) -> None:
     known = stage_parameters(a.command)
     if a.params:
-        for n, (d, text) in known.items(): print(f"  {n:<14} {d!r:<18} {text}")
-    else: print(os.path.relpath(run_stage(a.command, **_pairs(a.p, known, f"parameter of {a.command}"))))
+        for n, (d, text) in known.items():
+            print(f"  {n:<14} {d!r:<18} {text}")
+    else:
+        print(os.path.relpath(run_stage(a.command, **_pairs(a.p, known, f"parameter of {a.command}"))))
+
 
 def _demo(a) -> None:
     known = {n: d for s in reversed(STAGES) for n, d in stage_parameters(s).items()}
     demo(**_pairs(a.p, known, "parameter of any stage"))
 
+
 def _fetch(a) -> None:
     from fakeface.data.sources import fetch
+
     print(fetch(a.name, a.folder))
 
 # %% ../../nbs/13_cli/01_cli.ipynb #cc019abd
@@ -155,12 +215,17 @@ def _audit(a) -> int:
     from fakeface.data.audit import audit, verdicts
     from fakeface.data.manifest import build_manifest
     from fakeface.data.sources import scan
+
     folder = Path(a.folder).resolve()
-    if not folder.is_dir(): raise FakefaceError(f"{a.folder} is not a folder.")
+    if not folder.is_dir():
+        raise FakefaceError(f"{a.folder} is not a folder.")
     own = {"train", "valid", "test", "real", "fake"} & {p.name.lower() for p in folder.iterdir()}
     found = audit(build_manifest(scan("folder" if own else "tree", folder, folder.name), folder))
     import pandas as pd
-    print(pd.DataFrame(found["table"]).to_string(index=False), verdicts(found).to_string(), *found["warnings"], sep="\n\n")
+
+    print(
+        pd.DataFrame(found["table"]).to_string(index=False), verdicts(found).to_string(), *found["warnings"], sep="\n\n"
+    )
     return int(found["verdict"] == "refuse")
 
 # %% ../../nbs/13_cli/01_cli.ipynb #7e67541a
@@ -175,122 +240,221 @@ Rows hold the verdict, p_fake, threshold, detector, size, warnings and metadata,
 rows were made with. An interrupted or killed run goes on with --resume: no row is lost or doubled. --json writes one object a line.
 "-" as FILE is standard output; "-" as PATH reads names from standard input (one a line, or separated by null bytes)."""
 
+
 def told(
-    v,                                # a Verdict
-    name: bool=True,                  # begin with the file's name
-) -> str:                             # lines for a terminal; nothing in them acts on it
+    v,  # a Verdict
+    name: bool = True,  # begin with the file's name
+) -> str:  # lines for a terminal; nothing in them acts on it
     "A verdict for people."
     from fakeface.infer.folder import shown
+
     what = f"{shown(v.name)}: " if name else ""
     part = f"{v.looked_at}: " if v.looked_at != "whole picture" else ""
     s = v.stability
-    more = [f"The same in {s['agree']:.0%} of {s['n']} re-encoded or rescaled versions: p_fake {s['low']:.3f} to {s['high']:.3f}."] if s else []
+    more = (
+        [
+            f"The same in {s['agree']:.0%} of {s['n']} re-encoded or rescaled versions: p_fake {s['low']:.3f} to {s['high']:.3f}."
+        ]
+        if s
+        else []
+    )
     lines = [*more, *v.warnings, *(f"The file says {k}: {t}" for k, t in v.metadata.items())]
     return "".join([what, part, shown(v.words()), *(f"\n    {shown(l)}" for l in lines)])
+
 
 def _detector(a, **kw):
     "The detector that is asked for."
     from fakeface.infer.detector import Detector
+
     return Detector.load(a.bundle, threshold=a.threshold, **kw)
 
 # %% ../../nbs/13_cli/01_cli.ipynb #d6543184
 def _check(a) -> int:
     from fakeface.infer.folder import COLUMNS, FolderError, Rows, row_text, score_paths
+
     file, kind = a.csv or a.json, "csv" if a.csv else "json"
     one = len(a.paths) == 1 and a.paths[0] != "-" and not os.path.isdir(a.paths[0])
     try:
-        if (a.resume or a.overwrite) and file in (None, "-"): raise FolderError("--resume and --overwrite need a file: --csv FILE or --json FILE.")
-        if a.prior is not None and not 0 <= a.prior <= 1: raise FolderError(f"--prior {a.prior} should be a number from 0 to 1.")
-        d = _detector(a, threads=None if one else 1); opts = dict(faces=a.faces, stability=a.stability, prior=a.prior)
+        if (a.resume or a.overwrite) and file in (None, "-"):
+            raise FolderError("--resume and --overwrite need a file: --csv FILE or --json FILE.")
+        if a.prior is not None and not 0 <= a.prior <= 1:
+            raise FolderError(f"--prior {a.prior} should be a number from 0 to 1.")
+        d = _detector(a, threads=None if one else 1)
+        opts = dict(faces=a.faces, stability=a.stability, prior=a.prior)
         if file not in (None, "-"):
-            about = dict(bundle=d.name, bundle_hash=d.hash, threshold=d.threshold, **opts, folders=[p for p in a.paths if p == "-" or os.path.isdir(p)])
+            about = dict(
+                bundle=d.name,
+                bundle_hash=d.hash,
+                threshold=d.threshold,
+                **opts,
+                folders=[p for p in a.paths if p == "-" or os.path.isdir(p)],
+            )
             to = Rows(file, kind, about, a.resume, a.overwrite)
         else:
-            if file and kind == "csv": print(",".join(COLUMNS))
-            def to(vs): print("".join(row_text(v, kind) for v in vs) if file else "\n".join(map(told, vs)) + "\n", end="", flush=True)
+            if file and kind == "csv":
+                print(",".join(COLUMNS))
+
+            def to(vs):
+                print(
+                    "".join(row_text(v, kind) for v in vs) if file else "\n".join(map(told, vs)) + "\n",
+                    end="",
+                    flush=True,
+                )
+
         bar = None if file not in (None, "-") and not a.quiet else False
         n = score_paths(d, a.paths, to, a.workers, a.heatmap, bar, **opts)
-        if not n["files"]: raise FolderError("There is no file in what was named.")
-    except BrokenPipeError: raise
-    except OSError as e: e = FolderError(f"{e.filename or 'The output'} cannot be written ({e.strerror or e})."); e.code = 2; raise e from None
-    except FakefaceError as e: e.code = 2; raise
+        if not n["files"]:
+            raise FolderError("There is no file in what was named.")
+    except BrokenPipeError:
+        raise
+    except OSError as e:
+        e = FolderError(f"{e.filename or 'The output'} cannot be written ({e.strerror or e}).")
+        e.code = 2
+        raise e from None
+    except FakefaceError as e:
+        e.code = 2
+        raise
     except KeyboardInterrupt:
         kept = f" {file} holds what was judged so far; --resume goes on." if file not in (None, "-") else ""
-        print(f"fakeface: stopped.{kept}", file=sys.stderr); return 130
-    if not (one or a.quiet): print(_summary(n), file=sys.stderr)
+        print(f"fakeface: stopped.{kept}", file=sys.stderr)
+        return 130
+    if not (one or a.quiet):
+        print(_summary(n), file=sys.stderr)
     return int(n["unread"] > 0)
+
 
 def _summary(n: dict) -> str:
     "What came out, in a line."
-    new = n["files"] - n["before"]; rate = f", {new/n['seconds']:.3g} a second" if n["seconds"] > .1 and new else ""
+    new = n["files"] - n["before"]
+    rate = f", {new / n['seconds']:.3g} a second" if n["seconds"] > 0.1 and new else ""
     found = f"{n['fake']:,} look generated, {n['real']:,} like photographs, {n['unsure']:,} unsure, {n['unread']:,} could not be judged"
     before = f" ({n['before']:,} of them in an earlier run)" if n["before"] else ""
-    return f"{n['files']:,} picture{'s'*(n['files'] != 1)}: {found}{before}; {n['seconds']:.1f} s{rate}."
+    return f"{n['files']:,} picture{'s' * (n['files'] != 1)}: {found}{before}; {n['seconds']:.1f} s{rate}."
 
 # %% ../../nbs/13_cli/01_cli.ipynb #0120e460
 def _export(a) -> None:
     import shutil
     from fakeface.models.bundle import ONNX, read_bundle
     from fakeface.models.shelf import find_bundle
-    folder = find_bundle(a.folder); read_bundle(folder)
+
+    folder = find_bundle(a.folder)
+    read_bundle(folder)
     if a.out:
-        if os.path.exists(a.out): raise FakefaceError(f"{a.out} exists; name a new folder.")
+        if os.path.exists(a.out):
+            raise FakefaceError(f"{a.out} exists; name a new folder.")
         folder = Path(shutil.copytree(folder, a.out, symlinks=False))
-    elif not os.access(folder, os.W_OK): raise FakefaceError(f"{folder} cannot be written to; name another folder: --out FOLDER")
+    elif not os.access(folder, os.W_OK):
+        raise FakefaceError(f"{folder} cannot be written to; name another folder: --out FOLDER")
     from fakeface.models.network import add_onnx
-    try: b = add_onnx(folder)
+
+    try:
+        b = add_onnx(folder)
     except FakefaceError:
-        if a.out: shutil.rmtree(a.out)
+        if a.out:
+            shutil.rmtree(a.out)
         raise
-    print(f"{folder/ONNX}: the network of {b.name} {b.hash[:12]}, compared with torch on random pictures")
+    print(f"{folder / ONNX}: the network of {b.name} {b.hash[:12]}, compared with torch on random pictures")
+
 
 def _doctor(a) -> int:
     from fakeface.infer.doctor import doctor
+
     faults = 0
-    for f in doctor(a.bundle): print(f, flush=True); faults += f.state == "fault"
-    print("All is well." if not faults else f"{faults} fault{'s'*(faults > 1)}; see above.")
+    for f in doctor(a.bundle):
+        print(f, flush=True)
+        faults += f.state == "fault"
+    print("All is well." if not faults else f"{faults} fault{'s' * (faults > 1)}; see above.")
     return int(faults > 0)
 
 # %% ../../nbs/13_cli/01_cli.ipynb #841f0791
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
+
 def page_notebook() -> Path:
     "check.ipynb: in the package where it was installed, in nbs/ in a checkout."
     here = Path(__file__).resolve().parent
-    for p in (here/"pages/check.ipynb", here.parent/"nbs/check.ipynb"):
-        if p.is_file(): return p
-    raise FakefaceError("check.ipynb is missing from this installation. Install fakeface again, or serve from a checkout.")
+    for p in (here / "pages/check.ipynb", here.parent / "nbs/check.ipynb"):
+        if p.is_file():
+            return p
+    raise FakefaceError(
+        "check.ipynb is missing from this installation. Install fakeface again, or serve from a checkout."
+    )
+
 
 def _serve(a) -> None:
     import socket
+
     if missing := [m for m in ("ipywidgets", "voila") if importlib.util.find_spec(m) is None]:
         raise FakefaceError(f"The page needs {' and '.join(missing)}: pip install 'fakeface[checker]'")
     from fakeface.infer.checker import voila_args
     from fakeface.models.shelf import find_bundle
-    page, bundle = page_notebook(), find_bundle(a.bundle).resolve()      # no page without a detector: the command says what is missing
+
+    page, bundle = (
+        page_notebook(),
+        find_bundle(a.bundle).resolve(),
+    )  # no page without a detector: the command says what is missing
     family = socket.AF_INET6 if ":" in a.ip else socket.AF_INET
     try:
-        with socket.socket(family) as s: s.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1); s.bind((a.ip, a.port))
+        with socket.socket(family) as s:
+            s.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            s.bind((a.ip, a.port))
     except (OSError, OverflowError) as e:
-        raise FakefaceError(f"Cannot listen on {a.ip} port {a.port} ({getattr(e, 'strerror', None) or e}). Choose another: --port") from None
-    env = {**os.environ, "FAKEFACE_BUNDLE": str(bundle), "FAKEFACE_UPLOAD_MB": f"{a.max_upload_mb:g}", "FAKEFACE_PATHS": str(int(a.ip in LOOPBACK))}
-    print(f"http://{f'[{a.ip}]' if ':' in a.ip else a.ip}:{a.port}  (in a few seconds; pictures up to {a.max_upload_mb:g} MB each; Ctrl-C ends it)", flush=True)
-    if a.ip not in LOOPBACK: print("Everybody who reaches this address can use the page: there is no password and no encryption.", flush=True)
+        raise FakefaceError(
+            f"Cannot listen on {a.ip} port {a.port} ({getattr(e, 'strerror', None) or e}). Choose another: --port"
+        ) from None
+    env = {
+        **os.environ,
+        "FAKEFACE_BUNDLE": str(bundle),
+        "FAKEFACE_UPLOAD_MB": f"{a.max_upload_mb:g}",
+        "FAKEFACE_PATHS": str(int(a.ip in LOOPBACK)),
+    }
+    print(
+        f"http://{f'[{a.ip}]' if ':' in a.ip else a.ip}:{a.port}  (in a few seconds; pictures up to {a.max_upload_mb:g} MB each; Ctrl-C ends it)",
+        flush=True,
+    )
+    if a.ip not in LOOPBACK:
+        print(
+            "Everybody who reaches this address can use the page: there is no password and no encryption.", flush=True
+        )
     os.execve(sys.executable, [sys.executable, "-m", "voila", *voila_args(page, a.ip, a.port)], env)
 
 # %% ../../nbs/13_cli/01_cli.ipynb #b9777017
 def _positive(text: str) -> float:
-    if (v := float(text)) > 0: return v
+    if (v := float(text)) > 0:
+        return v
     raise ValueError
+
 
 def _check_options(c: argparse.ArgumentParser) -> None:
     c.formatter_class, c.epilog = argparse.RawDescriptionHelpFormatter, CHECK_HELP
-    c.add_argument("paths", nargs="+", metavar="PATH", help="a picture, a folder with everything below it, or - for names on standard input")
-    c.add_argument("--bundle", metavar="B", help="the detector: a name, a folder, or owner/name of the model hub (default: the one that ships)")
-    c.add_argument("--threshold", metavar="T", help="fake from here on: a threshold's name in the bundle (such as youden) or a number")
-    c.add_argument("--prior", type=float, metavar="P", help="share of fakes where the pictures come from: adds the chance that follows from it")
+    c.add_argument(
+        "paths",
+        nargs="+",
+        metavar="PATH",
+        help="a picture, a folder with everything below it, or - for names on standard input",
+    )
+    c.add_argument(
+        "--bundle",
+        metavar="B",
+        help="the detector: a name, a folder, or owner/name of the model hub (default: the one that ships)",
+    )
+    c.add_argument(
+        "--threshold",
+        metavar="T",
+        help="fake from here on: a threshold's name in the bundle (such as youden) or a number",
+    )
+    c.add_argument(
+        "--prior",
+        type=float,
+        metavar="P",
+        help="share of fakes where the pictures come from: adds the chance that follows from it",
+    )
     c.add_argument("--faces", action="store_true", help="find the faces and judge each")
-    c.add_argument("--stability", action="store_true", help="also judge each picture re-encoded and rescaled (eight times the work)")
+    c.add_argument(
+        "--stability",
+        action="store_true",
+        help="also judge each picture re-encoded and rescaled (eight times the work)",
+    )
     c.add_argument("--heatmap", metavar="DIR", help="save where the network looked, a JPEG a verdict (needs torch)")
     to = c.add_mutually_exclusive_group()
     to.add_argument("--csv", metavar="FILE", help="write rows to FILE (- for standard output)")
@@ -298,43 +462,82 @@ def _check_options(c: argparse.ArgumentParser) -> None:
     on = c.add_mutually_exclusive_group()
     on.add_argument("--resume", action="store_true", help="go on with FILE: judge what has no row yet")
     on.add_argument("--overwrite", action="store_true", help="make FILE anew")
-    c.add_argument("--workers", type=int, choices=range(1, 257), metavar="N", help="pictures at a time (default: the cores)")
+    c.add_argument(
+        "--workers", type=int, choices=range(1, 257), metavar="N", help="pictures at a time (default: the cores)"
+    )
     c.add_argument("--quiet", action="store_true", help="no progress, no summary")
 
 # %% ../../nbs/13_cli/01_cli.ipynb #db19d1d1
 def _parser() -> argparse.ArgumentParser:
     from fakeface import __version__
+
     top = argparse.ArgumentParser("fakeface", description="Tell a photographed face from a generated one.")
     top.add_argument("--version", action="version", version=f"fakeface {__version__}")
     sub = top.add_subparsers(dest="command", required=True, metavar="command")
-    def add(name, do, text): c = sub.add_parser(name, help=text, description=text); c.set_defaults(do=do); return c
+
+    def add(name, do, text):
+        c = sub.add_parser(name, help=text, description=text)
+        c.set_defaults(do=do)
+        return c
+
     _check_options(add("check", _check, "judge pictures: files, folders, lists of names"))
     c = add("serve", _serve, "the checker as a page in the browser, for this machine only unless told otherwise")
-    c.add_argument("--bundle", metavar="B", help="the detector, as in check"); c.add_argument("--port", type=int, default=8866)
+    c.add_argument("--bundle", metavar="B", help="the detector, as in check")
+    c.add_argument("--port", type=int, default=8866)
     c.add_argument("--ip", default="127.0.0.1", help="address to listen on (default 127.0.0.1: this machine only)")
-    c.add_argument("--max-upload-mb", type=_positive, default=64., metavar="MB", help="largest picture that is taken (default 64)")
+    c.add_argument(
+        "--max-upload-mb", type=_positive, default=64.0, metavar="MB", help="largest picture that is taken (default 64)"
+    )
     c = add("doctor", _doctor, "examine the installation and the detectors; exits with 1 for a fault")
     c.add_argument("--bundle", metavar="B", help="this detector only")
     c = add("export", _export, "add model.onnx to a bundle that has none, compared with torch")
-    c.add_argument("folder", metavar="BUNDLE"); c.add_argument("--out", metavar="FOLDER", help="work on a copy")
-    about = dict(prepare="pictures → manifest, audit, harmonised data set", pretrain="stage 1: one domain, small pictures",
-                 finetune="stage 2: all domains, from stage 1's weights", evaluate="score the test split", report="everything above as one HTML page", leaveout="train again without one domain, and test on it")
-    for s in about: add(s, _stage, about[s]).add_argument("--params", action="store_true", help="list the stage's parameters and stop")
+    c.add_argument("folder", metavar="BUNDLE")
+    c.add_argument("--out", metavar="FOLDER", help="work on a copy")
+    about = dict(
+        prepare="pictures → manifest, audit, harmonised data set",
+        pretrain="stage 1: one domain, small pictures",
+        finetune="stage 2: all domains, from stage 1's weights",
+        evaluate="score the test split",
+        report="everything above as one HTML page",
+        leaveout="train again without one domain, and test on it",
+    )
+    for s in about:
+        add(s, _stage, about[s]).add_argument(
+            "--params", action="store_true", help="list the stage's parameters and stop"
+        )
     add("demo", _demo, "the five stages on the embedded demo, in minutes on a CPU")
     for s in (*about, "demo"):
-        sub.choices[s].add_argument("-p", nargs=2, action="append", default=[], metavar=("NAME", "VALUE"), help="a parameter of the stage; may be repeated")
+        sub.choices[s].add_argument(
+            "-p",
+            nargs=2,
+            action="append",
+            default=[],
+            metavar=("NAME", "VALUE"),
+            help="a parameter of the stage; may be repeated",
+        )
     add("audit", _audit, "what file headers alone tell of the class in a folder").add_argument("folder")
-    c = add("fetch", _fetch, "download a public data set through kagglehub"); c.add_argument("name"); c.add_argument("folder")
+    c = add("fetch", _fetch, "download a public data set through kagglehub")
+    c.add_argument("name")
+    c.add_argument("folder")
     return top
 
 # %% ../../nbs/13_cli/01_cli.ipynb #72c47ed7
-def main(argv: list[str]|None=None) -> int:
+def main(argv: list[str] | None = None) -> int:
     "The console script; returns the exit code."
-    if sys.stdin is None: sys.stdin = open(os.devnull)        # a closed descriptor 0 would be taken by the kernel's sockets
+    if sys.stdin is None:
+        sys.stdin = open(os.devnull)  # a closed descriptor 0 would be taken by the kernel's sockets
     for f in (sys.stdout, sys.stderr):
-        if hasattr(f, "reconfigure"): f.reconfigure(errors="backslashreplace")   # a name that the terminal cannot show is no reason to fail
+        if hasattr(f, "reconfigure"):
+            f.reconfigure(errors="backslashreplace")  # a name that the terminal cannot show is no reason to fail
     a = _parser().parse_args(argv)
-    try: return a.do(a) or 0
-    except BrokenPipeError: os.dup2(os.open(os.devnull, os.O_WRONLY), 1); return 141   # the reader has gone, as `| head` does
-    except FakefaceError as e: print(f"fakeface: {e}", file=sys.stderr); return getattr(e, "code", 1)
-    except KeyboardInterrupt: print("fakeface: stopped.", file=sys.stderr); return 130
+    try:
+        return a.do(a) or 0
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        return 141  # the reader has gone, as `| head` does
+    except FakefaceError as e:
+        print(f"fakeface: {e}", file=sys.stderr)
+        return getattr(e, "code", 1)
+    except KeyboardInterrupt:
+        print("fakeface: stopped.", file=sys.stderr)
+        return 130

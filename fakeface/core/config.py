@@ -11,48 +11,64 @@ from typing import Any, Iterable
 from .project import ConfigError
 
 # %% ../../nbs/01_core/05_config.ipynb #459416b9
-def split_csv(s: str|Iterable[str]|None) -> list[str]:
+def split_csv(s: str | Iterable[str] | None) -> list[str]:
     "`'140k, tpdne'` → `['140k', 'tpdne']`; an empty or missing string is an empty list."
     parts = (s or "").split(",") if isinstance(s, (str, type(None))) else s
     out = [p.strip() for p in parts if p.strip()]
-    if len(set(out)) != len(out): raise ConfigError(f"{s!r} names something twice.")
+    if len(set(out)) != len(out):
+        raise ConfigError(f"{s!r} names something twice.")
     return out
 
 # %% ../../nbs/01_core/05_config.ipynb #9e769dd5
 def _coerce(name: str, value: Any, kind: Any) -> Any:
     "`value` as a `kind` (a type or a union of types written as text), or `ConfigError`."
     kinds = [k.strip() for k in str(getattr(kind, "__name__", kind)).split("|")]
-    if value is None and "None" in kinds: return None
-    if isinstance(value, bool): ok = "bool" in kinds
-    elif isinstance(value, (int, float)) and "str" in kinds and not {"int", "float"} & set(kinds): ok, value = True, str(value)       # -p threshold 0.5
-    elif isinstance(value, int): ok, value = "int" in kinds or "float" in kinds, value if "int" in kinds else float(value)
-    elif isinstance(value, float): ok = "float" in kinds
+    if value is None and "None" in kinds:
+        return None
+    if isinstance(value, bool):
+        ok = "bool" in kinds
+    elif isinstance(value, (int, float)) and "str" in kinds and not {"int", "float"} & set(kinds):
+        ok, value = True, str(value)  # -p threshold 0.5
+    elif isinstance(value, int):
+        ok, value = "int" in kinds or "float" in kinds, value if "int" in kinds else float(value)
+    elif isinstance(value, float):
+        ok = "float" in kinds
     elif isinstance(value, str):
         ok = "str" in kinds
         if not ok and "float" in kinds:
-            with contextlib.suppress(ValueError): value, ok = float(value), True
-    else: ok = False
-    if not ok: raise ConfigError(f"{name} = {value!r} is {type(value).__name__}, but should be {' or '.join(kinds)}.")
+            with contextlib.suppress(ValueError):
+                value, ok = float(value), True
+    else:
+        ok = False
+    if not ok:
+        raise ConfigError(f"{name} = {value!r} is {type(value).__name__}, but should be {' or '.join(kinds)}.")
     return value
 
 # %% ../../nbs/01_core/05_config.ipynb #8ed1059f
-def refuse_unknown(names: Iterable[str], known: Iterable[str], what: str="parameter") -> None:
+def refuse_unknown(names: Iterable[str], known: Iterable[str], what: str = "parameter") -> None:
     "Raise `ConfigError` for the first of `names` that is not `known`, with the nearest that is."
     known = list(known)
     for n in names:
-        if n in known: continue
-        near = difflib.get_close_matches(n, known, n=1, cutoff=.5)
-        raise ConfigError(f"There is no {what} {n!r}." + (f" Did you mean {near[0]!r}?" if near else "") + f" Known: {', '.join(known)}.")
+        if n in known:
+            continue
+        near = difflib.get_close_matches(n, known, n=1, cutoff=0.5)
+        raise ConfigError(
+            f"There is no {what} {n!r}."
+            + (f" Did you mean {near[0]!r}?" if near else "")
+            + f" Known: {', '.join(known)}."
+        )
+
 
 def configure(
-    cls: type,                        # a frozen dataclass with scalar fields
-    **values,                         # its fields; what is not given keeps its default
-):                                    # an instance of `cls`
+    cls: type,  # a frozen dataclass with scalar fields
+    **values,  # its fields; what is not given keeps its default
+):  # an instance of `cls`
     "Make a config; refuses unknown names and wrong types. A `check()` method of `cls` is called last."
     fields = {f.name: f for f in dataclasses.fields(cls)}
     refuse_unknown(values, fields)
     cfg = cls(**{k: _coerce(k, v, fields[k].type) for k, v in values.items()})
-    if hasattr(cfg, "check"): cfg.check()
+    if hasattr(cfg, "check"):
+        cfg.check()
     return cfg
 
 # %% ../../nbs/01_core/05_config.ipynb #1fb86966
@@ -60,18 +76,22 @@ def assigned_names(source: str) -> list[str]:
     "The names that top-level assignments in `source` bind, in order."
     out = []
     for node in ast.parse(source).body:
-        targets = node.targets if isinstance(node, ast.Assign) else [node.target] if isinstance(node, ast.AnnAssign) else []
+        targets = (
+            node.targets if isinstance(node, ast.Assign) else [node.target] if isinstance(node, ast.AnnAssign) else []
+        )
         out += [t.id for t in targets if isinstance(t, ast.Name)]
     return list(dict.fromkeys(out))
 
+
 def stage_config(
-    cls: type,                        # the stage's config class, or a callable that takes the same names
-    space: dict[str, Any],            # the notebook's `globals()`
-    known: Iterable[str]|None=None,   # the valid names; the fields of `cls` if not given
-):                                    # the config
+    cls: type,  # the stage's config class, or a callable that takes the same names
+    space: dict[str, Any],  # the notebook's `globals()`
+    known: Iterable[str] | None = None,  # the valid names; the fields of `cls` if not given
+):  # the config
     "The config from a stage notebook's `# parameters` cell and the cell papermill injected after it."
     cells = [c for c in space.get("In", []) if re.match(r"\s*# parameters\b", c, re.I)]
     names = list(dict.fromkeys(n for c in cells for n in assigned_names(c)))
-    if not names: raise ConfigError("No parameters cell has run. Run the cell that begins with '# parameters' first.")
+    if not names:
+        raise ConfigError("No parameters cell has run. Run the cell that begins with '# parameters' first.")
     refuse_unknown(names, known or [f.name for f in dataclasses.fields(cls)])
     return (configure if isinstance(cls, type) else (lambda f, **kw: f(**kw)))(cls, **{n: space[n] for n in names})

@@ -15,82 +15,114 @@ from .project import FakefaceError
 # %% ../../nbs/01_core/04_files.ipynb #7f1f6035
 @contextlib.contextmanager
 def atomic_path(
-    path: str|os.PathLike,            # the file that is to exist afterwards
-) -> Iterator[Path]:                  # a temporary path beside it, to write to
+    path: str | os.PathLike,  # the file that is to exist afterwards
+) -> Iterator[Path]:  # a temporary path beside it, to write to
     "Give a temporary path; sync and rename it to `path` on success, remove it on error."
-    path = Path(path); path.parent.mkdir(parents=True, exist_ok=True)
-    fd, tmp = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp"); os.close(fd)
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    fd, tmp = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
+    os.close(fd)
     tmp = Path(tmp)
     try:
         yield tmp
-        with open(tmp, "rb+") as f: os.fsync(f.fileno())
-        mask = os.umask(0); os.umask(mask); os.chmod(tmp, 0o666 & ~mask)   # mkstemp makes 0600
+        with open(tmp, "rb+") as f:
+            os.fsync(f.fileno())
+        mask = os.umask(0)
+        os.umask(mask)
+        os.chmod(tmp, 0o666 & ~mask)  # mkstemp makes 0600
         os.replace(tmp, path)
     finally:
         tmp.unlink(missing_ok=True)
 
 # %% ../../nbs/01_core/04_files.ipynb #24f64f1d
 def write_atomic(
-    path: str|os.PathLike,            # the file to write
-    data: str|bytes,                  # its whole content; text is UTF-8
-) -> Path:                            # `path`
+    path: str | os.PathLike,  # the file to write
+    data: str | bytes,  # its whole content; text is UTF-8
+) -> Path:  # `path`
     "Write `data` to `path` in one step."
-    with atomic_path(path) as tmp: tmp.write_bytes(data.encode() if isinstance(data, str) else data)
+    with atomic_path(path) as tmp:
+        tmp.write_bytes(data.encode() if isinstance(data, str) else data)
     return Path(path)
 
 # %% ../../nbs/01_core/04_files.ipynb #02f1bee3
 def _sync(path: Path) -> None:
     "Ask the system to put a file or a folder's entries on the disk."
     fd = os.open(path, os.O_RDONLY)
-    try: os.fsync(fd)
-    finally: os.close(fd)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
+
 
 @contextlib.contextmanager
 def atomic_dir(
-    path: str|os.PathLike,            # the folder that is to exist afterwards
-) -> Iterator[Path]:                  # an empty temporary folder beside it
+    path: str | os.PathLike,  # the folder that is to exist afterwards
+) -> Iterator[Path]:  # an empty temporary folder beside it
     "Give a temporary folder; sync and rename it to `path` on success, remove it on error."
-    path = Path(path); path.parent.mkdir(parents=True, exist_ok=True)
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
     tmp = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp"))
     try:
         yield tmp
-        mask = os.umask(0); os.umask(mask); os.chmod(tmp, 0o777 & ~mask)
-        for p in sorted(tmp.rglob("*"), reverse=True): _sync(p)
+        mask = os.umask(0)
+        os.umask(mask)
+        os.chmod(tmp, 0o777 & ~mask)
+        for p in sorted(tmp.rglob("*"), reverse=True):
+            _sync(p)
         _sync(tmp)
         old = path.with_name(f".{path.name}.old")
-        if path.exists(): shutil.rmtree(old, ignore_errors=True); os.replace(path, old)
-        os.replace(tmp, path); _sync(path.parent); shutil.rmtree(old, ignore_errors=True)
-    finally: shutil.rmtree(tmp, ignore_errors=True)
+        if path.exists():
+            shutil.rmtree(old, ignore_errors=True)
+            os.replace(path, old)
+        os.replace(tmp, path)
+        _sync(path.parent)
+        shutil.rmtree(old, ignore_errors=True)
+    finally:
+        shutil.rmtree(tmp, ignore_errors=True)
 
 # %% ../../nbs/01_core/04_files.ipynb #3be0d32f
 def _plain(o: Any) -> Any:
     "`o` as JSON knows it: no NumPy, no paths, no NaN."
-    if dataclasses.is_dataclass(o) and not isinstance(o, type): o = dataclasses.asdict(o)
-    if isinstance(o, dict): return {str(k): _plain(v) for k, v in o.items()}
-    if isinstance(o, np.ndarray): o = o.tolist()
-    if isinstance(o, (list, tuple, set)): return [_plain(v) for v in (sorted(o) if isinstance(o, set) else o)]
-    if isinstance(o, np.generic): o = o.item()
-    if isinstance(o, float) and not np.isfinite(o): return None
+    if dataclasses.is_dataclass(o) and not isinstance(o, type):
+        o = dataclasses.asdict(o)
+    if isinstance(o, dict):
+        return {str(k): _plain(v) for k, v in o.items()}
+    if isinstance(o, np.ndarray):
+        o = o.tolist()
+    if isinstance(o, (list, tuple, set)):
+        return [_plain(v) for v in (sorted(o) if isinstance(o, set) else o)]
+    if isinstance(o, np.generic):
+        o = o.item()
+    if isinstance(o, float) and not np.isfinite(o):
+        return None
     return str(o) if isinstance(o, os.PathLike) else o
+
 
 def to_json(o: Any) -> str:
     "`o` as indented JSON text, keys in their order."
     return json.dumps(_plain(o), indent=1, ensure_ascii=False) + "\n"
 
-def write_json(path: str|os.PathLike, o: Any) -> Path:
+
+def write_json(path: str | os.PathLike, o: Any) -> Path:
     "Write `o` as JSON in one step."
     return write_atomic(path, to_json(o))
 
-def read_json(path: str|os.PathLike) -> Any:
+
+def read_json(path: str | os.PathLike) -> Any:
     "Read a JSON file; raises `FakefaceError` where it is missing or not JSON."
-    try: return json.loads(Path(path).read_text(encoding="utf-8"))
-    except FileNotFoundError: raise FakefaceError(f"{path} is missing.") from None
-    except (json.JSONDecodeError, UnicodeDecodeError) as e: raise FakefaceError(f"{path} is not JSON: {e}") from None
+    try:
+        return json.loads(Path(path).read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise FakefaceError(f"{path} is missing.") from None
+    except (json.JSONDecodeError, UnicodeDecodeError) as e:
+        raise FakefaceError(f"{path} is not JSON: {e}") from None
 
 # %% ../../nbs/01_core/04_files.ipynb #d42764d0
-def sha256_file(path: str|os.PathLike) -> str:
+def sha256_file(path: str | os.PathLike) -> str:
     "Hex SHA-256 of a file's bytes, read in pieces."
-    with open(path, "rb") as f: return hashlib.file_digest(f, "sha256").hexdigest()
+    with open(path, "rb") as f:
+        return hashlib.file_digest(f, "sha256").hexdigest()
+
 
 def sha256_json(o: Any) -> str:
     "Hex SHA-256 of `o` as JSON with sorted keys: the identity of a configuration."

@@ -11,8 +11,10 @@ from enum import IntEnum
 # %% ../../nbs/01_core/01_labels.ipynb #9a7ea944
 class Label(IntEnum):
     "The only polarity in the project: the positive class of every metric is FAKE."
+
     REAL = 0
     FAKE = 1
+
 
 REAL, FAKE = Label.REAL, Label.FAKE
 LABEL_NAMES = ("real", "fake")

@@ -13,36 +13,61 @@ from pathlib import Path
 class FakefaceError(Exception):
     "Something the user can mend; the message says what, where and what to do."
 
+
 class ConfigError(FakefaceError):
     "An unknown name, a wrong type or an impossible value in a configuration."
 
 # %% ../../nbs/01_core/02_project.ipynb #044a48e0
 def project_root(
-    start: str|os.PathLike|None=None,  # where to begin; the working directory if not given
-) -> Path:                             # the checkout's top folder
+    start: str | os.PathLike | None = None,  # where to begin; the working directory if not given
+) -> Path:  # the checkout's top folder
     "Walk up to the checkout's `settings.ini`; raises `FakefaceError` outside a checkout."
     here = Path(start or Path.cwd()).resolve()
     for d in (here, *here.parents):
-        ini = d/"settings.ini"
-        if ini.is_file() and re.search(r"^lib_name\s*=\s*fakeface\s*$", ini.read_text(encoding="utf-8"), re.M): return d
-    raise FakefaceError(f"{here} is not inside a checkout of fakeface. The stages need one: clone the project and run them from there.")
+        ini = d / "settings.ini"
+        if ini.is_file() and re.search(r"^lib_name\s*=\s*fakeface\s*$", ini.read_text(encoding="utf-8"), re.M):
+            return d
+    raise FakefaceError(
+        f"{here} is not inside a checkout of fakeface. The stages need one: clone the project and run them from there."
+    )
 
 # %% ../../nbs/01_core/02_project.ipynb #0e2e4ee8
-def git_commit() -> str|None:
+def git_commit() -> str | None:
     "The checkout's commit with `-dirty` where files differ, or None outside git."
     try:
-        out = subprocess.run(["git", "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"], cwd=project_root(), capture_output=True, text=True, timeout=20)
+        out = subprocess.run(
+            ["git", "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"],
+            cwd=project_root(),
+            capture_output=True,
+            text=True,
+            timeout=20,
+        )
         return out.stdout.strip() or None
-    except (OSError, FakefaceError, subprocess.SubprocessError): return None
+    except (OSError, FakefaceError, subprocess.SubprocessError):
+        return None
+
 
 def environment() -> dict:
     "Versions, machine, device and commit, for `env.json`."
-    dists = sorted({f"{d.metadata['Name']}=={d.version}" for d in importlib.metadata.distributions() if d.metadata["Name"]}, key=str.lower)
+    dists = sorted(
+        {f"{d.metadata['Name']}=={d.version}" for d in importlib.metadata.distributions() if d.metadata["Name"]},
+        key=str.lower,
+    )
     device = "cpu"
-    if "torch" in sys.modules and sys.modules["torch"].cuda.is_available(): device = sys.modules["torch"].cuda.get_device_name()
-    memory = os.sysconf("SC_PAGE_SIZE")*os.sysconf("SC_PHYS_PAGES")/2**30 if hasattr(os, "sysconf") else None
-    return dict(python=platform.python_version(), system=platform.system(), machine=platform.machine(), cores=cores(),
-                memory_gib=memory and round(memory, 1), device=device, commit=git_commit(), packages=dists)
+    if "torch" in sys.modules and sys.modules["torch"].cuda.is_available():
+        device = sys.modules["torch"].cuda.get_device_name()
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30 if hasattr(os, "sysconf") else None
+    return dict(
+        python=platform.python_version(),
+        system=platform.system(),
+        machine=platform.machine(),
+        cores=cores(),
+        memory_gib=memory and round(memory, 1),
+        device=device,
+        commit=git_commit(),
+        packages=dists,
+    )
+
 
 def cores() -> int:
     "How many processors this process may use."

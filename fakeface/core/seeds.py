@@ -12,14 +12,15 @@ import numpy as np
 
 # %% ../../nbs/01_core/03_seeds.ipynb #0a7e79da
 def seed_of(
-    *parts: int|str|float|bool|None,  # what the draw is for, e.g. (seed, "sample", epoch, draw)
-) -> int:                             # in [0, 2**63)
+    *parts: int | str | float | bool | None,  # what the draw is for, e.g. (seed, "sample", epoch, draw)
+) -> int:  # in [0, 2**63)
     "A 63-bit seed that depends on `parts` only (BLAKE2b of their representation)."
     norm = [p.item() if isinstance(p, np.generic) else int(p) if isinstance(p, IntEnum) else p for p in parts]
     return int.from_bytes(hashlib.blake2b(repr(norm).encode(), digest_size=8).digest(), "big") >> 1
 
+
 def rng(
-    *parts,                           # as in `seed_of`
-) -> np.random.Generator:             # a fresh generator
+    *parts,  # as in `seed_of`
+) -> np.random.Generator:  # a fresh generator
     "A NumPy generator seeded by `seed_of(*parts)`."
     return np.random.Generator(np.random.PCG64(seed_of(*parts)))

@@ -15,54 +15,72 @@ from .files import read_json, write_json
 # %% ../../nbs/01_core/06_stages.ipynb #a8fed812
 STAGES = ("prepare", "pretrain", "finetune", "evaluate", "report")
 
-def out_root(out: str|os.PathLike="outputs") -> Path:
-    "The folder of all runs: absolute as given (read-only checkouts), else relative to the project root."
-    return Path(out) if Path(out).is_absolute() else project_root()/out
 
-def run_dir(run: str, out: str|os.PathLike="outputs") -> Path:
+def out_root(out: str | os.PathLike = "outputs") -> Path:
+    "The folder of all runs: absolute as given (read-only checkouts), else relative to the project root."
+    return Path(out) if Path(out).is_absolute() else project_root() / out
+
+
+def run_dir(run: str, out: str | os.PathLike = "outputs") -> Path:
     "The folder of one run; a name with a path in it is refused."
-    if not re.fullmatch(r"[\w][\w.+-]*", run): raise ConfigError(f"run = {run!r}: a run's name is letters, digits and . _ + - only.")
-    return out_root(out)/run
+    if not re.fullmatch(r"[\w][\w.+-]*", run):
+        raise ConfigError(f"run = {run!r}: a run's name is letters, digits and . _ + - only.")
+    return out_root(out) / run
 
 # %% ../../nbs/01_core/06_stages.ipynb #57b0df7b
 @dataclasses.dataclass
 class Stage:
     "One stage of one run: its folder, its config, and whether it is finished."
-    dir: Path; name: str; started: float = 0.
+
+    dir: Path
+    name: str
+    started: float = 0.0
 
     @classmethod
-    def begin(cls,
-        name: str,                    # one of `STAGES`
-        cfg: Any,                     # the resolved config, a dataclass with `run` and `out`
-        overwrite: bool=False,        # make a finished stage again
-        resume: bool=False,           # go on with an unfinished one
-        **more,                       # what else belongs in env.json (data hash, seed, …)
+    def begin(
+        cls,
+        name: str,  # one of `STAGES`
+        cfg: Any,  # the resolved config, a dataclass with `run` and `out`
+        overwrite: bool = False,  # make a finished stage again
+        resume: bool = False,  # go on with an unfinished one
+        **more,  # what else belongs in env.json (data hash, seed, …)
     ) -> "Stage":
         "Make the stage's folder and write config.json, env.json and stage.json; raises `FakefaceError` where it would destroy something."
-        d = run_dir(cfg.run, cfg.out)/name; state = cls.state(d)
+        d = run_dir(cfg.run, cfg.out) / name
+        state = cls.state(d)
         if state == "finished" and not overwrite:
             raise FakefaceError(f"{d} is finished. Give overwrite=True to make it again, or another run name.")
         if state == "running" and not (overwrite or resume):
-            raise FakefaceError(f"{d} was begun and not finished. Give resume=True to go on, or overwrite=True to begin again.")
-        if overwrite and state: shutil.rmtree(d)
+            raise FakefaceError(
+                f"{d} was begun and not finished. Give resume=True to go on, or overwrite=True to begin again."
+            )
+        if overwrite and state:
+            shutil.rmtree(d)
         self = cls(d, name, time.time())
-        write_json(d/"stage.json", dict(stage=name, state="running", started=time.strftime("%FT%TZ", time.gmtime())))
-        write_json(d/"config.json", cfg); write_json(d/"env.json", {**environment(), **more})
+        write_json(d / "stage.json", dict(stage=name, state="running", started=time.strftime("%FT%TZ", time.gmtime())))
+        write_json(d / "config.json", cfg)
+        write_json(d / "env.json", {**environment(), **more})
         return self
 
     @staticmethod
-    def state(d: Path) -> str|None:
+    def state(d: Path) -> str | None:
         "`None`, `running` or `finished`."
-        return read_json(d/"stage.json")["state"] if (d/"stage.json").exists() else None
+        return read_json(d / "stage.json")["state"] if (d / "stage.json").exists() else None
 
-    def finish(self, metrics: dict|None=None) -> None:
+    def finish(self, metrics: dict | None = None) -> None:
         "Write metrics.json, then mark the stage as finished."
-        if metrics is not None: write_json(self.dir/"metrics.json", metrics)
-        was = read_json(self.dir/"stage.json")
-        write_json(self.dir/"stage.json", {**was, "state": "finished", "seconds": round(time.time() - self.started, 1)})
+        if metrics is not None:
+            write_json(self.dir / "metrics.json", metrics)
+        was = read_json(self.dir / "stage.json")
+        write_json(
+            self.dir / "stage.json", {**was, "state": "finished", "seconds": round(time.time() - self.started, 1)}
+        )
 
 # %% ../../nbs/01_core/06_stages.ipynb #36c9cf38
 def require(path: Path, stage: str) -> Path:
     "`path` if it exists, else an error that names the stage that makes it."
-    if path.exists(): return path
-    raise FakefaceError(f"{path} is missing: run the stage {stage!r} first (fakeface {stage}, or papermill nbs/run_{stage}.ipynb).")
+    if path.exists():
+        return path
+    raise FakefaceError(
+        f"{path} is missing: run the stage {stage!r} first (fakeface {stage}, or papermill nbs/run_{stage}.ipynb)."
+    )

@@ -20,130 +20,218 @@ from .gate import auc_of, header_gate, header_table, judged_together, two_sided,
 from ..images.decode import KERNELS, ImageError, open_image, save_jpeg
 from .manifest import COLUMNS, gaps, manifest_hash, rebase
 
+
 class AuditError(FakefaceError):
     "A data set whose class can be told from the file header, or a build that cannot go on."
 
 # %% ../../nbs/04_data/05_audit.ipynb #73fba13d
 FRAMINGS = ("square", "whole")
 
+
 def harmonise_one(
-    src: str,                         # a picture file
-    dst: str,                         # the JPEG to write; kept if it is there
-    side: int,                        # pixels of the shorter side afterwards
-    quality: int,                     # 1 to 100
-    framing: str="square",            # centred square, or the whole picture with its shape
-) -> str:                             # "" or why it could not be done
+    src: str,  # a picture file
+    dst: str,  # the JPEG to write; kept if it is there
+    side: int,  # pixels of the shorter side afterwards
+    quality: int,  # 1 to 100
+    framing: str = "square",  # centred square, or the whole picture with its shape
+) -> str:  # "" or why it could not be done
     "One picture through the common way."
-    if os.path.exists(dst): return ""
-    try: img = open_image(src)
-    except ImageError as e: return e.reason
-    w, h = img.size; s = min(w, h); x, y = (w - s)//2, (h - s)//2
-    box, to = ((x, y, x + s, y + s), (side, side)) if framing == "square" else ((0, 0, w, h), (round(w*side/s), round(h*side/s)))
+    if os.path.exists(dst):
+        return ""
+    try:
+        img = open_image(src)
+    except ImageError as e:
+        return e.reason
+    w, h = img.size
+    s = min(w, h)
+    x, y = (w - s) // 2, (h - s) // 2
+    box, to = (
+        ((x, y, x + s, y + s), (side, side))
+        if framing == "square"
+        else ((0, 0, w, h), (round(w * side / s), round(h * side / s)))
+    )
     save_jpeg(img.resize(to, KERNELS["bicubic"], box=box), dst, quality, "4:2:0")
     return ""
 
-def _one(job: tuple) -> str: return harmonise_one(*job)
+
+def _one(job: tuple) -> str:
+    return harmonise_one(*job)
 
 # %% ../../nbs/04_data/05_audit.ipynb #ab1ce11d
 def _sides(df: pd.DataFrame, size: int, min_side: int, shrink: float) -> tuple[dict[str, int], list[str]]:
     "(shorter side of each domain afterwards, notes)."
-    s = _short(df); sides, notes = {}, []
+    s = _short(df)
+    sides, notes = {}, []
     for dom, unit in judged_together(df).items():
-        u = s[df.domain.isin(unit)]; side, usual = min(int(u.min()), size), min(int(u.median()), size); sides[dom] = max(int(side*shrink), 1)
-        if side < usual/2:
-            notes.append(f"{dom}: all pictures were made {side} px, as small as {df.path[u.idxmin()]}; half have {usual} px or more. "
-                         f"min_side={usual//2} would leave out {(u < usual//2).sum()} and keep that detail.")
+        u = s[df.domain.isin(unit)]
+        side, usual = min(int(u.min()), size), min(int(u.median()), size)
+        sides[dom] = max(int(side * shrink), 1)
+        if side < usual / 2:
+            notes.append(
+                f"{dom}: all pictures were made {side} px, as small as {df.path[u.idxmin()]}; half have {usual} px or more. "
+                f"min_side={usual // 2} would leave out {(u < usual // 2).sum()} and keep that detail."
+            )
     return sides, notes
 
-def _short(df: pd.DataFrame) -> pd.Series: return df[["width", "height"]].min(axis=1)
+
+def _short(df: pd.DataFrame) -> pd.Series:
+    return df[["width", "height"]].min(axis=1)
+
 
 def _names(df: pd.DataFrame) -> pd.Series:
     "domain/split/class/name.jpg of each row, unique; the name ends in the start of its pixels' hash."
-    def plain(s, most=None): return re.sub(r"[^\w.+-]+", "_", s)[:most]
+
+    def plain(s, most=None):
+        return re.sub(r"[^\w.+-]+", "_", s)[:most]
+
     stem = df.path.map(lambda p: plain(Path(p).stem, 60)) + "__" + df.sha256.str[:12]
     name = df.domain.map(plain) + "/" + df.split + "/" + np.array(LABEL_NAMES, object)[df.label] + "/" + stem
     again = name.groupby(name).cumcount()
     return name + np.where(again > 0, "-" + again.astype(str), "") + ".jpg"
 
+
 def _same_settings(out_dir: Path, how: dict) -> None:
     "Remember how a folder is made and refuse to go on in another way; remove the half-written files of a killed run."
-    out_dir.mkdir(parents=True, exist_ok=True); f = out_dir/"harmonise.json"
+    out_dir.mkdir(parents=True, exist_ok=True)
+    f = out_dir / "harmonise.json"
     if f.exists() and (other := [k for k, v in read_json(f).items() if how.get(k) != v]):
-        raise AuditError(f"{out_dir} was begun with other settings ({', '.join(other)} differ). Use another folder, or delete this one.")
+        raise AuditError(
+            f"{out_dir} was begun with other settings ({', '.join(other)} differ). Use another folder, or delete this one."
+        )
     write_json(f, how)
-    for t in out_dir.rglob(".*.tmp"): t.unlink()
+    for t in out_dir.rglob(".*.tmp"):
+        t.unlink()
 
 # %% ../../nbs/04_data/05_audit.ipynb #2bd840e7
 def harmonise(
-    df: pd.DataFrame,                 # a manifest
-    out_dir: str|os.PathLike,         # where the new pictures go
-    size: int=1024,                   # no picture gets larger than this
-    quality: tuple=(70, 95),          # JPEG qualities drawn from, both ends included
-    framing: str="square",            # or "whole"
-    seed: int=0,
-    workers: int|None=None,           # processes; all cores if not given
-    parity: bool=False,               # leave all files alone and say so: allow_bias = "parity"
-    min_side: int=64,                 # pictures with a shorter side under this are left out
-    shrink: float=1.,                 # below 1 everything is made smaller by this factor too, so that no picture keeps its own pixel grid
-    cache: str|os.PathLike|None=None, # as in `build_manifest`
-) -> pd.DataFrame:                    # the manifest of the new pictures, root = out_dir; splits and groups as before
+    df: pd.DataFrame,  # a manifest
+    out_dir: str | os.PathLike,  # where the new pictures go
+    size: int = 1024,  # no picture gets larger than this
+    quality: tuple = (70, 95),  # JPEG qualities drawn from, both ends included
+    framing: str = "square",  # or "whole"
+    seed: int = 0,
+    workers: int | None = None,  # processes; all cores if not given
+    parity: bool = False,  # leave all files alone and say so: allow_bias = "parity"
+    min_side: int = 64,  # pictures with a shorter side under this are left out
+    shrink: float = 1.0,  # below 1 everything is made smaller by this factor too, so that no picture keeps its own pixel grid
+    cache: str | os.PathLike | None = None,  # as in `build_manifest`
+) -> pd.DataFrame:  # the manifest of the new pictures, root = out_dir; splits and groups as before
     "Make the classes of each domain alike in codec, quality, size and shape. Can be interrupted and called again."
-    if parity: out = df.copy(); out.attrs = {**df.attrs, "allow_bias": "parity"}; return out
-    if framing not in FRAMINGS: raise AuditError(f"framing = {framing!r} should be one of {', '.join(FRAMINGS)}.")
-    if not 1 <= quality[0] <= quality[1] <= 100: raise AuditError(f"quality = {quality} should be two numbers from 1 to 100, the lower first.")
-    if not 0 < shrink <= 1: raise AuditError(f"shrink = {shrink} should be above 0 and at most 1.")
-    out_dir, attrs, df = Path(out_dir), df.attrs, df.reset_index(drop=True); use = usable(df); small = use.index[_short(use) < min_side]; use = use.drop(small)
-    if use.empty: raise AuditError(f"No usable picture has a shorter side of {min_side} px or more.")
+    if parity:
+        out = df.copy()
+        out.attrs = {**df.attrs, "allow_bias": "parity"}
+        return out
+    if framing not in FRAMINGS:
+        raise AuditError(f"framing = {framing!r} should be one of {', '.join(FRAMINGS)}.")
+    if not 1 <= quality[0] <= quality[1] <= 100:
+        raise AuditError(f"quality = {quality} should be two numbers from 1 to 100, the lower first.")
+    if not 0 < shrink <= 1:
+        raise AuditError(f"shrink = {shrink} should be above 0 and at most 1.")
+    out_dir, attrs, df = Path(out_dir), df.attrs, df.reset_index(drop=True)
+    use = usable(df)
+    small = use.index[_short(use) < min_side]
+    use = use.drop(small)
+    if use.empty:
+        raise AuditError(f"No usable picture has a shorter side of {min_side} px or more.")
     sides, notes = _sides(use, size, min_side, shrink)
-    how = dict(side=sides, quality=list(quality), framing=framing, kernel="bicubic", codec="JPEG 4:2:0", seed=seed, min_side=min_side, shrink=shrink)
-    _same_settings(out_dir, how); dst = _names(use)
+    how = dict(
+        side=sides,
+        quality=list(quality),
+        framing=framing,
+        kernel="bicubic",
+        codec="JPEG 4:2:0",
+        seed=seed,
+        min_side=min_side,
+        shrink=shrink,
+    )
+    _same_settings(out_dir, how)
+    dst = _names(use)
     q = [quality[0] + seed_of(seed, "harmonise", s) % (quality[1] - quality[0] + 1) for s in use.sha256]
-    jobs = [(os.path.join(attrs["root"], p), str(out_dir/d), sides[dom], k, framing) for p, d, dom, k in zip(use.path, dst, use.domain, q)]
+    jobs = [
+        (os.path.join(attrs["root"], p), str(out_dir / d), sides[dom], k, framing)
+        for p, d, dom, k in zip(use.path, dst, use.domain, q)
+    ]
     why = pd.Series("", use.index)
-    for k, reason in in_processes(_one, jobs, workers, "harmonising"): why.iloc[k] = reason
-    new = pd.DataFrame(facts_of([j[1] for j in jobs], cache, workers), index=use.index); why = why.mask(why == "", new.reason)
-    new = new.assign(path=dst, made_from=use.file_sha256, phash=[np.uint64(int(h[:16] or "0", 16)) for h in new["look"]])[why == ""]
-    df.attrs = attrs; out = rebase(df, out_dir)
-    for c in new.columns.intersection(list(COLUMNS)).drop("reason"): out.loc[new.index, c] = new[c].astype(COLUMNS[c])
-    for i, reason in [(i, f"its shorter side is under {min_side} px") for i in small] + [(i, r) for i, r in why.items() if r]:
+    for k, reason in in_processes(_one, jobs, workers, "harmonising"):
+        why.iloc[k] = reason
+    new = pd.DataFrame(facts_of([j[1] for j in jobs], cache, workers), index=use.index)
+    why = why.mask(why == "", new.reason)
+    new = new.assign(
+        path=dst, made_from=use.file_sha256, phash=[np.uint64(int(h[:16] or "0", 16)) for h in new["look"]]
+    )[why == ""]
+    df.attrs = attrs
+    out = rebase(df, out_dir)
+    for c in new.columns.intersection(list(COLUMNS)).drop("reason"):
+        out.loc[new.index, c] = new[c].astype(COLUMNS[c])
+    for i, reason in [(i, f"its shorter side is under {min_side} px") for i in small] + [
+        (i, r) for i, r in why.items() if r
+    ]:
         out.loc[i, ["split", "reason"]] = "excluded", reason
-    shrunk = {d: {LABEL_NAMES[k]: round(float((_short(g)/sides[d]).median()), 2) for k, g in use[use.domain == d].groupby("label")} for d in sides}
-    out = out.astype(COLUMNS); out.attrs = {**attrs, "root": str(out_dir.resolve()), "harmonised": dict(how, shrunk=shrunk, notes=notes)}
+    shrunk = {
+        d: {
+            LABEL_NAMES[k]: round(float((_short(g) / sides[d]).median()), 2)
+            for k, g in use[use.domain == d].groupby("label")
+        }
+        for d in sides
+    }
+    out = out.astype(COLUMNS)
+    out.attrs = {**attrs, "root": str(out_dir.resolve()), "harmonised": dict(how, shrunk=shrunk, notes=notes)}
     return out
 
 # %% ../../nbs/04_data/05_audit.ipynb #6a3b446a
 def _steps(g: np.ndarray) -> np.ndarray:
     "How much larger the steps between columns are at each place modulo 8 than beside it; place 0 is the border of a block. float64 [8]."
-    d = abs(np.diff(g, axis=1)); e = (d[:, 1:-1] - (d[:, :-2] + d[:, 2:])/2).mean(0)
-    n = len(e)//8*8
-    return np.roll(e[:n].reshape(-1, 8).mean(0)/(d.mean() + 1e-6), -6)
+    d = abs(np.diff(g, axis=1))
+    e = (d[:, 1:-1] - (d[:, :-2] + d[:, 2:]) / 2).mean(0)
+    n = len(e) // 8 * 8
+    return np.roll(e[:n].reshape(-1, 8).mean(0) / (d.mean() + 1e-6), -6)
+
 
 def block_grid(
-    img: Image.Image,                 # RGB, at least 32 × 32
-) -> tuple[float, float]:             # (on, off): strength of 8×8 blocks at JPEG's own places, and at the strongest other place
+    img: Image.Image,  # RGB, at least 32 × 32
+) -> tuple[float, float]:  # (on, off): strength of 8×8 blocks at JPEG's own places, and at the strongest other place
     "How clearly a picture shows 8×8 blocks; about 0 where there are none."
-    g = np.asarray(img.convert("L"), np.float32)[:512, :512]; a, b = _steps(g), _steps(g.T); usual = (np.median(a) + np.median(b))/2
-    return float((a[0] + b[0])/2 - usual), float((a[1:].max() + b[1:].max())/2 - usual)
+    g = np.asarray(img.convert("L"), np.float32)[:512, :512]
+    a, b = _steps(g), _steps(g.T)
+    usual = (np.median(a) + np.median(b)) / 2
+    return float((a[0] + b[0]) / 2 - usual), float((a[1:].max() + b[1:].max()) / 2 - usual)
 
 # %% ../../nbs/04_data/05_audit.ipynb #d81e88ba
-def _grid_of(path: str) -> tuple[float, float]|None:
-    try: return block_grid(open_image(path))
-    except ImageError: return None
+def _grid_of(path: str) -> tuple[float, float] | None:
+    try:
+        return block_grid(open_image(path))
+    except ImageError:
+        return None
+
 
 def grid_probe(
-    df: pd.DataFrame,                 # a manifest
-    most: int=150,                    # pictures of each domain and class that are looked at
-    workers: int|None=None,           # processes
-) -> dict[str, dict]:                 # domain → on, off (AUC between the classes, at least .5), luck (three deviations of an AUC that knows nothing), n
+    df: pd.DataFrame,  # a manifest
+    most: int = 150,  # pictures of each domain and class that are looked at
+    workers: int | None = None,  # processes
+) -> dict[
+    str, dict
+]:  # domain → on, off (AUC between the classes, at least .5), luck (three deviations of an AUC that knows nothing), n
     "Do 8×8 blocks tell the classes apart? A look at a sample; warns only."
-    d = usable(df); d = d[_short(d) >= 32].sort_values("sha256").groupby(["domain", "label"]).head(most); got, out = [None]*len(d), {}
-    for k, g in in_processes(_grid_of, [os.path.join(df.attrs["root"], p) for p in d.path], workers, "looking for blocks"): got[k] = g
-    x = pd.DataFrame([g or (np.nan, np.nan) for g in got], d.index, ["on", "off"]).assign(domain=d.domain, y=d.label).dropna()
+    d = usable(df)
+    d = d[_short(d) >= 32].sort_values("sha256").groupby(["domain", "label"]).head(most)
+    got, out = [None] * len(d), {}
+    for k, g in in_processes(
+        _grid_of, [os.path.join(df.attrs["root"], p) for p in d.path], workers, "looking for blocks"
+    ):
+        got[k] = g
+    x = (
+        pd.DataFrame([g or (np.nan, np.nan) for g in got], d.index, ["on", "off"])
+        .assign(domain=d.domain, y=d.label)
+        .dropna()
+    )
     for dom, unit in judged_together(d).items():
-        u = x[x.domain.isin(unit)]; fakes, n = int(u.y.sum()), len(u); one = np.ones(n)
-        if min(fakes, n - fakes) < 5: continue
+        u = x[x.domain.isin(unit)]
+        fakes, n = int(u.y.sum()), len(u)
+        one = np.ones(n)
+        if min(fakes, n - fakes) < 5:
+            continue
         out[dom] = {k: round(float(two_sided(auc_of(u[k].to_numpy(), u.y.to_numpy(), one))), 3) for k in ("on", "off")}
-        out[dom] |= dict(luck=round(.5 + 3*((n + 1)/(12*fakes*(n - fakes)))**.5, 3), n=n)
+        out[dom] |= dict(luck=round(0.5 + 3 * ((n + 1) / (12 * fakes * (n - fakes))) ** 0.5, 3), n=n)
     return out
 
 # %% ../../nbs/04_data/05_audit.ipynb #d4576fa2
@@ -152,83 +240,150 @@ def _warnings(df: pd.DataFrame, gate: dict, grid: dict) -> list[str]:
     out, how = gaps(df), df.attrs.get("harmonised", {})
     for d, g in gate.items():
         auc = "" if g["header_auc"] is None else f"; the header's AUC is {g['header_auc']:.2f}"
-        if g["judged_with"]: out.append(f"{d}: has one class only, and is judged together with {', '.join(o for o in g['judged_with'] if o != d)}.")
-        if g["verdict"] == "few": out.append(f"{d}: too few pictures to judge ({g['n_real']} real, {g['n_fake']} fake){auc}.")
+        if g["judged_with"]:
+            out.append(
+                f"{d}: has one class only, and is judged together with {', '.join(o for o in g['judged_with'] if o != d)}."
+            )
+        if g["verdict"] == "few":
+            out.append(f"{d}: too few pictures to judge ({g['n_real']} real, {g['n_fake']} fake){auc}.")
     for d, g in grid.items():
         most = max(g["on"], g["off"])
-        if most > max(.65, g["luck"]): out.append(f"{d}: 8×8 blocks tell the classes apart (AUC {most:.2f}): the classes have another JPEG past.")
+        if most > max(0.65, g["luck"]):
+            out.append(f"{d}: 8×8 blocks tell the classes apart (AUC {most:.2f}): the classes have another JPEG past.")
     for d, s in how.get("shrunk", {}).items():
-        if len(s) == 2 and max(s.values()) > 1.2*min(s.values()):
-            out.append(f"{d}: real pictures were made {s['real']}× smaller, fake ones {s['fake']}×; how sharp they are may tell the class.")
-    for s in df.attrs.get("build", {}).get("listed", []): out.append(f"{len(s)} pictures look alike and were not merged into a group, e.g. {', '.join(s[:3])}.")
-    if n := int((df.split == "excluded").sum()): out.append(f"{n} of {len(df)} pictures are excluded; the manifest has the reasons.")
+        if len(s) == 2 and max(s.values()) > 1.2 * min(s.values()):
+            out.append(
+                f"{d}: real pictures were made {s['real']}× smaller, fake ones {s['fake']}×; how sharp they are may tell the class."
+            )
+    for s in df.attrs.get("build", {}).get("listed", []):
+        out.append(f"{len(s)} pictures look alike and were not merged into a group, e.g. {', '.join(s[:3])}.")
+    if n := int((df.split == "excluded").sum()):
+        out.append(f"{n} of {len(df)} pictures are excluded; the manifest has the reasons.")
     return out + list(how.get("notes", []))
 
+
 def audit(
-    df: pd.DataFrame,                 # a manifest
-    grid: int=150,                    # pictures of each domain and class that the grid probe opens; 0: none
-    workers: int|None=None,           # processes
-) -> dict:                            # JSON-able: verdict, refused, n, manifest_hash, domains, grid, warnings, table, harmonised, allow_bias
+    df: pd.DataFrame,  # a manifest
+    grid: int = 150,  # pictures of each domain and class that the grid probe opens; 0: none
+    workers: int | None = None,  # processes
+) -> dict:  # JSON-able: verdict, refused, n, manifest_hash, domains, grid, warnings, table, harmonised, allow_bias
     "Everything that is known about a manifest's files."
-    gate = header_gate(df); found = grid_probe(df, grid, workers) if grid else {}; refused = [d for d, g in gate.items() if g["verdict"] == "refuse"]
-    return dict(verdict="refuse" if refused else "pass", refused=refused, n=len(df), manifest_hash=manifest_hash(df), domains=gate, grid=found,
-                warnings=_warnings(df, gate, found), table=header_table(df).to_dict("records"),
-                harmonised=df.attrs.get("harmonised"), allow_bias=df.attrs.get("allow_bias"))
+    gate = header_gate(df)
+    found = grid_probe(df, grid, workers) if grid else {}
+    refused = [d for d, g in gate.items() if g["verdict"] == "refuse"]
+    return dict(
+        verdict="refuse" if refused else "pass",
+        refused=refused,
+        n=len(df),
+        manifest_hash=manifest_hash(df),
+        domains=gate,
+        grid=found,
+        warnings=_warnings(df, gate, found),
+        table=header_table(df).to_dict("records"),
+        harmonised=df.attrs.get("harmonised"),
+        allow_bias=df.attrs.get("allow_bias"),
+    )
 
 # %% ../../nbs/04_data/05_audit.ipynb #692d43fe
 def require_unbiased(
-    found: pd.DataFrame|dict,         # a manifest or its audit
-    allow_bias: str|None=None,        # your reason to go on in spite of it
-) -> str|None:                        # the reason that every later file has to carry, or None
+    found: pd.DataFrame | dict,  # a manifest or its audit
+    allow_bias: str | None = None,  # your reason to go on in spite of it
+) -> str | None:  # the reason that every later file has to carry, or None
     "Raise `AuditError` where the class can be told from the header, unless there is a reason to go on."
     a = found if isinstance(found, dict) else dict(domains=header_gate(found), allow_bias=found.attrs.get("allow_bias"))
-    reason = (allow_bias or "").strip() or a.get("allow_bias") or None; lines = []
+    reason = (allow_bias or "").strip() or a.get("allow_bias") or None
+    lines = []
     for d, g in a["domains"].items():
-        if g["verdict"] != "refuse": continue
-        what = ", ".join(k for k, v in g["by_fact"].items() if v > .6) or "several facts together"
-        lines.append(f"  {d}: header AUC {g['header_auc']:.3f} (p = {g['p']:.3f}; shuffled labels reach {g['luck']:.3f}), from {what}")
-    if not lines or reason: return reason
-    raise AuditError("\n".join(["The class can be told without looking at a face, and training would learn that.", *lines,
-        "Harmonise the set (prepare does it unless told otherwise), or give allow_bias='your reason'; every later file and the report will carry it."]))
+        if g["verdict"] != "refuse":
+            continue
+        what = ", ".join(k for k, v in g["by_fact"].items() if v > 0.6) or "several facts together"
+        lines.append(
+            f"  {d}: header AUC {g['header_auc']:.3f} (p = {g['p']:.3f}; shuffled labels reach {g['luck']:.3f}), from {what}"
+        )
+    if not lines or reason:
+        return reason
+    raise AuditError(
+        "\n".join(
+            [
+                "The class can be told without looking at a face, and training would learn that.",
+                *lines,
+                "Harmonise the set (prepare does it unless told otherwise), or give allow_bias='your reason'; every later file and the report will carry it.",
+            ]
+        )
+    )
+
 
 def verdicts(
-    before: dict,                     # from `audit`, as found
-    after: dict|None=None,            # from `audit`, harmonised
-) -> pd.DataFrame:                    # a row for each domain: header AUC, p, verdict, grid AUC; before and after
+    before: dict,  # from `audit`, as found
+    after: dict | None = None,  # from `audit`, harmonised
+) -> pd.DataFrame:  # a row for each domain: header AUC, p, verdict, grid AUC; before and after
     "What the gate says of each domain, side by side."
+
     def row(a, d):
         g, x = a["domains"][d], a["grid"].get(d, {})
-        return dict(header_auc=g["header_auc"], p=g["p"], verdict=g["verdict"], grid=max(x.get("on", 0), x.get("off", 0)) or None)
-    tables = {name: pd.DataFrame({d: row(a, d) for d in a["domains"]}).T for name, a in (("as found", before), ("harmonised", after)) if a}
+        return dict(
+            header_auc=g["header_auc"],
+            p=g["p"],
+            verdict=g["verdict"],
+            grid=max(x.get("on", 0), x.get("off", 0)) or None,
+        )
+
+    tables = {
+        name: pd.DataFrame({d: row(a, d) for d in a["domains"]}).T
+        for name, a in (("as found", before), ("harmonised", after))
+        if a
+    }
     return pd.concat(tables, axis=1)
 
 # %% ../../nbs/04_data/05_audit.ipynb #4d0098e6
 def plot_gate(
-    found: dict,                      # from `audit`
+    found: dict,  # from `audit`
     ax=None,
-):                                    # matplotlib Axes
+):  # matplotlib Axes
     "The header AUC of each domain, with what luck reaches."
     import matplotlib.pyplot as plt, seaborn as sns
-    d = {k: g for k, g in found["domains"].items() if g["header_auc"] is not None}; c = sns.color_palette("colorblind"); colours = dict(few=c[1], refuse=c[3])
-    colours["pass"] = c[2]; ax = ax or plt.subplots(figsize=(6, .6 + .4*max(len(d), 1)), dpi=90)[1]
-    ax.barh(list(d), [g["header_auc"] - .5 for g in d.values()], left=.5, color=[colours[g["verdict"]] for g in d.values()])
+
+    d = {k: g for k, g in found["domains"].items() if g["header_auc"] is not None}
+    c = sns.color_palette("colorblind")
+    colours = dict(few=c[1], refuse=c[3])
+    colours["pass"] = c[2]
+    ax = ax or plt.subplots(figsize=(6, 0.6 + 0.4 * max(len(d), 1)), dpi=90)[1]
+    ax.barh(
+        list(d),
+        [g["header_auc"] - 0.5 for g in d.values()],
+        left=0.5,
+        color=[colours[g["verdict"]] for g in d.values()],
+    )
     for k, g in enumerate(d.values()):
-        ax.plot([g["luck"]]*2, [k - .4, k + .4], color="k", lw=1.5)
+        ax.plot([g["luck"]] * 2, [k - 0.4, k + 0.4], color="k", lw=1.5)
         ax.text(1.01, k, f"{g['verdict']}, n = {g['n']:,}", va="center", transform=ax.get_yaxis_transform(), fontsize=8)
-    ax.axvline(.6, color="grey", ls=":", lw=1); ax.invert_yaxis()
-    ax.set(xlim=(.5, 1), xlabel="AUC of the file header alone (black: 99% of shuffled labels; dotted: .60)")
+    ax.axvline(0.6, color="grey", ls=":", lw=1)
+    ax.invert_yaxis()
+    ax.set(xlim=(0.5, 1), xlabel="AUC of the file header alone (black: 99% of shuffled labels; dotted: .60)")
     return ax
 
+
 def plot_headers(
-    df: pd.DataFrame,                 # a manifest
-):                                    # matplotlib Figure
+    df: pd.DataFrame,  # a manifest
+):  # matplotlib Figure
     "JPEG quality, shorter side and bytes per pixel of each domain, by class."
     import matplotlib.pyplot as plt, seaborn as sns
-    d = usable(df).groupby(["domain", "label"]).head(500); label = np.array(LABEL_NAMES)[d.label]
-    d = pd.DataFrame({"domain": d.domain, "class": label, "JPEG quality": d.quality.astype("float64"), "shorter side (px)": _short(d),
-                      "bytes per pixel (not judged)": d.bytes/(d.width*d.height)})
-    fig, axs = plt.subplots(1, 3, figsize=(10, 1 + .45*d.domain.nunique()), dpi=80, sharey=True)
-    look = dict(hue="class", hue_order=LABEL_NAMES, dodge=True, jitter=.3, size=2, alpha=.5, palette="colorblind")
-    for ax, c in zip(axs, d.columns[2:]): sns.stripplot(d, y="domain", x=c, ax=ax, legend=ax is axs[0], **look); ax.set_ylabel("")
+
+    d = usable(df).groupby(["domain", "label"]).head(500)
+    label = np.array(LABEL_NAMES)[d.label]
+    d = pd.DataFrame(
+        {
+            "domain": d.domain,
+            "class": label,
+            "JPEG quality": d.quality.astype("float64"),
+            "shorter side (px)": _short(d),
+            "bytes per pixel (not judged)": d.bytes / (d.width * d.height),
+        }
+    )
+    fig, axs = plt.subplots(1, 3, figsize=(10, 1 + 0.45 * d.domain.nunique()), dpi=80, sharey=True)
+    look = dict(hue="class", hue_order=LABEL_NAMES, dodge=True, jitter=0.3, size=2, alpha=0.5, palette="colorblind")
+    for ax, c in zip(axs, d.columns[2:]):
+        sns.stripplot(d, y="domain", x=c, ax=ax, legend=ax is axs[0], **look)
+        ax.set_ylabel("")
     fig.tight_layout()
     return fig

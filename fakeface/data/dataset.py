@@ -25,98 +25,138 @@ from ..images.decode import ImageError, InputSpec, eval_views, open_image
 # %% ../../nbs/04_data/07_dataset.ipynb #eb310f9f
 class DataError(FakefaceError):
     "A split that cannot be trained on or evaluated: empty, too small for a batch, or too many unreadable pictures."
-    def __init__(self, message: str): super().__init__(message.rpartition("DataError: ")[2].strip())   # torch wraps a worker's error in its traceback
+
+    def __init__(self, message: str):
+        super().__init__(message.rpartition("DataError: ")[2].strip())  # torch wraps a worker's error in its traceback
 
 # %% ../../nbs/04_data/07_dataset.ipynb #5f5cfeaa
 def water_fill(
-    weight: np.ndarray,               # of each cell, > 0
-    cap: np.ndarray,                  # the most that each cell may take; inf for no limit
-    total: float,                     # what there is to share out
-) -> np.ndarray:                      # min(cap, λ·weight) with sum min(total, sum of caps)
+    weight: np.ndarray,  # of each cell, > 0
+    cap: np.ndarray,  # the most that each cell may take; inf for no limit
+    total: float,  # what there is to share out
+) -> np.ndarray:  # min(cap, λ·weight) with sum min(total, sum of caps)
     "Share `total` out in proportion to `weight`, never more than `cap`; what a full cell cannot take goes to the others."
     weight, got, free = np.asarray(weight, float), np.array(cap, float), np.ones(len(cap), bool)
     while free.any():
-        share = (total - got[~free].sum())*weight/weight[free].sum()
+        share = (total - got[~free].sum()) * weight / weight[free].sum()
         full = free & (share >= cap)
-        if not full.any(): got[free] = share[free]; break
+        if not full.any():
+            got[free] = share[free]
+            break
         free &= ~full
     return got
 
 # %% ../../nbs/04_data/07_dataset.ipynb #f863ca0e
 def cells(
-    domain: Iterable[str],            # [n]
-    label: Iterable[int],             # [n] `core.Label`
-) -> tuple[np.ndarray, list[tuple[str, int]]]: # int64 [n] number of the row's cell, and the (domain, label) of each cell
+    domain: Iterable[str],  # [n]
+    label: Iterable[int],  # [n] `core.Label`
+) -> tuple[
+    np.ndarray, list[tuple[str, int]]
+]:  # int64 [n] number of the row's cell, and the (domain, label) of each cell
     "Number the domain × class cells, sorted by domain, then class."
     (dom, names), label = pd.factorize(np.asarray(domain, object), sort=True), np.asarray(label)
-    if not len(label): raise DataError("There are no pictures to draw from: the split is empty.")
-    if not np.isin(label, (0, 1)).all(): raise DataError("A label is neither 0 (real) nor 1 (fake).")
-    used, code = np.unique(2*dom + label.astype(np.int64), return_inverse=True)
-    return code, [(str(names[c//2]), int(c%2)) for c in used]
+    if not len(label):
+        raise DataError("There are no pictures to draw from: the split is empty.")
+    if not np.isin(label, (0, 1)).all():
+        raise DataError("A label is neither 0 (real) nor 1 (fake).")
+    used, code = np.unique(2 * dom + label.astype(np.int64), return_inverse=True)
+    return code, [(str(names[c // 2]), int(c % 2)) for c in used]
+
 
 def expected_repeats(
-    domain: Iterable[str],            # [n] of each picture
-    label: Iterable[int],             # [n]
-    epoch_len: int|None=None,         # draws an epoch; as many as there are pictures if not given
-    tau: float=1.,                    # 0 natural … 1 each cell the same
-    max_repeats: float|None=None,     # most draws of one picture in an epoch
-) -> pd.DataFrame:                    # a row a cell: domain, class, n, weight (share of the draws), draws, repeats (draws / n)
+    domain: Iterable[str],  # [n] of each picture
+    label: Iterable[int],  # [n]
+    epoch_len: int | None = None,  # draws an epoch; as many as there are pictures if not given
+    tau: float = 1.0,  # 0 natural … 1 each cell the same
+    max_repeats: float | None = None,  # most draws of one picture in an epoch
+) -> pd.DataFrame:  # a row a cell: domain, class, n, weight (share of the draws), draws, repeats (draws / n)
     "What an epoch will look like, before it is drawn."
-    if max_repeats is not None and max_repeats <= 0: raise DataError(f"max_repeats = {max_repeats}: a picture must be drawn more than 0 times.")
-    code, names = cells(domain, label); n = np.bincount(code)
-    cap = np.full(len(n), np.inf) if max_repeats is None else max_repeats*n
-    draws = water_fill(n**(1. - tau), cap, len(code) if epoch_len is None else epoch_len)
-    return pd.DataFrame({"domain": [d for d, _ in names], "class": [LABEL_NAMES[y] for _, y in names], "n": n,
-                         "weight": draws/draws.sum(), "draws": draws, "repeats": draws/n})
+    if max_repeats is not None and max_repeats <= 0:
+        raise DataError(f"max_repeats = {max_repeats}: a picture must be drawn more than 0 times.")
+    code, names = cells(domain, label)
+    n = np.bincount(code)
+    cap = np.full(len(n), np.inf) if max_repeats is None else max_repeats * n
+    draws = water_fill(n ** (1.0 - tau), cap, len(code) if epoch_len is None else epoch_len)
+    return pd.DataFrame(
+        {
+            "domain": [d for d, _ in names],
+            "class": [LABEL_NAMES[y] for _, y in names],
+            "n": n,
+            "weight": draws / draws.sum(),
+            "draws": draws,
+            "repeats": draws / n,
+        }
+    )
 
 # %% ../../nbs/04_data/07_dataset.ipynb #12c30bfb
 def deal(
-    rows: np.ndarray,                 # [n] the cards
-    k: int,                           # how many to deal
+    rows: np.ndarray,  # [n] the cards
+    k: int,  # how many to deal
     gen: np.random.Generator,
-) -> np.ndarray:                      # [k]
+) -> np.ndarray:  # [k]
     "Every row ⌊k/n⌋ times, and a random choice of them once more; not shuffled."
-    return np.concatenate([np.tile(rows, k//len(rows)), gen.choice(rows, k%len(rows), replace=False)])
+    return np.concatenate([np.tile(rows, k // len(rows)), gen.choice(rows, k % len(rows), replace=False)])
+
 
 def quotas(
-    draws: np.ndarray,                # [cells] expected draws
-    total: int,                       # their whole sum
-) -> np.ndarray:                      # int64 [cells], sum `total`, each within 1 of `draws`
+    draws: np.ndarray,  # [cells] expected draws
+    total: int,  # their whole sum
+) -> np.ndarray:  # int64 [cells], sum `total`, each within 1 of `draws`
     "Whole numbers for `draws`: round down, then one more for the largest remainders."
-    draws = np.round(draws, 6); out = np.floor(draws).astype(np.int64)
-    out[np.argsort(-(draws - out), kind="stable")[:total - out.sum()]] += 1
+    draws = np.round(draws, 6)
+    out = np.floor(draws).astype(np.int64)
+    out[np.argsort(-(draws - out), kind="stable")[: total - out.sum()]] += 1
     return out
 
 # %% ../../nbs/04_data/07_dataset.ipynb #0e1d98b9
 MODES = ("balanced", "replace", "shuffle")
 
+
 class BalancedSampler(Sampler):
     "Draws an epoch as a function of (seed, epoch), slices it by process, and starts where it is told; yields `(row, epoch, draw)`."
-    def __init__(self,
-        domain: Iterable[str],        # [n] of each row of the training manifest, in its order
-        label: Iterable[int],         # [n]
+
+    def __init__(
+        self,
+        domain: Iterable[str],  # [n] of each row of the training manifest, in its order
+        label: Iterable[int],  # [n]
         seed: int,
-        epoch_len: int|None=None,     # draws an epoch, over all processes; the number of rows if not given
-        tau: float=1.,                # 0 natural … 1 each domain × class the same
-        max_repeats: float|None=None, # most draws of one picture in an epoch
-        batch: int=1,                 # the global batch; an incomplete last one is dropped
-        rank: int=0,                  # this process
-        world: int=1,                 # of so many
-        mode: str="balanced",         # or "replace", "shuffle"
+        epoch_len: int | None = None,  # draws an epoch, over all processes; the number of rows if not given
+        tau: float = 1.0,  # 0 natural … 1 each domain × class the same
+        max_repeats: float | None = None,  # most draws of one picture in an epoch
+        batch: int = 1,  # the global batch; an incomplete last one is dropped
+        rank: int = 0,  # this process
+        world: int = 1,  # of so many
+        mode: str = "balanced",  # or "replace", "shuffle"
     ):
         refuse_unknown([mode], MODES, "way to draw")
-        if batch < 1 or batch % world: raise DataError(f"The global batch of {batch} cannot be split among {world} processes: give a multiple of {world}.")
-        self.code, self.cells = cells(domain, label); n = len(self.code); epoch_len = n if epoch_len is None else epoch_len
-        if mode == "shuffle": tau, max_repeats, epoch_len = 0., 1, min(epoch_len, n)
-        most = np.inf if max_repeats is None else max_repeats*n
-        self.epoch_len = int(min(epoch_len, most) + 1e-6)//batch*batch
+        if batch < 1 or batch % world:
+            raise DataError(
+                f"The global batch of {batch} cannot be split among {world} processes: give a multiple of {world}."
+            )
+        self.code, self.cells = cells(domain, label)
+        n = len(self.code)
+        epoch_len = n if epoch_len is None else epoch_len
+        if mode == "shuffle":
+            tau, max_repeats, epoch_len = 0.0, 1, min(epoch_len, n)
+        most = np.inf if max_repeats is None else max_repeats * n
+        self.epoch_len = int(min(epoch_len, most) + 1e-6) // batch * batch
         if not self.epoch_len:
-            raise DataError(f"An epoch of {int(min(epoch_len, most))} draws does not fill one batch of {batch}: give a smaller batch or more pictures.")
-        self.seed, self.mode, self.batch, self.rank, self.world, self.epoch, self.start = seed, mode, batch, rank, world, 0, 0
+            raise DataError(
+                f"An epoch of {int(min(epoch_len, most))} draws does not fill one batch of {batch}: give a smaller batch or more pictures."
+            )
+        self.seed, self.mode, self.batch, self.rank, self.world, self.epoch, self.start = (
+            seed,
+            mode,
+            batch,
+            rank,
+            world,
+            0,
+            0,
+        )
         self.tau, self.max_repeats = tau, max_repeats
         self.table = expected_repeats(domain, label, self.epoch_len, tau, max_repeats)
 
-    def set_epoch(self, epoch: int, start: int=0) -> None:
+    def set_epoch(self, epoch: int, start: int = 0) -> None:
         "Which epoch comes next, and how many of its draws (over all processes) are done already."
         if start % self.batch or not 0 <= start <= self.epoch_len:
             raise DataError(f"start = {start} is not a whole number of batches of {self.batch} within the epoch.")
@@ -125,299 +165,428 @@ class BalancedSampler(Sampler):
     def draw(self, epoch: int) -> np.ndarray:
         "The rows of a whole epoch for all processes: int64 [epoch_len]."
         gen, n = rng(self.seed, "draw", self.mode, epoch), len(self.code)
-        if self.mode == "shuffle": return gen.permutation(n)[:self.epoch_len]
+        if self.mode == "shuffle":
+            return gen.permutation(n)[: self.epoch_len]
         if self.mode == "replace":
-            p = (self.table.weight/self.table.n).to_numpy()[self.code]
-            return gen.choice(n, self.epoch_len, p=p/p.sum())
+            p = (self.table.weight / self.table.n).to_numpy()[self.code]
+            return gen.choice(n, self.epoch_len, p=p / p.sum())
         order = np.split(np.argsort(self.code, kind="stable"), np.cumsum(self.table.n)[:-1])
-        return gen.permutation(np.concatenate([deal(r, k, gen) for r, k in zip(order, quotas(self.table.draws.to_numpy(), self.epoch_len))]))
+        return gen.permutation(
+            np.concatenate(
+                [deal(r, k, gen) for r, k in zip(order, quotas(self.table.draws.to_numpy(), self.epoch_len))]
+            )
+        )
 
-    def __len__(self) -> int: return (self.epoch_len - self.start)//self.world
+    def __len__(self) -> int:
+        return (self.epoch_len - self.start) // self.world
 
     def __iter__(self) -> Iterator[tuple[int, int, int]]:
-        epoch, rows, mine = self.epoch, self.draw(self.epoch), self.batch//self.world
-        for k in range(self.start + self.rank*mine, self.epoch_len, self.batch):
-            for j in range(k, k + mine): yield int(rows[j]), epoch, j
+        epoch, rows, mine = self.epoch, self.draw(self.epoch), self.batch // self.world
+        for k in range(self.start + self.rank * mine, self.epoch_len, self.batch):
+            for j in range(k, k + mine):
+                yield int(rows[j]), epoch, j
 
     def __repr__(self) -> str:
-        r, k = self.table.repeats, self.epoch_len//self.batch
+        r, k = self.table.repeats, self.epoch_len // self.batch
         return f"{self.epoch_len:,} draws = {k:,} batches of {self.batch}, {self.mode}, tau {self.tau:g}, a picture {r.min():.2f} to {r.max():.2f} times"
 
 # %% ../../nbs/04_data/07_dataset.ipynb #d8c29b3d
 def open_at_most(
-    path: str|os.PathLike,
-    most: int|None=None,              # the shorter side is at most this; None: as it is
-) -> Image.Image:                     # RGB
+    path: str | os.PathLike,
+    most: int | None = None,  # the shorter side is at most this; None: as it is
+) -> Image.Image:  # RGB
     "Open a picture for training; with `most`, JPEGs are decoded at a reduced scale where that leaves enough."
     img = open_image(path, reduce=most)
-    if most is None or min(img.size) <= most: return img
-    return img.resize(tuple(max(most, round(s*most/min(img.size))) for s in img.size), Image.Resampling.BICUBIC)
+    if most is None or min(img.size) <= most:
+        return img
+    return img.resize(tuple(max(most, round(s * most / min(img.size))) for s in img.size), Image.Resampling.BICUBIC)
+
 
 class Pictures(Dataset):
     "The rows of one split in buffers that workers share, and the pictures behind them."
-    def __init__(self,
-        manifest: pd.DataFrame,       # columns path, domain, label; `attrs["root"]` is the folder that paths are relative to
-        most: int|None=None,          # see `open_at_most`
-        cache: "DecodedCache|None"=None, # its pictures are taken instead of decoding; it brings its own `most`
+
+    def __init__(
+        self,
+        manifest: pd.DataFrame,  # columns path, domain, label; `attrs["root"]` is the folder that paths are relative to
+        most: int | None = None,  # see `open_at_most`
+        cache: "DecodedCache|None" = None,  # its pictures are taken instead of decoding; it brings its own `most`
     ):
         self.code, self.cells = cells(manifest["domain"], manifest["label"])
         self.y = manifest["label"].to_numpy(np.int64, copy=True)
         self.paths = pa.array(manifest["path"].tolist(), pa.large_string())
         self.root = str(manifest.attrs.get("root", "."))
-        self.by_cell, self.first = np.argsort(self.code, kind="stable"), np.concatenate([[0], np.bincount(self.code).cumsum()])
+        self.by_cell, self.first = (
+            np.argsort(self.code, kind="stable"),
+            np.concatenate([[0], np.bincount(self.code).cumsum()]),
+        )
         self.most, self.cache = (cache.most if cache else most), cache
         self.slot = cache.slots(manifest["sha256"]) if cache else None
 
-    def __len__(self) -> int: return len(self.y)
-    def path(self, row: int) -> str: return self.paths[row].as_py()
+    def __len__(self) -> int:
+        return len(self.y)
+
+    def path(self, row: int) -> str:
+        return self.paths[row].as_py()
+
     def open(self, row: int) -> Image.Image:
         "The picture of a row; raises `ImageError`."
         x = self.cache.get(self.slot[row]) if self.cache else None
-        if x is not None: return Image.fromarray(x)
+        if x is not None:
+            return Image.fromarray(x)
         return open_at_most(os.path.join(self.root, self.path(row)), self.most)
 
 # %% ../../nbs/04_data/07_dataset.ipynb #39b9d249
 class FaceDataset(Pictures):
     "Training samples: `dataset[row, epoch, draw]`, a function of these numbers and the seed alone."
-    tries = 20                        # replacements to try before giving up
 
-    def __init__(self,
-        manifest: pd.DataFrame,       # the training split
-        transform: Callable,          # (PIL RGB, np.random.Generator, epoch) -> uint8 array [3,S,S] or [V,3,S,S]
+    tries = 20  # replacements to try before giving up
+
+    def __init__(
+        self,
+        manifest: pd.DataFrame,  # the training split
+        transform: Callable,  # (PIL RGB, np.random.Generator, epoch) -> uint8 array [3,S,S] or [V,3,S,S]
         seed: int,
-        most: int|None=None,          # as in `Pictures`
-        cache: "DecodedCache|None"=None,
+        most: int | None = None,  # as in `Pictures`
+        cache: "DecodedCache|None" = None,
     ):
-        super().__init__(manifest, most, cache); self.transform, self.seed = transform, seed
+        super().__init__(manifest, most, cache)
+        self.transform, self.seed = transform, seed
 
     def candidates(self, row: int, epoch: int, draw: int) -> Iterator[int]:
         "The row itself, then others of its cell."
         yield row
-        mates = self.by_cell[self.first[self.code[row]]:self.first[self.code[row] + 1]]; mates = mates[mates != row]
-        yield from rng(self.seed, "replace", epoch, draw).permutation(mates)[:self.tries].tolist()
+        mates = self.by_cell[self.first[self.code[row]] : self.first[self.code[row] + 1]]
+        mates = mates[mates != row]
+        yield from rng(self.seed, "replace", epoch, draw).permutation(mates)[: self.tries].tolist()
 
     def __getitem__(self, index: tuple[int, int, int]) -> dict:
-        row, epoch, draw = index; bad = []
+        row, epoch, draw = index
+        bad = []
         for r in self.candidates(row, epoch, draw):
-            try: img = self.open(r); break
-            except ImageError as e: bad.append((r, self.path(r), e.reason))
+            try:
+                img = self.open(r)
+                break
+            except ImageError as e:
+                bad.append((r, self.path(r), e.reason))
         else:
             d, y = self.cells[self.code[row]]
-            raise DataError(f"{len(bad)} pictures of {d} {LABEL_NAMES[y]} in a row cannot be read. The first: {bad[0][1]} {bad[0][2]}")
+            raise DataError(
+                f"{len(bad)} pictures of {d} {LABEL_NAMES[y]} in a row cannot be read. The first: {bad[0][1]} {bad[0][2]}"
+            )
         x = np.ascontiguousarray(self.transform(img, rng(self.seed, "sample", epoch, draw), epoch))
-        if x.dtype != np.uint8: raise DataError(f"The transform gave {x.dtype}; batches are uint8, the batch part makes them float.")
+        if x.dtype != np.uint8:
+            raise DataError(f"The transform gave {x.dtype}; batches are uint8, the batch part makes them float.")
         return dict(x=x, y=int(self.y[r]), row=r, draw=draw, bad=bad)
 
 # %% ../../nbs/04_data/07_dataset.ipynb #907bb5f8
 class EvalDataset(Pictures):
     "Evaluation samples: `dataset[row]`; a picture that cannot be read has `x=None` and its reason in `bad`."
-    def __init__(self,
-        manifest: pd.DataFrame,       # one split
-        spec: InputSpec,              # the model's
+
+    def __init__(
+        self,
+        manifest: pd.DataFrame,  # one split
+        spec: InputSpec,  # the model's
     ):
-        super().__init__(manifest); self.spec = spec
+        super().__init__(manifest)
+        self.spec = spec
 
     def __getitem__(self, row: int) -> dict:
-        try: x = eval_views(self.open(row), self.spec)
-        except ImageError as e: return dict(x=None, y=int(self.y[row]), row=row, bad=[(row, self.path(row), e.reason)])
+        try:
+            x = eval_views(self.open(row), self.spec)
+        except ImageError as e:
+            return dict(x=None, y=int(self.y[row]), row=row, bad=[(row, self.path(row), e.reason)])
         return dict(x=x, y=int(self.y[row]), row=row, bad=[])
 
 # %% ../../nbs/04_data/07_dataset.ipynb #192395ce
 def collate(
-    samples: list[dict],              # of `FaceDataset` or `EvalDataset`
-    size: int=1,                      # side of the empty `x` when every picture of the batch was dropped
-) -> dict:                            # x uint8 [B·V,3,S,S], y, row (and draw) int64 [B], views, bad
+    samples: list[dict],  # of `FaceDataset` or `EvalDataset`
+    size: int = 1,  # side of the empty `x` when every picture of the batch was dropped
+) -> dict:  # x uint8 [B·V,3,S,S], y, row (and draw) int64 [B], views, bad
     "Samples to a batch; those without `x` are left out, what is bad is listed."
     keep = [s for s in samples if s["x"] is not None]
     x = [s["x"] if s["x"].ndim == 4 else s["x"][None] for s in keep]
     out = {k: torch.tensor([s[k] for s in keep], dtype=torch.int64) for k in ("y", "row", "draw") if k in samples[0]}
-    return dict(x=torch.from_numpy(np.concatenate(x)) if x else torch.zeros(0, 3, size, size, dtype=torch.uint8), **out,
-                views=len(x[0]) if x else 1, bad=[b for s in samples for b in s["bad"]])
+    return dict(
+        x=torch.from_numpy(np.concatenate(x)) if x else torch.zeros(0, 3, size, size, dtype=torch.uint8),
+        **out,
+        views=len(x[0]) if x else 1,
+        bad=[b for s in samples for b in s["bad"]],
+    )
+
 
 def default_workers() -> int:
     "Loading processes for one training process: its share of the cores, 16 at most, none where there is only one core."
-    n = cores()//int(os.environ.get("LOCAL_WORLD_SIZE", 1))
+    n = cores() // int(os.environ.get("LOCAL_WORLD_SIZE", 1))
     return min(n, 16) if n > 1 else 0
+
 
 def _start_worker(_: int) -> None:
     "Ctrl-C is the trainer's business (torch sees to SIGTERM); one thread a worker."
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    if "cv2" in sys.modules: sys.modules["cv2"].setNumThreads(0)
+    if "cv2" in sys.modules:
+        sys.modules["cv2"].setNumThreads(0)
 
-def make_loader(ds: Dataset, sampler, batch: int, workers: int|None, fn: Callable) -> DataLoader:
+
+def make_loader(ds: Dataset, sampler, batch: int, workers: int | None, fn: Callable) -> DataLoader:
     "A loader in this project's manner: persistent workers, one thread each, nothing of torch's global randomness."
     workers = default_workers() if workers is None else workers
-    return DataLoader(ds, batch_size=batch, sampler=sampler, num_workers=workers, collate_fn=fn, worker_init_fn=_start_worker, generator=torch.Generator(),
-                      pin_memory=torch.cuda.is_available(), persistent_workers=workers > 0, prefetch_factor=2 if workers else None)
+    return DataLoader(
+        ds,
+        batch_size=batch,
+        sampler=sampler,
+        num_workers=workers,
+        collate_fn=fn,
+        worker_init_fn=_start_worker,
+        generator=torch.Generator(),
+        pin_memory=torch.cuda.is_available(),
+        persistent_workers=workers > 0,
+        prefetch_factor=2 if workers else None,
+    )
 
 # %% ../../nbs/04_data/07_dataset.ipynb #919ed4a9
 def train_loader(
-    manifest: pd.DataFrame,           # the training split; the sampler was made from its columns
-    transform: Callable,              # (PIL RGB, np.random.Generator, epoch) -> uint8 [3,S,S]; picklable
-    sampler: BalancedSampler,         # its seed is the samples' seed; call `set_epoch` before each epoch
-    batch_per_rank: int|None=None,    # pictures a step of this process; a divisor of its share of the global batch
-    workers: int|None=None,           # None: `default_workers`; they live as long as the loader
-    most: int|None=None,              # as in `Pictures`
-    cache: "DecodedCache|None"=None,
+    manifest: pd.DataFrame,  # the training split; the sampler was made from its columns
+    transform: Callable,  # (PIL RGB, np.random.Generator, epoch) -> uint8 [3,S,S]; picklable
+    sampler: BalancedSampler,  # its seed is the samples' seed; call `set_epoch` before each epoch
+    batch_per_rank: int | None = None,  # pictures a step of this process; a divisor of its share of the global batch
+    workers: int | None = None,  # None: `default_workers`; they live as long as the loader
+    most: int | None = None,  # as in `Pictures`
+    cache: "DecodedCache|None" = None,
 ) -> DataLoader:
     "Batches of the sampler's draws, the same for any number of workers and processes."
-    share = sampler.batch//sampler.world; batch_per_rank = batch_per_rank or share
+    share = sampler.batch // sampler.world
+    batch_per_rank = batch_per_rank or share
     if share % batch_per_rank:
-        raise DataError(f"batch_per_rank = {batch_per_rank} does not divide this process's {share} of each global batch of {sampler.batch}.")
-    if len(sampler.code) != len(manifest): raise DataError(f"The sampler was made for {len(sampler.code)} rows; the manifest has {len(manifest)}.")
-    return make_loader(FaceDataset(manifest, transform, sampler.seed, most, cache), sampler, batch_per_rank, workers, collate)
+        raise DataError(
+            f"batch_per_rank = {batch_per_rank} does not divide this process's {share} of each global batch of {sampler.batch}."
+        )
+    if len(sampler.code) != len(manifest):
+        raise DataError(f"The sampler was made for {len(sampler.code)} rows; the manifest has {len(manifest)}.")
+    return make_loader(
+        FaceDataset(manifest, transform, sampler.seed, most, cache), sampler, batch_per_rank, workers, collate
+    )
+
 
 def eval_loader(
-    manifest: pd.DataFrame,           # one split
-    spec: InputSpec,                  # the model's
-    batch: int,                       # pictures (not views) a batch
-    workers: int|None=None,
-    rank: int=0,                      # this process takes rows rank, rank + world, …
-    world: int=1,
+    manifest: pd.DataFrame,  # one split
+    spec: InputSpec,  # the model's
+    batch: int,  # pictures (not views) a batch
+    workers: int | None = None,
+    rank: int = 0,  # this process takes rows rank, rank + world, …
+    world: int = 1,
 ) -> DataLoader:
     "Batches in row order, every row once over all processes, none added to fill up."
-    return make_loader(EvalDataset(manifest, spec), range(rank, len(manifest), world), batch, workers, partial(collate, size=spec.size))
+    return make_loader(
+        EvalDataset(manifest, spec), range(rank, len(manifest), world), batch, workers, partial(collate, size=spec.size)
+    )
 
 # %% ../../nbs/04_data/07_dataset.ipynb #40387fcc
 class Quarantine:
     "The pictures that could not be read, in a CSV that a person can open; raises `DataError` when they are too many."
-    def __init__(self,
-        path: str|os.PathLike|None,   # quarantine.csv of the run; one that exists is continued; None: keep no file
-        total: int,                   # pictures that the run reads, over all its splits
-        limit: float=.01,             # the share of them that may be bad
-        least: int=10,                # so many may always be bad
+
+    def __init__(
+        self,
+        path: str | os.PathLike | None,  # quarantine.csv of the run; one that exists is continued; None: keep no file
+        total: int,  # pictures that the run reads, over all its splits
+        limit: float = 0.01,  # the share of them that may be bad
+        least: int = 10,  # so many may always be bad
     ):
-        self.path, self.total, self.allowed = path and Path(path), total, max(least, int(limit*total))
+        self.path, self.total, self.allowed = path and Path(path), total, max(least, int(limit * total))
         self.rows = self.on_disk()
 
     def on_disk(self) -> dict:
         "What the file holds: (path, split) -> reason."
-        if not (self.path and self.path.exists()): return {}
-        return {(r.path, r.split): r.reason for r in pd.read_csv(self.path, dtype=str, keep_default_na=False).itertuples()}
+        if not (self.path and self.path.exists()):
+            return {}
+        return {
+            (r.path, r.split): r.reason for r in pd.read_csv(self.path, dtype=str, keep_default_na=False).itertuples()
+        }
 
-    def add(self, bad: list[tuple[int, str, str]], split: str="train") -> int:
+    def add(self, bad: list[tuple[int, str, str]], split: str = "train") -> int:
         "Add a batch's `bad`; writes when there is something new and gives the number of new ones."
         new = {(path, split): reason for _, path, reason in bad if (path, split) not in self.rows}
         if new:
-            self.rows |= self.on_disk() | new                        # other processes write here, too
+            self.rows |= self.on_disk() | new  # other processes write here, too
             if self.path:
-                with atomic_path(self.path) as f: self.table().to_csv(f, index=False)
+                with atomic_path(self.path) as f:
+                    self.table().to_csv(f, index=False)
         if len(self) > self.allowed:
             (path, _), reason = list(self.rows.items())[-1]
-            raise DataError(f"{len(self)} of {self.total:,} pictures cannot be read; {self.allowed} may. See {self.path or 'the list'}: {path} {reason}")
+            raise DataError(
+                f"{len(self)} of {self.total:,} pictures cannot be read; {self.allowed} may. See {self.path or 'the list'}: {path} {reason}"
+            )
         return len(new)
 
-    def __len__(self) -> int: return len(self.rows)
+    def __len__(self) -> int:
+        return len(self.rows)
+
     def table(self) -> pd.DataFrame:
         "path, split, reason."
         return pd.DataFrame([(*k, v) for k, v in self.rows.items()], columns=["path", "split", "reason"])
 
 # %% ../../nbs/04_data/07_dataset.ipynb #27589024
 def cache_bytes(
-    manifest: pd.DataFrame,           # columns width, height
+    manifest: pd.DataFrame,  # columns width, height
     most: int,
-) -> np.ndarray:                      # int64 [n] room for each picture
+) -> np.ndarray:  # int64 [n] room for each picture
     "Bytes that each decoded picture needs at most."
-    wh = manifest[["width", "height"]].to_numpy(np.float64); short = np.maximum(wh.min(1, keepdims=True), 1)
-    return (3*np.where(short > most, np.ceil(wh*most/short) + 1, wh).prod(1)).astype(np.int64)
+    wh = manifest[["width", "height"]].to_numpy(np.float64)
+    short = np.maximum(wh.min(1, keepdims=True), 1)
+    return (3 * np.where(short > most, np.ceil(wh * most / short) + 1, wh).prod(1)).astype(np.int64)
+
 
 class DecodedCache:
     "Decoded pictures in one memory-mapped file, found by the sha256 of their pixels. Made by `decoded_cache`."
-    def __init__(self, folder: str|os.PathLike):
-        self.folder = Path(folder); info = read_json(self.folder/"cache.json"); n = info["n"]
+
+    def __init__(self, folder: str | os.PathLike):
+        self.folder = Path(folder)
+        info = read_json(self.folder / "cache.json")
+        n = info["n"]
         self.most, self.key, self.bytes = info["most"], info["key"], info["bytes"]
-        with np.load(self.folder/"index.npz") as f: self.sha, self.offset = f["sha"], f["offset"]
-        file = self.folder/"shape.i32"               # (0,0) not yet, (-1,-1) not storable
+        with np.load(self.folder / "index.npz") as f:
+            self.sha, self.offset = f["sha"], f["offset"]
+        file = self.folder / "shape.i32"  # (0,0) not yet, (-1,-1) not storable
         self.shape = np.memmap(file, np.int32, "r+" if os.access(file, os.W_OK) else "r", shape=(n, 2))
         self._pixels = None
 
-    def __getstate__(self): return self.folder
-    def __setstate__(self, folder): self.__init__(folder)
+    def __getstate__(self):
+        return self.folder
+
+    def __setstate__(self, folder):
+        self.__init__(folder)
+
     def slots(self, sha: Iterable[str]) -> np.ndarray:
         "Where each picture is: int64 [n]; raises `DataError` for one that the cache was not made with."
-        sha = np.asarray(list(sha), "S64"); at = np.minimum(np.searchsorted(self.sha, sha), len(self.sha) - 1)
+        sha = np.asarray(list(sha), "S64")
+        at = np.minimum(np.searchsorted(self.sha, sha), len(self.sha) - 1)
         miss = (self.sha[at] != sha).sum()
-        if miss: raise DataError(f"{miss} pictures are not in the cache {self.folder}: make it again with decoded_cache.")
+        if miss:
+            raise DataError(f"{miss} pictures are not in the cache {self.folder}: make it again with decoded_cache.")
         return at
 
-    def get(self, slot: int) -> np.ndarray|None:
+    def get(self, slot: int) -> np.ndarray | None:
         "uint8 [H,W,3], or None where the file itself must be opened."
-        h, w = self.shape[slot]; o = self.offset[slot]
-        if min(h, w) <= 0: return None
-        if self._pixels is None: self._pixels = np.memmap(self.folder/"pixels.u8", np.uint8, "r")
-        return self._pixels[o:o + 3*h*w].reshape(h, w, 3)
+        h, w = self.shape[slot]
+        o = self.offset[slot]
+        if min(h, w) <= 0:
+            return None
+        if self._pixels is None:
+            self._pixels = np.memmap(self.folder / "pixels.u8", np.uint8, "r")
+        return self._pixels[o : o + 3 * h * w].reshape(h, w, 3)
 
 # %% ../../nbs/04_data/07_dataset.ipynb #c2ab3b58
 class _Fill(Pictures):
     "Decodes a row and writes it to its place; gives (slot, height, width)."
+
     def __init__(self, manifest, cache: DecodedCache, slot: np.ndarray):
-        super().__init__(manifest, cache.most); self.target, self.slot, self.fd = cache, slot, None
+        super().__init__(manifest, cache.most)
+        self.target, self.slot, self.fd = cache, slot, None
+
     def __getitem__(self, row: int) -> tuple[int, int, int]:
-        i = int(self.slot[row]); o, end = self.target.offset[i:i + 2]
-        try: x = np.asarray(self.open(row))
-        except ImageError: return i, -1, -1
-        if x.nbytes > end - o: return i, -1, -1                      # not the size that the manifest says
-        if self.fd is None: self.fd = os.open(self.target.folder/"pixels.u8", os.O_WRONLY)
-        data = memoryview(np.ascontiguousarray(x)).cast("B"); o = int(o)
-        while len(data): n = os.pwrite(self.fd, data, o); data, o = data[n:], o + n
+        i = int(self.slot[row])
+        o, end = self.target.offset[i : i + 2]
+        try:
+            x = np.asarray(self.open(row))
+        except ImageError:
+            return i, -1, -1
+        if x.nbytes > end - o:
+            return i, -1, -1  # not the size that the manifest says
+        if self.fd is None:
+            self.fd = os.open(self.target.folder / "pixels.u8", os.O_WRONLY)
+        data = memoryview(np.ascontiguousarray(x)).cast("B")
+        o = int(o)
+        while len(data):
+            n = os.pwrite(self.fd, data, o)
+            data, o = data[n:], o + n
         return i, *x.shape[:2]
 
 # %% ../../nbs/04_data/07_dataset.ipynb #3148b6fa
 @contextlib.contextmanager
 def _locked(folder: Path) -> Iterator[None]:
     "One process at a time; the lock goes with the process."
-    if not os.access(folder, os.W_OK) or sys.platform == "win32": yield; return
+    if not os.access(folder, os.W_OK) or sys.platform == "win32":
+        yield
+        return
     import fcntl
-    with open(folder/".lock", "w") as f: fcntl.flock(f, fcntl.LOCK_EX); yield
+
+    with open(folder / ".lock", "w") as f:
+        fcntl.flock(f, fcntl.LOCK_EX)
+        yield
+
 
 def _reserve(folder: Path, most: int, key: str, sha: np.ndarray, offset: np.ndarray) -> None:
     "Say what the disk is in for, take it, and write the index; cache.json comes last."
-    for f in ("cache.json", "pixels.u8", "shape.i32", "index.npz"): (folder/f).unlink(missing_ok=True)
+    for f in ("cache.json", "pixels.u8", "shape.i32", "index.npz"):
+        (folder / f).unlink(missing_ok=True)
     need, free = int(offset[-1]), shutil.disk_usage(folder).free
-    print(f"decoded cache: {len(sha):,} pictures, shorter side ≤ {most} px: {need/1e9:,.3f} GB of disk; {free/1e9:,.0f} GB are free.")
+    print(
+        f"decoded cache: {len(sha):,} pictures, shorter side ≤ {most} px: {need / 1e9:,.3f} GB of disk; {free / 1e9:,.0f} GB are free."
+    )
     if need > free:
-        raise DataError(f"The cache needs {need/1e9:,.1f} GB; {free/1e9:,.1f} GB are free in {folder}. Give another folder or a smaller `most`, or do without.")
-    with open(folder/"pixels.u8", "wb") as f:
-        try: os.posix_fallocate(f.fileno(), 0, need)
+        raise DataError(
+            f"The cache needs {need / 1e9:,.1f} GB; {free / 1e9:,.1f} GB are free in {folder}. Give another folder or a smaller `most`, or do without."
+        )
+    with open(folder / "pixels.u8", "wb") as f:
+        try:
+            os.posix_fallocate(f.fileno(), 0, need)
         except (AttributeError, OSError) as e:
-            if getattr(e, "errno", None) == errno.ENOSPC: raise DataError(f"{folder}: the disk filled up while {need/1e9:,.1f} GB were reserved.") from None
+            if getattr(e, "errno", None) == errno.ENOSPC:
+                raise DataError(f"{folder}: the disk filled up while {need / 1e9:,.1f} GB were reserved.") from None
             f.truncate(need)
-    np.savez(folder/"index.npz", sha=sha, offset=offset); np.zeros((len(sha), 2), np.int32).tofile(folder/"shape.i32")
-    write_json(folder/"cache.json", dict(key=key, most=most, n=len(sha), bytes=need))
+    np.savez(folder / "index.npz", sha=sha, offset=offset)
+    np.zeros((len(sha), 2), np.int32).tofile(folder / "shape.i32")
+    write_json(folder / "cache.json", dict(key=key, most=most, n=len(sha), bytes=need))
 
-def _fill(cache: DecodedCache, manifest: pd.DataFrame, todo: np.ndarray, workers: int|None, every: int) -> None:
+
+def _fill(cache: DecodedCache, manifest: pd.DataFrame, todo: np.ndarray, workers: int | None, every: int) -> None:
     "Let workers decode and write; note what is stored only after its pixels are on the disk."
     from tqdm.auto import tqdm
-    fill, done, fd = _Fill(manifest, cache, cache.slots(manifest["sha256"])), [], os.open(cache.folder/"pixels.u8", os.O_RDWR)
+
+    fill, done, fd = (
+        _Fill(manifest, cache, cache.slots(manifest["sha256"])),
+        [],
+        os.open(cache.folder / "pixels.u8", os.O_RDWR),
+    )
+
     def note():
         os.fsync(fd)
-        for i, h, w in done: cache.shape[i] = h, w
-        cache.shape.flush(); done.clear()
+        for i, h, w in done:
+            cache.shape[i] = h, w
+        cache.shape.flush()
+        done.clear()
+
     try:
         with tqdm(total=len(todo), desc="decoding", unit=" pictures", disable=len(todo) < 1_000, leave=False) as bar:
             for got in make_loader(fill, todo.tolist(), 64, workers, np.array):
-                done += got.tolist(); bar.update(len(got))
-                if len(done) >= every: note()
+                done += got.tolist()
+                bar.update(len(got))
+                if len(done) >= every:
+                    note()
         note()
     finally:
         os.close(fd)
-        if fill.fd is not None: os.close(fill.fd)
+        if fill.fd is not None:
+            os.close(fill.fd)
 
 # %% ../../nbs/04_data/07_dataset.ipynb #00eca945
 def decoded_cache(
-    manifest: pd.DataFrame,           # columns path, domain, label, sha256, width, height
-    folder: str|os.PathLike,          # made if need be; a cache of other pictures or another `most` in it is replaced
-    most: int,                        # shorter side of the stored pictures; 1.5 × the input size serves the published crop
-    workers: int|None=None,
-    every: int=2_048,                 # pictures between two syncs; a killed build loses no more
+    manifest: pd.DataFrame,  # columns path, domain, label, sha256, width, height
+    folder: str | os.PathLike,  # made if need be; a cache of other pictures or another `most` in it is replaced
+    most: int,  # shorter side of the stored pictures; 1.5 × the input size serves the published crop
+    workers: int | None = None,
+    every: int = 2_048,  # pictures between two syncs; a killed build loses no more
 ) -> DecodedCache:
     "Make, finish or reopen a cache of decoded pictures; prints the disk it needs first."
     folder, room = Path(folder), cache_bytes(manifest, most)
     sha, row = np.unique(np.asarray(manifest["sha256"].tolist(), "S64"), return_index=True)
-    offset = np.concatenate([[0], room[row].cumsum()]); key = sha256_json([1, most, [s.decode() for s in sha], room[row]])
+    offset = np.concatenate([[0], room[row].cumsum()])
+    key = sha256_json([1, most, [s.decode() for s in sha], room[row]])
     folder.mkdir(parents=True, exist_ok=True)
     with _locked(folder):
-        if not ((folder/"cache.json").exists() and read_json(folder/"cache.json")["key"] == key): _reserve(folder, most, key, sha, offset)
-        cache = DecodedCache(folder); todo = row[(cache.shape == 0).any(1)]
-        if len(todo): _fill(cache, manifest, todo, workers, every)
+        if not ((folder / "cache.json").exists() and read_json(folder / "cache.json")["key"] == key):
+            _reserve(folder, most, key, sha, offset)
+        cache = DecodedCache(folder)
+        todo = row[(cache.shape == 0).any(1)]
+        if len(todo):
+            _fill(cache, manifest, todo, workers, every)
     return cache

@@ -25,14 +25,16 @@ from .sources import ORL_LICENSE, orl_files
 
 # %% ../../nbs/04_data/02_demo.ipynb #6c1eecdf
 DOMAINS = ("eigenface", "vae", "blend")
-SIZE = 112                            # side of a demo picture in pixels
+SIZE = 112  # side of a demo picture in pixels
 PEOPLE = dict(train=28, valid=6, test=6)
 
+
 def demo_plan(
-    seed: int=42,                     # shuffles the people
-) -> pd.DataFrame:                    # path, person, shot, split, domain: one row for each of the 400 photographs
+    seed: int = 42,  # shuffles the people
+) -> pd.DataFrame:  # path, person, shot, split, domain: one row for each of the 400 photographs
     "Which photograph goes to which split and domain."
-    df = orl_files(); people = sorted(df.person.unique())
+    df = orl_files()
+    people = sorted(df.person.unique())
     order = rng(seed, "people").permutation(len(people))
     split = dict(zip([people[i] for i in order], np.repeat(list(PEOPLE), list(PEOPLE.values()))))
     k = df.groupby("person").cumcount() + df.person.map({p: i for i, p in enumerate(people)})
@@ -42,154 +44,220 @@ def demo_plan(
 @contextlib.contextmanager
 def one_thread():
     "Sums in one order, whatever the machine: the demo is the same on 1 and on 64 cores."
-    t, c = torch.get_num_threads(), cv2.getNumThreads(); torch.set_num_threads(1); cv2.setNumThreads(1)
-    try: yield
-    finally: torch.set_num_threads(t); cv2.setNumThreads(c)
+    t, c = torch.get_num_threads(), cv2.getNumThreads()
+    torch.set_num_threads(1)
+    cv2.setNumThreads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(t)
+        cv2.setNumThreads(c)
+
 
 def load_faces(
-    paths: list[str],                 # grey pictures of one size
-) -> np.ndarray:                      # float32 [n, H, W] in [0, 1]
+    paths: list[str],  # grey pictures of one size
+) -> np.ndarray:  # float32 [n, H, W] in [0, 1]
     "Photographs as one array."
-    return np.stack([np.asarray(Image.open(p).convert("L"), np.float32)/255 for p in paths])
+    return np.stack([np.asarray(Image.open(p).convert("L"), np.float32) / 255 for p in paths])
 
 # %% ../../nbs/04_data/02_demo.ipynb #3fc1591b
 @dataclass(frozen=True)
 class Eigenfaces:
     "A mean face and the directions in which faces differ."
-    mean: np.ndarray                  # [H, W]
-    axes: np.ndarray                  # [k, H·W], orthonormal
-    std: np.ndarray                   # [k] spread of the training faces along each
+
+    mean: np.ndarray  # [H, W]
+    axes: np.ndarray  # [k, H·W], orthonormal
+    std: np.ndarray  # [k] spread of the training faces along each
 
     @classmethod
-    def fit(cls, faces: np.ndarray, k: int=60) -> "Eigenfaces":
+    def fit(cls, faces: np.ndarray, k: int = 60) -> "Eigenfaces":
         "Principal components of faces [n, H, W]."
-        mean = faces.mean(0); _, s, v = np.linalg.svd((faces - mean).reshape(len(faces), -1), full_matrices=False)
-        return cls(mean, v[:k], s[:k]/np.sqrt(len(faces) - 1))
+        mean = faces.mean(0)
+        _, s, v = np.linalg.svd((faces - mean).reshape(len(faces), -1), full_matrices=False)
+        return cls(mean, v[:k], s[:k] / np.sqrt(len(faces) - 1))
 
     def sample(self, n: int, gen: np.random.Generator) -> np.ndarray:
         "New faces [n, H, W]."
         z = gen.standard_normal((n, len(self.std))).clip(-2, 2).astype(np.float32)
-        return (self.mean + ((z*self.std)@self.axes).reshape(n, *self.mean.shape)).clip(0, 1)
+        return (self.mean + ((z * self.std) @ self.axes).reshape(n, *self.mean.shape)).clip(0, 1)
 
 # %% ../../nbs/04_data/02_demo.ipynb #ccf0013c
 class VAE(nn.Module):
     "A variational autoencoder of small faces; `sample` gives new ones."
-    def __init__(self, mean: torch.Tensor, z: int=24, hidden: int=256):
+
+    def __init__(self, mean: torch.Tensor, z: int = 24, hidden: int = 256):
         super().__init__()
-        self.z = z; self.register_buffer("mean", mean); d = mean.numel()
-        self.enc = nn.Sequential(nn.Linear(d, hidden), nn.SiLU(), nn.Linear(hidden, 2*z))
+        self.z = z
+        self.register_buffer("mean", mean)
+        d = mean.numel()
+        self.enc = nn.Sequential(nn.Linear(d, hidden), nn.SiLU(), nn.Linear(hidden, 2 * z))
         self.dec = nn.Sequential(nn.Linear(z, hidden), nn.SiLU(), nn.Linear(hidden, d))
 
-    def loss(self, x: torch.Tensor, noise: torch.Tensor, sigma: float=.3) -> torch.Tensor:
+    def loss(self, x: torch.Tensor, noise: torch.Tensor, sigma: float = 0.3) -> torch.Tensor:
         "Negative evidence bound of flat faces [n, d], given standard normal noise [n, z]."
-        x = x - self.mean.flatten(); m, log_var = self.enc(4*x).chunk(2, 1)
-        miss = (self.dec(m + noise*(log_var/2).exp()) - x).square().sum(1)/(2*sigma**2)
-        return (miss + .5*(m.square() + log_var.exp() - log_var - 1).sum(1)).mean()
+        x = x - self.mean.flatten()
+        m, log_var = self.enc(4 * x).chunk(2, 1)
+        miss = (self.dec(m + noise * (log_var / 2).exp()) - x).square().sum(1) / (2 * sigma**2)
+        return (miss + 0.5 * (m.square() + log_var.exp() - log_var - 1).sum(1)).mean()
 
-    def sample(self, n: int, gen: np.random.Generator, size: tuple=(112, 92)) -> np.ndarray:
+    def sample(self, n: int, gen: np.random.Generator, size: tuple = (112, 92)) -> np.ndarray:
         "New faces [n, *size]."
         z = torch.from_numpy(gen.standard_normal((n, self.z)).astype(np.float32))
-        with torch.no_grad(): small = (self.dec(z).view(n, *self.mean.shape) + self.mean).clamp(0, 1).numpy()
+        with torch.no_grad():
+            small = (self.dec(z).view(n, *self.mean.shape) + self.mean).clamp(0, 1).numpy()
         return np.stack([cv2.resize(s, size[::-1], interpolation=cv2.INTER_CUBIC) for s in small]).clip(0, 1)
 
 # %% ../../nbs/04_data/02_demo.ipynb #8f942703
 @one_thread()
 def fit_vae(
-    faces: np.ndarray,                # float32 [n, H, W] in [0, 1]
-    seed: int=42,                     # of weights, batches and noise
-    steps: int=400,                   # batches of 32
-) -> VAE:                             # trained, on the CPU
+    faces: np.ndarray,  # float32 [n, H, W] in [0, 1]
+    seed: int = 42,  # of weights, batches and noise
+    steps: int = 400,  # batches of 32
+) -> VAE:  # trained, on the CPU
     "Train the autoencoder on faces and their mirror images, at half size."
-    small = np.stack([cv2.resize(f, None, fx=.5, fy=.5, interpolation=cv2.INTER_AREA) for f in faces])
-    x = torch.from_numpy(np.concatenate([small, small[:, :, ::-1]])); gen = torch.Generator().manual_seed(seed_of(seed, "vae"))
-    net = VAE(x.mean(0)); x = x.flatten(1)
-    for p in net.parameters(): nn.init.zeros_(p) if p.ndim == 1 else nn.init.normal_(p, std=.5*p.shape[1]**-.5, generator=gen)
-    nn.init.zeros_(net.dec[-1].weight)                    # begin with the mean face; pixels that start as noise would stay noisy
-    opt = torch.optim.AdamW(net.parameters(), 2e-3, betas=(.9, .99), weight_decay=1e-3); warm = torch.optim.lr_scheduler.OneCycleLR(opt, 2e-3, total_steps=steps)
+    small = np.stack([cv2.resize(f, None, fx=0.5, fy=0.5, interpolation=cv2.INTER_AREA) for f in faces])
+    x = torch.from_numpy(np.concatenate([small, small[:, :, ::-1]]))
+    gen = torch.Generator().manual_seed(seed_of(seed, "vae"))
+    net = VAE(x.mean(0))
+    x = x.flatten(1)
+    for p in net.parameters():
+        nn.init.zeros_(p) if p.ndim == 1 else nn.init.normal_(p, std=0.5 * p.shape[1] ** -0.5, generator=gen)
+    nn.init.zeros_(net.dec[-1].weight)  # begin with the mean face; pixels that start as noise would stay noisy
+    opt = torch.optim.AdamW(net.parameters(), 2e-3, betas=(0.9, 0.99), weight_decay=1e-3)
+    warm = torch.optim.lr_scheduler.OneCycleLR(opt, 2e-3, total_steps=steps)
     for _ in range(steps):
         rows = torch.randint(len(x), (32,), generator=gen)
         loss = net.loss(x[rows], torch.randn(32, net.z, generator=gen))
-        opt.zero_grad(); loss.backward(); opt.step(); warm.step()
+        opt.zero_grad()
+        loss.backward()
+        opt.step()
+        warm.step()
     return net.eval()
 
 # %% ../../nbs/04_data/02_demo.ipynb #a9f56f4a
 def _aligned(donor: np.ndarray, target: np.ndarray) -> tuple[np.ndarray, float]:
     "`donor` moved onto `target` (uint8 [H, W]), and their correlation afterwards; the transform stays close to none."
     m = np.eye(2, 3, dtype=np.float32)
-    try: r, m = cv2.findTransformECC(target, donor, m, cv2.MOTION_AFFINE, (cv2.TERM_CRITERIA_COUNT | cv2.TERM_CRITERIA_EPS, 30, 1e-3), None, 5)
-    except cv2.error: return donor, -1.
-    if abs(m[:, :2] - np.eye(2)).max() > .25: return donor, -1.
-    return cv2.warpAffine(donor, m, target.shape[::-1], flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP, borderMode=cv2.BORDER_REPLICATE), r
+    try:
+        r, m = cv2.findTransformECC(
+            target, donor, m, cv2.MOTION_AFFINE, (cv2.TERM_CRITERIA_COUNT | cv2.TERM_CRITERIA_EPS, 30, 1e-3), None, 5
+        )
+    except cv2.error:
+        return donor, -1.0
+    if abs(m[:, :2] - np.eye(2)).max() > 0.25:
+        return donor, -1.0
+    return cv2.warpAffine(
+        donor, m, target.shape[::-1], flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP, borderMode=cv2.BORDER_REPLICATE
+    ), r
+
 
 def blend(
-    target: np.ndarray,               # float [H, W] in [0, 1]: gives hair, ears, background
-    donor: np.ndarray,                # the same of another person: gives eyes, nose, mouth
-) -> tuple[np.ndarray, float]:        # the blend, and how well the two agreed (−1: not at all)
+    target: np.ndarray,  # float [H, W] in [0, 1]: gives hair, ears, background
+    donor: np.ndarray,  # the same of another person: gives eyes, nose, mouth
+) -> tuple[np.ndarray, float]:  # the blend, and how well the two agreed (−1: not at all)
     "Put one face into the other's head."
-    t, d = (np.round(255*a).astype(np.uint8) for a in (target, donor)); d, r = _aligned(d, t); h, w = t.shape
-    mask = cv2.ellipse(np.zeros_like(t), (w//2, round(.54*h)), (round(.33*w), round(.36*h)), 0, 0, 360, 255, -1)
-    out = cv2.seamlessClone(*(cv2.cvtColor(a, cv2.COLOR_GRAY2BGR) for a in (d, t)), mask, (w//2, round(.54*h)), cv2.MIXED_CLONE)
-    return out[..., 0].astype(np.float32)/255, r
+    t, d = (np.round(255 * a).astype(np.uint8) for a in (target, donor))
+    d, r = _aligned(d, t)
+    h, w = t.shape
+    mask = cv2.ellipse(
+        np.zeros_like(t), (w // 2, round(0.54 * h)), (round(0.33 * w), round(0.36 * h)), 0, 0, 360, 255, -1
+    )
+    out = cv2.seamlessClone(
+        *(cv2.cvtColor(a, cv2.COLOR_GRAY2BGR) for a in (d, t)), mask, (w // 2, round(0.54 * h)), cv2.MIXED_CLONE
+    )
+    return out[..., 0].astype(np.float32) / 255, r
 
 # %% ../../nbs/04_data/02_demo.ipynb #ef29bd1b
 def blends(
-    n: int,                           # how many
-    faces: np.ndarray,                # [m, H, W] photographs of one split
-    people: np.ndarray,               # [m] who they show
+    n: int,  # how many
+    faces: np.ndarray,  # [m, H, W] photographs of one split
+    people: np.ndarray,  # [m] who they show
     gen: np.random.Generator,
-    tries: int=1,                     # donors looked at for each; the one that agrees best is taken: more tries, harder to find
-) -> tuple[np.ndarray, np.ndarray]:   # blends [n, H, W]; (target, donor) rows [n, 2]
+    tries: int = 1,  # donors looked at for each; the one that agrees best is taken: more tries, harder to find
+) -> tuple[np.ndarray, np.ndarray]:  # blends [n, H, W]; (target, donor) rows [n, 2]
     "Blends of two different people each; no ordered pair of photographs is used twice."
     out, pairs = [], []
     while len(out) < n:
-        i = int(gen.integers(len(faces))); free = [j for j in gen.permutation(len(faces)) if people[j] != people[i] and (i, int(j)) not in pairs][:tries]
-        if not free: raise FakefaceError(f"{len(faces)} photographs do not make {n} blends.")
-        made = [blend(faces[i], faces[j]) for j in free]; best = int(np.argmax([r for _, r in made]))
-        out.append(made[best][0]); pairs.append((i, int(free[best])))
+        i = int(gen.integers(len(faces)))
+        free = [j for j in gen.permutation(len(faces)) if people[j] != people[i] and (i, int(j)) not in pairs][:tries]
+        if not free:
+            raise FakefaceError(f"{len(faces)} photographs do not make {n} blends.")
+        made = [blend(faces[i], faces[j]) for j in free]
+        best = int(np.argmax([r for _, r in made]))
+        out.append(made[best][0])
+        pairs.append((i, int(free[best])))
     return np.stack(out), np.array(pairs)
 
 # %% ../../nbs/04_data/02_demo.ipynb #63dccf65
 def save_face(
-    face: np.ndarray,                 # float [H, W] in [0, 1], taller than wide
-    path: Path,                       # the JPEG to write
-    gen: np.random.Generator,         # draws the quality
+    face: np.ndarray,  # float [H, W] in [0, 1], taller than wide
+    path: Path,  # the JPEG to write
+    gen: np.random.Generator,  # draws the quality
 ) -> None:
     "The last step of real and fake alike: square, 112 px, JPEG."
-    h, w = face.shape; top = (h - w)//2
-    im = Image.fromarray(np.round(255*face[top:top + w]).astype(np.uint8)).convert("RGB").resize((SIZE, SIZE), Image.Resampling.BICUBIC)
+    h, w = face.shape
+    top = (h - w) // 2
+    im = (
+        Image.fromarray(np.round(255 * face[top : top + w]).astype(np.uint8))
+        .convert("RGB")
+        .resize((SIZE, SIZE), Image.Resampling.BICUBIC)
+    )
     save_jpeg(im, path, int(gen.integers(80, 96)))
 
 # %% ../../nbs/04_data/02_demo.ipynb #6ebfe6fb
 def make_demo(
-    out_dir: str|os.PathLike,         # becomes the demo's folder; a finished one with the same settings is kept
-    n_fake: int|None=None,            # fakes in each domain, divided like the reals; as many as reals if not given
-    seed: int=42,                     # of everything that is drawn
-) -> Path:                            # `out_dir`, with {domain}/{split}/{real,fake}/*.jpg, identities.csv and sources.csv
+    out_dir: str | os.PathLike,  # becomes the demo's folder; a finished one with the same settings is kept
+    n_fake: int | None = None,  # fakes in each domain, divided like the reals; as many as reals if not given
+    seed: int = 42,  # of everything that is drawn
+) -> Path:  # `out_dir`, with {domain}/{split}/{real,fake}/*.jpg, identities.csv and sources.csv
     "Make the demo data set; the same seed gives the same pixels."
-    out_dir = Path(out_dir); made = dict(format=1, n_fake=n_fake, seed=seed); mark = out_dir/"demo.json"
-    if mark.is_file() and read_json(mark) == made: return out_dir
-    if out_dir.exists() and not mark.is_file() and any(out_dir.iterdir()): raise FakefaceError(f"{out_dir} is not empty and holds no demo. Give another folder.")
-    if n_fake is not None and n_fake < 12: raise FakefaceError(f"n_fake = {n_fake}: at least 12 fakes are needed in each domain.")
+    out_dir = Path(out_dir)
+    made = dict(format=1, n_fake=n_fake, seed=seed)
+    mark = out_dir / "demo.json"
+    if mark.is_file() and read_json(mark) == made:
+        return out_dir
+    if out_dir.exists() and not mark.is_file() and any(out_dir.iterdir()):
+        raise FakefaceError(f"{out_dir} is not empty and holds no demo. Give another folder.")
+    if n_fake is not None and n_fake < 12:
+        raise FakefaceError(f"n_fake = {n_fake}: at least 12 fakes are needed in each domain.")
     with one_thread(), atomic_dir(out_dir) as tmp:
-        _write_demo(tmp/"faces", n_fake, seed)
-        (tmp/"sources.csv").write_text(f'name,kind,path,license,may_show\ndemo,tree,faces,"{ORL_LICENSE}",true\n', encoding="utf-8")
-        write_json(tmp/"demo.json", made)
+        _write_demo(tmp / "faces", n_fake, seed)
+        (tmp / "sources.csv").write_text(
+            f'name,kind,path,license,may_show\ndemo,tree,faces,"{ORL_LICENSE}",true\n', encoding="utf-8"
+        )
+        write_json(tmp / "demo.json", made)
     return out_dir
 
 # %% ../../nbs/04_data/02_demo.ipynb #b62135c3
-def _write_demo(folder: Path, n_fake: int|None, seed: int) -> None:
+def _write_demo(folder: Path, n_fake: int | None, seed: int) -> None:
     "The pictures and identities.csv."
-    plan = demo_plan(seed); faces = load_faces(plan.path); train = (plan.split == "train").to_numpy()
-    eig, vae = Eigenfaces.fit(faces[train]), fit_vae(faces[train], seed); who = []
+    plan = demo_plan(seed)
+    faces = load_faces(plan.path)
+    train = (plan.split == "train").to_numpy()
+    eig, vae = Eigenfaces.fit(faces[train]), fit_vae(faces[train], seed)
+    who = []
     for (domain, split), part in plan.groupby(["domain", "split"]):
+
         def put(label, i, face):
-            path = folder/domain/split/LABEL_NAMES[label]/f"{i:04d}.jpg"; path.parent.mkdir(parents=True, exist_ok=True)
-            save_face(face, path, rng(seed, "quality", domain, split, label, i)); return path.relative_to(folder).as_posix()
+            path = folder / domain / split / LABEL_NAMES[label] / f"{i:04d}.jpg"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            save_face(face, path, rng(seed, "quality", domain, split, label, i))
+            return path.relative_to(folder).as_posix()
+
         order = part.index[rng(seed, "order", domain, split).permutation(len(part))]
         who += [(put(0, i, faces[r]), f"orl:{plan.person[r]}") for i, r in enumerate(order)]
-        n = len(part) if n_fake is None else max(1, round(n_fake*len(part)/(plan.domain == domain).sum())); gen = rng(seed, domain, split)
+        n = len(part) if n_fake is None else max(1, round(n_fake * len(part) / (plan.domain == domain).sum()))
+        gen = rng(seed, domain, split)
         rows = (plan.split == split).to_numpy()
-        fakes = (eig.sample(n, gen) if domain == "eigenface" else vae.sample(n, gen) if domain == "vae" else
-                 blends(n, faces[rows], plan.person[rows].to_numpy(), gen)[0])
-        for i, f in enumerate(fakes): put(1, i, f)
-    pd.DataFrame(who, columns=["path", "identity"]).sort_values("path").to_csv(folder/"identities.csv", index=False, lineterminator="\n")
+        fakes = (
+            eig.sample(n, gen)
+            if domain == "eigenface"
+            else vae.sample(n, gen)
+            if domain == "vae"
+            else blends(n, faces[rows], plan.person[rows].to_numpy(), gen)[0]
+        )
+        for i, f in enumerate(fakes):
+            put(1, i, f)
+    pd.DataFrame(who, columns=["path", "identity"]).sort_values("path").to_csv(
+        folder / "identities.csv", index=False, lineterminator="\n"
+    )

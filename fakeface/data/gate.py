@@ -11,94 +11,154 @@ from ..core.labels import LABEL_NAMES
 from ..core.seeds import rng
 
 # %% ../../nbs/04_data/04_gate.ipynb #1ad00864
-def usable(df: pd.DataFrame) -> pd.DataFrame: return df[df.split != "excluded"]
+def usable(df: pd.DataFrame) -> pd.DataFrame:
+    return df[df.split != "excluded"]
+
 
 def _most(s: pd.Series) -> str:
     "The most frequent value of a column, its share, and how many others there are; for many different numbers their range and median."
-    c = s.replace("", "–").value_counts(dropna=False); top = "–" if pd.isna(c.index[0]) else c.index[0]
-    if len(c) > 3 and pd.api.types.is_numeric_dtype(s): return f"{s.min()}–{s.max()}, median {s.median():.0f}"
-    return f"{top}" + ("" if len(c) == 1 else f" {c.iloc[0]/len(s):.0%} +{len(c) - 1}")
+    c = s.replace("", "–").value_counts(dropna=False)
+    top = "–" if pd.isna(c.index[0]) else c.index[0]
+    if len(c) > 3 and pd.api.types.is_numeric_dtype(s):
+        return f"{s.min()}–{s.max()}, median {s.median():.0f}"
+    return f"{top}" + ("" if len(c) == 1 else f" {c.iloc[0] / len(s):.0%} +{len(c) - 1}")
+
 
 def header_table(
-    df: pd.DataFrame,                 # a manifest
-) -> pd.DataFrame:                    # one row for each domain, split and class
+    df: pd.DataFrame,  # a manifest
+) -> pd.DataFrame:  # one row for each domain, split and class
     "What the file headers say: the only value of each fact, or the most frequent with its share and how many others there are."
-    d = usable(df); rows = []
-    d = d.assign(size=d.width.astype(str) + "×" + d.height.astype(str), split=pd.Categorical(d.split, ["train", "valid", "test"]))
+    d = usable(df)
+    rows = []
+    d = d.assign(
+        size=d.width.astype(str) + "×" + d.height.astype(str), split=pd.Categorical(d.split, ["train", "valid", "test"])
+    )
     for (domain, split, label), g in d.groupby(["domain", "split", "label"], observed=True):
-        rows.append({"domain": domain, "split": split, "class": LABEL_NAMES[label], "n": len(g)}
-                    | {c: _most(g[c]) for c in ("format", "quality", "tables", "subsampling", "size", "mode")}
-                    | {"exif": g.exif.mean(), "bytes_per_pixel": (g.bytes/(g.width*g.height)).median()})
+        rows.append(
+            {"domain": domain, "split": split, "class": LABEL_NAMES[label], "n": len(g)}
+            | {c: _most(g[c]) for c in ("format", "quality", "tables", "subsampling", "size", "mode")}
+            | {"exif": g.exif.mean(), "bytes_per_pixel": (g.bytes / (g.width * g.height)).median()}
+        )
     return pd.DataFrame(rows)
 
 # %% ../../nbs/04_data/04_gate.ipynb #05da80ee
-FOLDS, SHUFFLES, FEW, MOST = 5, 200, 20, 20_000     # MOST: pictures of a class that are judged; more add nothing
+FOLDS, SHUFFLES, FEW, MOST = 5, 200, 20, 20_000  # MOST: pictures of a class that are judged; more add nothing
+
 
 def _header_facts(d: pd.DataFrame) -> dict[str, list[np.ndarray]]:
     "What the judge may see: kind of fact → its values as whole numbers, int64 [n], finer and coarser."
+
     def code(*columns):
         c = pd.factorize(pd.Series(list(zip(*columns)), dtype=object))[0].astype(np.int64)
-        return np.where(np.bincount(c)[c] < 5, 0, c + 1)               # what hardly anyone shares is "rare"
-    def steps(v): return np.searchsorted(np.quantile(v, np.linspace(0, 1, 9)[1:-1]), v)
+        return np.where(np.bincount(c)[c] < 5, 0, c + 1)  # what hardly anyone shares is "rare"
+
+    def steps(v):
+        return np.searchsorted(np.quantile(v, np.linspace(0, 1, 9)[1:-1]), v)
+
     w, h, q = d.width.to_numpy(np.int64), d.height.to_numpy(np.int64), d.quality.fillna(-1).to_numpy(np.int64)
-    sizes = [code(w), code(h), steps(w), steps(h), steps(w*h), steps(w/h), code((w/h).round(2)), code(np.gcd(w, 64), np.gcd(h, 64))]
+    sizes = [
+        code(w),
+        code(h),
+        steps(w),
+        steps(h),
+        steps(w * h),
+        steps(w / h),
+        code((w / h).round(2)),
+        code(np.gcd(w, 64), np.gcd(h, 64)),
+    ]
     rest = d.format, d["mode"], d.subsampling, d.exif
-    return dict(container=[code(d.format)], quantisation=[code(d.tables), q + 1, steps(q)], subsampling=[code(d.subsampling)], size=sizes,
-                mode=[code(d["mode"])], exif=[code(d.exif)], together=[code(*rest), code(*rest, d.tables), code(*rest, d.tables, w, h)])
+    return dict(
+        container=[code(d.format)],
+        quantisation=[code(d.tables), q + 1, steps(q)],
+        subsampling=[code(d.subsampling)],
+        size=sizes,
+        mode=[code(d["mode"])],
+        exif=[code(d.exif)],
+        together=[code(*rest), code(*rest, d.tables), code(*rest, d.tables, w, h)],
+    )
 
 # %% ../../nbs/04_data/04_gate.ipynb #80104a49
 def auc_of(score: np.ndarray, fakes: np.ndarray, n: np.ndarray) -> float:
     "AUC of cells with a score each, `n` pictures and `fakes` among them; ties count half."
-    _, s = np.unique(score, return_inverse=True); f, r = np.bincount(s, fakes), np.bincount(s, n - fakes)
-    return float((f*(np.cumsum(r) - r/2)).sum()/(f.sum()*r.sum())) if f.sum()*r.sum() else .5
+    _, s = np.unique(score, return_inverse=True)
+    f, r = np.bincount(s, fakes), np.bincount(s, n - fakes)
+    return float((f * (np.cumsum(r) - r / 2)).sum() / (f.sum() * r.sum())) if f.sum() * r.sum() else 0.5
 
-def two_sided(auc): return np.maximum(auc, 1 - auc)
 
-def _vote(fold: np.ndarray, facts: list[np.ndarray], n: np.ndarray, fakes: np.ndarray, prior: float=10.) -> np.ndarray:
+def two_sided(auc):
+    return np.maximum(auc, 1 - auc)
+
+
+def _vote(
+    fold: np.ndarray, facts: list[np.ndarray], n: np.ndarray, fakes: np.ndarray, prior: float = 10.0
+) -> np.ndarray:
     "Each cell's sum of log-odds, learned from the other folds; float64 [cells]."
-    share = (fakes.sum() - np.bincount(fold, fakes, FOLDS))/np.maximum(n.sum() - np.bincount(fold, n, FOLDS), 1)
-    base = np.clip(share, 1e-6, 1 - 1e-6)[fold]; out = np.zeros(len(n))
+    share = (fakes.sum() - np.bincount(fold, fakes, FOLDS)) / np.maximum(n.sum() - np.bincount(fold, n, FOLDS), 1)
+    base = np.clip(share, 1e-6, 1 - 1e-6)[fold]
+    out = np.zeros(len(n))
     for code in facts:
-        k = code.max() + 1; at = fold*k + code
-        f = np.bincount(code, fakes, k)[code] - np.bincount(at, fakes, FOLDS*k)[at]
-        a = np.bincount(code, n, k)[code] - np.bincount(at, n, FOLDS*k)[at]
-        out += np.log(f + prior*base) - np.log(a - f + prior*(1 - base)) - np.log(base) + np.log1p(-base)
+        k = code.max() + 1
+        at = fold * k + code
+        f = np.bincount(code, fakes, k)[code] - np.bincount(at, fakes, FOLDS * k)[at]
+        a = np.bincount(code, n, k)[code] - np.bincount(at, n, FOLDS * k)[at]
+        out += np.log(f + prior * base) - np.log(a - f + prior * (1 - base)) - np.log(base) + np.log1p(-base)
     return np.round(out, 9)
 
 # %% ../../nbs/04_data/04_gate.ipynb #f5a3cfec
-def _judge(d: pd.DataFrame, seed: int=0) -> dict:
+def _judge(d: pd.DataFrame, seed: int = 0) -> dict:
     "The gate's numbers for the rows of one domain that has both classes."
     d = pd.concat([g if len(g) <= MOST else g.sample(MOST, random_state=seed) for _, g in d.groupby("label")])
     y, kinds, group = d.label.to_numpy(np.int64), _header_facts(d), pd.factorize(d.group)[0]
     fold = rng(seed, "folds").permutation(group.max() + 1)[group] % FOLDS
     all_facts = np.stack([fold, *(v for vs in kinds.values() for v in vs)])
     _, first, cell, n = np.unique(all_facts, axis=1, return_index=True, return_inverse=True, return_counts=True)
-    fold = fold[first]; kinds = {k: [np.unique(v[first], return_inverse=True)[1] for v in vs if np.ptp(v)] for k, vs in kinds.items()}  # what varies
+    fold = fold[first]
+    kinds = {
+        k: [np.unique(v[first], return_inverse=True)[1] for v in vs if np.ptp(v)] for k, vs in kinds.items()
+    }  # what varies
+
     def auc(y, kinds=kinds):
         f = np.bincount(cell, y, len(n))
         return float(two_sided(auc_of(_vote(fold, [v for vs in kinds.values() for v in vs], n, f), f, n)))
-    unit = pd.factorize(group*2 + y)[0]; label = y[np.unique(unit, return_index=True)[1]]                 # a group is shuffled as one
+
+    unit = pd.factorize(group * 2 + y)[0]
+    label = y[np.unique(unit, return_index=True)[1]]  # a group is shuffled as one
     got, null = auc(y), np.array([auc(rng(seed, "shuffle", k).permutation(label)[unit]) for k in range(SHUFFLES)])
     alone = {k: round(auc(y, {k: vs}), 3) for k, vs in kinds.items() if vs and k != "together"}
-    return dict(header_auc=got, p=float((1 + (null >= got - 1e-12).sum())/(1 + SHUFFLES)), luck=float(np.quantile(null, .99)),
-                groups=int(np.bincount(label, minlength=2).min()), by_fact=dict(sorted(alone.items(), key=lambda kv: -kv[1])))
+    return dict(
+        header_auc=got,
+        p=float((1 + (null >= got - 1e-12).sum()) / (1 + SHUFFLES)),
+        luck=float(np.quantile(null, 0.99)),
+        groups=int(np.bincount(label, minlength=2).min()),
+        by_fact=dict(sorted(alone.items(), key=lambda kv: -kv[1])),
+    )
 
 # %% ../../nbs/04_data/04_gate.ipynb #5d105e1b
 def judged_together(df: pd.DataFrame) -> dict[str, list[str]]:
     "The domains that are judged, and harmonised, as one: each alone, but those of a single class together."
-    both = df.groupby("domain").label.nunique() == 2; lone = sorted(both.index[~both])
+    both = df.groupby("domain").label.nunique() == 2
+    lone = sorted(both.index[~both])
     return {d: lone if d in lone else [d] for d in sorted(both.index)}
 
+
 def header_gate(
-    df: pd.DataFrame,                 # a manifest
-) -> dict[str, dict]:                 # domain → header_auc, p, luck (99% of shuffles stay below), n, n_real, n_fake, groups, verdict, by_fact, judged_with
+    df: pd.DataFrame,  # a manifest
+) -> dict[
+    str, dict
+]:  # domain → header_auc, p, luck (99% of shuffles stay below), n, n_real, n_fake, groups, verdict, by_fact, judged_with
     "Can the class be told from the file header? For each domain `pass`, `refuse` or `few`."
     d, out = usable(df), {}
     for dom, unit in judged_together(d).items():
-        if done := [out[o] for o in unit if o in out]: out[dom] = done[0]; continue
-        g = d[d.domain.isin(unit)]; n = [int((g.label == k).sum()) for k in (0, 1)]
+        if done := [out[o] for o in unit if o in out]:
+            out[dom] = done[0]
+            continue
+        g = d[d.domain.isin(unit)]
+        n = [int((g.label == k).sum()) for k in (0, 1)]
         res = _judge(g) if min(n) >= FOLDS else dict(header_auc=None, p=None, luck=None, groups=0, by_fact={})
-        few = min(n) < FEW or res["groups"] < FEW//2; told = not few and res["p"] < .01 and res["header_auc"] > .60
+        few = min(n) < FEW or res["groups"] < FEW // 2
+        told = not few and res["p"] < 0.01 and res["header_auc"] > 0.60
         verdict = "few" if few else "refuse" if told else "pass"
-        out[dom] = dict(res, n=sum(n), n_real=n[0], n_fake=n[1], verdict=verdict, judged_with=unit if len(unit) > 1 else [])
+        out[dom] = dict(
+            res, n=sum(n), n_real=n[0], n_fake=n[1], verdict=verdict, judged_with=unit if len(unit) > 1 else []
+        )
     return out

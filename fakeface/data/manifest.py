@@ -21,185 +21,264 @@ from ..images.twins import components, merge, twins
 class ManifestError(FakefaceError):
     "A manifest, or the rows it is made from, that cannot be right."
 
+
 COLUMNS = dict(
-    path="str",            # relative to the manifest's folder, with /
-    domain="str",          # which set: 140k, tpdne, …
-    label="int8",          # core.Label
-    split="str",           # train, valid, test, or excluded
-    source="str",          # which collection within the domain
-    group="str",           # what must not be torn apart
-    width="int64", height="int64",                     # as shown; 0 where the file could not be read
-    format="str", mode="str",                          # JPEG, PNG, …; RGB, L, CMYK, …
-    quality="Int16", subsampling="str", tables="str",  # JPEG only, else null and ""
-    exif="bool", bytes="int64",
-    sha256="str",          # of the decoded RGB bytes
-    file_sha256="str",     # of the file
-    phash="uint64",        # 0: nothing to see, or unreadable
-    identity="str",        # who it shows where known: ffhq:01234, orl:s03
-    license="str", origin="str", may_show="bool",
-    made_from="str",       # file_sha256 of the picture it was harmonised from
-    reason="str",          # why a row is excluded
+    path="str",  # relative to the manifest's folder, with /
+    domain="str",  # which set: 140k, tpdne, …
+    label="int8",  # core.Label
+    split="str",  # train, valid, test, or excluded
+    source="str",  # which collection within the domain
+    group="str",  # what must not be torn apart
+    width="int64",
+    height="int64",  # as shown; 0 where the file could not be read
+    format="str",
+    mode="str",  # JPEG, PNG, …; RGB, L, CMYK, …
+    quality="Int16",
+    subsampling="str",
+    tables="str",  # JPEG only, else null and ""
+    exif="bool",
+    bytes="int64",
+    sha256="str",  # of the decoded RGB bytes
+    file_sha256="str",  # of the file
+    phash="uint64",  # 0: nothing to see, or unreadable
+    identity="str",  # who it shows where known: ffhq:01234, orl:s03
+    license="str",
+    origin="str",
+    may_show="bool",
+    made_from="str",  # file_sha256 of the picture it was harmonised from
+    reason="str",  # why a row is excluded
 )
 SPLITS = ("train", "valid", "test", "excluded")
 
 # %% ../../nbs/04_data/03_manifest.ipynb #b7b89e0d
 def _chain(keys: pd.Series) -> np.ndarray:
     "Pairs [P, 2] that tie rows of equal key together; '' ties nothing."
-    at = np.flatnonzero((keys != "").to_numpy()); code = pd.factorize(keys.iloc[at])[0]; by = np.argsort(code, kind="stable"); same = np.diff(code[by]) == 0
+    at = np.flatnonzero((keys != "").to_numpy())
+    code = pd.factorize(keys.iloc[at])[0]
+    by = np.argsort(code, kind="stable")
+    same = np.diff(code[by]) == 0
     return at[np.stack([by[:-1][same], by[1:][same]], 1)]
 
+
 def group_rows(
-    df: pd.DataFrame,                 # columns sha256, width, height, identity; readable rows only
-    looks: np.ndarray,                # uint64 [n, 10] from `twins.look`
-) -> tuple[np.ndarray, np.ndarray, list[list[int]]]:  # (group names [n], twin pairs [P, 2], sets of look-alikes that were too large to merge)
+    df: pd.DataFrame,  # columns sha256, width, height, identity; readable rows only
+    looks: np.ndarray,  # uint64 [n, 10] from `twins.look`
+) -> tuple[
+    np.ndarray, np.ndarray, list[list[int]]
+]:  # (group names [n], twin pairs [P, 2], sets of look-alikes that were too large to merge)
     "Name each row's group."
-    n = len(df); pixels = df.sha256 + df.width.astype(str) + "x" + df.height.astype(str)
-    same = _chain(pixels); first = np.flatnonzero(~pixels.duplicated().to_numpy())     # one of each; copies of the same pixels are no further evidence
+    n = len(df)
+    pixels = df.sha256 + df.width.astype(str) + "x" + df.height.astype(str)
+    same = _chain(pixels)
+    first = np.flatnonzero(
+        ~pixels.duplicated().to_numpy()
+    )  # one of each; copies of the same pixels are no further evidence
     pairs, listed = merge(len(first), twins(looks[first]))
     pairs, listed = first[pairs[:, :2]], [first[s].tolist() for s in listed]
     c = components(n, np.concatenate([same, _chain(df.identity), pairs]))
-    name = pd.Series(np.where(df.identity != "", "0" + df.identity, "1" + df.sha256.str[:16])).groupby(c).transform("min").str[1:]
+    name = (
+        pd.Series(np.where(df.identity != "", "0" + df.identity, "1" + df.sha256.str[:16]))
+        .groupby(c)
+        .transform("min")
+        .str[1:]
+    )
     return name.to_numpy(str), pairs, listed
 
 # %% ../../nbs/04_data/03_manifest.ipynb #2d58139b
 def hashed_split(
-    group: str,                       # a group's name
-    salt: str="fakeface",             # another salt is another split
-    fractions: tuple=(.7, .15, .15),  # of train, valid, test
-) -> str:                             # train, valid or test
+    group: str,  # a group's name
+    salt: str = "fakeface",  # another salt is another split
+    fractions: tuple = (0.7, 0.15, 0.15),  # of train, valid, test
+) -> str:  # train, valid or test
     "The split of a group; a function of its name and the salt only."
-    u = seed_of(salt, "split", group)/2**63*sum(fractions)
+    u = seed_of(salt, "split", group) / 2**63 * sum(fractions)
     return "test" if u < fractions[2] else "valid" if u < fractions[2] + fractions[1] else "train"
 
+
 def assign_splits(
-    df: pd.DataFrame,                 # columns path, group, split ("" where the source brings none)
-    salt: str="fakeface",
-    fractions: tuple=(.7, .15, .15),
-) -> pd.DataFrame:                    # columns split, reason
+    df: pd.DataFrame,  # columns path, group, split ("" where the source brings none)
+    salt: str = "fakeface",
+    fractions: tuple = (0.7, 0.15, 0.15),
+) -> pd.DataFrame:  # columns split, reason
     "Each row's split, so that no group is in two."
-    rank = df.split.map({"": 0, "train": 1, "valid": 2, "test": 3}); top = rank.groupby(df.group).transform("max")
+    rank = df.split.map({"": 0, "train": 1, "valid": 2, "test": 3})
+    top = rank.groupby(df.group).transform("max")
     of = {g: hashed_split(g, salt, fractions) for g in df.group[top == 0].unique()}
-    split = pd.Series(np.where(top == 0, df.group.map(of), top.map({0: "", 1: "train", 2: "valid", 3: "test"})), df.index)
+    split = pd.Series(
+        np.where(top == 0, df.group.map(of), top.map({0: "", 1: "train", 2: "valid", 3: "test"})), df.index
+    )
     lost = (rank > 0) & (rank < top)
     keeper = df.path[rank == top].groupby(df.group[rank == top]).min()
-    reason = np.where(lost, "same picture or person as " + df.group.map(keeper).fillna("").astype(str) + " in " + split.astype(str), "")
+    reason = np.where(
+        lost,
+        "same picture or person as " + df.group.map(keeper).fillna("").astype(str) + " in " + split.astype(str),
+        "",
+    )
     return pd.DataFrame(dict(split=np.where(lost, "excluded", split), reason=reason), index=df.index)
 
 # %% ../../nbs/04_data/03_manifest.ipynb #3a8af7ed
 def _checked(rows: pd.DataFrame) -> pd.DataFrame:
     "Rows from `sources` with every column there and every value possible; one row for a picture that is listed twice."
-    if missing := {"path", "domain", "label"} - set(rows.columns): raise ManifestError(f"The rows have no column {', '.join(sorted(missing))}.")
-    if rows.empty: raise ManifestError("There are no rows: no source brought a picture.")
-    df = rows.assign(**{c: rows[c].fillna("") if c in rows else "" for c in ("split", "source", "identity", "license", "origin")})
-    df = df.assign(may_show=df.may_show.astype(bool) if "may_show" in df else False, path=[os.path.abspath(p) for p in df.path])
-    if bad := sorted(set(df.label) - {int(REAL), int(FAKE)}, key=str): raise ManifestError(f"label {bad[0]!r} is neither 0 (real) nor 1 (fake).")
-    if bad := sorted(set(df.split) - {"", *SPLITS[:3]}): raise ManifestError(f"split {bad[0]!r} is none of train, valid, test.")
+    if missing := {"path", "domain", "label"} - set(rows.columns):
+        raise ManifestError(f"The rows have no column {', '.join(sorted(missing))}.")
+    if rows.empty:
+        raise ManifestError("There are no rows: no source brought a picture.")
+    df = rows.assign(
+        **{c: rows[c].fillna("") if c in rows else "" for c in ("split", "source", "identity", "license", "origin")}
+    )
+    df = df.assign(
+        may_show=df.may_show.astype(bool) if "may_show" in df else False, path=[os.path.abspath(p) for p in df.path]
+    )
+    if bad := sorted(set(df.label) - {int(REAL), int(FAKE)}, key=str):
+        raise ManifestError(f"label {bad[0]!r} is neither 0 (real) nor 1 (fake).")
+    if bad := sorted(set(df.split) - {"", *SPLITS[:3]}):
+        raise ManifestError(f"split {bad[0]!r} is none of train, valid, test.")
     both = df.groupby(["domain", "path"])[["label", "split"]].nunique().max(axis=1)
-    if (both > 1).any(): raise ManifestError(f"{both.idxmax()[1]} is listed twice in domain {both.idxmax()[0]!r}, with two labels or two splits.")
+    if (both > 1).any():
+        raise ManifestError(
+            f"{both.idxmax()[1]} is listed twice in domain {both.idxmax()[0]!r}, with two labels or two splits."
+        )
     return df.drop_duplicates(["domain", "path"]).sort_values(["domain", "path"], ignore_index=True)
 
-def relative(path: str, root: str|os.PathLike) -> str:
+
+def relative(path: str, root: str | os.PathLike) -> str:
     "`path` as seen from `root`, with /."
     return Path(os.path.relpath(path, os.path.realpath(root))).as_posix()
 
 # %% ../../nbs/04_data/03_manifest.ipynb #2a7621be
 def build_manifest(
-    rows: pd.DataFrame,               # from `sources`: path (absolute), domain, label, split, source, identity, license, origin, may_show
-    root: str|os.PathLike,            # the folder that the manifest is for; paths become relative to it
-    salt: str="fakeface",             # of the hashed split
-    fractions: tuple=(.7, .15, .15),  # train, valid, test where a source brings no split
-    cache: str|os.PathLike|None=None, # SQLite file that remembers what was found in which file
-    workers: int|None=None,           # processes; all cores if not given
-    previous: pd.DataFrame|None=None, # an earlier manifest: pictures it knows keep their split
-) -> pd.DataFrame:                    # the manifest; bad and clashing files have split "excluded" and a reason
+    rows: pd.DataFrame,  # from `sources`: path (absolute), domain, label, split, source, identity, license, origin, may_show
+    root: str | os.PathLike,  # the folder that the manifest is for; paths become relative to it
+    salt: str = "fakeface",  # of the hashed split
+    fractions: tuple = (0.7, 0.15, 0.15),  # train, valid, test where a source brings no split
+    cache: str | os.PathLike | None = None,  # SQLite file that remembers what was found in which file
+    workers: int | None = None,  # processes; all cores if not given
+    previous: pd.DataFrame | None = None,  # an earlier manifest: pictures it knows keep their split
+) -> pd.DataFrame:  # the manifest; bad and clashing files have split "excluded" and a reason
     "Look at every picture, tie together what belongs together, and split."
-    df = _checked(rows); facts = pd.DataFrame(facts_of(df.path.tolist(), cache, workers)); df = pd.concat([df, facts], axis=1)
+    df = _checked(rows)
+    facts = pd.DataFrame(facts_of(df.path.tolist(), cache, workers))
+    df = pd.concat([df, facts], axis=1)
     df["path"] = [relative(p, root) for p in df.path]
-    df["group"] = df["made_from"] = ""; df["phash"] = np.zeros(len(df), np.uint64)
-    ok = df.reason == ""; good = df[ok].copy(); notes = dict(salt=salt, fractions=list(fractions), twins=0, listed=[])
+    df["group"] = df["made_from"] = ""
+    df["phash"] = np.zeros(len(df), np.uint64)
+    ok = df.reason == ""
+    good = df[ok].copy()
+    notes = dict(salt=salt, fractions=list(fractions), twins=0, listed=[])
     if len(good):
-        looks = np.stack([np.frombuffer(bytes.fromhex(h), ">u8") for h in good["look"]]).astype(np.uint64); df.loc[ok, "phash"] = looks[:, 0]
-        good["group"], pairs, listed = group_rows(good, looks); df.loc[ok, "group"] = good.group
+        looks = np.stack([np.frombuffer(bytes.fromhex(h), ">u8") for h in good["look"]]).astype(np.uint64)
+        df.loc[ok, "phash"] = looks[:, 0]
+        good["group"], pairs, listed = group_rows(good, looks)
+        df.loc[ok, "group"] = good.group
         notes |= dict(twins=len(pairs), listed=[good.path.iloc[s].tolist() for s in listed])
         two = good.groupby(["sha256", "width", "height"]).label.transform("nunique") > 1
         df.loc[two[two].index, "reason"] = "the same pixels are labelled real in one place and fake in another"
         good = good[~two]
-        if previous is not None: good["split"] = np.where(good.split == "", good.sha256.map(_known(previous)).fillna(""), good.split)
+        if previous is not None:
+            good["split"] = np.where(good.split == "", good.sha256.map(_known(previous)).fillna(""), good.split)
         df.loc[good.index, ["split", "reason"]] = assign_splits(good, salt, fractions)
     df.loc[(df.reason != ""), "split"] = "excluded"
-    df = _typed(df); df.attrs = dict(root=str(os.path.realpath(root)), build=notes)
+    df = _typed(df)
+    df.attrs = dict(root=str(os.path.realpath(root)), build=notes)
     return df
 
-def _known(previous: pd.DataFrame) -> dict: return {s: p for s, p in zip(previous.sha256, previous.split) if p != "excluded"}
+
+def _known(previous: pd.DataFrame) -> dict:
+    return {s: p for s, p in zip(previous.sha256, previous.split) if p != "excluded"}
 
 # %% ../../nbs/04_data/03_manifest.ipynb #bdc13e88
-def _typed(df: pd.DataFrame, name: str="the manifest") -> pd.DataFrame:
+def _typed(df: pd.DataFrame, name: str = "the manifest") -> pd.DataFrame:
     "Exactly `COLUMNS`, in their order and types; raises `ManifestError` where that cannot be."
-    if missing := [c for c in COLUMNS if c not in df]: raise ManifestError(f"{name} has no column {', '.join(missing)}.")
-    try: out = df[list(COLUMNS)].astype(COLUMNS)
-    except (TypeError, ValueError, OverflowError) as e: raise ManifestError(f"{name} has a column of the wrong type: {e}") from None
-    if bad := set(out.split) - set(SPLITS): raise ManifestError(f"{name} has a split {sorted(bad)[0]!r}; known: {', '.join(SPLITS)}.")
-    if not out.label.isin([0, 1]).all(): raise ManifestError(f"{name} has a label that is neither 0 (real) nor 1 (fake).")
+    if missing := [c for c in COLUMNS if c not in df]:
+        raise ManifestError(f"{name} has no column {', '.join(missing)}.")
+    try:
+        out = df[list(COLUMNS)].astype(COLUMNS)
+    except (TypeError, ValueError, OverflowError) as e:
+        raise ManifestError(f"{name} has a column of the wrong type: {e}") from None
+    if bad := set(out.split) - set(SPLITS):
+        raise ManifestError(f"{name} has a split {sorted(bad)[0]!r}; known: {', '.join(SPLITS)}.")
+    if not out.label.isin([0, 1]).all():
+        raise ManifestError(f"{name} has a label that is neither 0 (real) nor 1 (fake).")
     return out
 
 # %% ../../nbs/04_data/03_manifest.ipynb #31d045cc
-def picture_path(row, root: str|os.PathLike) -> Path:
+def picture_path(row, root: str | os.PathLike) -> Path:
     "Where a row's picture lies."
-    return Path(root)/row["path"]
+    return Path(root) / row["path"]
 
-def rebase(df: pd.DataFrame, root: str|os.PathLike) -> pd.DataFrame:
+
+def rebase(df: pd.DataFrame, root: str | os.PathLike) -> pd.DataFrame:
     "The same manifest with paths relative to another folder."
     new, old = os.path.realpath(root), df.attrs.get("root")
-    out = df.copy(); out.attrs = {**df.attrs, "root": new}
-    if old and os.path.realpath(old) != new: out["path"] = pd.Series([relative(os.path.join(os.path.realpath(old), p), new) for p in df.path], df.index, "str")
+    out = df.copy()
+    out.attrs = {**df.attrs, "root": new}
+    if old and os.path.realpath(old) != new:
+        out["path"] = pd.Series(
+            [relative(os.path.join(os.path.realpath(old), p), new) for p in df.path], df.index, "str"
+        )
     return out
 
+
 def write_manifest(
-    df: pd.DataFrame,                 # from `build_manifest` or `harmonise`
-    path: str|os.PathLike,            # the Parquet file
-) -> Path:                            # `path`
+    df: pd.DataFrame,  # from `build_manifest` or `harmonise`
+    path: str | os.PathLike,  # the Parquet file
+) -> Path:  # `path`
     "Write a manifest in one step, its paths relative to the file's folder."
-    path = Path(path); path.parent.mkdir(parents=True, exist_ok=True)
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
     out = rebase(_typed(df), path.parent) if "root" in df.attrs else _typed(df)
-    out.attrs = {k: v for k, v in df.attrs.items() if k != "root"}              # the root is where the file lies
-    with atomic_path(path) as tmp: out.to_parquet(tmp, index=False)
+    out.attrs = {k: v for k, v in df.attrs.items() if k != "root"}  # the root is where the file lies
+    with atomic_path(path) as tmp:
+        out.to_parquet(tmp, index=False)
     return path
 
+
 def read_manifest(
-    path: str|os.PathLike,            # the Parquet file
-) -> pd.DataFrame:                    # the manifest; `attrs["root"]` is its folder
+    path: str | os.PathLike,  # the Parquet file
+) -> pd.DataFrame:  # the manifest; `attrs["root"]` is its folder
     "Read a manifest and check its columns; raises `ManifestError`."
     path = Path(path)
-    if not path.is_file(): raise ManifestError(f"{path} is missing. The stage 'prepare' makes it.")
-    try: df = pd.read_parquet(path)
-    except (OSError, ValueError) as e: raise ManifestError(f"{path} is not a Parquet file ({e}).") from None
-    out = _typed(df, str(path)); out.attrs = {**df.attrs, "root": str(path.parent.resolve())}
+    if not path.is_file():
+        raise ManifestError(f"{path} is missing. The stage 'prepare' makes it.")
+    try:
+        df = pd.read_parquet(path)
+    except (OSError, ValueError) as e:
+        raise ManifestError(f"{path} is not a Parquet file ({e}).") from None
+    out = _typed(df, str(path))
+    out.attrs = {**df.attrs, "root": str(path.parent.resolve())}
     return out
 
 # %% ../../nbs/04_data/03_manifest.ipynb #a4174f1f
 def manifest_hash(
-    df: pd.DataFrame,                 # a manifest, or rows of one
-) -> str:                             # 64 hex digits
+    df: pd.DataFrame,  # a manifest, or rows of one
+) -> str:  # 64 hex digits
     "The identity of a data set: domain, label, split and pixels of its rows, in any order."
     lines = sorted(df.domain + "|" + df.label.astype(str) + "|" + df.split + "|" + df.sha256)
     return hashlib.sha256("\n".join(lines).encode()).hexdigest()
 
+
 def counts(
-    df: pd.DataFrame,                 # a manifest
-) -> pd.DataFrame:                    # domain × (split, class), int64
+    df: pd.DataFrame,  # a manifest
+) -> pd.DataFrame:  # domain × (split, class), int64
     "How many pictures there are, by domain, split and class."
     c = df.groupby(["domain", "split", "label"]).size().unstack(["split", "label"], fill_value=0)
     full = pd.MultiIndex.from_product([SPLITS, [0, 1]], names=["split", "label"])
-    out = c.reindex(columns=full, fill_value=0); out.columns = pd.MultiIndex.from_product([SPLITS, LABEL_NAMES], names=["split", "class"])
+    out = c.reindex(columns=full, fill_value=0)
+    out.columns = pd.MultiIndex.from_product([SPLITS, LABEL_NAMES], names=["split", "class"])
     return out.astype("int64")
 
+
 def gaps(
-    df: pd.DataFrame,                 # a manifest
-) -> list[str]:                       # sentences; empty where every split of every domain has both classes
+    df: pd.DataFrame,  # a manifest
+) -> list[str]:  # sentences; empty where every split of every domain has both classes
     "What is missing for training and testing."
     c, out = counts(df), []
     for d in c.index:
         have = {k: [s for s in SPLITS[:3] if c.loc[d, (s, k)]] for k in LABEL_NAMES}
-        if none := [k for k in LABEL_NAMES if not have[k]]: out.append(f"Domain {d!r} has no usable {' and no '.join(none)} pictures at all.")
-        else: out += [f"Domain {d!r} has no {k} pictures in {s}." for s in SPLITS[:3] for k in LABEL_NAMES if s not in have[k]]
+        if none := [k for k in LABEL_NAMES if not have[k]]:
+            out.append(f"Domain {d!r} has no usable {' and no '.join(none)} pictures at all.")
+        else:
+            out += [
+                f"Domain {d!r} has no {k} pictures in {s}." for s in SPLITS[:3] for k in LABEL_NAMES if s not in have[k]
+            ]
     return out

@@ -19,51 +19,66 @@ from .audit import audit, harmonise
 @dataclass(frozen=True)
 class PrepareConfig:
     "What `run_prepare` does."
-    run: str = "demo"                  # outputs/<run>/prepare/
-    out: str = "outputs"               # root of all runs
-    overwrite: bool = False            # make a finished stage again
-    resume: bool = False               # go on with an unfinished one
-    sources: str = "demo"              # a sources.csv, a folder with real/ and fake/ in it, or "demo"
-    parity: bool = False               # leave files as they are (then training wants allow_bias)
-    size: int = 1024                   # largest side of a harmonised picture
-    quality_low: int = 70              # JPEG quality of harmonised pictures is drawn
-    quality_high: int = 95             #   from this range, for both classes
-    framing: str = "square"            # how a picture is cut
-    valid: float = .15                 # share, where a source brings no split
-    test: float = .15
-    salt: str = "fakeface"             # of the hashed split
+
+    run: str = "demo"  # outputs/<run>/prepare/
+    out: str = "outputs"  # root of all runs
+    overwrite: bool = False  # make a finished stage again
+    resume: bool = False  # go on with an unfinished one
+    sources: str = "demo"  # a sources.csv, a folder with real/ and fake/ in it, or "demo"
+    parity: bool = False  # leave files as they are (then training wants allow_bias)
+    size: int = 1024  # largest side of a harmonised picture
+    quality_low: int = 70  # JPEG quality of harmonised pictures is drawn
+    quality_high: int = 95  #   from this range, for both classes
+    framing: str = "square"  # how a picture is cut
+    valid: float = 0.15  # share, where a source brings no split
+    test: float = 0.15
+    salt: str = "fakeface"  # of the hashed split
     seed: int = 42
-    workers: int = -1                  # processes; -1: all cores
+    workers: int = -1  # processes; -1: all cores
 
     def check(self):
         "Raise `ConfigError` for a value that cannot be."
-        if not 1 <= self.quality_low <= self.quality_high <= 100: raise ConfigError(f"quality_low = {self.quality_low} and quality_high = {self.quality_high} should lie in 1 … 100, the lower first.")
-        if not (self.valid > 0 and self.test > 0 and self.valid + self.test < 1): raise ConfigError(f"valid = {self.valid} and test = {self.test} should be positive and leave something for training.")
+        if not 1 <= self.quality_low <= self.quality_high <= 100:
+            raise ConfigError(
+                f"quality_low = {self.quality_low} and quality_high = {self.quality_high} should lie in 1 … 100, the lower first."
+            )
+        if not (self.valid > 0 and self.test > 0 and self.valid + self.test < 1):
+            raise ConfigError(
+                f"valid = {self.valid} and test = {self.test} should be positive and leave something for training."
+            )
 
     @property
-    def n_workers(self) -> int|None: return None if self.workers < 0 else self.workers
+    def n_workers(self) -> int | None:
+        return None if self.workers < 0 else self.workers
 
 # %% ../../nbs/04_data/06_prepare.ipynb #4db3efa5
 def find(
     path: str,
-    hint: str="",                      # what to give instead, for the error
+    hint: str = "",  # what to give instead, for the error
 ) -> Path:
     "An existing path, seen from the working directory or the project root; raises `ConfigError`."
     tries = [Path(path).expanduser()]
-    try: tries.append(project_root()/path)
-    except FakefaceError: pass
+    try:
+        tries.append(project_root() / path)
+    except FakefaceError:
+        pass
     for p in tries:
-        if p.exists(): return p.resolve()
-    raise ConfigError(f"{path!r} is not there (looked at {' and '.join(str(p.absolute()) for p in tries)}). {hint}".rstrip())
+        if p.exists():
+            return p.resolve()
+    raise ConfigError(
+        f"{path!r} is not there (looked at {' and '.join(str(p.absolute()) for p in tries)}). {hint}".rstrip()
+    )
+
 
 def collect(
     cfg: PrepareConfig,
-    folder: Path,                      # the stage's folder; the demo is made in it
-) -> pd.DataFrame:                     # the sources' rows
+    folder: Path,  # the stage's folder; the demo is made in it
+) -> pd.DataFrame:  # the sources' rows
     "All pictures of all sources."
     if cfg.sources == "demo":
         from fakeface.data.demo import make_demo
-        return scan_all(read_sources(make_demo(folder/"demo", seed=cfg.seed)/"sources.csv"))
+
+        return scan_all(read_sources(make_demo(folder / "demo", seed=cfg.seed) / "sources.csv"))
     path = find(cfg.sources, "Give as sources a sources.csv, a folder with real/ and fake/ in it, or 'demo'.")
     return scan("folder", path, path.name) if path.is_dir() else scan_all(read_sources(path))
 
@@ -71,36 +86,63 @@ def collect(
 def index(
     cfg: PrepareConfig,
     rows: pd.DataFrame,
-    folder: Path,                      # the stage's folder
-) -> pd.DataFrame:                     # the manifest as found
+    folder: Path,  # the stage's folder
+) -> pd.DataFrame:  # the manifest as found
     "Look at every picture, tie together what belongs together, split; raises where a class is missing."
-    manifest = build_manifest(rows, folder, cfg.salt, (1 - cfg.valid - cfg.test, cfg.valid, cfg.test), folder.parent/".facts.sqlite", cfg.n_workers)
-    if none := [g for g in gaps(manifest) if "at all" in g]: raise FakefaceError(" ".join(none) + " " + problems(manifest).head(3).to_string(index=False, header=False))
+    manifest = build_manifest(
+        rows,
+        folder,
+        cfg.salt,
+        (1 - cfg.valid - cfg.test, cfg.valid, cfg.test),
+        folder.parent / ".facts.sqlite",
+        cfg.n_workers,
+    )
+    if none := [g for g in gaps(manifest) if "at all" in g]:
+        raise FakefaceError(" ".join(none) + " " + problems(manifest).head(3).to_string(index=False, header=False))
     return manifest
+
 
 def problems(manifest: pd.DataFrame) -> pd.DataFrame:
     "Pictures that are not used, with the reason."
     return manifest.loc[manifest.split == "excluded", ["path", "domain", "label", "reason"]].reset_index(drop=True)
 
+
 def build(
     cfg: PrepareConfig,
-    manifest: pd.DataFrame,            # as found
-    folder: Path,                      # the stage's folder; pictures go into dataset/
-) -> pd.DataFrame:                     # the manifest to train on
+    manifest: pd.DataFrame,  # as found
+    folder: Path,  # the stage's folder; pictures go into dataset/
+) -> pd.DataFrame:  # the manifest to train on
     "Both classes of each domain in one form; with parity=True the files as they are."
-    return harmonise(manifest, folder/"dataset", size=cfg.size, quality=(cfg.quality_low, cfg.quality_high), framing=cfg.framing, seed=cfg.seed, workers=cfg.n_workers, parity=cfg.parity, cache=folder.parent/".facts.sqlite")
+    return harmonise(
+        manifest,
+        folder / "dataset",
+        size=cfg.size,
+        quality=(cfg.quality_low, cfg.quality_high),
+        framing=cfg.framing,
+        seed=cfg.seed,
+        workers=cfg.n_workers,
+        parity=cfg.parity,
+        cache=folder.parent / ".facts.sqlite",
+    )
 
 # %% ../../nbs/04_data/06_prepare.ipynb #a5bb353b
 def write_prepared(
     cfg: PrepareConfig,
-    found: pd.DataFrame,               # the manifest as found
-    built: pd.DataFrame,               # the manifest to train on
-    folder: Path,                      # the stage's folder
-) -> dict:                             # what metrics.json holds
+    found: pd.DataFrame,  # the manifest as found
+    built: pd.DataFrame,  # the manifest to train on
+    folder: Path,  # the stage's folder
+) -> dict:  # what metrics.json holds
     "manifest.parquet, audit.json (of what is trained on), audit_found.json, counts.csv, excluded.csv."
-    write_manifest(built, folder/"manifest.parquet")
+    write_manifest(built, folder / "manifest.parquet")
     after, before = audit(built), audit(found)
-    write_json(folder/"audit_found.json", before); write_json(folder/"audit.json", after)
+    write_json(folder / "audit_found.json", before)
+    write_json(folder / "audit.json", after)
     for name, df in (("counts.csv", counts(built)), ("excluded.csv", problems(built))):
-        with atomic_path(folder/name) as tmp: df.to_csv(tmp, index=name == "counts.csv")
-    return dict(pictures=int((built.split != "excluded").sum()), excluded=int((built.split == "excluded").sum()), manifest_hash=manifest_hash(built), parity=cfg.parity)
+        with atomic_path(folder / name) as tmp:
+            df.to_csv(tmp, index=name == "counts.csv")
+    return dict(
+        pictures=int((built.split != "excluded").sum()),
+        excluded=int((built.split == "excluded").sum()),
+        manifest_hash=manifest_hash(built),
+        parity=cfg.parity,
+    )

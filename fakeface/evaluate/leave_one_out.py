@@ -27,163 +27,280 @@ from .stage import EvaluateConfig, evaluate, note_test_read
 @dataclass(frozen=True)
 class LeaveoutConfig:
     "What `run_leaveout` does."
-    run: str = "demo"                  # the run that is repeated; the rounds are runs beside it: <run>-without-<domains>
-    out: str = "outputs"               # root of all runs
-    overwrite: bool = False            # make finished rounds again
-    resume: bool = False               # go on with rounds that were begun; finished ones are kept
-    groups: str = ""                   # what is left out: rounds separated by ;, domains of a round by ,; empty: each domain alone
-    preset: str = "fakeface"           # settings where the run itself has not trained
-    epochs: int = 0                    # of each stage that is trained; 0: as the run
-    device: str = "auto"               # auto | cpu
+
+    run: str = "demo"  # the run that is repeated; the rounds are runs beside it: <run>-without-<domains>
+    out: str = "outputs"  # root of all runs
+    overwrite: bool = False  # make finished rounds again
+    resume: bool = False  # go on with rounds that were begun; finished ones are kept
+    groups: str = ""  # what is left out: rounds separated by ;, domains of a round by ,; empty: each domain alone
+    preset: str = "fakeface"  # settings where the run itself has not trained
+    epochs: int = 0  # of each stage that is trained; 0: as the run
+    device: str = "auto"  # auto | cpu
 
     def check(self):
         "Raise `ConfigError` for a value that cannot be."
-        if self.epochs < 0: raise ConfigError(f"epochs = {self.epochs} should be at least 0.")
-        if self.overwrite and self.resume: raise ConfigError("overwrite begins again and resume goes on: give one of them.")
+        if self.epochs < 0:
+            raise ConfigError(f"epochs = {self.epochs} should be at least 0.")
+        if self.overwrite and self.resume:
+            raise ConfigError("overwrite begins again and resume goes on: give one of them.")
+
 
 def rounds_of(groups: str, domains: list[str]) -> list[list[str]]:
     "The rounds as lists of domains; raises `ConfigError` where a domain is unknown or nothing would be left."
     out = [g for g in (split_csv(part) for part in groups.split(";")) if g] or [[d] for d in domains]
     for g in out:
-        if odd := [d for d in g if d not in domains]: raise ConfigError(f"groups: there is no domain {odd[0]!r}; there is: {', '.join(domains)}.")
-        if set(g) == set(domains): raise ConfigError(f"groups: without {', '.join(g)} nothing is left to train on.")
+        if odd := [d for d in g if d not in domains]:
+            raise ConfigError(f"groups: there is no domain {odd[0]!r}; there is: {', '.join(domains)}.")
+        if set(g) == set(domains):
+            raise ConfigError(f"groups: without {', '.join(g)} nothing is left to train on.")
     return out
 
-def round_name(run: str, group: list[str]) -> str: return f"{run}-without-{'+'.join(group)}"
+
+def round_name(run: str, group: list[str]) -> str:
+    return f"{run}-without-{'+'.join(group)}"
 
 # %% ../../nbs/09_evaluate/05_leave_one_out.ipynb #20514e0f
 def share_prepared(home: Path, new: Path) -> None:
     "Give a round the run's prepared data: the manifest with paths to the same pictures, no copy of them."
-    src, dst = home/"prepare", new/"prepare"; dst.mkdir(parents=True, exist_ok=True)
+    src, dst = home / "prepare", new / "prepare"
+    dst.mkdir(parents=True, exist_ok=True)
     for f in src.iterdir():
-        if f.suffix in (".json", ".csv"): shutil.copy(f, dst/f.name)
-    write_manifest(read_manifest(src/"manifest.parquet"), dst/"manifest.parquet")
+        if f.suffix in (".json", ".csv"):
+            shutil.copy(f, dst / f.name)
+    write_manifest(read_manifest(src / "manifest.parquet"), dst / "manifest.parquet")
+
 
 def round_config(
-    stage: str,                       # pretrain | finetune
-    home: Path,                       # the run that is repeated
+    stage: str,  # pretrain | finetune
+    home: Path,  # the run that is repeated
     cfg: LeaveoutConfig,
-    group: list[str],                 # what is left out
-    have: list[str],                  # the domains that there are
-) -> "TrainConfig|None":              # None where nothing is left to train on
+    group: list[str],  # what is left out
+    have: list[str],  # the domains that there are
+) -> "TrainConfig|None":  # None where nothing is left to train on
     "A training stage of the run, without the group."
-    file = home/stage/"config.json"
-    raw = {k: v for k, v in read_json(file).items() if k not in ("stage", "overwrite", "resume", "init")} if file.exists() else dict(preset=cfg.preset)
-    full = train_config(stage, raw.pop("preset"), **raw); left = [d for d in split_csv(full.domains) or have if d in have and d not in group]
-    if not left: return None
-    return replace(full, run=round_name(cfg.run, group), out=cfg.out, domains=",".join(left), leave_out=",".join(group), device=cfg.device,
-        epochs=cfg.epochs or full.epochs)
+    file = home / stage / "config.json"
+    raw = (
+        {k: v for k, v in read_json(file).items() if k not in ("stage", "overwrite", "resume", "init")}
+        if file.exists()
+        else dict(preset=cfg.preset)
+    )
+    full = train_config(stage, raw.pop("preset"), **raw)
+    left = [d for d in split_csv(full.domains) or have if d in have and d not in group]
+    if not left:
+        return None
+    return replace(
+        full,
+        run=round_name(cfg.run, group),
+        out=cfg.out,
+        domains=",".join(left),
+        leave_out=",".join(group),
+        device=cfg.device,
+        epochs=cfg.epochs or full.epochs,
+    )
 
 # %% ../../nbs/09_evaluate/05_leave_one_out.ipynb #17ea668e
 def _go(cfg: TrainConfig, again: LeaveoutConfig, on_epoch: "Callable|None") -> None:
     "A training stage, unless it is finished."
-    state = Stage.state(run_dir(cfg.run, cfg.out)/cfg.stage)
-    if state == "finished" and not again.overwrite: return
+    state = Stage.state(run_dir(cfg.run, cfg.out) / cfg.stage)
+    if state == "finished" and not again.overwrite:
+        return
     run_stage(replace(cfg, overwrite=again.overwrite, resume=state == "running" and not again.overwrite), on_epoch)
+
 
 def one_round(
     cfg: LeaveoutConfig,
     group: list[str],
-    on_epoch: "Callable|None"=None,   # as in `train.run_stage`
-    progress: "Callable|None"=None,   # as in `evaluate.evaluate`
-) -> Path:                            # the round's folder
+    on_epoch: "Callable|None" = None,  # as in `train.run_stage`
+    progress: "Callable|None" = None,  # as in `evaluate.evaluate`
+) -> Path:  # the round's folder
     "Train without a group of domains and test on it."
     home, new = (run_dir(n, cfg.out) for n in (cfg.run, round_name(cfg.run, group)))
-    manifest = read_manifest(require(home/"prepare/manifest.parquet", "prepare"))
-    if Stage.state(new/"evaluate") == "finished" and not cfg.overwrite: return new
+    manifest = read_manifest(require(home / "prepare/manifest.parquet", "prepare"))
+    if Stage.state(new / "evaluate") == "finished" and not cfg.overwrite:
+        return new
     if new.exists() and not (cfg.overwrite or cfg.resume):
-        raise FakefaceError(f"{new} was begun and not finished. Give resume=True to go on, or overwrite=True to begin again.")
-    if cfg.overwrite: shutil.rmtree(new, ignore_errors=True)
-    share_prepared(home, new); have = list(dict.fromkeys(manifest.domain[manifest.split == "train"]))
+        raise FakefaceError(
+            f"{new} was begun and not finished. Give resume=True to go on, or overwrite=True to begin again."
+        )
+    if cfg.overwrite:
+        shutil.rmtree(new, ignore_errors=True)
+    share_prepared(home, new)
+    have = list(dict.fromkeys(manifest.domain[manifest.split == "train"]))
     pre, fine = (round_config(s, home, cfg, group, have) for s in ("pretrain", "finetune"))
-    if fine is None: raise FakefaceError(f"The run {cfg.run} finetunes on {', '.join(group)} only: nothing is left to train on.")
-    bundle, own, file = home/"pretrain/bundle", home/"finetune/bundle", home/"finetune/config.json"; first = read_bundle(bundle) if bundle.exists() else None
-    init = read_json(file).get("init", "") if file.exists() else ""; mine = read_bundle(own) if own.exists() else None; parent = mine and mine.parent
-    if mine and mine.averaged: raise FakefaceError(f"The run {cfg.run} began from the mean of {len(mine.averaged)} networks, which may have seen {', '.join(group)}. Make the rounds for one of those runs.")
+    if fine is None:
+        raise FakefaceError(f"The run {cfg.run} finetunes on {', '.join(group)} only: nothing is left to train on.")
+    bundle, own, file = home / "pretrain/bundle", home / "finetune/bundle", home / "finetune/config.json"
+    first = read_bundle(bundle) if bundle.exists() else None
+    init = read_json(file).get("init", "") if file.exists() else ""
+    mine = read_bundle(own) if own.exists() else None
+    parent = mine and mine.parent
+    if mine and mine.averaged:
+        raise FakefaceError(
+            f"The run {cfg.run} began from the mean of {len(mine.averaged)} networks, which may have seen {', '.join(group)}. Make the rounds for one of those runs."
+        )
     seen = set(first.domains) if first else set()
     if parent and not (first and first.hash == parent):
-        raise FakefaceError(f"The run {cfg.run} was finetuned from {init}; whether that has seen {', '.join(group)} is not known here. "
-            "Finetune from the run's own pretraining, or from init='none'.")
-    if init == "none" or pre is None or not (home/"pretrain/config.json").exists(): fine = replace(fine, init="none")
+        raise FakefaceError(
+            f"The run {cfg.run} was finetuned from {init}; whether that has seen {', '.join(group)} is not known here. "
+            "Finetune from the run's own pretraining, or from init='none'."
+        )
+    if init == "none" or pre is None or not (home / "pretrain/config.json").exists():
+        fine = replace(fine, init="none")
     elif first and not seen & set(group):
-        shutil.copytree(home/"pretrain", new/"pretrain", ignore=shutil.ignore_patterns("checkpoints"), dirs_exist_ok=True)
-    else: _go(pre, cfg, on_epoch)
+        shutil.copytree(
+            home / "pretrain", new / "pretrain", ignore=shutil.ignore_patterns("checkpoints"), dirs_exist_ok=True
+        )
+    else:
+        _go(pre, cfg, on_epoch)
     _go(fine, cfg, on_epoch)
     tested = [d for d in group if ((manifest.domain == d) & (manifest.split == "test")).any()]
-    if not tested: raise FakefaceError(f"The test split has no pictures of {', '.join(group)}.")
-    m = evaluate(EvaluateConfig(run=fine.run, out=cfg.out, domains=",".join(tested), device=cfg.device, overwrite=(new/"evaluate").exists(), why_n=0),
-        *([progress] if progress else []))
+    if not tested:
+        raise FakefaceError(f"The test split has no pictures of {', '.join(group)}.")
+    m = evaluate(
+        EvaluateConfig(
+            run=fine.run,
+            out=cfg.out,
+            domains=",".join(tested),
+            device=cfg.device,
+            overwrite=(new / "evaluate").exists(),
+            why_n=0,
+        ),
+        *([progress] if progress else []),
+    )
     note_test_read(home, bundle_hash=m["bundle_hash"], manifest_hash=m["manifest_hash"], domains=tested, by=fine.run)
     return new
 
 # %% ../../nbs/09_evaluate/05_leave_one_out.ipynb #376e3b8a
 def _predicted(home: Path) -> pd.DataFrame:
     "A run's predictions, with the real place of each picture as `key`: rounds share pictures, not paths."
-    return pd.read_parquet(home/"evaluate/predictions.parquet").assign(key=lambda d: [os.path.realpath(home/"prepare"/p) for p in d.path])
+    return pd.read_parquet(home / "evaluate/predictions.parquet").assign(
+        key=lambda d: [os.path.realpath(home / "prepare" / p) for p in d.path]
+    )
+
 
 def paired_difference(
-    one: Path,                        # folder of an evaluated run
-    other: Path,                      # and of another, on the same pictures
+    one: Path,  # folder of an evaluated run
+    other: Path,  # and of another, on the same pictures
     domain: str,
-) -> "dict|None":                     # of `delong_test`; None where the pictures in common have one class only
+) -> "dict|None":  # of `delong_test`; None where the pictures in common have one class only
     "AUC(one) − AUC(other) on a domain's pictures that both were tested on."
-    a, b = map(_predicted, (one, other)); both = a[a.domain == domain].merge(b, on="key", suffixes=("", "_other"))
+    a, b = map(_predicted, (one, other))
+    both = a[a.domain == domain].merge(b, on="key", suffixes=("", "_other"))
     return delong_test(both.label, both.p_fake, both.p_fake_other) if both.label.nunique() == 2 else None
+
 
 def collect_rounds(
     run: str,
     out: str,
     groups: list[list[str]],
-) -> list[dict]:                      # left_out, domain, run, epochs, unseen, seen (None), difference (None)
+) -> list[dict]:  # left_out, domain, run, epochs, unseen, seen (None), difference (None)
     "What the rounds found, one record a domain."
-    home = run_dir(run, out); base = read_json(home/"evaluate/metrics.json") if Stage.state(home/"evaluate") == "finished" else None; records = []
+    home = run_dir(run, out)
+    base = read_json(home / "evaluate/metrics.json") if Stage.state(home / "evaluate") == "finished" else None
+    records = []
     for g in groups:
         new = run_dir(round_name(run, g), out)
-        if Stage.state(new/"evaluate") != "finished": continue
-        m = read_json(new/"evaluate/metrics.json")
+        if Stage.state(new / "evaluate") != "finished":
+            continue
+        m = read_json(new / "evaluate/metrics.json")
         for d in (d for d in g if d in m["result"]):
-            r = dict(left_out=g, domain=d, run=new.name, epochs=(read_json(new/"finetune/metrics.json") or {}).get("epochs"), claim=m["seen"].get(d),
-                unseen=m["result"][d], seen=None, difference=None)
+            r = dict(
+                left_out=g,
+                domain=d,
+                run=new.name,
+                epochs=(read_json(new / "finetune/metrics.json") or {}).get("epochs"),
+                claim=m["seen"].get(d),
+                unseen=m["result"][d],
+                seen=None,
+                difference=None,
+            )
             if base and base.get("split") == "test" and base["seen"].get(d) == "seen":
                 r |= dict(seen=base["result"][d], difference=paired_difference(new, home, d))
             records.append(r)
     return records
 
+
 def rounds_table(records: list[dict]) -> pd.DataFrame:
     "The records as a table of plain numbers."
-    flat = lambda r, who: {f"{k} {who}{e}": r[who][k][v] if r[who] else None for k in ("auc", "accuracy", "fpr", "fnr") for v, e in (("value", ""), ("low", " low"), ("high", " high"))}
-    return pd.DataFrame([dict(domain=r["domain"], without=", ".join(r["left_out"]), epochs=r.get("epochs"), n=r["unseen"]["n"], **flat(r, "unseen"), **flat(r, "seen"),
-        **{f"AUC difference{e}": (r["difference"] or {}).get(k) for e, k in (("", "value"), (" low", "low"), (" high", "high"))}) for r in records])
+    flat = lambda r, who: {
+        f"{k} {who}{e}": r[who][k][v] if r[who] else None
+        for k in ("auc", "accuracy", "fpr", "fnr")
+        for v, e in (("value", ""), ("low", " low"), ("high", " high"))
+    }
+    return pd.DataFrame(
+        [
+            dict(
+                domain=r["domain"],
+                without=", ".join(r["left_out"]),
+                epochs=r.get("epochs"),
+                n=r["unseen"]["n"],
+                **flat(r, "unseen"),
+                **flat(r, "seen"),
+                **{
+                    f"AUC difference{e}": (r["difference"] or {}).get(k)
+                    for e, k in (("", "value"), (" low", "low"), (" high", "high"))
+                },
+            )
+            for r in records
+        ]
+    )
+
 
 def leave_out_rounds(
     cfg: LeaveoutConfig,
-    on_epoch: "Callable|None"=None,
-    progress: "Callable|None"=None,
-) -> pd.DataFrame:                    # of `rounds_table`
+    on_epoch: "Callable|None" = None,
+    progress: "Callable|None" = None,
+) -> pd.DataFrame:  # of `rounds_table`
     "Make every round and write leaveout.json and leaveout.csv into the run's folder."
-    home = run_dir(cfg.run, cfg.out); manifest = read_manifest(require(home/"prepare/manifest.parquet", "prepare"))
+    home = run_dir(cfg.run, cfg.out)
+    manifest = read_manifest(require(home / "prepare/manifest.parquet", "prepare"))
     groups = rounds_of(cfg.groups, list(dict.fromkeys(manifest.domain[manifest.split == "train"])))
-    for g in groups: one_round(cfg, g, on_epoch, progress)
-    old = read_json(home/"leaveout.json")["rounds"] if (home/"leaveout.json").exists() else []; new = collect_rounds(cfg.run, cfg.out, groups)
-    keep = [r for r in old if r["left_out"] not in groups]; records = sorted(keep + new, key=lambda r: (r["left_out"], r["domain"]))
+    for g in groups:
+        one_round(cfg, g, on_epoch, progress)
+    old = read_json(home / "leaveout.json")["rounds"] if (home / "leaveout.json").exists() else []
+    new = collect_rounds(cfg.run, cfg.out, groups)
+    keep = [r for r in old if r["left_out"] not in groups]
+    records = sorted(keep + new, key=lambda r: (r["left_out"], r["domain"]))
     n = sorted({r["epochs"] for r in records if r.get("epochs")})
-    write_json(home/"leaveout.json", dict(rounds=records, note=f"Finetuned for {' to '.join(map(str, n[:1] + n[1:][-1:]))} epochs." if n else ""))
-    with atomic_path(home/"leaveout.csv") as t: rounds_table(records).to_csv(t, index=False)
+    write_json(
+        home / "leaveout.json",
+        dict(rounds=records, note=f"Finetuned for {' to '.join(map(str, n[:1] + n[1:][-1:]))} epochs." if n else ""),
+    )
+    with atomic_path(home / "leaveout.csv") as t:
+        rounds_table(records).to_csv(t, index=False)
     return rounds_table(records)
 
 # %% ../../nbs/09_evaluate/05_leave_one_out.ipynb #fb31b5ad
 def beside(
-    run: str,                         # its rounds are finished
-    other: str,                       # so are the same rounds of this one
-    out: str="outputs",
-) -> pd.DataFrame:                    # domain, without, epochs, n; auc, fpr, fnr of either as value, low, high; AUC difference
+    run: str,  # its rounds are finished
+    other: str,  # so are the same rounds of this one
+    out: str = "outputs",
+) -> pd.DataFrame:  # domain, without, epochs, n; auc, fpr, fnr of either as value, low, high; AUC difference
     "The rounds of two runs side by side; raises `FakefaceError` where they have none in common."
     homes = [run_dir(n, out) for n in (run, other)]
-    a, b = ({(*r["left_out"], r["domain"]): r for r in read_json(require(h/"leaveout.json", "leaveout"))["rounds"]} for h in homes); rows = []
-    if not a.keys() & b.keys(): raise FakefaceError(f"{run} and {other} have no round in common: leave out the same domains in both.")
+    a, b = (
+        {(*r["left_out"], r["domain"]): r for r in read_json(require(h / "leaveout.json", "leaveout"))["rounds"]}
+        for h in homes
+    )
+    rows = []
+    if not a.keys() & b.keys():
+        raise FakefaceError(f"{run} and {other} have no round in common: leave out the same domains in both.")
     for k in a.keys() & b.keys():
-        diff = paired_difference(*(h.parent/r["run"] for h, r in zip(homes, (a[k], b[k]))), k[-1]) or {}
-        rows.append(dict(domain=k[-1], without=", ".join(k[:-1]), epochs=a[k]["epochs"], **{"epochs, other": b[k]["epochs"]}, n=a[k]["unseen"]["n"],
-            **{f"{m} {who}{e}": r["unseen"][m][v] for who, r in (("run", a[k]), ("other", b[k])) for m in ("auc", "fpr", "fnr") for v, e in (("value", ""), ("low", " low"), ("high", " high"))},
-            **{f"AUC difference{e}": diff.get(v) for v, e in (("value", ""), ("low", " low"), ("high", " high"))}))
+        diff = paired_difference(*(h.parent / r["run"] for h, r in zip(homes, (a[k], b[k]))), k[-1]) or {}
+        rows.append(
+            dict(
+                domain=k[-1],
+                without=", ".join(k[:-1]),
+                epochs=a[k]["epochs"],
+                **{"epochs, other": b[k]["epochs"]},
+                n=a[k]["unseen"]["n"],
+                **{
+                    f"{m} {who}{e}": r["unseen"][m][v]
+                    for who, r in (("run", a[k]), ("other", b[k]))
+                    for m in ("auc", "fpr", "fnr")
+                    for v, e in (("value", ""), ("low", " low"), ("high", " high"))
+                },
+                **{f"AUC difference{e}": diff.get(v) for v, e in (("value", ""), ("low", " low"), ("high", " high"))},
+            )
+        )
     return pd.DataFrame(rows).sort_values(["without", "domain"], ignore_index=True)

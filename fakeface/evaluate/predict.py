@@ -25,100 +25,136 @@ from ..train.engine import Engine, score
 class EvaluateError(FakefaceError):
     "The pictures asked for are not there, or are not what they are said to be."
 
+
 def pick_split(
-    manifest: pd.DataFrame,           # from `read_manifest`
-    domains: list[str],               # these only; all if empty
-    split: str="test",
-) -> pd.DataFrame:                    # the rows, index 0…n-1
+    manifest: pd.DataFrame,  # from `read_manifest`
+    domains: list[str],  # these only; all if empty
+    split: str = "test",
+) -> pd.DataFrame:  # the rows, index 0…n-1
     "The rows of one split; raises `EvaluateError` where a domain has none."
-    rows = manifest[manifest.split == split]; have = list(dict.fromkeys(rows.domain))
+    rows = manifest[manifest.split == split]
+    have = list(dict.fromkeys(rows.domain))
     if lacks := [d for d in domains if d not in have]:
-        raise EvaluateError(f"The {split} split has no domain {', '.join(lacks)}. It has {', '.join(have) or 'no pictures at all'}.")
-    rows = rows[rows.domain.isin(domains or have)].reset_index(drop=True); rows.attrs = manifest.attrs
-    if rows.empty: raise EvaluateError(f"The manifest has no pictures in the split {split!r}; it has {', '.join(sorted(manifest.split.unique()))}.")
+        raise EvaluateError(
+            f"The {split} split has no domain {', '.join(lacks)}. It has {', '.join(have) or 'no pictures at all'}."
+        )
+    rows = rows[rows.domain.isin(domains or have)].reset_index(drop=True)
+    rows.attrs = manifest.attrs
+    if rows.empty:
+        raise EvaluateError(
+            f"The manifest has no pictures in the split {split!r}; it has {', '.join(sorted(manifest.split.unique()))}."
+        )
     return rows
 
 # %% ../../nbs/09_evaluate/01_predict.ipynb #92aab80a
 class OnnxNet:
     "A bundle's `model.onnx` on the CPU: views in, logits out; any number of threads may call it."
-    def __init__(self, dir: "str|os.PathLike", bundle: Bundle): self.spec, self.session = bundle.spec, open_session(onnx_bytes(dir, bundle), bundle.spec.size, 1)
-    def __call__(self, x: np.ndarray) -> np.ndarray: return run_views(self.session, x, self.spec).mean(0)      # uint8 [V,3,S,S] -> float32 [2], the mean over views
 
-def device_of(name: str="auto") -> torch.device: return torch.device("cuda" if name == "auto" and torch.cuda.is_available() else "cpu")
+    def __init__(self, dir: "str|os.PathLike", bundle: Bundle):
+        self.spec, self.session = bundle.spec, open_session(onnx_bytes(dir, bundle), bundle.spec.size, 1)
+
+    def __call__(self, x: np.ndarray) -> np.ndarray:
+        return run_views(self.session, x, self.spec).mean(0)  # uint8 [V,3,S,S] -> float32 [2], the mean over views
+
+
+def device_of(name: str = "auto") -> torch.device:
+    return torch.device("cuda" if name == "auto" and torch.cuda.is_available() else "cpu")
+
 
 def open_net(
-    dir: "str|os.PathLike",           # a bundle's folder
-    device: "torch.device|str"="cpu",
-    onnx: bool=True,                  # use model.onnx where that is possible
+    dir: "str|os.PathLike",  # a bundle's folder
+    device: "torch.device|str" = "cpu",
+    onnx: bool = True,  # use model.onnx where that is possible
 ) -> tuple["OnnxNet|FaceNet", Bundle]:
     "The fastest form of a bundle's network that gives its verdicts on this device."
     bundle = read_bundle(dir)
-    if onnx and torch.device(device).type == "cpu" and ONNX in bundle.files: return OnnxNet(dir, bundle), bundle
+    if onnx and torch.device(device).type == "cpu" and ONNX in bundle.files:
+        return OnnxNet(dir, bundle), bundle
     return load_model(dir)
 
 # %% ../../nbs/09_evaluate/01_predict.ipynb #dc77324c
 def ahead(
-    fn: Callable,                     # of one item; runs in threads
+    fn: Callable,  # of one item; runs in threads
     items: Iterable,
     threads: int,
-    most: int=4,                      # open tasks a thread
-) -> Iterator:                        # results in the order of the items
+    most: int = 4,  # open tasks a thread
+) -> Iterator:  # results in the order of the items
     "`fn` of each item on several threads, a bounded number of them at a time."
-    if threads <= 1: yield from map(fn, items); return
+    if threads <= 1:
+        yield from map(fn, items)
+        return
     with ThreadPoolExecutor(threads) as pool:
         todo = deque()
         try:
             for it in items:
                 todo.append(pool.submit(fn, it))
-                if len(todo) >= most*threads: yield todo.popleft().result()
-            while todo: yield todo.popleft().result()
-        finally: pool.shutdown(wait=True, cancel_futures=True)
+                if len(todo) >= most * threads:
+                    yield todo.popleft().result()
+            while todo:
+                yield todo.popleft().result()
+        finally:
+            pool.shutdown(wait=True, cancel_futures=True)
 
 # %% ../../nbs/09_evaluate/01_predict.ipynb #0f084d84
 def run_net(
-    net: "OnnxNet|FaceNet",           # of `open_net` or `load_model`
-    ds: EvalDataset,                  # each item holds the views of `states` forms of a picture
-    batch: int=32,                    # pictures in memory at once, on the way through torch
-    workers: int|None=None,           # threads of ONNX Runtime, or loader processes of torch; None: from the core count
-    device: "torch.device|str"="cpu",
-    note: Callable=lambda bad: None,  # takes the list of what could not be read
-    progress: Callable=lambda it: it, # e.g. tqdm
-) -> tuple[np.ndarray, np.ndarray]:   # rows int64 [N], logits float32 [N,states,2]; readable pictures only, in order
+    net: "OnnxNet|FaceNet",  # of `open_net` or `load_model`
+    ds: EvalDataset,  # each item holds the views of `states` forms of a picture
+    batch: int = 32,  # pictures in memory at once, on the way through torch
+    workers: int | None = None,  # threads of ONNX Runtime, or loader processes of torch; None: from the core count
+    device: "torch.device|str" = "cpu",
+    note: Callable = lambda bad: None,  # takes the list of what could not be read
+    progress: Callable = lambda it: it,  # e.g. tqdm
+) -> tuple[np.ndarray, np.ndarray]:  # rows int64 [N], logits float32 [N,states,2]; readable pictures only, in order
     "Logits of every picture of a data set, in each of its states."
     k = getattr(ds, "states", 1)
     if isinstance(net, OnnxNet):
+
         def one(row):
-            s = ds[row]; bad = s["bad"]
+            s = ds[row]
+            bad = s["bad"]
             return row, None if s["x"] is None else np.stack([net(v) for v in np.split(s["x"], k)]), bad
+
         rows, logits = [], []
         for row, z, bad in ahead(one, progress(range(len(ds))), cores() if workers is None else max(1, workers)):
             note(bad)
-            if z is not None: rows.append(row); logits.append(z)
+            if z is not None:
+                rows.append(row)
+                logits.append(z)
         return np.array(rows, np.int64), np.stack(logits) if rows else np.zeros((0, k, 2), np.float32)
-    net = net.to(device); loader = make_loader(ds, range(len(ds)), max(1, batch//k), workers, partial(collate, size=net.spec.size))
+    net = net.to(device)
+    loader = make_loader(ds, range(len(ds)), max(1, batch // k), workers, partial(collate, size=net.spec.size))
+
     def spread():
-        for b in progress(loader): note(b["bad"]); yield {**b, "row": (b["row"][:, None]*k + torch.arange(k)).reshape(-1)}
+        for b in progress(loader):
+            note(b["bad"])
+            yield {**b, "row": (b["row"][:, None] * k + torch.arange(k)).reshape(-1)}
+
     at, logits = score(net, spread(), BatchPart(net.spec).to(device), Engine(channels_last=True))
-    return at[::k]//k, logits.reshape(-1, k, 2)
+    return at[::k] // k, logits.reshape(-1, k, 2)
 
 # %% ../../nbs/09_evaluate/01_predict.ipynb #bfa65648
 KEEP = ("path", "domain", "label", "split", "source", "width", "height", "quality", "may_show")
 
+
 def predict(
-    net: "OnnxNet|FaceNet",           # of `open_net` or `load_model`
-    bundle: Bundle,                   # temperature, bias and threshold
-    rows: pd.DataFrame,               # rows of a manifest; `attrs["root"]` is the folder that paths are relative to
-    batch: int=32,
-    workers: int|None=None,           # as in `run_net`
-    device: "torch.device|str"="cpu",
-    quarantine: Quarantine|None=None, # takes what cannot be read
-    progress: Callable=lambda it: it, # e.g. tqdm
-) -> pd.DataFrame:                    # path, domain, label, split, source, …, logit_real, logit_fake, z, p_fake, pred
+    net: "OnnxNet|FaceNet",  # of `open_net` or `load_model`
+    bundle: Bundle,  # temperature, bias and threshold
+    rows: pd.DataFrame,  # rows of a manifest; `attrs["root"]` is the folder that paths are relative to
+    batch: int = 32,
+    workers: int | None = None,  # as in `run_net`
+    device: "torch.device|str" = "cpu",
+    quarantine: Quarantine | None = None,  # takes what cannot be read
+    progress: Callable = lambda it: it,  # e.g. tqdm
+) -> pd.DataFrame:  # path, domain, label, split, source, …, logit_real, logit_fake, z, p_fake, pred
     "Score every picture once, by the inference of the bundle."
-    split = str(rows["split"].iloc[0]) if len(rows) else ""; note = (lambda bad: None) if quarantine is None else lambda bad: quarantine.add(bad, split)
-    at, logits = run_net(net, EvalDataset(rows, net.spec), batch, workers, device, note, progress); logits = logits[:, 0]
-    out = rows.iloc[at][[c for c in KEEP if c in rows]].reset_index(drop=True); out.attrs = rows.attrs
+    split = str(rows["split"].iloc[0]) if len(rows) else ""
+    note = (lambda bad: None) if quarantine is None else lambda bad: quarantine.add(bad, split)
+    at, logits = run_net(net, EvalDataset(rows, net.spec), batch, workers, device, note, progress)
+    logits = logits[:, 0]
+    out = rows.iloc[at][[c for c in KEEP if c in rows]].reset_index(drop=True)
+    out.attrs = rows.attrs
     out["logit_real"], out["logit_fake"] = logits.T.astype(np.float64)
-    out["z"] = out.logit_fake - out.logit_real; out["p_fake"] = p_fake(logits, bundle.temperature, bundle.bias)
+    out["z"] = out.logit_fake - out.logit_real
+    out["p_fake"] = p_fake(logits, bundle.temperature, bundle.bias)
     out["pred"] = (out.p_fake >= bundle.thresholds[bundle.threshold]).astype("int8")
     return out

@@ -27,121 +27,179 @@ from .predict import OnnxNet, run_net
 @dataclass(frozen=True)
 class Corruption:
     "One thing that happens to a picture."
-    family: str                        # what kind: curves are drawn within a family
-    level: float                       # how much, in the family's unit
-    apply: Callable                    # (RGB picture, np.random.Generator) -> RGB picture
 
-def recode(img: Image.Image, quality: int, kind: str="JPEG") -> Image.Image:
+    family: str  # what kind: curves are drawn within a family
+    level: float  # how much, in the family's unit
+    apply: Callable  # (RGB picture, np.random.Generator) -> RGB picture
+
+
+def recode(img: Image.Image, quality: int, kind: str = "JPEG") -> Image.Image:
     "Saved and opened again."
-    if kind == "JPEG": return Image.open(io.BytesIO(jpeg_bytes(img, quality))).convert("RGB")
-    buf = io.BytesIO(); img.save(buf, kind, quality=quality); return Image.open(buf).convert("RGB")
+    if kind == "JPEG":
+        return Image.open(io.BytesIO(jpeg_bytes(img, quality))).convert("RGB")
+    buf = io.BytesIO()
+    img.save(buf, kind, quality=quality)
+    return Image.open(buf).convert("RGB")
 
-def scaled(img: Image.Image, by: float, back: bool=False) -> Image.Image:
+
+def scaled(img: Image.Image, by: float, back: bool = False) -> Image.Image:
     "Both sides times `by`; with `back`, to the old size again."
-    if back: return Image.fromarray(rescale(np.asarray(img), by, Image.Resampling.BICUBIC))
-    return img.resize([max(8, round(s*by)) for s in img.size], Image.Resampling.BICUBIC)
+    if back:
+        return Image.fromarray(rescale(np.asarray(img), by, Image.Resampling.BICUBIC))
+    return img.resize([max(8, round(s * by)) for s in img.size], Image.Resampling.BICUBIC)
+
 
 def noisy(img: Image.Image, sigma: float, gen: np.random.Generator) -> Image.Image:
     "Gaussian noise of `sigma` (of full scale), clipped."
-    x = np.asarray(img, np.float32); return Image.fromarray((x + 255*sigma*gen.standard_normal(x.shape, np.float32)).clip(0, 255).round().astype(np.uint8))
+    x = np.asarray(img, np.float32)
+    return Image.fromarray(
+        (x + 255 * sigma * gen.standard_normal(x.shape, np.float32)).clip(0, 255).round().astype(np.uint8)
+    )
+
 
 def cropped(img: Image.Image, keep: float) -> Image.Image:
     "The central part, `keep` of each side."
-    w, h = img.size; dx, dy = round(w*(1 - keep)/2), round(h*(1 - keep)/2); return img.crop((dx, dy, w - dx, h - dy))
+    w, h = img.size
+    dx, dy = round(w * (1 - keep) / 2), round(h * (1 - keep) / 2)
+    return img.crop((dx, dy, w - dx, h - dy))
+
 
 def screenshot(img: Image.Image) -> Image.Image:
     "Shown at an odd scale on a slightly brighter screen with a white rim, saved as a middling JPEG."
-    s = ImageEnhance.Brightness(scaled(img, .63)).enhance(1.05); rim = max(2, round(.03*max(s.size)))
-    page = Image.new("RGB", (s.width + 2*rim, s.height + 2*rim), "white"); page.paste(s, (rim, rim)); return recode(page, 85)
+    s = ImageEnhance.Brightness(scaled(img, 0.63)).enhance(1.05)
+    rim = max(2, round(0.03 * max(s.size)))
+    page = Image.new("RGB", (s.width + 2 * rim, s.height + 2 * rim), "white")
+    page.paste(s, (rim, rim))
+    return recode(page, 85)
+
 
 def social(img: Image.Image) -> Image.Image:
     "Uploaded, made smaller, saved; downloaded, made smaller, saved again."
-    return recode(scaled(recode(scaled(img, .6), 75), .9), 70)
+    return recode(scaled(recode(scaled(img, 0.6), 75), 0.9), 70)
+
 
 CORRUPTIONS: dict[str, Corruption] = {"none": Corruption("none", 0, lambda img, g: img)}
-CORRUPTIONS |= {f"JPEG {q}": Corruption("jpeg", 100 - q, lambda img, g, q=q: recode(img, q)) for q in (95, 85, 70, 60, 50, 30)}
+CORRUPTIONS |= {
+    f"JPEG {q}": Corruption("jpeg", 100 - q, lambda img, g, q=q: recode(img, q)) for q in (95, 85, 70, 60, 50, 30)
+}
 CORRUPTIONS |= {f"WebP {q}": Corruption("webp", 100 - q, lambda img, g, q=q: recode(img, q, "WEBP")) for q in (80, 50)}
-CORRUPTIONS |= {f"resize 1/{k} and back": Corruption("resize", k, lambda img, g, k=k: scaled(img, 1/k, back=True)) for k in (2, 4)}
-CORRUPTIONS |= {f"blur {s}": Corruption("blur", s, lambda img, g, s=s: img.filter(ImageFilter.GaussianBlur(s))) for s in (1, 2)}
-CORRUPTIONS |= {f"noise {s}": Corruption("noise", s, lambda img, g, s=s: noisy(img, s, g)) for s in (.02, .05)}
-CORRUPTIONS |= {f"crop to {k:.0%}": Corruption("crop", 1 - k, lambda img, g, k=k: cropped(img, k)) for k in (.9, .75)}
-CORRUPTIONS |= {f"brightness ×{k}": Corruption("brightness", k, lambda img, g, k=k: ImageEnhance.Brightness(img).enhance(k)) for k in (.7, 1.3)}
-CORRUPTIONS |= {"screenshot": Corruption("chain", 1, lambda img, g: screenshot(img)), "social network": Corruption("chain", 2, lambda img, g: social(img))}
+CORRUPTIONS |= {
+    f"resize 1/{k} and back": Corruption("resize", k, lambda img, g, k=k: scaled(img, 1 / k, back=True)) for k in (2, 4)
+}
+CORRUPTIONS |= {
+    f"blur {s}": Corruption("blur", s, lambda img, g, s=s: img.filter(ImageFilter.GaussianBlur(s))) for s in (1, 2)
+}
+CORRUPTIONS |= {f"noise {s}": Corruption("noise", s, lambda img, g, s=s: noisy(img, s, g)) for s in (0.02, 0.05)}
+CORRUPTIONS |= {f"crop to {k:.0%}": Corruption("crop", 1 - k, lambda img, g, k=k: cropped(img, k)) for k in (0.9, 0.75)}
+CORRUPTIONS |= {
+    f"brightness ×{k}": Corruption("brightness", k, lambda img, g, k=k: ImageEnhance.Brightness(img).enhance(k))
+    for k in (0.7, 1.3)
+}
+CORRUPTIONS |= {
+    "screenshot": Corruption("chain", 1, lambda img, g: screenshot(img)),
+    "social network": Corruption("chain", 2, lambda img, g: social(img)),
+}
 
 # %% ../../nbs/09_evaluate/02_robustness.ipynb #ac6a9ad6
 def corruption_gallery(
-    img: Image.Image,                 # RGB
-    names: list[str]|None=None,       # of `CORRUPTIONS`; all if not given
-    cols: int=7,
-):                                    # a matplotlib figure
+    img: Image.Image,  # RGB
+    names: list[str] | None = None,  # of `CORRUPTIONS`; all if not given
+    cols: int = 7,
+):  # a matplotlib figure
     "One picture after each corruption."
     import matplotlib.pyplot as plt
-    names = names or list(CORRUPTIONS); rows = -(-len(names)//cols)
-    fig, axes = plt.subplots(rows, cols, figsize=(1.25*cols, 1.5*rows), dpi=80, layout="constrained", squeeze=False); plt.close(fig)
-    for ax in axes.flat: ax.axis("off")
-    for ax, n in zip(axes.flat, names): ax.imshow(CORRUPTIONS[n].apply(img, rng("gallery", n))); ax.set_title(n, fontsize=7)
+
+    names = names or list(CORRUPTIONS)
+    rows = -(-len(names) // cols)
+    fig, axes = plt.subplots(rows, cols, figsize=(1.25 * cols, 1.5 * rows), dpi=80, layout="constrained", squeeze=False)
+    plt.close(fig)
+    for ax in axes.flat:
+        ax.axis("off")
+    for ax, n in zip(axes.flat, names):
+        ax.imshow(CORRUPTIONS[n].apply(img, rng("gallery", n)))
+        ax.set_title(n, fontsize=7)
     return fig
 
 # %% ../../nbs/09_evaluate/02_robustness.ipynb #48ae892b
 class GridDataset(EvalDataset):
     "`dataset[row]`: the views of a picture after each corruption, one below the other."
-    def __init__(self, manifest: pd.DataFrame, spec: InputSpec, names: list[str], seed: int=0):
-        super().__init__(manifest, spec); self.names, self.seed, self.states = names, seed, len(names)
+
+    def __init__(self, manifest: pd.DataFrame, spec: InputSpec, names: list[str], seed: int = 0):
+        super().__init__(manifest, spec)
+        self.names, self.seed, self.states = names, seed, len(names)
 
     def __getitem__(self, row: int) -> dict:
         cv2.setNumThreads(0)
-        try: img = self.open(row)
-        except ImageError as e: return dict(x=None, y=int(self.y[row]), row=row, bad=[(row, self.path(row), e.reason)])
+        try:
+            img = self.open(row)
+        except ImageError as e:
+            return dict(x=None, y=int(self.y[row]), row=row, bad=[(row, self.path(row), e.reason)])
         x = [eval_views(CORRUPTIONS[n].apply(img, rng(self.seed, n, self.path(row))), self.spec) for n in self.names]
         return dict(x=np.concatenate(x), y=int(self.y[row]), row=row, bad=[])
 
-def sample_rows(rows: pd.DataFrame, n: int, seed: int=0, key: str="grid") -> pd.DataFrame:
+
+def sample_rows(rows: pd.DataFrame, n: int, seed: int = 0, key: str = "grid") -> pd.DataFrame:
     "At most `n` rows of each domain and class (0: all), the same ones for the same seed and key."
-    if not n: return rows
+    if not n:
+        return rows
     order = np.argsort([rng(seed, key, p).random() for p in rows.path])
     keep = rows.iloc[order].groupby(["domain", "label"], sort=False).head(n).index
-    out = rows.loc[sorted(keep)].reset_index(drop=True); out.attrs = rows.attrs
+    out = rows.loc[sorted(keep)].reset_index(drop=True)
+    out.attrs = rows.attrs
     return out
 
 # %% ../../nbs/09_evaluate/02_robustness.ipynb #d88f0416
 def robustness_grid(
-    net: "OnnxNet|FaceNet",           # of `predict.open_net`
+    net: "OnnxNet|FaceNet",  # of `predict.open_net`
     bundle: Bundle,
-    rows: pd.DataFrame,               # rows of a manifest
-    names: list[str]|None=None,       # of `CORRUPTIONS`; all if not given
-    folder: Path|None=None,           # parts are kept here, so that it can go on; None: no files
-    batch: int=32,                    # pictures in memory at once, in all states
-    workers: int|None=None,
-    device: "torch.device|str"="cpu",
-    seed: int=0,                      # of the noise
-    part: int=128,                    # pictures in a part
-    progress: Callable=lambda it: it,
-) -> pd.DataFrame:                    # corruption, family, level, domain, n, auc, accuracy, fpr, fnr, tpr@1%fpr, with low and high of the first four
+    rows: pd.DataFrame,  # rows of a manifest
+    names: list[str] | None = None,  # of `CORRUPTIONS`; all if not given
+    folder: Path | None = None,  # parts are kept here, so that it can go on; None: no files
+    batch: int = 32,  # pictures in memory at once, in all states
+    workers: int | None = None,
+    device: "torch.device|str" = "cpu",
+    seed: int = 0,  # of the noise
+    part: int = 128,  # pictures in a part
+    progress: Callable = lambda it: it,
+) -> (
+    pd.DataFrame
+):  # corruption, family, level, domain, n, auc, accuracy, fpr, fnr, tpr@1%fpr, with low and high of the first four
     "AUC, accuracy, FPR and FNR of each domain after each corruption, at the stored threshold."
-    names = names or list(CORRUPTIONS); key = sha256_json([bundle.hash, names, seed, part, rows.sha256.tolist()])[:16]; out = []
+    names = names or list(CORRUPTIONS)
+    key = sha256_json([bundle.hash, names, seed, part, rows.sha256.tolist()])[:16]
+    out = []
     for s in progress(range(0, len(rows), part)):
-        c = rows.iloc[s:s + part].reset_index(drop=True); c.attrs = rows.attrs; file = folder and Path(folder)/f"{key}-{s}.npz"
+        c = rows.iloc[s : s + part].reset_index(drop=True)
+        c.attrs = rows.attrs
+        file = folder and Path(folder) / f"{key}-{s}.npz"
         if file and file.exists():
-            with np.load(file) as f: at, logits = f["at"], f["logits"]
+            with np.load(file) as f:
+                at, logits = f["at"], f["logits"]
         else:
             at, logits = run_net(net, GridDataset(c, net.spec, names, seed), batch, workers, device)
             if file:
-                with atomic_path(file) as t, open(t, "wb") as f: np.savez(f, at=at, logits=logits)
+                with atomic_path(file) as t, open(t, "wb") as f:
+                    np.savez(f, at=at, logits=logits)
         p = p_fake(logits.reshape(-1, 2), bundle.temperature, bundle.bias)
-        out.append(c.loc[np.repeat(at, len(names)), ["domain", "label"]].assign(corruption=np.tile(names, len(at)), p_fake=p))
+        out.append(
+            c.loc[np.repeat(at, len(names)), ["domain", "label"]].assign(corruption=np.tile(names, len(at)), p_fake=p)
+        )
     return grid_table(pd.concat(out, ignore_index=True), names, bundle.thresholds[bundle.threshold])
 
+
 def grid_table(
-    pred: pd.DataFrame,               # corruption, domain, label, p_fake
+    pred: pd.DataFrame,  # corruption, domain, label, p_fake
     names: list[str],
     threshold: float,
-) -> pd.DataFrame:                    # as `robustness_grid`
+) -> pd.DataFrame:  # as `robustness_grid`
     "One row for each corruption and domain, and for the mean over domains."
     out = []
     for n in names:
-        m = by_domain(pred[pred.corruption == n], threshold, draws=0); m.pop("micro")
+        m = by_domain(pred[pred.corruption == n], threshold, draws=0)
+        m.pop("micro")
         for d, s in m.items():
-            row = dict(corruption=n, family=CORRUPTIONS[n].family, level=CORRUPTIONS[n].level, domain=d,
-                n=s["n"]) | {k: s[k]["value"] for k in ("auc", "accuracy", "fpr", "fnr", "tpr@1%fpr")}
+            row = dict(corruption=n, family=CORRUPTIONS[n].family, level=CORRUPTIONS[n].level, domain=d, n=s["n"]) | {
+                k: s[k]["value"] for k in ("auc", "accuracy", "fpr", "fnr", "tpr@1%fpr")
+            }
             out.append(row | {f"{k}_{e}": s[k][e] for k in ("auc", "accuracy", "fpr", "fnr") for e in ("low", "high")})
     return pd.DataFrame(out)

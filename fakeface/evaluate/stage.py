@@ -32,155 +32,258 @@ from .unseen import extra_rows, lineage, seen_or_not
 @dataclass(frozen=True)
 class EvaluateConfig:
     "What `run_evaluate` does."
-    run: str = "demo"                  # outputs/<run>/evaluate/
-    out: str = "outputs"               # root of all runs
-    overwrite: bool = False            # make a finished stage again
-    resume: bool = False               # go on with an unfinished one
-    bundle: str = ""                   # a bundle's folder; empty: outputs/<run>/finetune/bundle
-    domains: str = ""                  # comma string; empty: all that the split has
-    split: str = "test"                # test | valid
-    extra: str = ""                    # name=folder with real/ and fake/ in it: pictures that were never trained on
-    robustness: bool = False           # also run the grid of corruptions
-    grid_n: int = 200                  # pictures of each domain and class in the grid; 0: all
-    why_n: int = 50                    # pictures of each domain and class for heat-maps and spectra; 0: none
-    batch: int = 32                    # pictures in memory at once
-    workers: int = -1                  # threads on a CPU, loader processes before a GPU; -1: from the core count
-    device: str = "auto"               # auto | cpu
-    engine: str = "auto"               # auto (ONNX Runtime on a CPU where the bundle has model.onnx) | torch
-    seed: int = 42                     # of the noise in the grid, and which pictures go into it
+
+    run: str = "demo"  # outputs/<run>/evaluate/
+    out: str = "outputs"  # root of all runs
+    overwrite: bool = False  # make a finished stage again
+    resume: bool = False  # go on with an unfinished one
+    bundle: str = ""  # a bundle's folder; empty: outputs/<run>/finetune/bundle
+    domains: str = ""  # comma string; empty: all that the split has
+    split: str = "test"  # test | valid
+    extra: str = ""  # name=folder with real/ and fake/ in it: pictures that were never trained on
+    robustness: bool = False  # also run the grid of corruptions
+    grid_n: int = 200  # pictures of each domain and class in the grid; 0: all
+    why_n: int = 50  # pictures of each domain and class for heat-maps and spectra; 0: none
+    batch: int = 32  # pictures in memory at once
+    workers: int = -1  # threads on a CPU, loader processes before a GPU; -1: from the core count
+    device: str = "auto"  # auto | cpu
+    engine: str = "auto"  # auto (ONNX Runtime on a CPU where the bundle has model.onnx) | torch
+    seed: int = 42  # of the noise in the grid, and which pictures go into it
 
     def check(self):
         "Raise `ConfigError` for a value that cannot be."
         for k, ok in dict(split=("test", "valid"), device=("auto", "cpu"), engine=("auto", "torch")).items():
-            if getattr(self, k) not in ok: raise ConfigError(f"{k} = {getattr(self, k)!r} should be {' or '.join(ok)}.")
+            if getattr(self, k) not in ok:
+                raise ConfigError(f"{k} = {getattr(self, k)!r} should be {' or '.join(ok)}.")
         if self.batch < 1 or self.grid_n < 0 or self.why_n < 0:
-            raise ConfigError(f"batch = {self.batch} should be at least 1, grid_n = {self.grid_n} and why_n = {self.why_n} at least 0.")
+            raise ConfigError(
+                f"batch = {self.batch} should be at least 1, grid_n = {self.grid_n} and why_n = {self.why_n} at least 0."
+            )
         name, _, folder = self.extra.partition("=")
-        if self.extra and not (name.strip() and folder.strip()): raise ConfigError(f"extra = {self.extra!r} should be name=folder.")
+        if self.extra and not (name.strip() and folder.strip()):
+            raise ConfigError(f"extra = {self.extra!r} should be name=folder.")
 
 # %% ../../nbs/09_evaluate/04_stage.ipynb #f228ffde
 def note_test_read(
-    home: Path,                       # the run's folder
-    again: bool=False,                # an evaluation that was interrupted goes on: not counted twice
-    **what: Any,                      # bundle_hash, manifest_hash, domains, …
-) -> int:                             # how often the test split has been read, this time included
+    home: Path,  # the run's folder
+    again: bool = False,  # an evaluation that was interrupted goes on: not counted twice
+    **what: Any,  # bundle_hash, manifest_hash, domains, …
+) -> int:  # how often the test split has been read, this time included
     "Add a line to test_reads.json."
-    path = home/"test_reads.json"; reads = read_json(path)["reads"] if path.exists() else []
-    if again and reads and what.items() <= reads[-1].items(): return len(reads)
-    reads.append(dict(when=time.strftime("%FT%TZ", time.gmtime()), **what)); write_json(path, dict(test_reads=len(reads), reads=reads))
+    path = home / "test_reads.json"
+    reads = read_json(path)["reads"] if path.exists() else []
+    if again and reads and what.items() <= reads[-1].items():
+        return len(reads)
+    reads.append(dict(when=time.strftime("%FT%TZ", time.gmtime()), **what))
+    write_json(path, dict(test_reads=len(reads), reads=reads))
     return len(reads)
 
 # %% ../../nbs/09_evaluate/04_stage.ipynb #e0374a59
-def _binned(v: pd.Series, edges: tuple, unit: str, none: str="not known") -> np.ndarray:
+def _binned(v: pd.Series, edges: tuple, unit: str, none: str = "not known") -> np.ndarray:
     "The name of each value's bin."
-    names = np.array([f"below {edges[0]} {unit}", *(f"{a} to {b - 1} {unit}" for a, b in zip(edges, edges[1:])), f"{edges[-1]} {unit} and more"])
+    names = np.array(
+        [
+            f"below {edges[0]} {unit}",
+            *(f"{a} to {b - 1} {unit}" for a, b in zip(edges, edges[1:])),
+            f"{edges[-1]} {unit} and more",
+        ]
+    )
     x = pd.to_numeric(v, errors="coerce").to_numpy(float, na_value=np.nan)
     return np.where(np.isnan(x), none, names[np.digitize(np.nan_to_num(x), edges)])
+
 
 PARTS: dict[str, Callable] = {
     "shorter side": lambda d: _binned(d[["width", "height"]].min(axis=1), (128, 256, 512, 1024), "px"),
     "JPEG quality": lambda d: _binned(d.quality, (60, 75, 85, 95), "", "not a JPEG"),
-    "source": lambda d: d.source.astype(str).to_numpy()}
+    "source": lambda d: d.source.astype(str).to_numpy(),
+}
+
 
 def breakdown(
-    pred: pd.DataFrame,               # of `predict`
+    pred: pd.DataFrame,  # of `predict`
     threshold: float,
-) -> dict[str, list[dict]]:           # what it is broken down by -> part, n, n_real, n_fake and the records of auc, accuracy, fpr, fnr
+) -> dict[
+    str, list[dict]
+]:  # what it is broken down by -> part, n, n_real, n_fake and the records of auc, accuracy, fpr, fnr
     "The figures of each part of the pictures; parts of fewer than 10 pictures are left out, and so is a breakdown into one part."
     out = {}
     for by, fn in PARTS.items():
-        if not {"width", "height", "quality", "source"} <= set(pred): return {}
+        if not {"width", "height", "quality", "source"} <= set(pred):
+            return {}
         part = np.array([s.strip() or "not known" for s in fn(pred)], object)
-        names = sorted(set(part), key=lambda s: (not s.startswith("below"), s.endswith("more"), s.startswith("not"), len(s.split()[0]) if s[0].isdigit() else 0,
-            s))
-        rows = [dict(part=n, **{k: v for k, v in summary(g.label, g.p_fake, threshold, draws=0).items()
-            if k in ("n", "n_real", "n_fake", "auc", "accuracy", "fpr", "fnr")}) for n in names if len(g := pred[part == n]) >= 10]
-        if len(rows) > 1: out[by] = rows
+        names = sorted(
+            set(part),
+            key=lambda s: (
+                not s.startswith("below"),
+                s.endswith("more"),
+                s.startswith("not"),
+                len(s.split()[0]) if s[0].isdigit() else 0,
+                s,
+            ),
+        )
+        rows = [
+            dict(
+                part=n,
+                **{
+                    k: v
+                    for k, v in summary(g.label, g.p_fake, threshold, draws=0).items()
+                    if k in ("n", "n_real", "n_fake", "auc", "accuracy", "fpr", "fnr")
+                },
+            )
+            for n in names
+            if len(g := pred[part == n]) >= 10
+        ]
+        if len(rows) > 1:
+            out[by] = rows
     return out
 
 # %% ../../nbs/09_evaluate/04_stage.ipynb #d74f86ad
 def worst(
-    pred: pd.DataFrame,               # of `predict`
+    pred: pd.DataFrame,  # of `predict`
     threshold: float,
-    n: int=12,
+    n: int = 12,
 ) -> pd.DataFrame:
     "The most confident wrong verdicts, worst first."
     wrong = pred[(pred.p_fake >= threshold) != pred.label]
     sure = np.where(wrong.label == 1, 1 - wrong.p_fake, wrong.p_fake)
     return wrong.iloc[np.argsort(-sure, kind="stable")][:n]
 
+
 def hardest(
-    pred: pd.DataFrame,               # of `predict`
+    pred: pd.DataFrame,  # of `predict`
     threshold: float,
-    n: int=12,
+    n: int = 12,
 ) -> pd.DataFrame:
     "The pictures nearest to the threshold in log-odds, nearest first."
-    logit = lambda p: np.log(np.clip(p, 1e-12, 1))-np.log(np.clip(1 - p, 1e-12, 1))
+    logit = lambda p: np.log(np.clip(p, 1e-12, 1)) - np.log(np.clip(1 - p, 1e-12, 1))
     return pred.iloc[np.argsort(np.abs(logit(pred.p_fake.to_numpy()) - logit(threshold)), kind="stable")][:n]
 
+
 def show_mistakes(
-    pred: pd.DataFrame,               # of `predict`, or predictions.parquet
-    root: str|os.PathLike,            # the folder that paths are relative to: the run's prepare/
+    pred: pd.DataFrame,  # of `predict`, or predictions.parquet
+    root: str | os.PathLike,  # the folder that paths are relative to: the run's prepare/
     threshold: float,
-    n: int=12,
-    cols: int=6,
-):                                    # a matplotlib figure, or a sentence
+    n: int = 12,
+    cols: int = 6,
+):  # a matplotlib figure, or a sentence
     "The most confident wrong verdicts as pictures, where they may be shown."
     import matplotlib.pyplot as plt
     from fakeface.images.decode import open_image
-    if worst(pred, threshold, 1).empty: return "No mistakes."
+
+    if worst(pred, threshold, 1).empty:
+        return "No mistakes."
     may = worst(pred[pred.may_show.astype(bool)], threshold, n)
-    if may.empty: return "There are mistakes, but none of the pictures may be shown."
-    rows = -(-len(may)//cols); fig, axes = plt.subplots(rows, cols, figsize=(1.3*cols, 1.75*rows), dpi=80, layout="constrained", squeeze=False); plt.close(fig)
-    for ax in axes.flat: ax.axis("off")
+    if may.empty:
+        return "There are mistakes, but none of the pictures may be shown."
+    rows = -(-len(may) // cols)
+    fig, axes = plt.subplots(rows, cols, figsize=(1.3 * cols, 1.75 * rows), dpi=80, layout="constrained", squeeze=False)
+    plt.close(fig)
+    for ax in axes.flat:
+        ax.axis("off")
     for ax, r in zip(axes.flat, may.itertuples()):
-        ax.imshow(open_image(Path(root)/r.path)); ax.set_title(f"{r.domain}\nis {LABEL_NAMES[r.label]}, p_fake {r.p_fake:.2f}", fontsize=7)
+        ax.imshow(open_image(Path(root) / r.path))
+        ax.set_title(f"{r.domain}\nis {LABEL_NAMES[r.label]}, p_fake {r.p_fake:.2f}", fontsize=7)
     return fig
 
 # %% ../../nbs/09_evaluate/04_stage.ipynb #8240567e
 def the_bundle(cfg: EvaluateConfig) -> Path:
     "The bundle's folder; raises where it is not there."
-    return find(cfg.bundle) if cfg.bundle else require(run_dir(cfg.run, cfg.out)/"finetune/bundle", "finetune")
+    return find(cfg.bundle) if cfg.bundle else require(run_dir(cfg.run, cfg.out) / "finetune/bundle", "finetune")
+
 
 def _figures(pred: pd.DataFrame, more: "pd.DataFrame|None", bundle, band) -> dict:
     "What metrics.json says about the predictions."
-    t = bundle.thresholds[bundle.threshold]; out = dict(result=by_domain(pred, t, band=band), breakdown=breakdown(pred, t))
+    t = bundle.thresholds[bundle.threshold]
+    out = dict(result=by_domain(pred, t, band=band), breakdown=breakdown(pred, t))
     return out if more is None else out | dict(extra=by_domain(more, t, band=band))
+
 
 def evaluate(
     cfg: EvaluateConfig,
-    progress: Callable=tqdm,
-    also: "list[Callable]|tuple"=(),  # each is called with (cfg, the stage's folder, predictions) and gives a dict for metrics.json
-) -> dict:                            # what metrics.json holds
+    progress: Callable = tqdm,
+    also: "list[Callable]|tuple" = (),  # each is called with (cfg, the stage's folder, predictions) and gives a dict for metrics.json
+) -> dict:  # what metrics.json holds
     "Run the stage: predictions, figures by domain, and the grid if asked for."
-    home = run_dir(cfg.run, cfg.out); manifest = read_manifest(require(home/"prepare/manifest.parquet", "prepare")); folder = the_bundle(cfg)
-    rows = pick_split(manifest, split_csv(cfg.domains), cfg.split); device = device_of(cfg.device); net, bundle = open_net(folder, device, cfg.engine == "auto")
+    home = run_dir(cfg.run, cfg.out)
+    manifest = read_manifest(require(home / "prepare/manifest.parquet", "prepare"))
+    folder = the_bundle(cfg)
+    rows = pick_split(manifest, split_csv(cfg.domains), cfg.split)
+    device = device_of(cfg.device)
+    net, bundle = open_net(folder, device, cfg.engine == "auto")
     workers = None if cfg.workers < 0 else cfg.workers
-    require_unbiased(read_json(require(home/"prepare/audit.json", "prepare")), bundle.allow_bias)
+    require_unbiased(read_json(require(home / "prepare/audit.json", "prepare")), bundle.allow_bias)
     learned = manifest[manifest.split.isin(("train", "valid")) & manifest.domain.isin(bundle.domains)]
     extra, left = extra_rows(cfg.extra, manifest, home, workers) if cfg.extra else (None, None)
-    again = cfg.resume and Stage.state(home/"evaluate") == "running"; stage = Stage.begin("evaluate", cfg, cfg.overwrite, cfg.resume, seed=cfg.seed, manifest_hash=manifest_hash(rows), bundle_hash=bundle.hash)
-    note = partial(note_test_read, home, again, bundle_hash=bundle.hash, manifest_hash=manifest_hash(rows), domains=sorted(rows.domain.unique()))
+    again = cfg.resume and Stage.state(home / "evaluate") == "running"
+    stage = Stage.begin(
+        "evaluate",
+        cfg,
+        cfg.overwrite,
+        cfg.resume,
+        seed=cfg.seed,
+        manifest_hash=manifest_hash(rows),
+        bundle_hash=bundle.hash,
+    )
+    note = partial(
+        note_test_read,
+        home,
+        again,
+        bundle_hash=bundle.hash,
+        manifest_hash=manifest_hash(rows),
+        domains=sorted(rows.domain.unique()),
+    )
     reads = note() if cfg.split == "test" else None
-    q = Quarantine(stage.dir/"quarantine.csv", len(rows) + (0 if extra is None else len(extra))); t0 = time.perf_counter()
+    q = Quarantine(stage.dir / "quarantine.csv", len(rows) + (0 if extra is None else len(extra)))
+    t0 = time.perf_counter()
     go = partial(predict, net, bundle, batch=cfg.batch, workers=workers, device=device, quarantine=q)
-    pred = go(rows, progress=partial(progress, desc=cfg.split)); speed = len(pred)/max(time.perf_counter() - t0, 1e-9)
+    pred = go(rows, progress=partial(progress, desc=cfg.split))
+    speed = len(pred) / max(time.perf_counter() - t0, 1e-9)
     more = None if extra is None else go(extra, progress=partial(progress, desc="extra"))
-    both = pred if more is None else pd.concat([pred, more], ignore_index=True); both.attrs = rows.attrs
-    with atomic_path(stage.dir/"predictions.parquet") as t: pd.DataFrame(both).to_parquet(t, index=False)
+    both = pred if more is None else pd.concat([pred, more], ignore_index=True)
+    both.attrs = rows.attrs
+    with atomic_path(stage.dir / "predictions.parquet") as t:
+        pd.DataFrame(both).to_parquet(t, index=False)
     band = tuple(bundle.band) if bundle.band else None
-    metrics = _figures(pred, more, bundle, band) | dict(split=cfg.split, threshold=bundle.thresholds[bundle.threshold], threshold_name=bundle.threshold,
-        thresholds=bundle.thresholds, band=bundle.band,
-        seen=seen_or_not(both.domain, bundle, home), bundle=bundle.name, bundle_hash=bundle.hash, bundle_stage=bundle.stage, manifest_hash=manifest_hash(rows),
+    metrics = _figures(pred, more, bundle, band) | dict(
+        split=cfg.split,
+        threshold=bundle.thresholds[bundle.threshold],
+        threshold_name=bundle.threshold,
+        thresholds=bundle.thresholds,
+        band=bundle.band,
+        seen=seen_or_not(both.domain, bundle, home),
+        bundle=bundle.name,
+        bundle_hash=bundle.hash,
+        bundle_stage=bundle.stage,
+        manifest_hash=manifest_hash(rows),
         same_split=manifest_hash(learned) == bundle.manifest_hash,
-        trained_on=sorted(lineage(bundle, home)[0]), left_out=bundle.left_out, allow_bias=bundle.allow_bias, test_reads=reads, quarantined=len(q),
-        engine="onnxruntime" if isinstance(net, OnnxNet) else f"torch, {device.type}", pictures_per_s=round(speed, 1))
-    if more is not None: metrics["overlap"] = left
+        trained_on=sorted(lineage(bundle, home)[0]),
+        left_out=bundle.left_out,
+        allow_bias=bundle.allow_bias,
+        test_reads=reads,
+        quarantined=len(q),
+        engine="onnxruntime" if isinstance(net, OnnxNet) else f"torch, {device.type}",
+        pictures_per_s=round(speed, 1),
+    )
+    if more is not None:
+        metrics["overlap"] = left
     if cfg.robustness:
-        grid = robustness_grid(net, bundle, sample_rows(rows, cfg.grid_n, cfg.seed), None, stage.dir/"grid", cfg.batch, workers, device, cfg.seed,
-            progress=partial(progress, desc="robustness"))
-        with atomic_path(stage.dir/"robustness.csv") as f: grid.to_csv(f, index=False)
+        grid = robustness_grid(
+            net,
+            bundle,
+            sample_rows(rows, cfg.grid_n, cfg.seed),
+            None,
+            stage.dir / "grid",
+            cfg.batch,
+            workers,
+            device,
+            cfg.seed,
+            progress=partial(progress, desc="robustness"),
+        )
+        with atomic_path(stage.dir / "robustness.csv") as f:
+            grid.to_csv(f, index=False)
         metrics["robustness"] = dict(corruptions=int(grid.corruption.nunique()), grid_n=cfg.grid_n)
-    for f in also: metrics |= f(cfg, stage.dir, both)
-    shutil.rmtree(stage.dir/"grid", ignore_errors=True); stage.finish(metrics)
+    for f in also:
+        metrics |= f(cfg, stage.dir, both)
+    shutil.rmtree(stage.dir / "grid", ignore_errors=True)
+    stage.finish(metrics)
     return metrics

@@ -20,21 +20,33 @@ from .predict import EvaluateError
 # %% ../../nbs/09_evaluate/03_unseen.ipynb #663def3d
 def lineage(
     bundle: Bundle,
-    home: Path,                       # the run's folder; parents are looked for in its stages, then in the runs beside it
-) -> tuple[set[str], bool]:           # domains that were trained on; whether every parent was found
+    home: Path,  # the run's folder; parents are looked for in its stages, then in the runs beside it
+) -> tuple[set[str], bool]:  # domains that were trained on; whether every parent was found
     "The domains that a bundle and all bundles before it were trained on."
     known = {}
+
     def look(dirs):
         for d in dirs:
-            try: b = read_bundle(d); known[b.hash] = b
-            except FakefaceError: continue
-    look(home.glob("*/bundle")); seen, todo, done = set(), [bundle], set()
+            try:
+                b = read_bundle(d)
+                known[b.hash] = b
+            except FakefaceError:
+                continue
+
+    look(home.glob("*/bundle"))
+    seen, todo, done = set(), [bundle], set()
     while todo:
-        b = todo.pop(); seen |= set(b.domains); done.add(b.hash); before = [h for h in (b.parent, *b.averaged) if h and h not in done]
-        if not known.keys() >= set(before): look(home.parent.glob("*/*/bundle"))       # averaged ones are of other runs
-        if not known.keys() >= set(before): return seen, False
+        b = todo.pop()
+        seen |= set(b.domains)
+        done.add(b.hash)
+        before = [h for h in (b.parent, *b.averaged) if h and h not in done]
+        if not known.keys() >= set(before):
+            look(home.parent.glob("*/*/bundle"))  # averaged ones are of other runs
+        if not known.keys() >= set(before):
+            return seen, False
         todo += [known[h] for h in before]
     return seen, True
+
 
 def seen_or_not(domains, bundle: Bundle, home: Path) -> dict[str, str]:
     "Each domain: `seen`, `unseen`, or `unknown` where a parent bundle is missing."
@@ -44,54 +56,80 @@ def seen_or_not(domains, bundle: Bundle, home: Path) -> dict[str, str]:
 # %% ../../nbs/09_evaluate/03_unseen.ipynb #a3fb8566
 MET = ("same pixels", "near-duplicate", "mirrored near-duplicate", "same source", "same person")
 
-def _collection(source: pd.Series) -> pd.Series: return pd.Series([str(s).partition("/")[2] for s in source], source.index, "str")   # 140k/ffhq -> ffhq; else ""
+
+def _collection(source: pd.Series) -> pd.Series:
+    return pd.Series([str(s).partition("/")[2] for s in source], source.index, "str")  # 140k/ffhq -> ffhq; else ""
+
 
 def overlap(
-    extra: pd.DataFrame,              # manifest of the folder
-    known: pd.DataFrame,              # the run's manifest: what is in train and valid counts
-    mirrored: np.ndarray|None=None,   # uint64 [n] hash of each mirrored picture of `extra`
-    bits: int=4,                      # of the perceptual hash
-) -> np.ndarray:                      # "" or one of `MET`, one each row of `extra`
+    extra: pd.DataFrame,  # manifest of the folder
+    known: pd.DataFrame,  # the run's manifest: what is in train and valid counts
+    mirrored: np.ndarray | None = None,  # uint64 [n] hash of each mirrored picture of `extra`
+    bits: int = 4,  # of the perceptual hash
+) -> np.ndarray:  # "" or one of `MET`, one each row of `extra`
     "Which pictures of `extra` the detector may have met before, and how."
-    k = known[known.split.isin(("train", "valid"))]; h = np.unique(k["phash"].to_numpy(np.uint64)); h = h[h != 0]
+    k = known[known.split.isin(("train", "valid"))]
+    h = np.unique(k["phash"].to_numpy(np.uint64))
+    h = h[h != 0]
+
     def near(e):
         out = np.zeros(len(e), bool)
-        for s in range(0, len(e) if len(h) else 0, 256): out[s:s + 256] = (np.bitwise_count(e[s:s + 256, None] ^ h) <= bits).any(1) & (e[s:s + 256] != 0)
+        for s in range(0, len(e) if len(h) else 0, 256):
+            out[s : s + 256] = (np.bitwise_count(e[s : s + 256, None] ^ h) <= bits).any(1) & (e[s : s + 256] != 0)
         return out
-    files = set(k.file_sha256) | set(k.made_from) - {""}; named = lambda a, b: a.isin(set(b) - {""}).to_numpy()
-    flags = [(extra.sha256.isin(k.sha256) | extra.file_sha256.isin(files)).to_numpy(), near(extra["phash"].to_numpy(np.uint64)),
-             near(mirrored) if mirrored is not None else np.zeros(len(extra), bool), named(_collection(extra.source), _collection(k.source)),
-             named(extra.identity, k.identity)]
+
+    files = set(k.file_sha256) | set(k.made_from) - {""}
+    named = lambda a, b: a.isin(set(b) - {""}).to_numpy()
+    flags = [
+        (extra.sha256.isin(k.sha256) | extra.file_sha256.isin(files)).to_numpy(),
+        near(extra["phash"].to_numpy(np.uint64)),
+        near(mirrored) if mirrored is not None else np.zeros(len(extra), bool),
+        named(_collection(extra.source), _collection(k.source)),
+        named(extra.identity, k.identity),
+    ]
     return np.select(flags, MET, "").astype(object)
 
+
 def mirrored_hashes(
-    df: pd.DataFrame,                 # a manifest
-    cache: "str|os.PathLike|None"=None,  # the SQLite file with what was found in which file
-    workers: int|None=None,
-) -> np.ndarray:                      # uint64 [n]; 0 where there is nothing to see
+    df: pd.DataFrame,  # a manifest
+    cache: "str|os.PathLike|None" = None,  # the SQLite file with what was found in which file
+    workers: int | None = None,
+) -> np.ndarray:  # uint64 [n]; 0 where there is nothing to see
     "The perceptual hash of each picture's mirror image."
     looks = pd.DataFrame(facts_of([os.path.join(df.attrs["root"], p) for p in df.path], cache, workers))["look"]
     return np.array([np.frombuffer(bytes.fromhex(h), ">u8")[1] if h else 0 for h in looks], np.uint64)
 
 # %% ../../nbs/09_evaluate/03_unseen.ipynb #86eed65a
 def extra_rows(
-    spec: str,                        # name=folder
-    manifest: pd.DataFrame,           # the run's
-    home: Path,                       # the run's folder
-    workers: int|None=None,
-) -> tuple[pd.DataFrame, dict]:       # rows to score, and how many were left out and why
+    spec: str,  # name=folder
+    manifest: pd.DataFrame,  # the run's
+    home: Path,  # the run's folder
+    workers: int | None = None,
+) -> tuple[pd.DataFrame, dict]:  # rows to score, and how many were left out and why
     "A labelled folder as an unseen domain, without what the run has met; raises `EvaluateError`."
-    name, _, folder = (s.strip() for s in spec.partition("=")); folder = find(folder)
-    if name in set(manifest.domain): raise EvaluateError(f"extra: {name!r} is the name of a domain of this run. Choose another.")
+    name, _, folder = (s.strip() for s in spec.partition("="))
+    folder = find(folder)
+    if name in set(manifest.domain):
+        raise EvaluateError(f"extra: {name!r} is the name of a domain of this run. Choose another.")
     rows = scan("folder", folder, name)
-    real = os.path.realpath(folder); root = os.path.realpath(manifest.attrs["root"])
-    if any(os.path.realpath(os.path.join(root, p)).startswith(real + os.sep) for p in manifest.path[manifest.split.isin(("train", "valid"))]):
+    real = os.path.realpath(folder)
+    root = os.path.realpath(manifest.attrs["root"])
+    if any(
+        os.path.realpath(os.path.join(root, p)).startswith(real + os.sep)
+        for p in manifest.path[manifest.split.isin(("train", "valid"))]
+    ):
         raise EvaluateError(f"extra: pictures in {folder} are among the training pictures of this run.")
-    cache = home/".facts.sqlite"; m = build_manifest(rows, root, cache=cache, workers=workers)
-    why = overlap(m, manifest, mirrored_hashes(m, cache, workers)); bad = (m.sha256 == "").to_numpy()
+    cache = home / ".facts.sqlite"
+    m = build_manifest(rows, root, cache=cache, workers=workers)
+    why = overlap(m, manifest, mirrored_hashes(m, cache, workers))
+    bad = (m.sha256 == "").to_numpy()
     left = dict(pictures=len(m), unreadable=int(bad.sum()), **{k: int(((why == k) & ~bad).sum()) for k in MET})
-    twice = (m.reason != "").to_numpy() & ~bad & (why == ""); left["clash within the folder"] = int(twice.sum())
-    keep = (why == "") & ~bad & ~twice; left["used"] = int(keep.sum())
-    if not keep.any(): raise EvaluateError(f"extra: no picture of {folder} is left: {left}.")
-    out = m[keep].assign(split="extra").reset_index(drop=True); out.attrs = m.attrs
+    twice = (m.reason != "").to_numpy() & ~bad & (why == "")
+    left["clash within the folder"] = int(twice.sum())
+    keep = (why == "") & ~bad & ~twice
+    left["used"] = int(keep.sum())
+    if not keep.any():
+        raise EvaluateError(f"extra: no picture of {folder} is left: {left}.")
+    out = m[keep].assign(split="extra").reset_index(drop=True)
+    out.attrs = m.attrs
     return out, left

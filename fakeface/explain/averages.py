@@ -22,99 +22,167 @@ from .gradcam import ExplainError, gradcam, sanity, unit
 
 # %% ../../nbs/10_explain/02_averages.ipynb #58028bbd
 def spectrum(
-    img: Image.Image,                 # RGB
-    side: int=128,                    # of the tiles; at most the shorter side
-    highpass: bool=True,              # keep what a 3×3 median filter leaves behind
-) -> np.ndarray:                      # float32 [side,side] dB, frequency 0 in the middle
+    img: Image.Image,  # RGB
+    side: int = 128,  # of the tiles; at most the shorter side
+    highpass: bool = True,  # keep what a 3×3 median filter leaves behind
+) -> np.ndarray:  # float32 [side,side] dB, frequency 0 in the middle
     "Log power spectrum of the grey picture, mean over tiles."
-    x = np.asarray(img.convert("L")); w = np.hanning(side + 1)[:-1]; w = np.outer(w, w); p = np.zeros((side, side))
+    x = np.asarray(img.convert("L"))
+    w = np.hanning(side + 1)[:-1]
+    w = np.outer(w, w)
+    p = np.zeros((side, side))
     x = x.astype(np.float32) - cv2.medianBlur(x, 3) if highpass else x.astype(np.float32)
-    at = [[round(v) for v in np.linspace(0, n - side, -(-n//side))] for n in x.shape]
+    at = [[round(v) for v in np.linspace(0, n - side, -(-n // side))] for n in x.shape]
     for top in at[0]:
-        for left in at[1]: t = x[top:top + side, left:left + side]; p += np.abs(np.fft.fft2(w*(t - t.mean())))**2
-    return np.fft.fftshift(10*np.log10(p/(len(at[0])*len(at[1])*(w**2).sum()) + 1e-6)).astype(np.float32)
+        for left in at[1]:
+            t = x[top : top + side, left : left + side]
+            p += np.abs(np.fft.fft2(w * (t - t.mean()))) ** 2
+    return np.fft.fftshift(10 * np.log10(p / (len(at[0]) * len(at[1]) * (w**2).sum()) + 1e-6)).astype(np.float32)
+
 
 def azimuthal(
-    s: np.ndarray,                    # [side,side], frequency 0 in the middle
-) -> tuple[np.ndarray, np.ndarray]:   # frequency in cycles a pixel, from above 0 to .5; mean over all directions
+    s: np.ndarray,  # [side,side], frequency 0 in the middle
+) -> tuple[np.ndarray, np.ndarray]:  # frequency in cycles a pixel, from above 0 to .5; mean over all directions
     "Mean of a spectrum over circles."
-    n = len(s); f = np.fft.fftshift(np.fft.fftfreq(n)); r = np.round(np.hypot(*np.meshgrid(f, f))*n).astype(int); ok = (r > 0) & (r <= n//2)
-    return np.arange(1, n//2 + 1)/n, (np.bincount(r[ok], s[ok], n//2 + 1)/np.maximum(np.bincount(r[ok], minlength=n//2 + 1), 1))[1:]
+    n = len(s)
+    f = np.fft.fftshift(np.fft.fftfreq(n))
+    r = np.round(np.hypot(*np.meshgrid(f, f)) * n).astype(int)
+    ok = (r > 0) & (r <= n // 2)
+    return np.arange(1, n // 2 + 1) / n, (
+        np.bincount(r[ok], s[ok], n // 2 + 1) / np.maximum(np.bincount(r[ok], minlength=n // 2 + 1), 1)
+    )[1:]
 
 # %% ../../nbs/10_explain/02_averages.ipynb #798ce64f
 def mean_spectra(
-    rows: pd.DataFrame,               # path, domain, label; `attrs["root"]` is the folder that paths are relative to
-    side: int=128,                    # of the tiles; less where a domain's pictures are smaller
-    threads: int|None=None,           # None: all cores
-) -> tuple[dict, dict]:               # domain -> freq and, by class, db, se (of the mean), n; domain -> [real, fake] maps in dB, None without pictures
+    rows: pd.DataFrame,  # path, domain, label; `attrs["root"]` is the folder that paths are relative to
+    side: int = 128,  # of the tiles; less where a domain's pictures are smaller
+    threads: int | None = None,  # None: all cores
+) -> tuple[
+    dict, dict
+]:  # domain -> freq and, by class, db, se (of the mean), n; domain -> [real, fake] maps in dB, None without pictures
     "Mean log-spectrum of each domain and class, as curve and as map; streams, and skips what cannot be read."
     root, curves, maps = Path(rows.attrs["root"]), {}, {}
     for d, g in rows.groupby("domain", sort=False):
-        n = int(min(side, g[["width", "height"]].min().min()))//8*8; curves[d], maps[d] = dict(side=n), [None, None]
-        if n < 16: continue
+        n = int(min(side, g[["width", "height"]].min().min())) // 8 * 8
+        curves[d], maps[d] = dict(side=n), [None, None]
+        if n < 16:
+            continue
+
         def one(p):
-            try: return spectrum(open_image(root/p), n)
-            except ImageError: return None
+            try:
+                return spectrum(open_image(root / p), n)
+            except ImageError:
+                return None
+
         for label, name in enumerate(LABEL_NAMES):
-            k, total, c, c2 = 0, 0., 0., 0.
+            k, total, c, c2 = 0, 0.0, 0.0, 0.0
             for s in ahead(one, g.path[g.label == label], cores() if threads is None else threads):
-                if s is not None: f, a = azimuthal(s); k += 1; total = total + s; c = c + a; c2 = c2 + a*a
+                if s is not None:
+                    f, a = azimuthal(s)
+                    k += 1
+                    total = total + s
+                    c = c + a
+                    c2 = c2 + a * a
             if k:
-                curves[d] |= {"freq": f.tolist(), name: dict(n=k, db=(c/k).tolist(), se=np.sqrt(np.maximum(c2/k - (c/k)**2, 0)/max(k - 1, 1)).tolist())}
-                maps[d][label] = (total/k).astype(np.float32)
-        if maps[d][0] is not None and maps[d][1] is not None: curves[d]["gap"] = _gap(curves[d])
-    return {d: c for d, c in curves.items() if "freq" in c}, {d: m for d, m in maps.items() if any(a is not None for a in m)}
+                curves[d] |= {
+                    "freq": f.tolist(),
+                    name: dict(
+                        n=k,
+                        db=(c / k).tolist(),
+                        se=np.sqrt(np.maximum(c2 / k - (c / k) ** 2, 0) / max(k - 1, 1)).tolist(),
+                    ),
+                }
+                maps[d][label] = (total / k).astype(np.float32)
+        if maps[d][0] is not None and maps[d][1] is not None:
+            curves[d]["gap"] = _gap(curves[d])
+    return {d: c for d, c in curves.items() if "freq" in c}, {
+        d: m for d, m in maps.items() if any(a is not None for a in m)
+    }
+
 
 def _gap(c: dict) -> dict:
     "Where the curves of both classes differ most: dB (fake − real), standard error, frequency."
-    diff = np.subtract(c["fake"]["db"], c["real"]["db"]); se = np.hypot(c["fake"]["se"], c["real"]["se"]); at = int(np.abs(diff).argmax())
+    diff = np.subtract(c["fake"]["db"], c["real"]["db"])
+    se = np.hypot(c["fake"]["se"], c["real"]["se"])
+    at = int(np.abs(diff).argmax())
     return dict(db=float(diff[at]), se=float(se[at]), freq=c["freq"][at], rms=float(np.sqrt((diff**2).mean())))
 
 # %% ../../nbs/10_explain/02_averages.ipynb #6aa52ce7
 def _views(rows: pd.DataFrame, spec):
     "(row, first view as normalised tensor [1,3,S,S]) of every picture that can be read."
     for i, p in enumerate(rows.path):
-        try: yield i, torch.from_numpy(normalise(eval_views(open_image(Path(rows.attrs["root"])/p), spec)[:1], spec))
-        except ImageError: continue
+        try:
+            yield i, torch.from_numpy(normalise(eval_views(open_image(Path(rows.attrs["root"]) / p), spec)[:1], spec))
+        except ImageError:
+            continue
+
 
 def centre(cam: np.ndarray) -> float:
     "Share of a map [h,w] in the inner half of its width and height."
-    big = cv2.resize(cam, (64, 64), interpolation=cv2.INTER_NEAREST); return float(big[16:48, 16:48].sum()/max(big.sum(), 1e-12))
+    big = cv2.resize(cam, (64, 64), interpolation=cv2.INTER_NEAREST)
+    return float(big[16:48, 16:48].sum() / max(big.sum(), 1e-12))
+
 
 def mean_cams(
-    model: FaceNet,                   # comes back in channels-last layout
-    rows: pd.DataFrame,               # path, domain, label; `attrs["root"]`
-) -> tuple[dict, dict]:               # domain -> class -> n, centre; domain -> [real, fake] maps [h,w] in 0..1, or None
+    model: FaceNet,  # comes back in channels-last layout
+    rows: pd.DataFrame,  # path, domain, label; `attrs["root"]`
+) -> tuple[dict, dict]:  # domain -> class -> n, centre; domain -> [real, fake] maps [h,w] in 0..1, or None
     "Mean Grad-CAM of the evidence for the true class, each map scaled to its highest place first."
-    sums, net = {}, model.to(memory_format=torch.channels_last); device = next(net.parameters()).device
-    label, domain = rows.label.to_numpy(), rows.domain.to_numpy(); views = _views(rows, net.spec)
+    sums, net = {}, model.to(memory_format=torch.channels_last)
+    device = next(net.parameters()).device
+    label, domain = rows.label.to_numpy(), rows.domain.to_numpy()
+    views = _views(rows, net.spec)
     while some := list(itertools.islice(views, 16)):
-        at = [i for i, _ in some]; x = torch.cat([x for _, x in some]).to(device, memory_format=torch.channels_last)
-        for i, c in zip(at, unit(gradcam(net, x, torch.from_numpy(label[at].astype(np.int64)).to(device)).cpu().numpy())):
-            k, s = sums.get((domain[i], label[i]), (0, 0.)); sums[domain[i], label[i]] = k + 1, s + c
-    maps = {d: [sums[d, c][1]/sums[d, c][0] if (d, c) in sums else None for c in (0, 1)] for d in dict.fromkeys(domain) if (d, 0) in sums or (d, 1) in sums}
-    return {d: {LABEL_NAMES[c]: dict(n=sums[d, c][0], centre=centre(maps[d][c])) for c in (0, 1) if (d, c) in sums} for d in maps}, maps
+        at = [i for i, _ in some]
+        x = torch.cat([x for _, x in some]).to(device, memory_format=torch.channels_last)
+        for i, c in zip(
+            at, unit(gradcam(net, x, torch.from_numpy(label[at].astype(np.int64)).to(device)).cpu().numpy())
+        ):
+            k, s = sums.get((domain[i], label[i]), (0, 0.0))
+            sums[domain[i], label[i]] = k + 1, s + c
+    maps = {
+        d: [sums[d, c][1] / sums[d, c][0] if (d, c) in sums else None for c in (0, 1)]
+        for d in dict.fromkeys(domain)
+        if (d, 0) in sums or (d, 1) in sums
+    }
+    return {
+        d: {LABEL_NAMES[c]: dict(n=sums[d, c][0], centre=centre(maps[d][c])) for c in (0, 1) if (d, c) in sums}
+        for d in maps
+    }, maps
 
 # %% ../../nbs/10_explain/02_averages.ipynb #d458a123
 def look(
     cfg: EvaluateConfig,
-    folder: Path,                     # the stage's folder
-    pred: pd.DataFrame,               # the predictions; `attrs["root"]`
-    sane: int=24,                     # pictures of the sanity test
-) -> dict:                            # for metrics.json: what was looked at
+    folder: Path,  # the stage's folder
+    pred: pd.DataFrame,  # the predictions; `attrs["root"]`
+    sane: int = 24,  # pictures of the sanity test
+) -> dict:  # for metrics.json: what was looked at
     "Mean spectra, mean heat-maps and the sanity test of a sample of the predictions, as why.json and why.npz."
-    if not cfg.why_n: return {}
-    rows = sample_rows(pred, cfg.why_n, cfg.seed, "why"); threads = None if cfg.workers < 0 else max(1, cfg.workers)
+    if not cfg.why_n:
+        return {}
+    rows = sample_rows(pred, cfg.why_n, cfg.seed, "why")
+    threads = None if cfg.workers < 0 else max(1, cfg.workers)
     curves, specs = mean_spectra(rows, threads=threads)
-    model, _ = load_model(the_bundle(cfg)); out = dict(per_group=cfg.why_n, n=len(rows), spectra=curves, cams=None, sanity=None, no_cams=""); cams = {}
+    model, _ = load_model(the_bundle(cfg))
+    out = dict(per_group=cfg.why_n, n=len(rows), spectra=curves, cams=None, sanity=None, no_cams="")
+    cams = {}
     try:
-        out["cams"], cams = mean_cams(model, rows); some = sample_rows(rows, -(-sane//max(1, rows.groupby(["domain", "label"]).ngroups)), cfg.seed, "sane")
+        out["cams"], cams = mean_cams(model, rows)
+        some = sample_rows(rows, -(-sane // max(1, rows.groupby(["domain", "label"]).ngroups)), cfg.seed, "sane")
         x = [x for _, x in _views(some, model.spec)]
-        if len(x) > 1: out["sanity"] = sanity(model, torch.cat(x).to(memory_format=torch.channels_last), seed=cfg.seed)
-    except ExplainError as e: out["no_cams"] = str(e)
-    arrays = {f"{kind}/{i}/{c}": a.astype(np.float16) for kind, m in (("spectrum", specs), ("cam", cams)) for i, d in enumerate(m) for c, a in enumerate(m[d])
-        if a is not None}
+        if len(x) > 1:
+            out["sanity"] = sanity(model, torch.cat(x).to(memory_format=torch.channels_last), seed=cfg.seed)
+    except ExplainError as e:
+        out["no_cams"] = str(e)
+    arrays = {
+        f"{kind}/{i}/{c}": a.astype(np.float16)
+        for kind, m in (("spectrum", specs), ("cam", cams))
+        for i, d in enumerate(m)
+        for c, a in enumerate(m[d])
+        if a is not None
+    }
     out["names"] = dict(spectrum=list(specs), cam=list(cams))
-    with atomic_path(folder/"why.npz") as t, open(t, "wb") as f: np.savez_compressed(f, **arrays)
-    write_json(folder/"why.json", out)
+    with atomic_path(folder / "why.npz") as t, open(t, "wb") as f:
+        np.savez_compressed(f, **arrays)
+    write_json(folder / "why.json", out)
     return dict(why=dict(n=len(rows), per_group=cfg.why_n))

@@ -23,129 +23,198 @@ from ..models.network import FaceNet, load_model
 class ExplainError(FakefaceError):
     "A network, or a request, for which there is no such map."
 
+
 def feature_map(
     model: FaceNet,
-    x: torch.Tensor,                  # normalised pictures [B,3,S,S]
-) -> torch.Tensor:                    # [B,C,h,w], cut off from what made it
+    x: torch.Tensor,  # normalised pictures [B,3,S,S]
+) -> torch.Tensor:  # [B,C,h,w], cut off from what made it
     "The last feature map; raises `ExplainError` where the network has none (transformers)."
-    with torch.no_grad(): a = model.features(x)
+    with torch.no_grad():
+        a = model.features(x)
     if a.ndim != 4 or a.shape[1] != model.body.num_features and a.shape[-1] == model.body.num_features:
-        raise ExplainError(f"{model.arch} ends in {'x'.join(map(str, a.shape[1:]))}, not in a map of features by position: there is no Grad-CAM for it.")
+        raise ExplainError(
+            f"{model.arch} ends in {'x'.join(map(str, a.shape[1:]))}, not in a map of features by position: there is no Grad-CAM for it."
+        )
     return a.detach()
 
+
 def gradcam(
-    model: FaceNet,                   # put into evaluation mode
-    x: torch.Tensor,                  # normalised pictures [B,3,S,S]
-    label: "int|torch.Tensor|None"=None,  # evidence for this class [B]; None: for the one with the larger logit
-    relu: bool=True,                  # drop what speaks against it
-) -> torch.Tensor:                    # float32 [B,h,w], in units of log-odds; h, w of the last feature map
+    model: FaceNet,  # put into evaluation mode
+    x: torch.Tensor,  # normalised pictures [B,3,S,S]
+    label: "int|torch.Tensor|None" = None,  # evidence for this class [B]; None: for the one with the larger logit
+    relu: bool = True,  # drop what speaks against it
+) -> torch.Tensor:  # float32 [B,h,w], in units of log-odds; h, w of the last feature map
     "Grad-CAM of each picture."
     a = feature_map(model.eval(), x).requires_grad_()
     with torch.enable_grad():
-        logits = model.head(model.body.forward_head(a)).float(); z = logits[:, 1] - logits[:, 0]
-        sign = torch.where(z >= 0, 1., -1.) if label is None else 2.*torch.as_tensor(label, device=z.device).float() - 1
-        (g,) = torch.autograd.grad((sign*z).sum(), a)
-    cam = (g.mean((2, 3), keepdim=True)*a).sum(1).detach().float()
+        logits = model.head(model.body.forward_head(a)).float()
+        z = logits[:, 1] - logits[:, 0]
+        sign = (
+            torch.where(z >= 0, 1.0, -1.0)
+            if label is None
+            else 2.0 * torch.as_tensor(label, device=z.device).float() - 1
+        )
+        (g,) = torch.autograd.grad((sign * z).sum(), a)
+    cam = (g.mean((2, 3), keepdim=True) * a).sum(1).detach().float()
     return cam.relu() if relu else cam
+
 
 def unit(cam: np.ndarray) -> np.ndarray:
     "Maps [..., h, w] of 0 and above, each with its highest place at 1 (or 0 throughout)."
-    top = cam.max((-2, -1), keepdims=True); return np.where(top > 0, cam/np.maximum(top, 1e-12), 0).astype(np.float32)
+    top = cam.max((-2, -1), keepdims=True)
+    return np.where(top > 0, cam / np.maximum(top, 1e-12), 0).astype(np.float32)
 
 # %% ../../nbs/10_explain/01_gradcam.ipynb #92b6a535
 def seen_boxes(
-    size: tuple[int, int],            # width and height of the picture
+    size: tuple[int, int],  # width and height of the picture
     spec: InputSpec,
-) -> list[tuple]:                     # left, top, right, bottom in pixels of the picture, one for each different view
+) -> list[tuple]:  # left, top, right, bottom in pixels of the picture, one for each different view
     "Which parts of a picture `eval_views` shows the network."
-    (w, h), n = size, spec.size; s = min(w, h)
-    if spec.view == "resize" or s <= n: return [((w - s)/2, (h - s)/2, (w + s)/2, (h + s)/2)]
-    cx, cy = round((w - n)/2), round((h - n)/2)
-    return [(x, y, x + n, y + n) for x, y in [(cx, cy), (0, 0), (w - n, 0), (0, h - n), (w - n, h - n)][:spec.n_views]]
+    (w, h), n = size, spec.size
+    s = min(w, h)
+    if spec.view == "resize" or s <= n:
+        return [((w - s) / 2, (h - s) / 2, (w + s) / 2, (h + s) / 2)]
+    cx, cy = round((w - n) / 2), round((h - n) / 2)
+    return [(x, y, x + n, y + n) for x, y in [(cx, cy), (0, 0), (w - n, 0), (0, h - n), (w - n, h - n)][: spec.n_views]]
+
 
 def overlay(
-    img: Image.Image,                 # RGB
-    cam: np.ndarray,                  # [h,w] in 0..1, or [V,h,w], one for each box
-    boxes: list[tuple]|None=None,     # the parts of `img` that the maps are of; the whole if not given
-    strength: float=.7,               # of the colour where the map is 1
-    most: int=1024,                   # longer side of the result at most
-) -> Image.Image:                     # RGB
+    img: Image.Image,  # RGB
+    cam: np.ndarray,  # [h,w] in 0..1, or [V,h,w], one for each box
+    boxes: list[tuple] | None = None,  # the parts of `img` that the maps are of; the whole if not given
+    strength: float = 0.7,  # of the colour where the map is 1
+    most: int = 1024,  # longer side of the result at most
+) -> Image.Image:  # RGB
     "A map over a picture, what was not looked at dimmed."
-    k = min(1., most/max(img.size)); img = img.resize([max(1, round(s*k)) for s in img.size], Image.Resampling.BILINEAR) if k < 1 else img
-    x = np.asarray(img, np.float32); heat, seen = np.zeros(x.shape[:2], np.float32), np.zeros(x.shape[:2], bool)
-    for c, b in zip(np.asarray(cam, np.float32).reshape(-1, *np.shape(cam)[-2:]), boxes or [(0, 0, *(s/k for s in img.size))]):
-        l, t, r, e = (round(v*k) for v in b); l, t, r, e = max(0, l), max(0, t), max(min(r, img.width), l + 1), max(min(e, img.height), t + 1)
-        part = np.asarray(Image.fromarray(c).resize((r - l, e - t), Image.Resampling.BILINEAR)); here = heat[t:e, l:r]
-        np.maximum(here, part[:here.shape[0], :here.shape[1]], out=here); seen[t:e, l:r] = True
-    colour = cv2.applyColorMap((255*heat.clip(0, 1)).round().astype(np.uint8), cv2.COLORMAP_INFERNO)[..., ::-1].astype(np.float32)
-    a = strength*heat.clip(0, 1)[..., None]; out = (1 - a)*x + a*colour
-    return Image.fromarray(np.where(seen[..., None], out, .35*x + .65*255*.9).round().clip(0, 255).astype(np.uint8))
+    k = min(1.0, most / max(img.size))
+    img = img.resize([max(1, round(s * k)) for s in img.size], Image.Resampling.BILINEAR) if k < 1 else img
+    x = np.asarray(img, np.float32)
+    heat, seen = np.zeros(x.shape[:2], np.float32), np.zeros(x.shape[:2], bool)
+    for c, b in zip(
+        np.asarray(cam, np.float32).reshape(-1, *np.shape(cam)[-2:]), boxes or [(0, 0, *(s / k for s in img.size))]
+    ):
+        l, t, r, e = (round(v * k) for v in b)
+        l, t, r, e = max(0, l), max(0, t), max(min(r, img.width), l + 1), max(min(e, img.height), t + 1)
+        part = np.asarray(Image.fromarray(c).resize((r - l, e - t), Image.Resampling.BILINEAR))
+        here = heat[t:e, l:r]
+        np.maximum(here, part[: here.shape[0], : here.shape[1]], out=here)
+        seen[t:e, l:r] = True
+    colour = cv2.applyColorMap((255 * heat.clip(0, 1)).round().astype(np.uint8), cv2.COLORMAP_INFERNO)[
+        ..., ::-1
+    ].astype(np.float32)
+    a = strength * heat.clip(0, 1)[..., None]
+    out = (1 - a) * x + a * colour
+    return Image.fromarray(
+        np.where(seen[..., None], out, 0.35 * x + 0.65 * 255 * 0.9).round().clip(0, 255).astype(np.uint8)
+    )
 
 # %% ../../nbs/10_explain/01_gradcam.ipynb #56f9f802
 @lru_cache(maxsize=4)
-def _loaded(dir: str, stamp: int): return load_model(dir)
+def _loaded(dir: str, stamp: int):
+    return load_model(dir)
+
 
 def _net(model: "FaceNet|str|os.PathLike"):
     "(network, bundle or None)."
-    return (model, None) if isinstance(model, torch.nn.Module) else _loaded(os.path.abspath(model),
-        (Path(model)/"bundle.json").stat().st_mtime_ns if (Path(model)/"bundle.json").exists() else 0)
+    return (
+        (model, None)
+        if isinstance(model, torch.nn.Module)
+        else _loaded(
+            os.path.abspath(model),
+            (Path(model) / "bundle.json").stat().st_mtime_ns if (Path(model) / "bundle.json").exists() else 0,
+        )
+    )
+
 
 def heatmap(
-    model: "FaceNet|str|os.PathLike", # a network, or a bundle's folder
-    img: Image.Image,                 # RGB, from `open_image`
-    label: int|None=None,             # evidence for this class; None: for the verdict (a bundle's threshold; 0 without one)
-    most: int=1024,                   # longer side of the overlay at most
-) -> tuple[np.ndarray, Image.Image]:  # map float32 [S,S] in 0..1 of the first view; the whole picture with the maps of all views
+    model: "FaceNet|str|os.PathLike",  # a network, or a bundle's folder
+    img: Image.Image,  # RGB, from `open_image`
+    label: int | None = None,  # evidence for this class; None: for the verdict (a bundle's threshold; 0 without one)
+    most: int = 1024,  # longer side of the overlay at most
+) -> tuple[
+    np.ndarray, Image.Image
+]:  # map float32 [S,S] in 0..1 of the first view; the whole picture with the maps of all views
     "Where in a picture the evidence for its verdict lies."
-    net, bundle = _net(model); device = next(net.parameters()).device
+    net, bundle = _net(model)
+    device = next(net.parameters()).device
     x = torch.from_numpy(normalise(eval_views(img, net.spec), net.spec)).to(device)
     if label is None:
-        with torch.inference_mode(): logits = net.eval()(x).float().mean(0, keepdim=True).cpu().numpy()
-        label = int(p_fake(logits, bundle.temperature, bundle.bias)[0] >= bundle.thresholds[bundle.threshold]) if bundle else int(logits[0, 1] >= logits[0, 0])
-    cams = gradcam(net, x, label).cpu().numpy(); cams = (cams/max(cams.max(), 1e-12)).astype(np.float32)        # one scale for all views
-    return np.asarray(Image.fromarray(cams[0]).resize((net.spec.size,)*2, Image.Resampling.BILINEAR)).clip(0, 1), overlay(img, cams,
-        seen_boxes(img.size, net.spec), most=most)
+        with torch.inference_mode():
+            logits = net.eval()(x).float().mean(0, keepdim=True).cpu().numpy()
+        label = (
+            int(p_fake(logits, bundle.temperature, bundle.bias)[0] >= bundle.thresholds[bundle.threshold])
+            if bundle
+            else int(logits[0, 1] >= logits[0, 0])
+        )
+    cams = gradcam(net, x, label).cpu().numpy()
+    cams = (cams / max(cams.max(), 1e-12)).astype(np.float32)  # one scale for all views
+    return np.asarray(Image.fromarray(cams[0]).resize((net.spec.size,) * 2, Image.Resampling.BILINEAR)).clip(
+        0, 1
+    ), overlay(img, cams, seen_boxes(img.size, net.spec), most=most)
 
 # %% ../../nbs/10_explain/01_gradcam.ipynb #4354b609
 def _layers(model: FaceNet) -> list[tuple[str, torch.nn.Module]]:
     "Layers with weights, from the verdict down to the pixels; sequences are taken apart."
     out = [("head", model.head)]
     for n, m in reversed(list(model.body.named_children())):
-        parts = [(f"{n}.{k}", c) for k, c in reversed(list(m.named_children()))] if isinstance(m, torch.nn.Sequential) else [(n, m)]
+        parts = (
+            [(f"{n}.{k}", c) for k, c in reversed(list(m.named_children()))]
+            if isinstance(m, torch.nn.Sequential)
+            else [(n, m)]
+        )
         out += [(k, c) for k, c in parts if next(c.parameters(), None) is not None]
     return out
 
+
 @torch.no_grad()
-def shuffle_weights(layer: torch.nn.Module, seed: int=0) -> None:
+def shuffle_weights(layer: torch.nn.Module, seed: int = 0) -> None:
     "Shuffle the entries of each parameter and running statistic in place."
     for n, t in layer.state_dict(keep_vars=True).items():
         if t.is_floating_point() and t.numel() > 1:
-            t.copy_(t.flatten()[torch.from_numpy(rng(seed, "shuffle", n).permutation(t.numel())).to(t.device)].view_as(t))
+            t.copy_(
+                t.flatten()[torch.from_numpy(rng(seed, "shuffle", n).permutation(t.numel())).to(t.device)].view_as(t)
+            )
+
 
 def rank_correlation(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     "Spearman's correlation of each pair of maps [n,h,w], over their positions; 0 where a map is flat."
     from scipy.stats import rankdata
-    r = [rankdata(m.reshape(len(m), -1), axis=1) for m in (a, b)]; r = [v - v.mean(1, keepdims=True) for v in r]; s = np.sqrt((r[0]**2).sum(1)*(r[1]**2).sum(1))
-    return np.where(s > 0, (r[0]*r[1]).sum(1)/np.maximum(s, 1e-12), 0)
+
+    r = [rankdata(m.reshape(len(m), -1), axis=1) for m in (a, b)]
+    r = [v - v.mean(1, keepdims=True) for v in r]
+    s = np.sqrt((r[0] ** 2).sum(1) * (r[1] ** 2).sum(1))
+    return np.where(s > 0, (r[0] * r[1]).sum(1) / np.maximum(s, 1e-12), 0)
+
 
 def sanity(
-    model: FaceNet,                   # left as it is
-    x: torch.Tensor,                  # normalised pictures [B,3,S,S]
-    steps: int=5,                     # how many states between the head alone and the whole network
-    seed: int=0,                      # of the shuffling
-) -> list[dict]:                      # what is random, share of layers, rank correlation with the trained network's maps, low, high (95%, over pictures)
+    model: FaceNet,  # left as it is
+    x: torch.Tensor,  # normalised pictures [B,3,S,S]
+    steps: int = 5,  # how many states between the head alone and the whole network
+    seed: int = 0,  # of the shuffling
+) -> list[
+    dict
+]:  # what is random, share of layers, rank correlation with the trained network's maps, low, high (95%, over pictures)
     "Cascading randomisation of Adebayo et al. (2018) for Grad-CAM before its ReLU."
     import copy
-    net = copy.deepcopy(model).eval().to(memory_format=torch.channels_last); layers = _layers(net); ref = gradcam(net, x, FAKE, relu=False).cpu().numpy()
+
+    net = copy.deepcopy(model).eval().to(memory_format=torch.channels_last)
+    layers = _layers(net)
+    ref = gradcam(net, x, FAKE, relu=False).cpu().numpy()
     n, out = len(x), []
+
     def record(name, share, r):
-        m, half = float(r.mean()), 1.96*float(r.std(ddof=1))/n**.5 if n > 1 else float("nan")
+        m, half = float(r.mean()), 1.96 * float(r.std(ddof=1)) / n**0.5 if n > 1 else float("nan")
         out.append(dict(random=name, share=share, correlation=m, low=m - half, high=m + half, n=n))
-    if n > 1: record("nothing; another picture", 0., rank_correlation(ref, np.roll(ref, 1, 0)))
+
+    if n > 1:
+        record("nothing; another picture", 0.0, rank_correlation(ref, np.roll(ref, 1, 0)))
     stops = sorted({1, *np.linspace(1, len(layers), steps).round().astype(int)})
     for k, (name, layer) in enumerate(layers, 1):
         shuffle_weights(layer, seed + k)
         if k in stops:
-            record("the head" if k == 1 else "everything" if k == len(layers) else f"from the head down to {name}", k/len(layers),
-                rank_correlation(ref, gradcam(net, x, FAKE, relu=False).cpu().numpy()))
+            record(
+                "the head" if k == 1 else "everything" if k == len(layers) else f"from the head down to {name}",
+                k / len(layers),
+                rank_correlation(ref, gradcam(net, x, FAKE, relu=False).cpu().numpy()),
+            )
     return out

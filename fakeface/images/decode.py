@@ -15,43 +15,68 @@ from ..core.project import ConfigError, FakefaceError
 from ..core.files import write_atomic
 
 # %% ../../nbs/02_images/01_decode.ipynb #66bf5294
-MAX_PIXELS = 178_000_000          # a 60-megapixel photograph passes; larger is refused from the header
+MAX_PIXELS = 178_000_000  # a 60-megapixel photograph passes; larger is refused from the header
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM", "AVIF", "JPEG2000")
+
 
 class ImageError(FakefaceError):
     "A picture that cannot be used: `reason` says why, `name` which."
-    def __init__(self, reason: str, name: str="the picture"): super().__init__(reason, name); self.reason, self.name = reason, name
-    def __str__(self): return f"{self.name}: {self.reason}"
+
+    def __init__(self, reason: str, name: str = "the picture"):
+        super().__init__(reason, name)
+        self.reason, self.name = reason, name
+
+    def __str__(self):
+        return f"{self.name}: {self.reason}"
+
 
 def _not_a_picture(head: bytes) -> str:
     "Why these first bytes are no picture that we read."
-    if not head: return "is empty (0 bytes)"
-    if head[4:8] == b"ftyp" and head[8:12] in (b"heic", b"heix", b"mif1", b"msf1", b"hevc"): return "is HEIC, which is not read here; save it as JPEG or PNG"
-    if all(32 <= c < 127 or c in b"\t\r\n\f" or c > 127 for c in head): return "is text, not a picture"
+    if not head:
+        return "is empty (0 bytes)"
+    if head[4:8] == b"ftyp" and head[8:12] in (b"heic", b"heix", b"mif1", b"msf1", b"hevc"):
+        return "is HEIC, which is not read here; save it as JPEG or PNG"
+    if all(32 <= c < 127 or c in b"\t\r\n\f" or c > 127 for c in head):
+        return "is text, not a picture"
     return "is not a picture in a known format"
 
 # %% ../../nbs/02_images/01_decode.ipynb #d8e9d09b
 def _stream(src) -> tuple:
     "(binary file object, whether it is ours to close, its name)."
-    if isinstance(src, (bytes, bytearray, memoryview)): return io.BytesIO(src), True, "the picture"
-    if hasattr(src, "read"): return src, False, str(getattr(src, "name", "the picture"))
-    path = os.fspath(src); name = os.fsdecode(path)
+    if isinstance(src, (bytes, bytearray, memoryview)):
+        return io.BytesIO(src), True, "the picture"
+    if hasattr(src, "read"):
+        return src, False, str(getattr(src, "name", "the picture"))
+    path = os.fspath(src)
+    name = os.fsdecode(path)
     try:
-        mode = os.stat(path).st_mode               # a pipe would wait for ever, so it is not even opened
-        if stat.S_ISDIR(mode): raise ImageError("is a folder", name)
-        if not stat.S_ISREG(mode): raise ImageError("is not an ordinary file", name)
+        mode = os.stat(path).st_mode  # a pipe would wait for ever, so it is not even opened
+        if stat.S_ISDIR(mode):
+            raise ImageError("is a folder", name)
+        if not stat.S_ISREG(mode):
+            raise ImageError("is not an ordinary file", name)
         return open(path, "rb"), True, name
-    except FileNotFoundError: raise ImageError("does not exist", name) from None
-    except (OSError, ValueError) as e: raise ImageError(f"cannot be read ({getattr(e, 'strerror', None) or e})", name) from None
+    except FileNotFoundError:
+        raise ImageError("does not exist", name) from None
+    except (OSError, ValueError) as e:
+        raise ImageError(f"cannot be read ({getattr(e, 'strerror', None) or e})", name) from None
+
 
 def _header(f, name: str, max_pixels: int) -> Image.Image:
     "Pillow's lazy picture for a stream; nothing is decoded yet."
-    try: im = Image.open(f, formats=FORMATS)
-    except Image.DecompressionBombError: raise ImageError(f"has more than {min(max_pixels, 2*Image.MAX_IMAGE_PIXELS):,} pixels", name) from None
-    except Image.UnidentifiedImageError: f.seek(0); raise ImageError(_not_a_picture(f.read(256)), name) from None
-    except MemoryError: raise
-    except Exception as e: raise ImageError(f"cannot be read ({e})", name) from None      # a broken header may raise anything
-    if im.width*im.height > max_pixels: raise ImageError(f"has {im.width:,} × {im.height:,} pixels, more than {max_pixels:,}", name)
+    try:
+        im = Image.open(f, formats=FORMATS)
+    except Image.DecompressionBombError:
+        raise ImageError(f"has more than {min(max_pixels, 2 * Image.MAX_IMAGE_PIXELS):,} pixels", name) from None
+    except Image.UnidentifiedImageError:
+        f.seek(0)
+        raise ImageError(_not_a_picture(f.read(256)), name) from None
+    except MemoryError:
+        raise
+    except Exception as e:
+        raise ImageError(f"cannot be read ({e})", name) from None  # a broken header may raise anything
+    if im.width * im.height > max_pixels:
+        raise ImageError(f"has {im.width:,} × {im.height:,} pixels, more than {max_pixels:,}", name)
     return im
 
 # %% ../../nbs/02_images/01_decode.ipynb #cb8ead8d
@@ -59,51 +84,74 @@ def _rgb(im: Image.Image) -> Image.Image:
     "A decoded picture of any mode as RGB."
     if im.mode.startswith("I"):
         a = np.asarray(im)
-        if a.min() < 0 or a.max() > 65535: raise ValueError("its 32-bit grey values have no known range")
+        if a.min() < 0 or a.max() > 65535:
+            raise ValueError("its 32-bit grey values have no known range")
         return Image.fromarray((a.astype(np.uint16) >> 8).astype(np.uint8)).convert("RGB")
-    if im.mode == "F": raise ValueError("its floating-point grey values have no known range")
+    if im.mode == "F":
+        raise ValueError("its floating-point grey values have no known range")
     if im.mode in ("RGBA", "LA", "PA", "RGBa", "La") or "transparency" in im.info:
-        if im.mode == "La": im = im.convert("LA")
+        if im.mode == "La":
+            im = im.convert("LA")
         im = im.convert("RGBA")
         return Image.alpha_composite(Image.new("RGBA", im.size, "white"), im).convert("RGB")
     return im if im.mode == "RGB" else im.convert("RGB")
 
+
 def open_image(
-    src,                              # path, bytes, file object or PIL picture
-    max_pixels: int=MAX_PIXELS,       # larger ones are refused from the header
-    reduce: int|None=None,            # for training only: let the JPEG decoder halve the picture while its shorter side stays ≥ this
-) -> Image.Image:                     # mode RGB, upright, opaque
+    src,  # path, bytes, file object or PIL picture
+    max_pixels: int = MAX_PIXELS,  # larger ones are refused from the header
+    reduce: int
+    | None = None,  # for training only: let the JPEG decoder halve the picture while its shorter side stays ≥ this
+) -> Image.Image:  # mode RGB, upright, opaque
     "Any picture as upright 8-bit RGB; raises `ImageError` with the reason."
-    if isinstance(src, Image.Image): f, ours, name, im = None, False, str(getattr(src, "filename", "") or "the picture"), src.copy()
-    else: f, ours, name = _stream(src); im = None
-    lenient, ImageFile.LOAD_TRUNCATED_IMAGES = ImageFile.LOAD_TRUNCATED_IMAGES, False   # some libraries switch it on for everybody
+    if isinstance(src, Image.Image):
+        f, ours, name, im = None, False, str(getattr(src, "filename", "") or "the picture"), src.copy()
+    else:
+        f, ours, name = _stream(src)
+        im = None
+    lenient, ImageFile.LOAD_TRUNCATED_IMAGES = (
+        ImageFile.LOAD_TRUNCATED_IMAGES,
+        False,
+    )  # some libraries switch it on for everybody
     try:
         if im is None:
             im = _header(f, name, max_pixels)
-            if reduce and im.format in ("JPEG", "MPO"): im.draft(None, (reduce, reduce))
-        elif im.width*im.height > max_pixels: raise ImageError(f"has {im.width:,} × {im.height:,} pixels, more than {max_pixels:,}", name)
-        ImageOps.exif_transpose(im, in_place=True)         # decodes
+            if reduce and im.format in ("JPEG", "MPO"):
+                im.draft(None, (reduce, reduce))
+        elif im.width * im.height > max_pixels:
+            raise ImageError(f"has {im.width:,} × {im.height:,} pixels, more than {max_pixels:,}", name)
+        ImageOps.exif_transpose(im, in_place=True)  # decodes
         out = _rgb(im)
-        out.info = {}                                      # nothing left that could be obeyed a second time
+        out.info = {}  # nothing left that could be obeyed a second time
         return out
-    except (ImageError, MemoryError): raise
-    except Exception as e: raise ImageError(f"cannot be decoded ({e})", name) from None  # Pillow's decoders raise many kinds
+    except (ImageError, MemoryError):
+        raise
+    except Exception as e:
+        raise ImageError(f"cannot be decoded ({e})", name) from None  # Pillow's decoders raise many kinds
     finally:
         ImageFile.LOAD_TRUNCATED_IMAGES = lenient
-        if ours: f.close()
+        if ours:
+            f.close()
 
 # %% ../../nbs/02_images/01_decode.ipynb #17605978
-_K1 = np.array("16 11 10 16 24 40 51 61 12 12 14 19 26 58 60 55 14 13 16 24 40 57 69 56 14 17 22 29 51 87 80 62 18 22 37 56 68 109 103 77 "
-               "24 35 55 64 81 104 113 92 49 64 78 87 103 121 120 101 72 92 95 98 112 100 103 99".split(), int)       # ITU-T T.81, table K.1
-_K2 = np.array("17 18 24 47 99 99 99 99 18 21 26 66 99 99 99 99 24 26 56 99 99 99 99 99 47 66".split() + ["99"]*38, int)  # table K.2
-_SCALE = np.array([0] + [5000//q if q < 50 else 200 - 2*q for q in range(1, 101)])[:, None]
-_LUMA, _CHROMA = (np.clip((k*_SCALE + 50)//100, 1, 255) for k in (_K1, _K2))
+_K1 = np.array(
+    "16 11 10 16 24 40 51 61 12 12 14 19 26 58 60 55 14 13 16 24 40 57 69 56 14 17 22 29 51 87 80 62 18 22 37 56 68 109 103 77 "
+    "24 35 55 64 81 104 113 92 49 64 78 87 103 121 120 101 72 92 95 98 112 100 103 99".split(),
+    int,
+)  # ITU-T T.81, table K.1
+_K2 = np.array(
+    "17 18 24 47 99 99 99 99 18 21 26 66 99 99 99 99 24 26 56 99 99 99 99 99 47 66".split() + ["99"] * 38, int
+)  # table K.2
+_SCALE = np.array([0] + [5000 // q if q < 50 else 200 - 2 * q for q in range(1, 101)])[:, None]
+_LUMA, _CHROMA = (np.clip((k * _SCALE + 50) // 100, 1, 255) for k in (_K1, _K2))
+
 
 def jpeg_quality(
-    tables: dict|None,                # {0: 64 numbers, 1: 64 numbers}, as Pillow's `quantization`
-) -> int|None:                        # 1 to 100; the nearest standard quality where the tables are an encoder's own
+    tables: dict | None,  # {0: 64 numbers, 1: 64 numbers}, as Pillow's `quantization`
+) -> int | None:  # 1 to 100; the nearest standard quality where the tables are an encoder's own
     "The quality a JPEG was saved with, from its quantisation tables."
-    if not tables: return None
+    if not tables:
+        return None
     far = sum(abs(std - np.asarray(t)).sum(1) for t, std in zip(tables.values(), (_LUMA, _CHROMA)))
     return int(far[1:].argmin()) + 1
 
@@ -111,57 +159,88 @@ def jpeg_quality(
 @dataclasses.dataclass(frozen=True)
 class Header:
     "What a file says about itself before a pixel is decoded. Width and height as shown, after the EXIF rotation."
-    width: int; height: int; format: str; mode: str
-    quality: int|None; subsampling: str|None; tables: str|None    # JPEG only; `tables` is a short hash of the quantisation tables
-    exif: bool; software: str|None; bytes: int; frames: int
+
+    width: int
+    height: int
+    format: str
+    mode: str
+    quality: int | None
+    subsampling: str | None
+    tables: str | None  # JPEG only; `tables` is a short hash of the quantisation tables
+    exif: bool
+    software: str | None
+    bytes: int
+    frames: int
+
 
 _SAMPLING = {(1, 1): "4:4:4", (2, 1): "4:2:2", (2, 2): "4:2:0", (4, 1): "4:1:1", (1, 2): "4:4:0"}
 
+
 def _subsampling(layers: list) -> str:
     "Pillow's list of JPEG layers (id, h, v, table) as the usual name."
-    if len(layers) == 1: return "4:0:0"
+    if len(layers) == 1:
+        return "4:0:0"
     (_, h, v, *_), (_, h2, v2, *_) = layers[:2]
-    return _SAMPLING.get((h/h2, v/v2), f"{h}x{v}:{h2}x{v2}")
+    return _SAMPLING.get((h / h2, v / v2), f"{h}x{v}:{h2}x{v2}")
+
 
 def read_header(
-    src,                              # path, bytes or file object
-    max_pixels: int=MAX_PIXELS,       # larger ones are refused
+    src,  # path, bytes or file object
+    max_pixels: int = MAX_PIXELS,  # larger ones are refused
 ) -> Header:
     "A file's header facts; decodes nothing. Raises `ImageError`."
     f, ours, name = _stream(src)
     try:
         im = _header(f, name, max_pixels)
-        exif = Image.Image.getexif(im)                     # not PNG's own method, which decodes in search of a late chunk
+        exif = Image.Image.getexif(im)  # not PNG's own method, which decodes in search of a late chunk
         w, h = im.size if exif.get(0x112, 1) < 5 else im.size[::-1]
         q = getattr(im, "quantization", None) or None
         tables = q and hashlib.sha256(repr([list(t) for t in q.values()]).encode()).hexdigest()[:12]
         software = exif.get(0x131) or im.info.get("Software")
-        return Header(w, h, "JPEG" if im.format == "MPO" else im.format, im.mode, jpeg_quality(q), _subsampling(im.layer) if q else None, tables,
-                      bool(exif), str(software).strip("\0 ") if software else None, f.seek(0, io.SEEK_END), getattr(im, "n_frames", 1))
-    except (ImageError, MemoryError): raise
-    except Exception as e: raise ImageError(f"has a broken header ({e})", name) from None
+        return Header(
+            w,
+            h,
+            "JPEG" if im.format == "MPO" else im.format,
+            im.mode,
+            jpeg_quality(q),
+            _subsampling(im.layer) if q else None,
+            tables,
+            bool(exif),
+            str(software).strip("\0 ") if software else None,
+            f.seek(0, io.SEEK_END),
+            getattr(im, "n_frames", 1),
+        )
+    except (ImageError, MemoryError):
+        raise
+    except Exception as e:
+        raise ImageError(f"has a broken header ({e})", name) from None
     finally:
-        if ours: f.close()
+        if ours:
+            f.close()
 
 # %% ../../nbs/02_images/01_decode.ipynb #242fe0cf
 def jpeg_bytes(
-    img: Image.Image,                 # RGB or grey
-    quality: int,                     # 1 to 100
-    subsampling: str="4:2:0",         # or 4:2:2, 4:4:4
-) -> bytes:                           # a baseline JPEG file without EXIF or profile
+    img: Image.Image,  # RGB or grey
+    quality: int,  # 1 to 100
+    subsampling: str = "4:2:0",  # or 4:2:2, 4:4:4
+) -> bytes:  # a baseline JPEG file without EXIF or profile
     "`img` as the bytes of a plain JPEG file."
     buf = io.BytesIO()
     img.save(buf, "JPEG", quality=int(quality), subsampling=subsampling, exif=b"", icc_profile=None, comment=b"")
     return buf.getvalue()
 
+
 def data_uri(
-    img: Image.Image,                 # RGB; left as it is
-    side: int,                        # longer side of the copy at most, pixels
+    img: Image.Image,  # RGB; left as it is
+    side: int,  # longer side of the copy at most, pixels
 ) -> str:
     "A small JPEG of a picture as a data URI, for a page."
-    img = img.copy(); img.thumbnail((side, side)); return "data:image/jpeg;base64," + base64.b64encode(jpeg_bytes(img, 82)).decode()
+    img = img.copy()
+    img.thumbnail((side, side))
+    return "data:image/jpeg;base64," + base64.b64encode(jpeg_bytes(img, 82)).decode()
 
-def save_jpeg(img: Image.Image, path: str|os.PathLike, quality: int, subsampling: str="4:2:0") -> Path:
+
+def save_jpeg(img: Image.Image, path: str | os.PathLike, quality: int, subsampling: str = "4:2:0") -> Path:
     "Write `img` as a JPEG file in one step."
     return write_atomic(path, jpeg_bytes(img, quality, subsampling))
 
@@ -169,58 +248,74 @@ def save_jpeg(img: Image.Image, path: str|os.PathLike, quality: int, subsampling
 VIEWS = ("resize", "crop", "multicrop")
 KERNELS = dict(bilinear=Image.Resampling.BILINEAR, bicubic=Image.Resampling.BICUBIC, lanczos=Image.Resampling.LANCZOS)
 
+
 @dataclasses.dataclass(frozen=True)
 class InputSpec:
     "What a model wants to see."
-    size: int = 224                   # pixels, square
-    view: str = "resize"              # one of `VIEWS`
-    interpolation: str = "bicubic"    # one of `KERNELS`, always with antialiasing
-    mean: tuple = (.485, .456, .406)  # of RGB in [0, 1]
-    std: tuple = (.229, .224, .225)
 
-    def __post_init__(self):          # lists (from JSON) become tuples, so that equal specs are equal
-        for k in ("mean", "std"): object.__setattr__(self, k, tuple(float(v) for v in getattr(self, k)))
+    size: int = 224  # pixels, square
+    view: str = "resize"  # one of `VIEWS`
+    interpolation: str = "bicubic"  # one of `KERNELS`, always with antialiasing
+    mean: tuple = (0.485, 0.456, 0.406)  # of RGB in [0, 1]
+    std: tuple = (0.229, 0.224, 0.225)
+
+    def __post_init__(self):  # lists (from JSON) become tuples, so that equal specs are equal
+        for k in ("mean", "std"):
+            object.__setattr__(self, k, tuple(float(v) for v in getattr(self, k)))
 
     def check(self) -> "InputSpec":
         "Itself, or `ConfigError`."
         whole = isinstance(self.size, int) and not isinstance(self.size, bool)
-        if not whole or not 8 <= self.size <= 4096: raise ConfigError(f"size = {self.size!r} should be a whole number from 8 to 4096.")
-        if self.view not in VIEWS: raise ConfigError(f"view = {self.view!r} should be one of {', '.join(VIEWS)}.")
-        if self.interpolation not in KERNELS: raise ConfigError(f"interpolation = {self.interpolation!r} should be one of {', '.join(KERNELS)}.")
+        if not whole or not 8 <= self.size <= 4096:
+            raise ConfigError(f"size = {self.size!r} should be a whole number from 8 to 4096.")
+        if self.view not in VIEWS:
+            raise ConfigError(f"view = {self.view!r} should be one of {', '.join(VIEWS)}.")
+        if self.interpolation not in KERNELS:
+            raise ConfigError(f"interpolation = {self.interpolation!r} should be one of {', '.join(KERNELS)}.")
         three = len(self.mean) == len(self.std) == 3 and all(s > 0 for s in self.std)
-        if not three: raise ConfigError("mean and std should be three numbers each, std above 0.")
+        if not three:
+            raise ConfigError("mean and std should be three numbers each, std above 0.")
         return self
 
     @property
-    def n_views(self) -> int: return 5 if self.view == "multicrop" else 1
+    def n_views(self) -> int:
+        return 5 if self.view == "multicrop" else 1
 
 # %% ../../nbs/02_images/01_decode.ipynb #de614315
 def _centred(img: Image.Image, size: int, kernel) -> Image.Image:
     "Shorter side to `size`, centre square of it; only that square is computed."
-    w, h = img.size; s = min(w, h)
-    new_w, new_h = (size, int(size*h/s)) if w <= h else (int(size*w/s), size)
-    if (new_w, new_h) == (w, h) == (size, size): return img
-    left, top = round((new_w - size)/2), round((new_h - size)/2)
-    sx, sy = w/new_w, h/new_h
-    return img.resize((size, size), kernel, box=(left*sx, top*sy, min((left + size)*sx, w), min((top + size)*sy, h)))
+    w, h = img.size
+    s = min(w, h)
+    new_w, new_h = (size, int(size * h / s)) if w <= h else (int(size * w / s), size)
+    if (new_w, new_h) == (w, h) == (size, size):
+        return img
+    left, top = round((new_w - size) / 2), round((new_h - size) / 2)
+    sx, sy = w / new_w, h / new_h
+    return img.resize(
+        (size, size), kernel, box=(left * sx, top * sy, min((left + size) * sx, w), min((top + size) * sy, h))
+    )
+
 
 def eval_views(
-    img: Image.Image,                 # RGB, from `open_image`
-    spec: InputSpec,                  # what the model wants
-) -> np.ndarray:                      # uint8 [V, 3, size, size], contiguous; V = spec.n_views
+    img: Image.Image,  # RGB, from `open_image`
+    spec: InputSpec,  # what the model wants
+) -> np.ndarray:  # uint8 [V, 3, size, size], contiguous; V = spec.n_views
     "The views of a picture that a model scores."
-    n = spec.size; w, h = img.size
-    if spec.view == "resize" or min(w, h) <= n: views = [_centred(img, n, KERNELS[spec.interpolation])]*spec.n_views
+    n = spec.size
+    w, h = img.size
+    if spec.view == "resize" or min(w, h) <= n:
+        views = [_centred(img, n, KERNELS[spec.interpolation])] * spec.n_views
     else:
-        cx, cy = round((w - n)/2), round((h - n)/2)
-        at = [(cx, cy), (0, 0), (w - n, 0), (0, h - n), (w - n, h - n)][:spec.n_views]
+        cx, cy = round((w - n) / 2), round((h - n) / 2)
+        at = [(cx, cy), (0, 0), (w - n, 0), (0, h - n), (w - n, h - n)][: spec.n_views]
         views = [img.crop((x, y, x + n, y + n)) for x, y in at]
     return np.ascontiguousarray(np.stack([np.asarray(v) for v in views]).transpose(0, 3, 1, 2))
 
+
 def normalise(
-    x: np.ndarray,                    # uint8 [..., 3, H, W]
-    spec: InputSpec,                  # its mean and std
-) -> np.ndarray:                      # float32, same shape
+    x: np.ndarray,  # uint8 [..., 3, H, W]
+    spec: InputSpec,  # its mean and std
+) -> np.ndarray:  # float32, same shape
     "(x/255 − mean)/std per channel."
     mean, std = (np.asarray(v, np.float32)[:, None, None] for v in (spec.mean, spec.std))
-    return (x.astype(np.float32)/np.float32(255) - mean)/std
+    return (x.astype(np.float32) / np.float32(255) - mean) / std

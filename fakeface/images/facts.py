@@ -16,43 +16,75 @@ from .twins import look
 
 # %% ../../nbs/02_images/05_facts.ipynb #13f8d4ca
 def picture_facts(
-    path: str|os.PathLike,            # a picture file, or what claims to be one
-) -> dict[str, Any]:                  # header columns, sha256, file_sha256, look (hex of ten words), reason ("" if all is well)
+    path: str | os.PathLike,  # a picture file, or what claims to be one
+) -> dict[str, Any]:  # header columns, sha256, file_sha256, look (hex of ten words), reason ("" if all is well)
     "What is true of a file; never raises for a bad one."
-    facts = dict(width=0, height=0, format="", mode="", quality=None, subsampling="", tables="", exif=False, bytes=0,
-                 sha256="", file_sha256="", look="", reason="")
+    facts = dict(
+        width=0,
+        height=0,
+        format="",
+        mode="",
+        quality=None,
+        subsampling="",
+        tables="",
+        exif=False,
+        bytes=0,
+        sha256="",
+        file_sha256="",
+        look="",
+        reason="",
+    )
     try:
-        h = read_header(path); data = Path(path).read_bytes()      # the header first: it refuses what is too large before it is read as a whole
+        h = read_header(path)
+        data = Path(path).read_bytes()  # the header first: it refuses what is too large before it is read as a whole
         facts |= {k: getattr(h, k) for k in ("width", "height", "format", "mode", "quality", "exif", "bytes")}
-        facts |= dict(subsampling=h.subsampling or "", tables=h.tables or "", file_sha256=hashlib.sha256(data).hexdigest())
+        facts |= dict(
+            subsampling=h.subsampling or "", tables=h.tables or "", file_sha256=hashlib.sha256(data).hexdigest()
+        )
         img = open_image(data)
-        facts |= dict(width=img.width, height=img.height, sha256=hashlib.sha256(img.tobytes()).hexdigest(), look=look(img).astype(">u8").tobytes().hex())
-    except ImageError as e: facts["reason"] = e.reason
-    except MemoryError: facts["reason"] = "does not fit into memory"
-    except OSError as e: facts["reason"] = f"cannot be read ({e.strerror})"
+        facts |= dict(
+            width=img.width,
+            height=img.height,
+            sha256=hashlib.sha256(img.tobytes()).hexdigest(),
+            look=look(img).astype(">u8").tobytes().hex(),
+        )
+    except ImageError as e:
+        facts["reason"] = e.reason
+    except MemoryError:
+        facts["reason"] = "does not fit into memory"
+    except OSError as e:
+        facts["reason"] = f"cannot be read ({e.strerror})"
     return facts
 
 # %% ../../nbs/02_images/05_facts.ipynb #7117cd95
 def in_processes(
-    fn: Callable,                     # a function of one item, importable by its name
-    items: Iterable,                  # what to apply it to
-    workers: int|None=None,           # processes; all cores if not given; 0 or 1: this process
-    desc: str="",                     # what the progress bar says
-) -> Iterator[tuple]:                 # (position, result), in the order in which they get done
+    fn: Callable,  # a function of one item, importable by its name
+    items: Iterable,  # what to apply it to
+    workers: int | None = None,  # processes; all cores if not given; 0 or 1: this process
+    desc: str = "",  # what the progress bar says
+) -> Iterator[tuple]:  # (position, result), in the order in which they get done
     "`fn` of each item on several processes, with a progress bar when it is worth one."
     from joblib import Parallel, delayed
     from joblib.externals.loky.process_executor import TerminatedWorkerError
     from tqdm.auto import tqdm
-    items = list(items); n = cores() if workers is None else workers
-    if n <= 1 or len(items) < 64: done = ((k, fn(x)) for k, x in enumerate(items))
-    else:
-        pool = Parallel(n, return_as="generator_unordered", batch_size=max(1, min(32, len(items)//(4*n))))
-        done = pool(delayed(_numbered)(fn, k, x) for k, x in enumerate(items))
-    try: yield from tqdm(done, desc, len(items), disable=len(items) < 2000, mininterval=1)
-    except TerminatedWorkerError as e:
-        raise FakefaceError(f"A worker process died while {desc or 'working'} (out of memory?). Give fewer workers and run again; what is done is kept.") from e
 
-def _numbered(fn, k, x): return k, fn(x)
+    items = list(items)
+    n = cores() if workers is None else workers
+    if n <= 1 or len(items) < 64:
+        done = ((k, fn(x)) for k, x in enumerate(items))
+    else:
+        pool = Parallel(n, return_as="generator_unordered", batch_size=max(1, min(32, len(items) // (4 * n))))
+        done = pool(delayed(_numbered)(fn, k, x) for k, x in enumerate(items))
+    try:
+        yield from tqdm(done, desc, len(items), disable=len(items) < 2000, mininterval=1)
+    except TerminatedWorkerError as e:
+        raise FakefaceError(
+            f"A worker process died while {desc or 'working'} (out of memory?). Give fewer workers and run again; what is done is kept."
+        ) from e
+
+
+def _numbered(fn, k, x):
+    return k, fn(x)
 
 # %% ../../nbs/02_images/05_facts.ipynb #0ecaeae8
 def _open_cache(path: Path) -> sqlite3.Connection:
@@ -62,31 +94,45 @@ def _open_cache(path: Path) -> sqlite3.Connection:
         db = sqlite3.connect(path, timeout=60)
         db.execute("CREATE TABLE IF NOT EXISTS facts (path TEXT PRIMARY KEY, stamp TEXT, facts TEXT)")
         return db
-    except sqlite3.DatabaseError as e: raise FakefaceError(f"{path} is not a cache of picture facts ({e}). Delete it; it is made anew.") from None
+    except sqlite3.DatabaseError as e:
+        raise FakefaceError(f"{path} is not a cache of picture facts ({e}). Delete it; it is made anew.") from None
+
 
 def _stamp(path: str) -> str:
     "What changes when a file, the decoder or this code changes; '' where there is no file."
-    try: st = os.stat(path)
-    except (OSError, ValueError): return ""
+    try:
+        st = os.stat(path)
+    except (OSError, ValueError):
+        return ""
     return f"{st.st_size} {st.st_mtime_ns} Pillow {PIL.__version__} facts 1"
 
+
 def facts_of(
-    paths: list[str],                 # files
-    cache: str|os.PathLike|None=None, # SQLite file that remembers; None: nothing is remembered
-    workers: int|None=None,           # processes; all cores if not given
-) -> list[dict]:                      # `picture_facts` of each, in order
+    paths: list[str],  # files
+    cache: str | os.PathLike | None = None,  # SQLite file that remembers; None: nothing is remembered
+    workers: int | None = None,  # processes; all cores if not given
+) -> list[dict]:  # `picture_facts` of each, in order
     "The facts of many files, each file looked at once."
-    paths = [str(p) for p in paths]; stamps = [_stamp(p) for p in paths]; out: list = [None]*len(paths)
+    paths = [str(p) for p in paths]
+    stamps = [_stamp(p) for p in paths]
+    out: list = [None] * len(paths)
     db = _open_cache(Path(cache)) if cache else None
     if db:
         known = {(p, stamp): f for p, stamp, f in db.execute("SELECT path, stamp, facts FROM facts")}
         out = [json.loads(f) if (f := known.get(key)) else None for key in zip(paths, stamps)]
-    todo = [k for k, f in enumerate(out) if f is None]; saved = time.time()
+    todo = [k for k, f in enumerate(out) if f is None]
+    saved = time.time()
     try:
         for k, f in in_processes(picture_facts, [paths[k] for k in todo], workers, "looking at pictures"):
-            k = todo[k]; out[k] = f
-            if db and stamps[k] and not f["reason"]: db.execute("REPLACE INTO facts VALUES (?, ?, ?)", (paths[k], stamps[k], json.dumps(f)))
-            if db and time.time() - saved > 2: db.commit(); saved = time.time()
+            k = todo[k]
+            out[k] = f
+            if db and stamps[k] and not f["reason"]:
+                db.execute("REPLACE INTO facts VALUES (?, ?, ?)", (paths[k], stamps[k], json.dumps(f)))
+            if db and time.time() - saved > 2:
+                db.commit()
+                saved = time.time()
     finally:
-        if db: db.commit(); db.close()
+        if db:
+            db.commit()
+            db.close()
     return out

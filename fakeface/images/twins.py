@@ -12,24 +12,33 @@ from PIL import Image
 from ..core.seeds import rng
 
 # %% ../../nbs/02_images/04_twins.ipynb #470d3b74
-def _waves(n: int, k: int) -> np.ndarray: return 2*np.cos(np.pi*np.outer(np.arange(k), 2*np.arange(n) + 1)/(2*n))   # the first k of n cosines
+def _waves(n: int, k: int) -> np.ndarray:
+    return 2 * np.cos(np.pi * np.outer(np.arange(k), 2 * np.arange(n) + 1) / (2 * n))  # the first k of n cosines
 
-_WAVES = {k: _waves(4*k, k) for k in (8, 16)}
+
+_WAVES = {k: _waves(4 * k, k) for k in (8, 16)}
+
 
 def _bits(waves: np.ndarray) -> np.ndarray:
     "One bit a wave, row by row from the highest bit, as uint64 words."
-    w = waves.ravel(); m = len(w)//2; middle = np.partition(w, (m - 1, m))[m - 1:m + 1].mean()      # the median, without np.median's overhead
+    w = waves.ravel()
+    m = len(w) // 2
+    middle = np.partition(w, (m - 1, m))[m - 1 : m + 1].mean()  # the median, without np.median's overhead
     return np.packbits(w > middle).view(">u8").astype(np.uint64)
 
+
 def look(
-    img: Image.Image,                 # RGB, from `open_image`
-) -> np.ndarray:                      # uint64 [10]: pHash, mirrored pHash, 256 bits, mirrored 256 bits; zeros where there is nothing to see
+    img: Image.Image,  # RGB, from `open_image`
+) -> np.ndarray:  # uint64 [10]: pHash, mirrored pHash, 256 bits, mirrored 256 bits; zeros where there is nothing to see
     "What a picture looks like: its four perceptual hashes."
-    grey = img.convert("L"); out = []
+    grey = img.convert("L")
+    out = []
     for k, w in _WAVES.items():
-        p = np.asarray(grey.resize((4*k, 4*k), Image.Resampling.LANCZOS), dtype=np.float64); x = w @ p @ w.T
-        out += [_bits(x), _bits(x*(-1.)**np.arange(k))]
-    return np.concatenate(out) if p.std() > .5 else np.zeros(10, np.uint64)
+        p = np.asarray(grey.resize((4 * k, 4 * k), Image.Resampling.LANCZOS), dtype=np.float64)
+        x = w @ p @ w.T
+        out += [_bits(x), _bits(x * (-1.0) ** np.arange(k))]
+    return np.concatenate(out) if p.std() > 0.5 else np.zeros(10, np.uint64)
+
 
 def hamming(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     "The number of bits in which two arrays of uint64 words differ; the last axis holds a hash's words."
@@ -37,45 +46,60 @@ def hamming(a: np.ndarray, b: np.ndarray) -> np.ndarray:
 
 # %% ../../nbs/02_images/04_twins.ipynb #ab76ce69
 def cloud(
-    i: int,                           # which one
-    size: int=256,                    # pixels, square
-) -> Image.Image:                     # RGB
+    i: int,  # which one
+    size: int = 256,  # pixels, square
+) -> Image.Image:  # RGB
     "A picture of clouds that is a function of `i`: something to try things on that shows nobody."
-    f = np.hypot(*np.meshgrid(np.fft.fftfreq(size), np.fft.rfftfreq(size), indexing="ij")); f[0, 0] = 1
-    a = np.stack([np.fft.irfft2(np.fft.rfft2(rng("cloud", i, c).normal(size=(size, size)))/f**1.3) for c in ("all", "r", "g", "b")])
-    a = a[0] + .4*a[1:]
-    return Image.fromarray(np.clip(128 + 45*a/a.std(), 0, 255).astype(np.uint8).transpose(1, 2, 0))
+    f = np.hypot(*np.meshgrid(np.fft.fftfreq(size), np.fft.rfftfreq(size), indexing="ij"))
+    f[0, 0] = 1
+    a = np.stack(
+        [
+            np.fft.irfft2(np.fft.rfft2(rng("cloud", i, c).normal(size=(size, size))) / f**1.3)
+            for c in ("all", "r", "g", "b")
+        ]
+    )
+    a = a[0] + 0.4 * a[1:]
+    return Image.fromarray(np.clip(128 + 45 * a / a.std(), 0, 255).astype(np.uint8).transpose(1, 2, 0))
 
 # %% ../../nbs/02_images/04_twins.ipynb #10d9df4b
 def _bands(h: np.ndarray, n: int) -> list[np.ndarray]:
     "`n` band keys of each hash: bits dealt out to the bands from the most to the least telling one."
-    share = np.array([(h >> np.uint64(b) & np.uint64(1)).sum() for b in range(64)])/max(len(h), 1)
-    order = np.argsort(abs(share - .5), kind="stable"); out = []
+    share = np.array([(h >> np.uint64(b) & np.uint64(1)).sum() for b in range(64)]) / max(len(h), 1)
+    order = np.argsort(abs(share - 0.5), kind="stable")
+    out = []
     for k in range(n):
         key = np.zeros(len(h), np.uint32)
-        for b in order[k::n]: key = (key << np.uint32(1)) | ((h >> np.uint64(b)) & np.uint64(1)).astype(np.uint32)
+        for b in order[k::n]:
+            key = (key << np.uint32(1)) | ((h >> np.uint64(b)) & np.uint64(1)).astype(np.uint32)
         out.append(key)
     return out
 
+
 def _buckets(key: np.ndarray) -> Iterator[np.ndarray]:
     "Sorted indices of each set of two or more equal keys."
-    order = np.argsort(key, kind="stable"); k = key[order]
+    order = np.argsort(key, kind="stable")
+    k = key[order]
     cut = np.r_[0, np.flatnonzero(np.diff(k)) + 1, len(k)]
     for s, e in zip(cut[:-1], cut[1:]):
-        if e - s > 1: yield order[s:e]
+        if e - s > 1:
+            yield order[s:e]
 
 # %% ../../nbs/02_images/04_twins.ipynb #ffae17b5
-def _close(h: np.ndarray, other: np.ndarray, most: int, block: int=1 << 18) -> np.ndarray:
+def _close(h: np.ndarray, other: np.ndarray, most: int, block: int = 1 << 18) -> np.ndarray:
     "Index pairs [P, 2] (i of `h`, j of `other`) that agree in a band and differ in at most `most` bits."
     n, found = len(h), [np.empty((0, 2), np.int64)]
     for key in _bands(np.concatenate([h, other]), most + 1):
         for idx in _buckets(key):
-            cut = np.searchsorted(idx, n); a, b = idx[:cut], idx[cut:] - n
-            if not len(a) or not len(b): continue
-            hb = other[b]; step = max(1, block//len(b))
+            cut = np.searchsorted(idx, n)
+            a, b = idx[:cut], idx[cut:] - n
+            if not len(a) or not len(b):
+                continue
+            hb = other[b]
+            step = max(1, block // len(b))
             for s in range(0, len(a), step):
-                i, j = np.nonzero(np.bitwise_count(h[a[s:s + step], None] ^ hb) <= most)
-                if len(i): found.append(np.stack([a[s + i], b[j]], 1))
+                i, j = np.nonzero(np.bitwise_count(h[a[s : s + step], None] ^ hb) <= most)
+                if len(i):
+                    found.append(np.stack([a[s + i], b[j]], 1))
     return np.unique(np.concatenate(found), axis=0)
 
 # %% ../../nbs/02_images/04_twins.ipynb #1370cb1a
@@ -84,36 +108,46 @@ def _owners(h: np.ndarray) -> tuple:
     u, inverse, n = np.unique(h, return_inverse=True, return_counts=True)
     return u, np.argsort(inverse, kind="stable"), np.cumsum(n) - n, n
 
+
 def candidates(
-    phash: np.ndarray,                # uint64 [n]: pHash
-    mirrored: np.ndarray,             # uint64 [n]: pHash of the mirrored pictures
-    most: int=4,                      # bits that may differ
-    owners: int=64,                   # owners of one hash that are paired with all others; more are linked in a chain
-) -> np.ndarray:                      # int64 [P, 3], sorted: i < j, and 1 where j matches as a mirror image
+    phash: np.ndarray,  # uint64 [n]: pHash
+    mirrored: np.ndarray,  # uint64 [n]: pHash of the mirrored pictures
+    most: int = 4,  # bits that may differ
+    owners: int = 64,  # owners of one hash that are paired with all others; more are linked in a chain
+) -> np.ndarray:  # int64 [P, 3], sorted: i < j, and 1 where j matches as a mirror image
     "Pairs of pictures whose hashes, or whose hash and mirrored hash, differ in at most `most` bits."
-    u, who, at, n = _owners(phash); out = []
+    u, who, at, n = _owners(phash)
+    out = []
     many = np.repeat(n > owners, n)[1:] & (phash[who[1:]] == phash[who[:-1]])
     out.append(np.stack([who[:-1][many], who[1:][many], np.zeros(many.sum(), np.int64)], 1))
     for mir, (v, who2, at2, n2) in enumerate([(u, who, at, n), _owners(mirrored)]):
-        p, q = _close(u, v, most).T; a, b = np.minimum(n[p], owners), np.minimum(n2[q], owners)
-        k = np.arange((a*b).sum()) - np.repeat(np.cumsum(a*b) - a*b, a*b); b = np.repeat(b, a*b)    # the k-th of the a·b pairs
-        i, j = who[np.repeat(at[p], a*np.minimum(n2[q], owners)) + k//b], who2[np.repeat(at2[q], a*np.minimum(n2[q], owners)) + k%b]
+        p, q = _close(u, v, most).T
+        a, b = np.minimum(n[p], owners), np.minimum(n2[q], owners)
+        k = np.arange((a * b).sum()) - np.repeat(np.cumsum(a * b) - a * b, a * b)
+        b = np.repeat(b, a * b)  # the k-th of the a·b pairs
+        i, j = (
+            who[np.repeat(at[p], a * np.minimum(n2[q], owners)) + k // b],
+            who2[np.repeat(at2[q], a * np.minimum(n2[q], owners)) + k % b],
+        )
         out.append(np.stack([np.minimum(i, j), np.maximum(i, j), np.full(len(i), mir)], 1)[i != j])
     return np.unique(np.concatenate(out), axis=0)
 
 # %% ../../nbs/02_images/04_twins.ipynb #287081cb
 def confirmed(
-    looks: np.ndarray,                # uint64 [n, 10], rows from `look`
-    pairs: np.ndarray,                # int64 [P, 3] from `candidates`
-    most: int=24,                     # bits of 256 that may differ
-) -> np.ndarray:                      # the pairs that remain
+    looks: np.ndarray,  # uint64 [n, 10], rows from `look`
+    pairs: np.ndarray,  # int64 [P, 3] from `candidates`
+    most: int = 24,  # bits of 256 that may differ
+) -> np.ndarray:  # the pairs that remain
     "The candidate pairs whose 256-bit hashes agree too."
-    i, j, mir = pairs.T; big = looks[:, 2:].reshape(-1, 2, 4)
+    i, j, mir = pairs.T
+    big = looks[:, 2:].reshape(-1, 2, 4)
     return pairs[np.minimum(hamming(big[i, 0], big[j, mir]), hamming(big[i, mir], big[j, 0])) <= most]
+
 
 def twins(looks: np.ndarray) -> np.ndarray:
     "Pairs [P, 3] (i < j, mirrored) of the same picture; a picture without a look has no twin."
-    some = np.flatnonzero(looks[:, 0]); h = looks[some]
+    some = np.flatnonzero(looks[:, 0])
+    h = looks[some]
     pairs = confirmed(h, candidates(h[:, 0], h[:, 1]))
     return np.column_stack([some[pairs[:, :2]], pairs[:, 2:]])
 
@@ -122,14 +156,20 @@ def components(n: int, pairs: np.ndarray) -> np.ndarray:
     "Which of the connected sets each of `n` things belongs to, int64 [n]."
     from scipy.sparse import coo_array
     from scipy.sparse.csgraph import connected_components
-    return connected_components(coo_array((np.ones(len(pairs), bool), (pairs[:, 0], pairs[:, 1])), shape=(n, n)), directed=False)[1].astype(np.int64)
+
+    return connected_components(
+        coo_array((np.ones(len(pairs), bool), (pairs[:, 0], pairs[:, 1])), shape=(n, n)), directed=False
+    )[1].astype(np.int64)
+
 
 def merge(
-    n: int,                           # how many pictures
-    pairs: np.ndarray,                # int64 [P, 2 or 3] of twins
-    largest: int=20,                  # a set with more pictures is listed, not merged
+    n: int,  # how many pictures
+    pairs: np.ndarray,  # int64 [P, 2 or 3] of twins
+    largest: int = 20,  # a set with more pictures is listed, not merged
 ) -> tuple[np.ndarray, list[list[int]]]:  # (pairs that remain, the sets that were too large)
     "Drop the pairs of sets that are too large to be copies of one picture."
-    c = components(n, pairs); size = np.bincount(c, minlength=1); big = np.flatnonzero(size > largest)
+    c = components(n, pairs)
+    size = np.bincount(c, minlength=1)
+    big = np.flatnonzero(size > largest)
     keep = size[c[pairs[:, 0]]] <= largest if len(pairs) else np.empty(0, bool)
     return pairs[keep], [np.flatnonzero(c == k).tolist() for k in big]

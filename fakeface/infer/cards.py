@@ -19,26 +19,41 @@ from .detector import Detector
 
 # %% ../../nbs/11_infer/05_cards.ipynb #15173677
 def share(
-    p: float,                         # in [0, 1]
+    p: float,  # in [0, 1]
 ) -> str:
     "A probability as a person would say it."
-    return "fewer than 1 in 1,000" if p < .001 else "more than 999 in 1,000" if p > .999 else f"{p:.1%}" if p < .01 or p > .99 else f"{p:.0%}"
+    return (
+        "fewer than 1 in 1,000"
+        if p < 0.001
+        else "more than 999 in 1,000"
+        if p > 0.999
+        else f"{p:.1%}"
+        if p < 0.01 or p > 0.99
+        else f"{p:.0%}"
+    )
+
 
 def worth(
-    bundle: Bundle,                   # its metrics are those of validation
-    prior: float,                     # share of generated pictures
-) -> str:                             # empty where the bundle has no rates
+    bundle: Bundle,  # its metrics are those of validation
+    prior: float,  # share of generated pictures
+) -> str:  # empty where the bundle has no rates
     "What the verdict “generated” is worth at the stored threshold: the bundle's error rates on validation, and PPV."
     fpr, fnr = (((bundle.metrics.get("macro") or {}).get(k) or {}).get("value") for k in ("fpr", "fnr"))
-    if fpr is None or fnr is None: return ""
-    hit, false = prior*(1 - fnr), (1 - prior)*fpr
+    if fpr is None or fnr is None:
+        return ""
+    hit, false = prior * (1 - fnr), (1 - prior) * fpr
     out = f"At the stored threshold, on validation, it called {share(fpr)} of the photographs generated and missed {share(fnr)} of the generated pictures."
-    return out + (f" Where {share(prior)} are generated, {share(hit/(hit + false))} of the pictures above it would be." if hit + false else "")
+    return out + (
+        f" Where {share(prior)} are generated, {share(hit / (hit + false))} of the pictures above it would be."
+        if hit + false
+        else ""
+    )
 
 # %% ../../nbs/11_infer/05_cards.ipynb #53542262
 def shown_name(name) -> str:
     "A file's name without its folders, as one visible line."
     return plain(PureWindowsPath(PurePosixPath(str(name)).name).name, 120) or "picture"
+
 
 def csv_text(verdicts: list[Verdict]) -> str:
     "Verdicts as CSV, with the columns and guards of `folder`."
@@ -46,38 +61,73 @@ def csv_text(verdicts: list[Verdict]) -> str:
 
 # %% ../../nbs/11_infer/05_cards.ipynb #c172de8e
 HEADS = {"real": "Looks like a photograph", "fake": "Looks generated", "unsure": "Unsure", "": "Not checked"}
-SAYS = {"real": "Its score is below the threshold of {t:.3f}.", "fake": "Its score is at or above the threshold of {t:.3f}.",
-        "unsure": "Too close to call: a score between {lo:.3f} and {hi:.3f} is no answer."}
+SAYS = {
+    "real": "Its score is below the threshold of {t:.3f}.",
+    "fake": "Its score is at or above the threshold of {t:.3f}.",
+    "unsure": "Too close to call: a score between {lo:.3f} and {hi:.3f} is no answer.",
+}
 
-def agreement(v: Verdict, threshold: float, band: tuple|None) -> float|None:
+
+def agreement(v: Verdict, threshold: float, band: tuple | None) -> float | None:
     "How often the verdict was the same on the re-saved and rescaled copies; None where their range does not tell."
-    if not (s := v.stability): return None
-    if label_of(s["low"], threshold, band) == label_of(s["high"], threshold, band): return 1.
+    if not (s := v.stability):
+        return None
+    if label_of(s["low"], threshold, band) == label_of(s["high"], threshold, band):
+        return 1.0
     return s["agree"] if threshold == v.threshold else None
 
+
 def row_of(
-    v: Verdict,                       # without error
-    threshold: float,                 # where the slider stands
-    band: tuple|None,                 # unsure between
-    prior: float,                     # share of generated pictures
-) -> dict:                            # what the front end shows of one verdict; JSON
+    v: Verdict,  # without error
+    threshold: float,  # where the slider stands
+    band: tuple | None,  # unsure between
+    prior: float,  # share of generated pictures
+) -> dict:  # what the front end shows of one verdict; JSON
     "A verdict in words and numbers for the page."
-    label = label_of(v.p_fake, threshold, band); p = v.p_fake; s = v.stability
+    label = label_of(v.p_fake, threshold, band)
+    p = v.p_fake
+    s = v.stability
     alt = [f"Score {p:.3f} on a scale from 0, photographed, to 1, generated. Threshold {threshold:.3f}."]
-    if band: alt.append(f"Unsure from {band[0]:.3f} to {band[1]:.3f}.")
+    if band:
+        alt.append(f"Unsure from {band[0]:.3f} to {band[1]:.3f}.")
     agree = agreement(v, threshold, band)
-    same = "does not always stay the same" if agree is None else "stays the same" if agree == 1 else f"is the same {round(agree*s['n'])} times of {s['n']}"
-    stable = s and f"Re-saved and rescaled, its score stays between {s['low']:.3f} and {s['high']:.3f}, and the verdict {same}."
+    same = (
+        "does not always stay the same"
+        if agree is None
+        else "stays the same"
+        if agree == 1
+        else f"is the same {round(agree * s['n'])} times of {s['n']}"
+    )
+    stable = (
+        s
+        and f"Re-saved and rescaled, its score stays between {s['low']:.3f} and {s['high']:.3f}, and the verdict {same}."
+    )
     words = SAYS[label].format(t=threshold, lo=(band or (0,))[0], hi=(band or (1,))[-1])
-    if s: alt.append(stable)
+    if s:
+        alt.append(stable)
     rare = f"Where {share(prior)} of the pictures are generated, {share(posterior(p, prior))} of those with this score are."
-    return dict(label=label, head=HEADS[label], words=words, score=p, score_text=f"{p:.3f}", threshold=threshold, band=band, alt=" ".join(alt), prior=rare,
-        looked_at=plain(v.looked_at), box=v.face or v.box,
-        stability=s and dict(low=s["low"], high=s["high"]), stable=stable or "", warnings=[plain(w, 400) for w in v.warnings])
+    return dict(
+        label=label,
+        head=HEADS[label],
+        words=words,
+        score=p,
+        score_text=f"{p:.3f}",
+        threshold=threshold,
+        band=band,
+        alt=" ".join(alt),
+        prior=rare,
+        looked_at=plain(v.looked_at),
+        box=v.face or v.box,
+        stability=s and dict(low=s["low"], high=s["high"]),
+        stable=stable or "",
+        warnings=[plain(w, 400) for w in v.warnings],
+    )
+
 
 def head_of(labels: list[str]) -> tuple[str, str]:
     "Label and headline of a card with several faces: the most suspicious face decides the shape."
-    if len(labels) == 1: return labels[0], HEADS[labels[0]]
+    if len(labels) == 1:
+        return labels[0], HEADS[labels[0]]
     n = {k: labels.count(k) for k in ("fake", "unsure", "real")}
     said = [f"{n[k]} {w}" for k, w in (("fake", "generated"), ("unsure", "unsure"), ("real", "photographed")) if n[k]]
     return next((k for k in n if n[k]), ""), f"{len(labels)} faces: {', '.join(said)}"
@@ -85,47 +135,79 @@ def head_of(labels: list[str]) -> tuple[str, str]:
 # %% ../../nbs/11_infer/05_cards.ipynb #e2596e0c
 class Cards:
     "The pictures that were looked at, and what the sliders make of them."
-    def __init__(self,
-        detector: Detector|None,      # None: there is nothing to look with
-        keep: int=256*2**20,          # bytes of pictures held in memory
+
+    def __init__(
+        self,
+        detector: Detector | None,  # None: there is nothing to look with
+        keep: int = 256 * 2**20,  # bytes of pictures held in memory
     ):
         self.detector, self.keep, self.cards, self.found, self.source = detector, keep, OrderedDict(), {}, OrderedDict()
-        self.threshold, self.prior, self.faces, self.stability = detector.threshold if detector else .5, .5, False, True
+        self.threshold, self.prior, self.faces, self.stability = (
+            detector.threshold if detector else 0.5,
+            0.5,
+            False,
+            True,
+        )
 
     @property
-    def band(self) -> tuple|None:
+    def band(self) -> tuple | None:
         "The unsure band, where the threshold lies in it."
         return band_at(self.detector.bundle.band, self.threshold)
 
-    def look(self,
-        id: str, name: str,           # the front end's name for it; the file's
-        src: bytes|Path,              # the picture
-    ) -> dict:                        # its card
+    def look(
+        self,
+        id: str,
+        name: str,  # the front end's name for it; the file's
+        src: bytes | Path,  # the picture
+    ) -> dict:  # its card
         "Check a picture; what is wrong with it is written on the card."
         found = self.detector.check(src, name=name, faces=self.faces, stability=self.stability)
         self.found[id] = found = [found] if isinstance(found, Verdict) else list(found)
         self.cards[id] = card = self.blank(id, name, found[0].error)
         if not card["error"]:
             said, head = found[0].metadata, read_header(src)
-            card |= dict(thumb=data_uri(open_image(src, reduce=480), 480), width=head.width, height=head.height, again=True,
-                facts=[["picture", f"{head.width:,} × {head.height:,} pixels, {head.format}"], *([plain(k), plain(v, 300)] for k, v in said.items())],
-                declared="; ".join(plain(f"{k}: {said[k]}") for k in ("generator", "declared", "credential") if said.get(k)))
+            card |= dict(
+                thumb=data_uri(open_image(src, reduce=480), 480),
+                width=head.width,
+                height=head.height,
+                again=True,
+                facts=[
+                    ["picture", f"{head.width:,} × {head.height:,} pixels, {head.format}"],
+                    *([plain(k), plain(v, 300)] for k, v in said.items()),
+                ],
+                declared="; ".join(
+                    plain(f"{k}: {said[k]}") for k in ("generator", "declared", "credential") if said.get(k)
+                ),
+            )
             self.hold(id, src)
         card |= self.labels(id)
         return card
 
-    def hold(self, id: str, src: bytes|Path) -> None:
+    def hold(self, id: str, src: bytes | Path) -> None:
         "Keep a picture in memory; the oldest ones make room."
-        self.source.pop(id, None); self.source[id] = src
+        self.source.pop(id, None)
+        self.source[id] = src
         size = lambda: sum(len(s) for s in self.source.values() if isinstance(s, bytes))
-        while len(self.source) > 1 and size() > self.keep: self.cards[self.source.popitem(last=False)[0]]["again"] = False
+        while len(self.source) > 1 and size() > self.keep:
+            self.cards[self.source.popitem(last=False)[0]]["again"] = False
 
     def blank(self, id: str, name: str, error: str) -> dict:
-        return dict(id=id, name=shown_name(name), thumb="", width=0, height=0, error=plain(error, 400), again=False, facts=[], declared="")
+        return dict(
+            id=id,
+            name=shown_name(name),
+            thumb="",
+            width=0,
+            height=0,
+            error=plain(error, 400),
+            again=False,
+            facts=[],
+            declared="",
+        )
 
     def fail(self, id: str, name: str, why: str) -> dict:
         "A card for a picture that never reached the detector."
-        self.found.pop(id, None); self.source.pop(id, None)
+        self.found.pop(id, None)
+        self.source.pop(id, None)
         self.cards[id] = self.blank(id, name, why) | self.labels(id)
         return self.cards[id]
 
@@ -135,35 +217,58 @@ class Cards:
         label, head = head_of([r["label"] for r in rows] or [""])
         return dict(rows=rows, label=label, head=head)
 
-    def move(self, threshold: float|None=None, prior: float|None=None) -> None:
+    def move(self, threshold: float | None = None, prior: float | None = None) -> None:
         "Set the sliders and word all cards anew."
         if threshold is not None:
-            near = abs(float(threshold) - self.detector.threshold) < 5e-4         # a slider has steps; the stored threshold has not
-            self.threshold = self.detector.threshold if near else min(max(float(threshold), 0.), 1.)
-        if prior is not None: self.prior = min(max(float(prior), 1e-6), 1 - 1e-6)
-        for id, card in self.cards.items(): card |= self.labels(id)
+            near = (
+                abs(float(threshold) - self.detector.threshold) < 5e-4
+            )  # a slider has steps; the stored threshold has not
+            self.threshold = self.detector.threshold if near else min(max(float(threshold), 0.0), 1.0)
+        if prior is not None:
+            self.prior = min(max(float(prior), 1e-6), 1 - 1e-6)
+        for id, card in self.cards.items():
+            card |= self.labels(id)
 
 # %% ../../nbs/11_infer/05_cards.ipynb #d4e51cc5
 class Tally(Cards):
     "Cards, counted: a sentence, a note on the sliders, rows for a table."
+
     def summary(self) -> str:
         "All cards in a sentence."
-        n = {k: sum(c["label"] == k for c in self.cards.values()) for k in HEADS}; total = len(self.cards)
-        parts = [f"{n[k]} {w}" for k, w in (("fake", "generated"), ("real", "photographed"), ("unsure", "unsure"), ("", "not checked")) if n[k]]
-        return f"{total} picture{'s'*(total != 1)}: {', '.join(parts)}." if total else ""
+        n = {k: sum(c["label"] == k for c in self.cards.values()) for k in HEADS}
+        total = len(self.cards)
+        parts = [
+            f"{n[k]} {w}"
+            for k, w in (("fake", "generated"), ("real", "photographed"), ("unsure", "unsure"), ("", "not checked"))
+            if n[k]
+        ]
+        return f"{total} picture{'s' * (total != 1)}: {', '.join(parts)}." if total else ""
 
     def note(self) -> str:
         "What the sliders' positions mean."
         b, stored = self.detector.bundle, self.threshold == self.detector.threshold
-        inside = f"Between {b.band[0]:.3f} and {b.band[1]:.3f} a score is no answer, wherever the threshold stands in there." if self.band else ""
-        rates = worth(b, self.prior) if stored else "The threshold has been moved; the bundle's error rates were measured at the stored one."
+        inside = (
+            f"Between {b.band[0]:.3f} and {b.band[1]:.3f} a score is no answer, wherever the threshold stands in there."
+            if self.band
+            else ""
+        )
+        rates = (
+            worth(b, self.prior)
+            if stored
+            else "The threshold has been moved; the bundle's error rates were measured at the stored one."
+        )
         return " ".join(filter(None, [rates, inside]))
 
     def verdicts(self) -> list[Verdict]:
         "One for each row of the CSV, as the sliders stand."
-        d, out = self.detector, []; t, name = d.cut(None if self.threshold == d.threshold else self.threshold)
+        d, out = self.detector, []
+        t, name = d.cut(None if self.threshold == d.threshold else self.threshold)
         now = dict(threshold=t, threshold_name=name, band=self.band, prior=self.prior)
-        for c, v in ((c, v) for id, c in self.cards.items() for v in self.found.get(id) or [d.verdict(error=c["error"])]):
+        for c, v in (
+            (c, v) for id, c in self.cards.items() for v in self.found.get(id) or [d.verdict(error=c["error"])]
+        ):
             s = v.stability and v.stability | dict(agree=agreement(v, t, self.band))
-            out.append(dataclasses.replace(v, name=c["name"], label=label_of(v.p_fake, t, self.band), stability=s, **now))
+            out.append(
+                dataclasses.replace(v, name=c["name"], label=label_of(v.p_fake, t, self.band), stability=s, **now)
+            )
         return out

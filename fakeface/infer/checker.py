@@ -15,31 +15,44 @@ from ..images.clues import plain
 from .detector import Detector
 from ..images.decode import data_uri
 from .cards import Tally, csv_text, shown_name
-try: import anywidget
-except ImportError: anywidget = None
+
+try:
+    import anywidget
+except ImportError:
+    anywidget = None
 
 # %% ../../nbs/11_infer/07_checker.ipynb #01636cd3
 class Pieces:
     "Puts uploads together; holds at most one unfinished picture a name, and no more bytes than allowed."
-    def __init__(self, limit: int): self.limit, self.open = limit, {}
 
-    def add(self,
-        id: str,                      # of the upload
-        part: int, parts: int,        # this piece, of how many
-        data: bytes,                  # its content
-    ) -> bytes|None:                  # the whole picture after the last piece
+    def __init__(self, limit: int):
+        self.limit, self.open = limit, {}
+
+    def add(
+        self,
+        id: str,  # of the upload
+        part: int,
+        parts: int,  # this piece, of how many
+        data: bytes,  # its content
+    ) -> bytes | None:  # the whole picture after the last piece
         "Take a piece; raises `ConfigError` for pieces that do not fit together."
-        if part == 0: self.open = {id: []}                     # one at a time: an upload that was given up is forgotten
+        if part == 0:
+            self.open = {id: []}  # one at a time: an upload that was given up is forgotten
         got = self.open.get(id)
-        if got is None or part != len(got) or not 0 <= part < parts: self.open.clear(); raise ConfigError("The upload was interrupted. Add the picture again.")
+        if got is None or part != len(got) or not 0 <= part < parts:
+            self.open.clear()
+            raise ConfigError("The upload was interrupted. Add the picture again.")
         got.append(bytes(data))
-        if sum(map(len, got)) > self.limit: self.open.clear(); raise ConfigError(too_big(None, self.limit))
+        if sum(map(len, got)) > self.limit:
+            self.open.clear()
+            raise ConfigError(too_big(None, self.limit))
         return b"".join(self.open.pop(id)) if part == parts - 1 else None
 
-def too_big(size: int|None, limit: int) -> str:
+
+def too_big(size: int | None, limit: int) -> str:
     "The sentence for a picture over the limit, both in bytes."
-    much = f"{size/2**20:,.0f} MB" if size else "too"
-    return f"It is {much} big: this page takes up to {limit/2**20:g} MB a picture. The command line has no such limit: fakeface check FILE"
+    much = f"{size / 2**20:,.0f} MB" if size else "too"
+    return f"It is {much} big: this page takes up to {limit / 2**20:g} MB a picture. The command line has no such limit: fakeface check FILE"
 
 # %% ../../nbs/11_infer/07_checker.ipynb #339e51e7
 log = logging.getLogger("fakeface.infer.checker")
@@ -47,62 +60,119 @@ SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff", "
 KEEP = "Nothing is kept and nothing is sent on: pictures are held in memory only, by the program behind this page, until you remove them or {end}."
 FOOT = "A verdict is evidence with an error rate, not proof. It says what a picture looks like to this detector, never what somebody did."
 
+
 class Talk(Tally):
     "Messages in, messages out; whatever goes wrong becomes a sentence."
-    def __init__(self,
-        detector: Detector|None,      # None: `problem` says why
-        problem: str="",              # a sentence, and the command that helps
-        limit: int=64*2**20,          # largest upload, bytes
-        paths: bool=True,             # may a path on this computer be typed?
-        most: int=300,                # cards
-        **kw,                         # of `cards.Cards`
+
+    def __init__(
+        self,
+        detector: Detector | None,  # None: `problem` says why
+        problem: str = "",  # a sentence, and the command that helps
+        limit: int = 64 * 2**20,  # largest upload, bytes
+        paths: bool = True,  # may a path on this computer be typed?
+        most: int = 300,  # cards
+        **kw,  # of `cards.Cards`
     ):
         super().__init__(detector, **kw)
-        self.problem, self.limit, self.paths, self.most, self.typed, self.pieces, self.count = problem, limit, paths, most, {}, Pieces(limit), itertools.count()
+        self.problem, self.limit, self.paths, self.most, self.typed, self.pieces, self.count = (
+            problem,
+            limit,
+            paths,
+            most,
+            {},
+            Pieces(limit),
+            itertools.count(),
+        )
 
-    def handle(self,
-        message: dict,                # `kind` says what is asked
-        buffers: list=(),             # bytes that came with it
-    ) -> list[dict]:                  # answers; JSON
+    def handle(
+        self,
+        message: dict,  # `kind` says what is asked
+        buffers: list = (),  # bytes that came with it
+    ) -> list[dict]:  # answers; JSON
         "Answer a message; whatever goes wrong becomes a sentence."
         kind = message.get("kind") if isinstance(message, dict) else None
-        if kind not in ("hello", "part", "refuse", "path", "open", "again", "set", "heatmap", "remove", "csv"): return []
-        if self.problem and kind != "hello": return []
-        if kind in ("part", "refuse", "open") and len(self.cards) >= self.most and (id := str(message.get("id"))) not in self.cards:
+        if kind not in ("hello", "part", "refuse", "path", "open", "again", "set", "heatmap", "remove", "csv"):
+            return []
+        if self.problem and kind != "hello":
+            return []
+        if (
+            kind in ("part", "refuse", "open")
+            and len(self.cards) >= self.most
+            and (id := str(message.get("id"))) not in self.cards
+        ):
             return [dict(kind="removed", ids=[id], summary=self.summary()), dict(kind="say", text=self.full)]
-        try: return getattr(self, kind)(message, buffers)
-        except FakefaceError as e: said = str(e)
+        try:
+            return getattr(self, kind)(message, buffers)
+        except FakefaceError as e:
+            said = str(e)
         except Exception as e:
-            log.exception("while answering %s", kind); said = f"Something went wrong inside ({type(e).__name__}); the log of the server says more."
-        if kind in ("part", "open", "again") and "id" in message: return [self.card(self.fail(str(message["id"]), message.get("name") or "picture", said))]
-        if kind == "heatmap": return [dict(kind=kind, id=message.get("id"), row=message.get("row"), error=said)]
+            log.exception("while answering %s", kind)
+            said = f"Something went wrong inside ({type(e).__name__}); the log of the server says more."
+        if kind in ("part", "open", "again") and "id" in message:
+            return [self.card(self.fail(str(message["id"]), message.get("name") or "picture", said))]
+        if kind == "heatmap":
+            return [dict(kind=kind, id=message.get("id"), row=message.get("row"), error=said)]
         return [dict(kind="say", text=said)]
 
-    def card(self, card: dict) -> dict: return dict(kind="card", card=card, summary=self.summary())
+    def card(self, card: dict) -> dict:
+        return dict(kind="card", card=card, summary=self.summary())
+
     @property
-    def full(self) -> str: return f"This page holds {self.most} pictures. Remove some; for whole folders there is: fakeface check FOLDER"
+    def full(self) -> str:
+        return f"This page holds {self.most} pictures. Remove some; for whole folders there is: fakeface check FOLDER"
 
     def hello(self, message, buffers=()) -> list[dict]:
         "Everything, for a page that has just opened."
-        text = f"Up to {self.limit/2**20:g} MB a picture, {self.most} pictures. JPEG, PNG, WebP, AVIF, TIFF, GIF, BMP."
-        out = dict(kind="state", problem=self.problem, limits=dict(bytes=self.limit, part=2**20, cards=self.most, full=self.full, text=text),
-                   about="", keep=KEEP.format(end="close the page" if message.get("page") else "end the kernel"), foot=FOOT,
-                   paths=self.paths, faces=self.faces, stability=self.stability, cards=[])
-        if self.problem: return [out]
-        b = self.detector.bundle; on = f", trained on {', '.join(b.domains)}" if b.domains else ""
+        text = (
+            f"Up to {self.limit / 2**20:g} MB a picture, {self.most} pictures. JPEG, PNG, WebP, AVIF, TIFF, GIF, BMP."
+        )
+        out = dict(
+            kind="state",
+            problem=self.problem,
+            limits=dict(bytes=self.limit, part=2**20, cards=self.most, full=self.full, text=text),
+            about="",
+            keep=KEEP.format(end="close the page" if message.get("page") else "end the kernel"),
+            foot=FOOT,
+            paths=self.paths,
+            faces=self.faces,
+            stability=self.stability,
+            cards=[],
+        )
+        if self.problem:
+            return [out]
+        b = self.detector.bundle
+        on = f", trained on {', '.join(b.domains)}" if b.domains else ""
         sees = f"It looks at {b.spec.size} × {b.spec.size} pixels and expects one face, framed as head and shoulders."
         about = f"Detector `{plain(b.name)}` ({b.hash[:12]}){plain(on)}. {sees}"
-        return [{**out, "about": about, "stored": b.thresholds, "default": self.detector.threshold_name, **self.standing(), "cards": [*self.cards.values()]}]
+        return [
+            {
+                **out,
+                "about": about,
+                "stored": b.thresholds,
+                "default": self.detector.threshold_name,
+                **self.standing(),
+                "cards": [*self.cards.values()],
+            }
+        ]
 
-    def standing(self) -> dict: return dict(threshold=self.threshold, band=self.band, prior=self.prior, note=self.note(), summary=self.summary())
+    def standing(self) -> dict:
+        return dict(
+            threshold=self.threshold, band=self.band, prior=self.prior, note=self.note(), summary=self.summary()
+        )
 
 # %% ../../nbs/11_infer/07_checker.ipynb #7ac9803b
 class Desk(Talk):
     "The checker without a browser: what each kind of message does."
+
     def part(self, m, buffers) -> list[dict]:
         "A piece of an upload; after the last one, its card."
-        id = str(m["id"]); data = self.pieces.add(id, int(m["part"]), int(m["parts"]), b"".join(map(bytes, buffers)))
-        return [dict(kind="ack", id=id, part=m["part"])] if data is None else [self.card(self.look(id, str(m["name"]), data))]
+        id = str(m["id"])
+        data = self.pieces.add(id, int(m["part"]), int(m["parts"]), b"".join(map(bytes, buffers)))
+        return (
+            [dict(kind="ack", id=id, part=m["part"])]
+            if data is None
+            else [self.card(self.look(id, str(m["name"]), data))]
+        )
 
     def refuse(self, m, buffers=()) -> list[dict]:
         "The front end would not or could not send a file."
@@ -112,144 +182,240 @@ class Desk(Talk):
 
     def path(self, m, buffers=()) -> list[dict]:
         "A path was typed: tell the front end which files to ask for."
-        if not self.paths: raise ConfigError("Paths are switched off on this page; choose the pictures instead.")
+        if not self.paths:
+            raise ConfigError("Paths are switched off on this page; choose the pictures instead.")
         try:
-            p = Path(str(m["path"]).strip().strip("'\"")).expanduser(); files, room = [p], self.most - len(self.cards)
+            p = Path(str(m["path"]).strip().strip("'\"")).expanduser()
+            files, room = [p], self.most - len(self.cards)
             if p.is_dir():
-                found = (Path(e.path) for e in os.scandir(p) if Path(e.name).suffix.lower() in SUFFIXES and not e.name.startswith("."))
-                if not (files := sorted(itertools.islice(found, 100_000))): raise ConfigError(f"There is no picture in {p}.")
+                found = (
+                    Path(e.path)
+                    for e in os.scandir(p)
+                    if Path(e.name).suffix.lower() in SUFFIXES and not e.name.startswith(".")
+                )
+                if not (files := sorted(itertools.islice(found, 100_000))):
+                    raise ConfigError(f"There is no picture in {p}.")
         except (OSError, ValueError, RuntimeError) as e:
             raise ConfigError(f"{plain(m['path'])} cannot be read ({getattr(e, 'strerror', None) or e}).") from None
-        new = {f"path {next(self.count)}": f for f in files[:room]}; self.typed |= new
+        new = {f"path {next(self.count)}": f for f in files[:room]}
+        self.typed |= new
         more = [dict(kind="say", text=self.full)] if len(files) > room else []
         return [dict(kind="paths", files=[dict(id=i, name=shown_name(f)) for i, f in new.items()]), *more]
 
     def open(self, m, buffers=()) -> list[dict]:
         "Look at a file whose path was typed."
         id = str(m["id"])
-        if id not in self.typed: raise ConfigError("This path is no longer known. Type it again.")
-        f = self.typed.pop(id); return [self.card(self.look(id, f.name, f))]
+        if id not in self.typed:
+            raise ConfigError("This path is no longer known. Type it again.")
+        f = self.typed.pop(id)
+        return [self.card(self.look(id, f.name, f))]
 
     def again(self, m, buffers=()) -> list[dict]:
         "Look at a picture once more, with the settings of now."
-        id = str(m["id"]); old = self.cards.get(id)
-        if old is None: return [dict(kind="removed", ids=[id], summary=self.summary())]
-        if id not in self.source: return [self.card(old)]
+        id = str(m["id"])
+        old = self.cards.get(id)
+        if old is None:
+            return [dict(kind="removed", ids=[id], summary=self.summary())]
+        if id not in self.source:
+            return [self.card(old)]
         return [self.card(self.look(id, old["name"], self.source[id]))]
 
     def set(self, m, buffers=()) -> list[dict]:
         "The sliders and switches."
         self.faces, self.stability = bool(m.get("faces", self.faces)), bool(m.get("stability", self.stability))
         self.move(m.get("threshold"), m.get("prior"))
-        return [dict(kind="relabel", **self.standing(), cards=[dict(id=i, **{k: c[k] for k in ("rows", "label", "head")}) for i, c in self.cards.items()])]
+        return [
+            dict(
+                kind="relabel",
+                **self.standing(),
+                cards=[dict(id=i, **{k: c[k] for k in ("rows", "label", "head")}) for i, c in self.cards.items()],
+            )
+        ]
 
     def heatmap(self, m, buffers=()) -> list[dict]:
         "Where the network looked, as a picture; or the reason why not."
-        id, row = str(m["id"]), int(m["row"]); out = dict(kind="heatmap", id=id, row=row, image="", error="")
-        if id not in self.source: return [out | dict(error="The picture is no longer in memory. Add it again to see its heat-map.")]
-        try: return [out | dict(image=data_uri(self.detector.heatmap(self.source[id], self.found[id][row].box), 640))]
-        except ImportError as e: return [out | dict(error=f"Heat-maps need {e.name or 'torch'}, which is not installed: pip install torch torchvision timm")]
+        id, row = str(m["id"]), int(m["row"])
+        out = dict(kind="heatmap", id=id, row=row, image="", error="")
+        if id not in self.source:
+            return [out | dict(error="The picture is no longer in memory. Add it again to see its heat-map.")]
+        try:
+            return [out | dict(image=data_uri(self.detector.heatmap(self.source[id], self.found[id][row].box), 640))]
+        except ImportError as e:
+            return [
+                out
+                | dict(
+                    error=f"Heat-maps need {e.name or 'torch'}, which is not installed: pip install torch torchvision timm"
+                )
+            ]
 
     def remove(self, m, buffers=()) -> list[dict]:
         "Forget pictures: card, verdict and bytes."
         ids = [str(i) for i in m["ids"]]
-        for i in ids: self.cards.pop(i, None); self.found.pop(i, None); self.source.pop(i, None); self.typed.pop(i, None); self.pieces.open.pop(i, None)
+        for i in ids:
+            self.cards.pop(i, None)
+            self.found.pop(i, None)
+            self.source.pop(i, None)
+            self.typed.pop(i, None)
+            self.pieces.open.pop(i, None)
         return [dict(kind="removed", ids=ids, summary=self.summary())]
 
-    def csv(self, m=None, buffers=()) -> list[dict]: return [dict(kind="csv", name="fakeface.csv", text=csv_text(self.verdicts()))]
+    def csv(self, m=None, buffers=()) -> list[dict]:
+        return [dict(kind="csv", name="fakeface.csv", text=csv_text(self.verdicts()))]
 
 # %% ../../nbs/11_infer/07_checker.ipynb #e880abc4
-def _static(name: str) -> str: return (importlib.resources.files("fakeface")/"static"/name).read_text(encoding="utf-8")
+def _static(name: str) -> str:
+    return (importlib.resources.files("fakeface") / "static" / name).read_text(encoding="utf-8")
+
 
 if anywidget:
+
     class Checker(anywidget.AnyWidget):
         "The checker as a widget."
+
         _esm, _css = _static("checker.js"), _static("checker.css")
+
         def __init__(self, desk: Desk):
-            super().__init__(); self.desk = desk
+            super().__init__()
+            self.desk = desk
             self.on_msg(lambda _, message, buffers: [self.send(answer) for answer in desk.handle(message, buffers)])
 
 # %% ../../nbs/11_infer/07_checker.ipynb #490e06f2
 def table_html(desk: Desk) -> str:
     "The cards as a table of text; everything escaped, no picture in it."
-    e = html.escape; rows = []; left = "style='text-align:left;vertical-align:top;white-space:normal'"
+    e = html.escape
+    rows = []
+    left = "style='text-align:left;vertical-align:top;white-space:normal'"
     for c in desk.cards.values():
         for r in c["rows"] or [dict(head=c["head"], words=c["error"], prior="", stable="", warnings=[])]:
-            rows.append([c["name"], r["head"], r["words"], r["prior"], r["stable"], " ".join(r["warnings"]), c["declared"]])
+            rows.append(
+                [c["name"], r["head"], r["words"], r["prior"], r["stable"], " ".join(r["warnings"]), c["declared"]]
+            )
     names = ("picture", "verdict", "in words", "at this share of fakes", "stability", "warnings", "the file says")
     head = "".join(f"<th scope=col {left}>{h}</th>" for h in names)
     body = "".join("<tr>" + "".join(f"<td {left}>{e(str(v))}</td>" for v in r) + "</tr>" for r in rows)
-    link = f"<a download='fakeface.csv' href='data:text/csv;charset=utf-8,{urllib.parse.quote(csv_text(desk.verdicts()))}'>Save as CSV</a>" if rows else ""
+    link = (
+        f"<a download='fakeface.csv' href='data:text/csv;charset=utf-8,{urllib.parse.quote(csv_text(desk.verdicts()))}'>Save as CSV</a>"
+        if rows
+        else ""
+    )
     table = f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>" if rows else ""
     return f"<p role=status>{e(desk.summary() or 'No picture yet.')} {link}</p>{table}<p>{e(KEEP.format(end='end the kernel'))}</p><p>{e(FOOT)}</p>"
 
 # %% ../../nbs/11_infer/07_checker.ipynb #f389ad7d
 def plain_checker(desk: Desk) -> ipywidgets.Widget:
     "The checker of ipywidgets alone."
-    w = ipywidgets; wide = dict(layout=w.Layout(width="auto"), style=dict(description_width="initial"))
-    if desk.problem: return w.HTML(f"<p role=alert>{html.escape(desk.problem)}</p>")
+    w = ipywidgets
+    wide = dict(layout=w.Layout(width="auto"), style=dict(description_width="initial"))
+    if desk.problem:
+        return w.HTML(f"<p role=alert>{html.escape(desk.problem)}</p>")
     up = w.FileUpload(accept="image/*", multiple=True, description="Choose pictures", layout=w.Layout(width="auto"))
     path = w.Text(description="or a path (also for files over 10 MB):", continuous_update=False, **wide)
-    t = w.FloatSlider(desk.threshold, min=0, max=1, step=.001, readout_format=".3f", description="Threshold", **wide)
-    prior = w.SelectionSlider(options=[.001, .002, .005, .01, .02, .05, .1, .2, .3, .5], value=desk.prior, description="Share of generated pictures", **wide)
+    t = w.FloatSlider(desk.threshold, min=0, max=1, step=0.001, readout_format=".3f", description="Threshold", **wide)
+    prior = w.SelectionSlider(
+        options=[0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.3, 0.5],
+        value=desk.prior,
+        description="Share of generated pictures",
+        **wide,
+    )
     out, say = w.HTML(table_html(desk)), w.HTML()
+
     def ask(*messages):
         "Put questions to the desk and show where that leads."
         said = ""
         for m, data in messages:
             for a in desk.handle(m, data):
-                if a["kind"] == "say": said = a["text"]
-                if a["kind"] == "paths": ask(*[(dict(kind="open", id=f["id"], name=f["name"]), ()) for f in a["files"]])
+                if a["kind"] == "say":
+                    said = a["text"]
+                if a["kind"] == "paths":
+                    ask(*[(dict(kind="open", id=f["id"], name=f["name"]), ()) for f in a["files"]])
         say.value, out.value = f"<p role=alert>{html.escape(said)}</p>" if said else "", table_html(desk)
+
     def chosen(_):
-        if not up.value: return                            # the reset below comes back as an event of its own
-        files = [(f["name"], bytes(f["content"])) for f in up.value]; up.value = ()
+        if not up.value:
+            return  # the reset below comes back as an event of its own
+        files = [(f["name"], bytes(f["content"])) for f in up.value]
+        up.value = ()
         ask(*[(dict(kind="part", id=f"file {next(desk.count)}", name=n, part=0, parts=1), [d]) for n, d in files])
+
     def typed(_):
-        if path.value: p, path.value = path.value, ""; ask((dict(kind="path", path=p), ()))
-    up.observe(chosen, "value"); path.observe(typed, "value")
+        if path.value:
+            p, path.value = path.value, ""
+            ask((dict(kind="path", path=p), ()))
+
+    up.observe(chosen, "value")
+    path.observe(typed, "value")
     t.observe(lambda c: ask((dict(kind="set", threshold=c["new"]), ())), "value")
     prior.observe(lambda c: ask((dict(kind="set", prior=c["new"]), ())), "value")
-    return w.VBox([w.HTML("<h2>Is this face a photograph?</h2>"), up, *([path] if desk.paths else []), t, prior, say, out])
+    return w.VBox(
+        [w.HTML("<h2>Is this face a photograph?</h2>"), up, *([path] if desk.paths else []), t, prior, say, out]
+    )
 
 # %% ../../nbs/11_infer/07_checker.ipynb #6e55e142
-HELP = "Train one with `fakeface demo`, then start this page with `fakeface serve --bundle outputs/demo/finetune/bundle`, " \
-       "or in a notebook call `checker(\"…/finetune/bundle\")`."
+HELP = (
+    "Train one with `fakeface demo`, then start this page with `fakeface serve --bundle outputs/demo/finetune/bundle`, "
+    'or in a notebook call `checker("…/finetune/bundle")`.'
+)
+
 
 def open_desk(
-    bundle: str|os.PathLike|None=None,   # name, folder or hub id; the shipped one if not given
-    **kw,                             # of `Talk`
+    bundle: str | os.PathLike | None = None,  # name, folder or hub id; the shipped one if not given
+    **kw,  # of `Talk`
 ) -> Desk:
     "A desk with its detector, or with the sentence that says why there is none."
-    try: return Desk(Detector.load(bundle), **kw)
-    except FakefaceError as e: return Desk(None, f"{e}\n{HELP}", **kw)
+    try:
+        return Desk(Detector.load(bundle), **kw)
+    except FakefaceError as e:
+        return Desk(None, f"{e}\n{HELP}", **kw)
+
 
 def checker(
-    bundle: str|os.PathLike|None=None,   # name, folder or hub id; FAKEFACE_BUNDLE or the shipped one if not given
+    bundle: str | os.PathLike | None = None,  # name, folder or hub id; FAKEFACE_BUNDLE or the shipped one if not given
 ) -> ipywidgets.Widget:
     "The checker, to be shown in a notebook. The page of `fakeface serve` gets its settings through the environment."
     env = os.environ.get
-    try: limit = max(1, int(float(env("FAKEFACE_UPLOAD_MB") or 64)*2**20))
-    except ValueError: raise ConfigError(f"FAKEFACE_UPLOAD_MB = {env('FAKEFACE_UPLOAD_MB')!r} should be a number of megabytes.") from None
+    try:
+        limit = max(1, int(float(env("FAKEFACE_UPLOAD_MB") or 64) * 2**20))
+    except ValueError:
+        raise ConfigError(
+            f"FAKEFACE_UPLOAD_MB = {env('FAKEFACE_UPLOAD_MB')!r} should be a number of megabytes."
+        ) from None
     desk = open_desk(bundle or env("FAKEFACE_BUNDLE") or None, limit=limit, paths=env("FAKEFACE_PATHS", "1") != "0")
     return Checker(desk) if anywidget else plain_checker(desk)
 
 # %% ../../nbs/11_infer/07_checker.ipynb #a6462300
-POLICY = "default-src 'self'; script-src 'self' 'unsafe-inline' 'unsafe-eval' blob:; style-src 'self' 'unsafe-inline'; img-src 'self' data: blob:; " \
-         "font-src 'self' data:; connect-src 'self'{ws}; form-action 'none'; frame-ancestors 'self'; base-uri 'self'; object-src 'none'"
+POLICY = (
+    "default-src 'self'; script-src 'self' 'unsafe-inline' 'unsafe-eval' blob:; style-src 'self' 'unsafe-inline'; img-src 'self' data: blob:; "
+    "font-src 'self' data:; connect-src 'self'{ws}; form-action 'none'; frame-ancestors 'self'; base-uri 'self'; object-src 'none'"
+)
 LOCAL = ("127.0.0.1", "localhost", "::1")
 
+
 def voila_args(
-    notebook: str|os.PathLike,        # check.ipynb
-    host: str="127.0.0.1",            # where to listen
-    port: int=8866,
-    idle: int=600,                    # seconds without a visitor after which a kernel is ended
-) -> list[str]:                       # what follows `python -m voila`
+    notebook: str | os.PathLike,  # check.ipynb
+    host: str = "127.0.0.1",  # where to listen
+    port: int = 8866,
+    idle: int = 600,  # seconds without a visitor after which a kernel is ended
+) -> list[str]:  # what follows `python -m voila`
     "Voila's command line for the checker's page."
-    ws = "".join(f" ws://{h}:{port}" for h in ("127.0.0.1", "localhost", "[::1]")) if host in LOCAL else ""   # for browsers whose 'self' has no ws:
-    settings = dict(headers={"Content-Security-Policy": POLICY.format(ws=ws)}, disable_check_xsrf=True)     # see below
-    if host in LOCAL: settings |= dict(allow_remote_access=False, local_hostnames=["localhost"])
+    ws = (
+        "".join(f" ws://{h}:{port}" for h in ("127.0.0.1", "localhost", "[::1]")) if host in LOCAL else ""
+    )  # for browsers whose 'self' has no ws:
+    settings = dict(headers={"Content-Security-Policy": POLICY.format(ws=ws)}, disable_check_xsrf=True)  # see below
+    if host in LOCAL:
+        settings |= dict(allow_remote_access=False, local_hostnames=["localhost"])
     kernels = "MappingKernelManager"
-    return [str(notebook), f"--Voila.ip={host}", f"--port={port}", "--no-browser", "--template=lab", "--theme=light", "--strip_sources=True",
-            "--show_tracebacks=False", f"--Voila.tornado_settings={settings!r}", "--VoilaConfiguration.file_denylist=.*",
-            f"--{kernels}.cull_idle_timeout={int(idle)}", f"--{kernels}.cull_interval={max(5, int(idle)//4)}", f"--{kernels}.cull_connected=False"]
+    return [
+        str(notebook),
+        f"--Voila.ip={host}",
+        f"--port={port}",
+        "--no-browser",
+        "--template=lab",
+        "--theme=light",
+        "--strip_sources=True",
+        "--show_tracebacks=False",
+        f"--Voila.tornado_settings={settings!r}",
+        "--VoilaConfiguration.file_denylist=.*",
+        f"--{kernels}.cull_idle_timeout={int(idle)}",
+        f"--{kernels}.cull_interval={max(5, int(idle) // 4)}",
+        f"--{kernels}.cull_connected=False",
+    ]

@@ -21,77 +21,117 @@ from .listing import walk
 from .verdict import InferError, Verdict, band_at, label_of, posterior, states
 
 # %% ../../nbs/11_infer/03_detector.ipynb #32fbff18
-SMALLEST = 16                         # pixels of the shorter side below which nothing is said
+SMALLEST = 16  # pixels of the shorter side below which nothing is said
+
 
 class Scorer:
     "A bundle, opened: views in, probabilities out."
-    def __init__(self, path: Path, bundle: Bundle, session, threshold: str|float|None=None):
-        self.path, self.bundle, self.session, self.name, self.hash = Path(path), bundle, session, bundle.name, bundle.hash
+
+    def __init__(self, path: Path, bundle: Bundle, session, threshold: str | float | None = None):
+        self.path, self.bundle, self.session, self.name, self.hash = (
+            Path(path),
+            bundle,
+            session,
+            bundle.name,
+            bundle.hash,
+        )
         self.threshold, self.threshold_name = self.cut(threshold)
 
     @classmethod
-    def load(cls,
-        bundle: str|os.PathLike|None=None,   # nothing (the shipped one), a name, a folder, or owner/name[@revision] of the hub
-        threshold: str|float|None=None,      # the name of one of the bundle's thresholds, or a number; its default if not given
-        threads: int|None=None,              # processors for one picture; see `session.threads_here`
-    ):                                # of the class it is called on
+    def load(
+        cls,
+        bundle: str
+        | os.PathLike
+        | None = None,  # nothing (the shipped one), a name, a folder, or owner/name[@revision] of the hub
+        threshold: str
+        | float
+        | None = None,  # the name of one of the bundle's thresholds, or a number; its default if not given
+        threads: int | None = None,  # processors for one picture; see `session.threads_here`
+    ):  # of the class it is called on
         "Find a bundle, check it, open its network; raises `InferError`."
-        warnings.filterwarnings("ignore", module=r"PIL\b")   # Pillow warns of what is an error or a warning of the verdict here
+        warnings.filterwarnings(
+            "ignore", module=r"PIL\b"
+        )  # Pillow warns of what is an error or a warning of the verdict here
         try:
-            path = find_bundle(bundle); b = read_bundle(path); session = open_session(onnx_bytes(path, b), b.spec.size, threads)
-        except BundleError as e: raise InferError(str(e)) from None
-        except OSError as e: raise InferError(f"The bundle {str(bundle)!r:.200} cannot be read ({e.strerror or e}).") from None
+            path = find_bundle(bundle)
+            b = read_bundle(path)
+            session = open_session(onnx_bytes(path, b), b.spec.size, threads)
+        except BundleError as e:
+            raise InferError(str(e)) from None
+        except OSError as e:
+            raise InferError(f"The bundle {str(bundle)!r:.200} cannot be read ({e.strerror or e}).") from None
         return cls(path, b, session, threshold)
 
-    def __reduce__(self):              # it travels as its folder; the session cannot
+    def __reduce__(self):  # it travels as its folder; the session cannot
         t = self.threshold_name if self.threshold_name in self.bundle.thresholds else self.threshold
         return _again, (type(self), str(self.path), t, self.hash)
-    def __repr__(self):
-        b = self.bundle; return f"{type(self).__name__}({self.name} {self.hash[:12]}, {b.arch}, {b.spec.size} px, fake from {self.threshold:.3f})"
 
-    def cut(self, threshold: str|float|None=None) -> tuple[float, str]:
+    def __repr__(self):
+        b = self.bundle
+        return f"{type(self).__name__}({self.name} {self.hash[:12]}, {b.arch}, {b.spec.size} px, fake from {self.threshold:.3f})"
+
+    def cut(self, threshold: str | float | None = None) -> tuple[float, str]:
         "A threshold's value and name, from a name, a number, or nothing; raises `InferError`."
         known = self.bundle.thresholds
-        if threshold is None and hasattr(self, "threshold"): return self.threshold, self.threshold_name
-        if threshold is None: threshold = self.bundle.threshold
-        if threshold in known: return known[threshold], str(threshold)
-        try: t = float(threshold)
-        except (TypeError, ValueError): t = -1.
-        if not 0 <= t <= 1: raise InferError(f"threshold = {threshold!r:.80} should be a number from 0 to 1, or one of {', '.join(known)}.")
+        if threshold is None and hasattr(self, "threshold"):
+            return self.threshold, self.threshold_name
+        if threshold is None:
+            threshold = self.bundle.threshold
+        if threshold in known:
+            return known[threshold], str(threshold)
+        try:
+            t = float(threshold)
+        except (TypeError, ValueError):
+            t = -1.0
+        if not 0 <= t <= 1:
+            raise InferError(
+                f"threshold = {threshold!r:.80} should be a number from 0 to 1, or one of {', '.join(known)}."
+            )
         return t, "given"
 
     def logits(self, x: np.ndarray) -> np.ndarray:
         "Logits float32 [N,2] of uint8 [N·V,3,S,S] views, averaged over the V views of a picture."
-        spec = self.bundle.spec; return run_views(self.session, x, spec).reshape(-1, spec.n_views, 2).mean(1)
+        spec = self.bundle.spec
+        return run_views(self.session, x, spec).reshape(-1, spec.n_views, 2).mean(1)
 
-    def scores(self,
-        x: np.ndarray,                # uint8 [N·V,3,S,S], of `images.eval_views`
-    ) -> np.ndarray:                  # float64 [N]
+    def scores(
+        self,
+        x: np.ndarray,  # uint8 [N·V,3,S,S], of `images.eval_views`
+    ) -> np.ndarray:  # float64 [N]
         "p_fake of pictures whose views are made."
-        try: return p_fake(self.logits(x), self.bundle.temperature, self.bundle.bias)
-        except BundleError as e: raise InferError(str(e)) from None
+        try:
+            return p_fake(self.logits(x), self.bundle.temperature, self.bundle.bias)
+        except BundleError as e:
+            raise InferError(str(e)) from None
 
 # %% ../../nbs/11_infer/03_detector.ipynb #1364746c
 def _again(cls: type, path: str, threshold, hash: str):
     "Unpickle: load from the same folder, refuse another bundle."
     d = cls.load(Path(path), threshold)
-    if d.hash != hash: raise InferError(f"The bundle in {path} is another one now.")
+    if d.hash != hash:
+        raise InferError(f"The bundle in {path} is another one now.")
     return d
 
-def _picture(src) -> tuple[Image.Image, Header|None, dict]:
+
+def _picture(src) -> tuple[Image.Image, Header | None, dict]:
     "RGB picture; header and metadata where it is a file."
     if isinstance(src, np.ndarray):
         if src.dtype != np.uint8 or not (src.ndim == 2 or src.ndim == 3 and src.shape[2] in (3, 4)) or not src.size:
             raise ImageError(f"is an array {src.dtype} {list(src.shape)}, but should be uint8 [height, width, 3]")
         src = Image.fromarray(np.ascontiguousarray(src))
-    if isinstance(src, Image.Image): return open_image(src), None, {}
-    if hasattr(src, "read"): src = src.read()
+    if isinstance(src, Image.Image):
+        return open_image(src), None, {}
+    if hasattr(src, "read"):
+        src = src.read()
     if not isinstance(src, (str, os.PathLike, bytes, bytearray, memoryview)):
         raise ImageError(f"is of the type {type(src).__name__}; give a path, bytes, an array or a Pillow picture")
     img = open_image(src)
-    try: head = read_header(src)
-    except ImageError: head = None
+    try:
+        head = read_header(src)
+    except ImageError:
+        head = None
     return img, head, clues(src)
+
 
 def name_of(src: Any) -> str:
     "The file's name as plain text that can be encoded; `picture` where it has none."
@@ -104,82 +144,150 @@ def _try(src) -> tuple:
     "A picture, or the sentence that says why there is none."
     try:
         img, head, said = _picture(src)
-    except ImageError as e: return None, f"{e.reason[:1].upper()}{e.reason[1:]}."
-    except MemoryError: return None, "Needs more memory than there is."
-    if min(img.size) < SMALLEST: return None, f"Has {img.width:,} × {img.height:,} pixels; below {SMALLEST} pixels on the shorter side nothing can be said."
+    except ImageError as e:
+        return None, f"{e.reason[:1].upper()}{e.reason[1:]}."
+    except MemoryError:
+        return None, "Needs more memory than there is."
+    if min(img.size) < SMALLEST:
+        return (
+            None,
+            f"Has {img.width:,} × {img.height:,} pixels; below {SMALLEST} pixels on the shorter side nothing can be said.",
+        )
     return (img, head, said), ""
 
 # %% ../../nbs/11_infer/03_detector.ipynb #5e0edac6
 class Detector(Scorer):
     "A bundle, ready to judge pictures."
-    def verdict(self, name: str="picture", threshold=None, prior: float|None=None, p: float=math.nan, **kw) -> Verdict:
-        "A `Verdict` of this detector."
-        b = self.bundle; t, tn = self.cut(threshold)
-        return Verdict(name, label_of(p, t, b.band), float(p), t, tn, band_at(b.band, t), self.name, self.hash, used=b.spec.size, prior=prior, **kw)
 
-    def check(self,
-        src: Any,                      # path, bytes, file object, Pillow picture or uint8 array; a list of them, or a folder
-        faces: bool=False,             # find the faces and judge each on its own
-        stability: bool=False,         # also judge it re-encoded and rescaled
-        name: str|None=None,           # what to call it
-        threshold: str|float|None=None, prior: float|None=None,   # as in `load`; the share of fakes where it comes from
-    ) -> Verdict|list[Verdict]:        # a list where `src` is a list or a folder, or with faces=True
+    def verdict(
+        self, name: str = "picture", threshold=None, prior: float | None = None, p: float = math.nan, **kw
+    ) -> Verdict:
+        "A `Verdict` of this detector."
+        b = self.bundle
+        t, tn = self.cut(threshold)
+        return Verdict(
+            name,
+            label_of(p, t, b.band),
+            float(p),
+            t,
+            tn,
+            band_at(b.band, t),
+            self.name,
+            self.hash,
+            used=b.spec.size,
+            prior=prior,
+            **kw,
+        )
+
+    def check(
+        self,
+        src: Any,  # path, bytes, file object, Pillow picture or uint8 array; a list of them, or a folder
+        faces: bool = False,  # find the faces and judge each on its own
+        stability: bool = False,  # also judge it re-encoded and rescaled
+        name: str | None = None,  # what to call it
+        threshold: str | float | None = None,
+        prior: float | None = None,  # as in `load`; the share of fakes where it comes from
+    ) -> Verdict | list[Verdict]:  # a list where `src` is a list or a folder, or with faces=True
         "Judge pictures. What is wrong with a picture is said in its verdict's `error`; nothing is raised for it."
-        self.cut(threshold); posterior(.5, .5 if prior is None else prior); kw = dict(faces=faces, stability=stability, threshold=threshold, prior=prior)
+        self.cut(threshold)
+        posterior(0.5, 0.5 if prior is None else prior)
+        kw = dict(faces=faces, stability=stability, threshold=threshold, prior=prior)
         if isinstance(src, (str, os.PathLike)) and os.path.isdir(src):
-            return [v for p, error in walk([src]) for v in ([self.verdict(name_of(p), threshold, prior, error=error)] if error else self._all(p, name_of(p), **kw))]
-        if isinstance(src, (list, tuple)): return [v for s in src for v in self._all(s, name_of(s), **kw)]
+            return [
+                v
+                for p, error in walk([src])
+                for v in (
+                    [self.verdict(name_of(p), threshold, prior, error=error)]
+                    if error
+                    else self._all(p, name_of(p), **kw)
+                )
+            ]
+        if isinstance(src, (list, tuple)):
+            return [v for s in src for v in self._all(s, name_of(s), **kw)]
         out = self._all(src, plain(name, 255) if name else name_of(src), **kw)
         return out if faces else out[0]
 
     def _all(self, src, name, faces, stability, threshold, prior) -> list[Verdict]:
         "One verdict for the picture, or one for each face."
         got, error = _try(src)
-        if error: return [self.verdict(name, threshold, prior, error=error)]
+        if error:
+            return [self.verdict(name, threshold, prior, error=error)]
         (img, head, said), spec, out = got, self.bundle.spec, []
         parts, more = self._parts(img) if faces else ([("whole picture", None, None)], [])
         for looked_at, box, face in parts:
-            im = img.crop(box) if box else img; x = eval_views(im, spec)
+            im = img.crop(box) if box else img
+            x = eval_views(im, spec)
             p = self.scores(np.concatenate([x, *[eval_views(s, spec) for s in states(im)]]) if stability else x)
-            v = self.verdict(name, threshold, prior, p[0], looked_at=looked_at, box=box, face=face, native=im.size, metadata=said,
-                             warnings=tuple(more + doubts(im.size, spec, x, head, face, self.bundle.metrics.get("sizes"))))
+            v = self.verdict(
+                name,
+                threshold,
+                prior,
+                p[0],
+                looked_at=looked_at,
+                box=box,
+                face=face,
+                native=im.size,
+                metadata=said,
+                warnings=tuple(more + doubts(im.size, spec, x, head, face, self.bundle.metrics.get("sizes"))),
+            )
             same = [label_of(q, v.threshold, v.band) == v.label for q in p]
-            how = dict(low=float(p.min()), high=float(p.max()), agree=float(np.mean(same)), n=len(p)) if stability else None
+            how = (
+                dict(low=float(p.min()), high=float(p.max()), agree=float(np.mean(same)), n=len(p))
+                if stability
+                else None
+            )
             out.append(dataclasses.replace(v, stability=how))
         return out
 
     def _parts(self, img: Image.Image) -> tuple[list, list[str]]:
         "(looked at, crop, face) for each face, and what is to be said for all of them."
         whole = [("whole picture", None, None)]
-        try: found = find_faces(img)
-        except FacesError as e: return whole, [f"Faces were not looked for, the whole picture was judged: {e}."]
-        if not found: return whole, ["No face was found: the whole picture was judged."]
+        try:
+            found = find_faces(img)
+        except FacesError as e:
+            return whole, [f"Faces were not looked for, the whole picture was judged: {e}."]
+        if not found:
+            return whole, ["No face was found: the whole picture was judged."]
         return [(f"face {i} of {len(found)}", face_crop(b, img.size), b) for i, b in enumerate(found, 1)], []
 
-    def heatmap(self, src, box: tuple[int, int, int, int]|None=None) -> Image.Image:
+    def heatmap(self, src, box: tuple[int, int, int, int] | None = None) -> Image.Image:
         "Where the network looked (Grad-CAM); needs torch."
         from fakeface.explain.gradcam import heatmap
-        img = open_image(src); return heatmap(self.path, img.crop(box) if box else img)[1]
+
+        img = open_image(src)
+        return heatmap(self.path, img.crop(box) if box else img)[1]
 
 # %% ../../nbs/11_infer/03_detector.ipynb #f9a18eb5
 @functools.lru_cache(maxsize=4)
-def _cached(bundle: str|None, threads: int|None=None) -> Detector: return Detector.load(bundle, threads=threads)
+def _cached(bundle: str | None, threads: int | None = None) -> Detector:
+    return Detector.load(bundle, threads=threads)
+
 
 def score_batch(
-    batch: dict,                       # columns of equal length: "bytes" (files), "path", or "x" (uint8 views); others are handed on
-    bundle: str|None=None,             # as in `Detector.load`; opened once a process
-) -> dict:                             # the batch without "bytes" and "x", with p_fake (float64), label and error (text)
+    batch: dict,  # columns of equal length: "bytes" (files), "path", or "x" (uint8 views); others are handed on
+    bundle: str | None = None,  # as in `Detector.load`; opened once a process
+) -> dict:  # the batch without "bytes" and "x", with p_fake (float64), label and error (text)
     "Judge a batch of pictures: a pure function for Ray Data, Dask, Spark and the like."
-    d = _cached(None if bundle is None else str(bundle)); key = next((k for k in ("x", "bytes", "path") if k in batch), None)
-    if key is None: raise InferError(f"The batch has the columns {', '.join(map(str, batch)) or '(none)'}; it needs bytes, path or x.")
-    n, V, S = len(batch[key]), d.bundle.spec.n_views, d.bundle.spec.size; p, errors = np.full(n, np.nan), [""]*n
-    if key == "x": p[:] = d.scores(np.asarray(batch[key], np.uint8).reshape(n*V, 3, S, S))
+    d = _cached(None if bundle is None else str(bundle))
+    key = next((k for k in ("x", "bytes", "path") if k in batch), None)
+    if key is None:
+        raise InferError(
+            f"The batch has the columns {', '.join(map(str, batch)) or '(none)'}; it needs bytes, path or x."
+        )
+    n, V, S = len(batch[key]), d.bundle.spec.n_views, d.bundle.spec.size
+    p, errors = np.full(n, np.nan), [""] * n
+    if key == "x":
+        p[:] = d.scores(np.asarray(batch[key], np.uint8).reshape(n * V, 3, S, S))
     else:
         for s in range(0, n, 32):
             views, rows = [], []
             for i in range(s, min(n, s + 32)):
                 got, errors[i] = _try(bytes(batch[key][i]) if key == "bytes" else str(batch[key][i]))
-                if got: views.append(eval_views(got[0], d.bundle.spec)); rows.append(i)
-            if rows: p[rows] = d.scores(np.concatenate(views))
-    return {k: v for k, v in batch.items() if k not in ("bytes", "x")} | dict(p_fake=p, error=np.array(errors, object),
-        label=np.array([d.verdict(p=q).label for q in p], object))
+                if got:
+                    views.append(eval_views(got[0], d.bundle.spec))
+                    rows.append(i)
+            if rows:
+                p[rows] = d.scores(np.concatenate(views))
+    return {k: v for k, v in batch.items() if k not in ("bytes", "x")} | dict(
+        p_fake=p, error=np.array(errors, object), label=np.array([d.verdict(p=q).label for q in p], object)
+    )

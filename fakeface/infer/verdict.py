@@ -17,88 +17,134 @@ from ..images.decode import jpeg_bytes
 class InferError(FakefaceError):
     "A detector that cannot be used; the message says why and what to do."
 
+
 def band_at(
-    band: Iterable[float]|None,       # low, high
+    band: Iterable[float] | None,  # low, high
     threshold: float,
-) -> tuple[float, float]|None:        # the band; None where the threshold does not lie in it
+) -> tuple[float, float] | None:  # the band; None where the threshold does not lie in it
     "The unsure band at a threshold: its two ends were fitted without it, so it holds for any threshold between them, and for no other."
-    if band is None or not (b := tuple(band))[0] <= threshold <= b[1]: return None
+    if band is None or not (b := tuple(band))[0] <= threshold <= b[1]:
+        return None
     return b
 
+
 def label_of(
-    p: float,                         # p_fake
-    threshold: float,                 # fake from here on
-    band: Iterable[float]|None=None,  # low, high: unsure where low <= p < high; only if the threshold lies in it
-) -> str:                             # real | fake | unsure; "" where p is not a number
+    p: float,  # p_fake
+    threshold: float,  # fake from here on
+    band: Iterable[float] | None = None,  # low, high: unsure where low <= p < high; only if the threshold lies in it
+) -> str:  # real | fake | unsure; "" where p is not a number
     "The word for a probability."
-    if not math.isfinite(p): return ""
-    if (b := band_at(band, threshold)) and b[0] <= p < b[1]: return "unsure"
+    if not math.isfinite(p):
+        return ""
+    if (b := band_at(band, threshold)) and b[0] <= p < b[1]:
+        return "unsure"
     return LABEL_NAMES[int(p >= threshold)]
 
 # %% ../../nbs/11_infer/01_verdict.ipynb #1adcad5a
 def posterior(
-    p: float,                         # p_fake: the chance where half of all pictures are fake
-    prior: float,                     # the share of fakes where the picture comes from
+    p: float,  # p_fake: the chance where half of all pictures are fake
+    prior: float,  # the share of fakes where the picture comes from
 ) -> float:
     "The chance that the picture is fake, given how common fakes are."
-    if not 0 <= prior <= 1: raise InferError(f"prior = {prior} should be from 0 to 1.")
-    up, down = p*prior, (1 - p)*(1 - prior)
-    return up/(up + down) if up + down else p
+    if not 0 <= prior <= 1:
+        raise InferError(f"prior = {prior} should be from 0 to 1.")
+    up, down = p * prior, (1 - p) * (1 - prior)
+    return up / (up + down) if up + down else p
 
 # %% ../../nbs/11_infer/01_verdict.ipynb #b8c986d6
 @dataclasses.dataclass(frozen=True)
 class Verdict:
     "What is said about one picture or one face in it."
-    name: str                          # of the file, or "picture"; plain text, but not escaped for HTML
-    label: str                         # real | fake | unsure; "" where there is an error
-    p_fake: float                      # nan where there is an error
-    threshold: float; threshold_name: str; band: tuple[float, float]|None
-    bundle: str; bundle_hash: str      # name and identity of the detector
-    looked_at: str = "whole picture"   # or "face 1 of 2"
-    box: tuple[int, int, int, int]|None = None     # what was scored: left, top, right, bottom in native pixels; None: all of it
-    native: tuple[int, int] = (0, 0); used: int = 0    # size of what it looked at; side of the network's input
-    stability: dict|None = None        # low, high (of p_fake over the ensemble), agree (share with the same label), n
-    warnings: tuple[str, ...] = (); metadata: dict = dataclasses.field(default_factory=dict)
-    error: str = ""                    # the sentence that stands in for a verdict
-    face: tuple[int, int, int, int]|None = None    # the face that was found in it
-    prior: float|None = None           # share of fakes that was assumed, where one was given
+
+    name: str  # of the file, or "picture"; plain text, but not escaped for HTML
+    label: str  # real | fake | unsure; "" where there is an error
+    p_fake: float  # nan where there is an error
+    threshold: float
+    threshold_name: str
+    band: tuple[float, float] | None
+    bundle: str
+    bundle_hash: str  # name and identity of the detector
+    looked_at: str = "whole picture"  # or "face 1 of 2"
+    box: tuple[int, int, int, int] | None = (
+        None  # what was scored: left, top, right, bottom in native pixels; None: all of it
+    )
+    native: tuple[int, int] = (0, 0)
+    used: int = 0  # size of what it looked at; side of the network's input
+    stability: dict | None = None  # low, high (of p_fake over the ensemble), agree (share with the same label), n
+    warnings: tuple[str, ...] = ()
+    metadata: dict = dataclasses.field(default_factory=dict)
+    error: str = ""  # the sentence that stands in for a verdict
+    face: tuple[int, int, int, int] | None = None  # the face that was found in it
+    prior: float | None = None  # share of fakes that was assumed, where one was given
 
     @property
-    def posterior(self) -> float|None: return None if self.prior is None or self.error else posterior(self.p_fake, self.prior)
+    def posterior(self) -> float | None:
+        return None if self.prior is None or self.error else posterior(self.p_fake, self.prior)
 
     def words(self) -> str:
         "The verdict as a sentence."
-        if self.error: return f"No verdict: {self.error}"
+        if self.error:
+            return f"No verdict: {self.error}"
         t = f"p_fake {self.p_fake:.3f}, threshold {self.threshold:.3f} ({self.threshold_name})"
         low, high = self.band or (0, 1)
-        out = {"fake": f"Looks generated: {t}.", "real": f"Looks like a photograph: {t}.",
-               "unsure": f"Unsure: {t}; between {low:.3f} and {high:.3f} nothing is promised."}[self.label]
-        if self.posterior is not None: out += f" Where {self.prior:.3g} of all pictures are fake, this one is with a chance of {self.posterior:.1%}."
+        out = {
+            "fake": f"Looks generated: {t}.",
+            "real": f"Looks like a photograph: {t}.",
+            "unsure": f"Unsure: {t}; between {low:.3f} and {high:.3f} nothing is promised.",
+        }[self.label]
+        if self.posterior is not None:
+            out += (
+                f" Where {self.prior:.3g} of all pictures are fake, this one is with a chance of {self.posterior:.1%}."
+            )
         return out
 
     def row(self) -> dict:
         "One flat row for CSV or JSON."
         nested = ("band", "box", "native", "stability", "warnings", "metadata", "face")
         d = {f.name: getattr(self, f.name) for f in dataclasses.fields(self) if f.name not in nested}
-        low, high = self.band or (None, None); left, top, right, bottom = self.box or (None,)*4; s = self.stability or {}
-        return d | dict(posterior=self.posterior, band_low=low, band_high=high, width=self.native[0], height=self.native[1],
-            left=left, top=top, right=right, bottom=bottom, stable_low=s.get("low"), stable_high=s.get("high"), stable_agree=s.get("agree"),
-            warnings=" ".join(self.warnings), metadata="; ".join(f"{k}: {v}" for k, v in self.metadata.items()))
+        low, high = self.band or (None, None)
+        left, top, right, bottom = self.box or (None,) * 4
+        s = self.stability or {}
+        return d | dict(
+            posterior=self.posterior,
+            band_low=low,
+            band_high=high,
+            width=self.native[0],
+            height=self.native[1],
+            left=left,
+            top=top,
+            right=right,
+            bottom=bottom,
+            stable_low=s.get("low"),
+            stable_high=s.get("high"),
+            stable_agree=s.get("agree"),
+            warnings=" ".join(self.warnings),
+            metadata="; ".join(f"{k}: {v}" for k, v in self.metadata.items()),
+        )
 
 # %% ../../nbs/11_infer/01_verdict.ipynb #f50cdd3e
-STATES = {"JPEG 95": (1, 95), "JPEG 85": (1, 85), "JPEG 70": (1, 70), "90% size": (.9, 0), "75% size": (.75, 0),
-          "60% size, JPEG 85": (.6, 85), "75% size, JPEG 75": (.75, 75)}              # name -> scale, quality
-MOST = 1536                           # shorter side of the picture that the states are made of: larger ones are reduced first, for time
+STATES = {
+    "JPEG 95": (1, 95),
+    "JPEG 85": (1, 85),
+    "JPEG 70": (1, 70),
+    "90% size": (0.9, 0),
+    "75% size": (0.75, 0),
+    "60% size, JPEG 85": (0.6, 85),
+    "75% size, JPEG 75": (0.75, 75),
+}  # name -> scale, quality
+MOST = 1536  # shorter side of the picture that the states are made of: larger ones are reduced first, for time
+
 
 def states(
-    img: Image.Image,                 # RGB
-    least: int=16,                    # no shorter side below this
-) -> list[Image.Image]:               # one for each of `STATES`
+    img: Image.Image,  # RGB
+    least: int = 16,  # no shorter side below this
+) -> list[Image.Image]:  # one for each of `STATES`
     "A picture after what usually happens to pictures."
-    if (s := min(img.size)) > MOST: img = img.resize([max(1, round(v*MOST/s)) for v in img.size], Image.Resampling.BICUBIC, reducing_gap=2)
+    if (s := min(img.size)) > MOST:
+        img = img.resize([max(1, round(v * MOST / s)) for v in img.size], Image.Resampling.BICUBIC, reducing_gap=2)
     out = []
     for scale, quality in STATES.values():
-        k = max(scale, min(1., least/min(img.size)))
-        im = img if k == 1 else img.resize([max(1, round(v*k)) for v in img.size], Image.Resampling.BICUBIC)
+        k = max(scale, min(1.0, least / min(img.size)))
+        im = img if k == 1 else img.resize([max(1, round(v * k)) for v in img.size], Image.Resampling.BICUBIC)
         out.append(Image.open(io.BytesIO(jpeg_bytes(im, quality))).convert("RGB") if quality else im)
     return out

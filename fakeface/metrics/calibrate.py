@@ -19,114 +19,176 @@ from .summary import logistic
 class SplitError(FakefaceError):
     "Something is being fitted on a split that must only be measured on."
 
+
 def refuse_test(
-    split,                            # the name of the split, or the split of each row
+    split,  # the name of the split, or the split of each row
 ) -> None:
     "Raise `SplitError` where any row belongs to a test split, or where it is not said."
     names = {str(s) for s in np.unique(np.atleast_1d(np.asarray(split, dtype=str)))}
     if bad := sorted(n for n in names if "test" in n.lower()):
-        raise SplitError(f"Calibration, thresholds and the unsure band are fitted on validation, never on {', '.join(map(repr, bad))}.")
-    if not names or names & {"", "None", "nan"}: raise SplitError("Say which split the rows come from: split='valid', or the split of each row.")
+        raise SplitError(
+            f"Calibration, thresholds and the unsure band are fitted on validation, never on {', '.join(map(repr, bad))}."
+        )
+    if not names or names & {"", "None", "nan"}:
+        raise SplitError("Say which split the rows come from: split='valid', or the split of each row.")
+
 
 def _cells(y: np.ndarray, domain) -> dict[tuple[int, str], np.ndarray]:
     "The rows of each (class, domain) that has any; raises where a class has none."
     domain = np.broadcast_to(np.asarray("" if domain is None else domain, dtype=str), y.shape)
     for c in (0, 1):
-        if not (y == c).any(): raise MetricError(f"Nothing can be fitted: there are no {('reals', 'fakes')[c]} among the {len(y)} rows.")
-    return {(c, d): np.flatnonzero((y == c) & (domain == d)) for c in (0, 1) for d in np.unique(domain[y == c]).tolist()}
+        if not (y == c).any():
+            raise MetricError(f"Nothing can be fitted: there are no {('reals', 'fakes')[c]} among the {len(y)} rows.")
+    return {
+        (c, d): np.flatnonzero((y == c) & (domain == d)) for c in (0, 1) for d in np.unique(domain[y == c]).tolist()
+    }
+
 
 def balanced(
-    y: np.ndarray,                    # labels [n]
-    domain=None,                      # domain of each row [n], or one name; one domain if not given
-) -> np.ndarray:                      # weights [n] that add up to 1
+    y: np.ndarray,  # labels [n]
+    domain=None,  # domain of each row [n], or one name; one domain if not given
+) -> np.ndarray:  # weights [n] that add up to 1
     "Weights that give each class one half, and within a class each of its domains the same."
-    cells, w = _cells(y, domain), np.zeros(len(y)); of = [sum(k == c for k, _ in cells) for c in (0, 1)]
-    for (c, _), rows in cells.items(): w[rows] = .5/of[c]/len(rows)
+    cells, w = _cells(y, domain), np.zeros(len(y))
+    of = [sum(k == c for k, _ in cells) for c in (0, 1)]
+    for (c, _), rows in cells.items():
+        w[rows] = 0.5 / of[c] / len(rows)
     return w
 
 # %% ../../nbs/07_metrics/03_calibrate.ipynb #d59b26d0
-T_RANGE = (.01, 100.)
+T_RANGE = (0.01, 100.0)
+
 
 def fit_calibration(
-    z,                                # fake logit − real logit [n]
-    y,                                # labels [n]
-    domain,                           # domain of each row [n], or one name
-    split,                            # where the rows come from; anything with 'test' in it is refused
-) -> tuple[float, float]:             # T, b of `p_fake = sigmoid(z/T + b)`
+    z,  # fake logit − real logit [n]
+    y,  # labels [n]
+    domain,  # domain of each row [n], or one name
+    split,  # where the rows come from; anything with 'test' in it is refused
+) -> tuple[float, float]:  # T, b of `p_fake = sigmoid(z/T + b)`
     "Temperature and bias of the least log-loss, each domain and class counting the same."
-    refuse_test(split); z = np.asarray(z, dtype=np.float64)
-    if not np.isfinite(z).all(): raise MetricError(f"{(~np.isfinite(z)).sum()} of {len(z)} logits are not finite.")
-    y, _ = clean(y, expit(z)); w, cells, t = balanced(y, domain), _cells(y, domain), np.zeros(len(z))
+    refuse_test(split)
+    z = np.asarray(z, dtype=np.float64)
+    if not np.isfinite(z).all():
+        raise MetricError(f"{(~np.isfinite(z)).sum()} of {len(z)} logits are not finite.")
+    y, _ = clean(y, expit(z))
+    w, cells, t = balanced(y, domain), _cells(y, domain), np.zeros(len(z))
     for c in (0, 1):
-        n = [len(np.unique(z[rows])) for (k, _), rows in cells.items() if k == c]; n = len(n)**2/sum(1/m for m in n)
-        t[y == c] = (n + 1)/(n + 2) if c else 1/(n + 2)
-    a, b, _ = logistic(z, t, w*len(z))
-    if not 1/T_RANGE[1] <= a <= 1/T_RANGE[0]:
-        if a <= 0: warnings.warn("On validation fakes do not score above reals (T is at its limit): do not trust this detector.", stacklevel=2)
-        a = np.clip(a, 1/T_RANGE[1], 1/T_RANGE[0]); far = a*np.abs(z).max() + 50
-        b = brentq(lambda b: (w*(expit(a*z + b) - t)).sum(), -far, far)
-    return float(1/a), float(b)
+        n = [len(np.unique(z[rows])) for (k, _), rows in cells.items() if k == c]
+        n = len(n) ** 2 / sum(1 / m for m in n)
+        t[y == c] = (n + 1) / (n + 2) if c else 1 / (n + 2)
+    a, b, _ = logistic(z, t, w * len(z))
+    if not 1 / T_RANGE[1] <= a <= 1 / T_RANGE[0]:
+        if a <= 0:
+            warnings.warn(
+                "On validation fakes do not score above reals (T is at its limit): do not trust this detector.",
+                stacklevel=2,
+            )
+        a = np.clip(a, 1 / T_RANGE[1], 1 / T_RANGE[0])
+        far = a * np.abs(z).max() + 50
+        b = brentq(lambda b: (w * (expit(a * z + b) - t)).sum(), -far, far)
+    return float(1 / a), float(b)
 
 # %% ../../nbs/07_metrics/03_calibrate.ipynb #9e2a38af
 def _above(p: np.ndarray, w: np.ndarray, cuts: np.ndarray) -> np.ndarray:
     "Weight of the scores at or above each cut."
-    s = np.argsort(p, kind="stable"); total = np.r_[0., np.cumsum(w[s])]
+    s = np.argsort(p, kind="stable")
+    total = np.r_[0.0, np.cumsum(w[s])]
     return total[-1] - total[np.searchsorted(p[s], cuts)]
+
 
 def _places(p: np.ndarray, y: np.ndarray, w: np.ndarray, extra=()) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     "Every place where a threshold can lie, ascending, with the weighted FPR and TPR there."
-    u, e = np.unique(p), np.finfo(float).eps; low, high = u[:-1], u[1:]
-    mid = expit((logit(np.clip(low, e, 1 - e)) + logit(np.clip(high, e, 1 - e)))/2)
-    mid = np.where((mid > low) & (mid <= high), mid, high)             # neighbours too close for a middle
-    cuts = np.unique(np.r_[u[0]/2, mid, [(u[-1] + 1)/2]*int(u[-1] < 1), extra])
-    return cuts, *((2*_above(p[y == c], w[y == c], cuts)).round(12) for c in (0, 1))
+    u, e = np.unique(p), np.finfo(float).eps
+    low, high = u[:-1], u[1:]
+    mid = expit((logit(np.clip(low, e, 1 - e)) + logit(np.clip(high, e, 1 - e))) / 2)
+    mid = np.where((mid > low) & (mid <= high), mid, high)  # neighbours too close for a middle
+    cuts = np.unique(np.r_[u[0] / 2, mid, [(u[-1] + 1) / 2] * int(u[-1] < 1), extra])
+    return cuts, *((2 * _above(p[y == c], w[y == c], cuts)).round(12) for c in (0, 1))
 
-MAX_FPR = (.01, .03)                  # false-alarm limits that have a threshold each
+
+MAX_FPR = (0.01, 0.03)  # false-alarm limits that have a threshold each
 THRESHOLDS = ("youden", *(f"fpr<={m:.0%}" for m in MAX_FPR), "0.5")
 
+
 def fit_thresholds(
-    p,                                # p_fake [n]
-    y,                                # labels [n]
-    domain,                           # domain of each row [n], or one name
-    split,                            # where the rows come from; anything with 'test' in it is refused
-    max_fpr: tuple=MAX_FPR,           # a threshold for each, with that name
-) -> dict[str, float]:                # name -> threshold in [0, 1]; the names are THRESHOLDS
+    p,  # p_fake [n]
+    y,  # labels [n]
+    domain,  # domain of each row [n], or one name
+    split,  # where the rows come from; anything with 'test' in it is refused
+    max_fpr: tuple = MAX_FPR,  # a threshold for each, with that name
+) -> dict[str, float]:  # name -> threshold in [0, 1]; the names are THRESHOLDS
     "The operating points that a bundle carries, each domain and class counting the same."
-    refuse_test(split); y, p = clean(y, p); cuts, fpr, tpr = _places(p, y, balanced(y, domain))
+    refuse_test(split)
+    y, p = clean(y, p)
+    cuts, fpr, tpr = _places(p, y, balanced(y, domain))
     best = cuts[tpr - fpr >= (tpr - fpr).max() - 1e-9]
-    return {"youden": float(best[np.abs(best - .5).argmin()]), **{f"fpr<={m:.0%}": float(cuts[fpr <= m + 1e-9].min(initial=1.)) for m in max_fpr}, "0.5": .5}
+    return {
+        "youden": float(best[np.abs(best - 0.5).argmin()]),
+        **{f"fpr<={m:.0%}": float(cuts[fpr <= m + 1e-9].min(initial=1.0)) for m in max_fpr},
+        "0.5": 0.5,
+    }
 
 # %% ../../nbs/07_metrics/03_calibrate.ipynb #0d377e7d
 def fit_band(
-    p,                                # p_fake [n]
-    y,                                # labels [n]
-    domain,                           # domain of each row [n], or one name
-    threshold: float,                 # inside the band
-    split,                            # where the rows come from; anything with 'test' in it is refused
-    target: float=.02,                # largest share of wrong verdicts, for "fake" and for "real"
-) -> dict:                            # low, high; target, error (outside), covers (share outside); wrong_fake, wrong_real (records); notes
+    p,  # p_fake [n]
+    y,  # labels [n]
+    domain,  # domain of each row [n], or one name
+    threshold: float,  # inside the band
+    split,  # where the rows come from; anything with 'test' in it is refused
+    target: float = 0.02,  # largest share of wrong verdicts, for "fake" and for "real"
+) -> dict:  # low, high; target, error (outside), covers (share outside); wrong_fake, wrong_real (records); notes
     "The smallest band around `threshold` outside which at most `target` of the verdicts are wrong: unsure where low <= p < high."
-    refuse_test(split); y, p = clean(y, p); cuts, fpr, tpr = _places(p, y, balanced(y, domain), [0., threshold, 1.])
-    with np.errstate(divide="ignore", invalid="ignore"): bad_fake, bad_real = fpr/(fpr + tpr), (1 - tpr)/(2 - tpr - fpr)
-    ups, downs = (np.flatnonzero(side & (bad <= target + 1e-9)) for side, bad in ((cuts >= threshold, bad_fake), (cuts <= threshold, bad_real)))
+    refuse_test(split)
+    y, p = clean(y, p)
+    cuts, fpr, tpr = _places(p, y, balanced(y, domain), [0.0, threshold, 1.0])
+    with np.errstate(divide="ignore", invalid="ignore"):
+        bad_fake, bad_real = fpr / (fpr + tpr), (1 - tpr) / (2 - tpr - fpr)
+    ups, downs = (
+        np.flatnonzero(side & (bad <= target + 1e-9))
+        for side, bad in ((cuts >= threshold, bad_fake), (cuts <= threshold, bad_real))
+    )
     hi, lo, notes = ups[0] if len(ups) else len(cuts) - 1, downs[-1] if len(downs) else 0, []
+
     def record(verdict, found, bad, n):
-        if not len(found): notes.append(f"No score keeps the promise for {verdict!r}: that verdict is not given.")
-        elif target*n < 5:
-            notes.append(f"{verdict!r} was said of {n} validation pictures; {target:.1%} of them is {target*n:.2g}: this end of the band is a guess.")
-        return interval(bad, n, *wilson(bad*n, n), "wilson") if n else interval(None, 0, method="undefined")
-    fake, real = record("fake", ups, bad_fake[hi], int((p >= cuts[hi]).sum())), record("real", downs, bad_real[lo], int((p < cuts[lo]).sum()))
-    said = np.array([fpr[hi] + tpr[hi], 2 - tpr[lo] - fpr[lo]]); error = float((fpr[hi] + 1 - tpr[lo])/said.sum()) if said.sum() else None
-    return dict(low=float(cuts[lo]), high=float(cuts[hi]), target=target, covers=float(said.sum()/2), error=error,
-                wrong_fake=fake, wrong_real=real, notes=notes)
+        if not len(found):
+            notes.append(f"No score keeps the promise for {verdict!r}: that verdict is not given.")
+        elif target * n < 5:
+            notes.append(
+                f"{verdict!r} was said of {n} validation pictures; {target:.1%} of them is {target * n:.2g}: this end of the band is a guess."
+            )
+        return interval(bad, n, *wilson(bad * n, n), "wilson") if n else interval(None, 0, method="undefined")
+
+    fake, real = (
+        record("fake", ups, bad_fake[hi], int((p >= cuts[hi]).sum())),
+        record("real", downs, bad_real[lo], int((p < cuts[lo]).sum())),
+    )
+    said = np.array([fpr[hi] + tpr[hi], 2 - tpr[lo] - fpr[lo]])
+    error = float((fpr[hi] + 1 - tpr[lo]) / said.sum()) if said.sum() else None
+    return dict(
+        low=float(cuts[lo]),
+        high=float(cuts[hi]),
+        target=target,
+        covers=float(said.sum() / 2),
+        error=error,
+        wrong_fake=fake,
+        wrong_real=real,
+        notes=notes,
+    )
+
 
 def fit_limits(y, domain) -> list[str]:
     "What so few validation rows cannot show, in sentences; empty where there is nothing to say."
     out, (y, domain) = [], (np.asarray(y), np.asarray(domain).astype(str))
     for d in dict.fromkeys(domain.tolist()):
         n0, n1 = (int(((y == c) & (domain == d)).sum()) for c in (0, 1))
-        if not n0 or not n1: out.append(f"{d}: validation has no {'fakes' if n0 else 'reals'}; threshold and calibration know only one side of it.")
-        if n0 and (worst := wilson(0, n0)[1]) > .01:
-            out.append(f"{d}: {n0} reals; even without a false alarm among them the false-positive rate may be {worst:.1%}, so 'fpr<=1%' is not shown to hold.")
-        if 0 < n1 < 100: out.append(f"{d}: {n1} fakes; one fake more or less found moves its share by {1/n1:.1%}.")
+        if not n0 or not n1:
+            out.append(
+                f"{d}: validation has no {'fakes' if n0 else 'reals'}; threshold and calibration know only one side of it."
+            )
+        if n0 and (worst := wilson(0, n0)[1]) > 0.01:
+            out.append(
+                f"{d}: {n0} reals; even without a false alarm among them the false-positive rate may be {worst:.1%}, so 'fpr<=1%' is not shown to hold."
+            )
+        if 0 < n1 < 100:
+            out.append(f"{d}: {n1} fakes; one fake more or less found moves its share by {1 / n1:.1%}.")
     return out

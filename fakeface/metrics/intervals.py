@@ -18,26 +18,41 @@ from ..core.seeds import rng
 class MetricError(FakefaceError):
     "Labels or scores that no metric can be computed from."
 
+
 def interval(
-    value: float|None,                # the estimate; None or NaN where it does not exist
-    n: int,                           # how many pictures it rests on
-    low: float|None=None,             # lower end of the 95% interval
-    high: float|None=None,            # upper end
-    method: str="none",               # how the interval was made
-    **more: Any,                      # further fields (note, p, …); None is left out
-) -> dict:                            # value, low, high, n, method, …
+    value: float | None,  # the estimate; None or NaN where it does not exist
+    n: int,  # how many pictures it rests on
+    low: float | None = None,  # lower end of the 95% interval
+    high: float | None = None,  # upper end
+    method: str = "none",  # how the interval was made
+    **more: Any,  # further fields (note, p, …); None is left out
+) -> dict:  # value, low, high, n, method, …
     "One figure as every table and file of the project holds it."
     num = lambda v: None if v is None or not np.isfinite(v) else float(v)
-    return dict(value=num(value), low=num(low), high=num(high), n=int(n), method=method, **{k: v for k, v in more.items() if v is not None})
+    return dict(
+        value=num(value),
+        low=num(low),
+        high=num(high),
+        n=int(n),
+        method=method,
+        **{k: v for k, v in more.items() if v is not None},
+    )
+
 
 def clean(y, p) -> tuple[np.ndarray, np.ndarray]:
     "`y` as int8 of 0 and 1, `p` as float64 in [0, 1]; raises `MetricError` with what is wrong."
     y, p = np.asarray(y), np.asarray(p, dtype=np.float64)
-    if y.shape != p.shape or y.ndim != 1: raise MetricError(f"Labels of shape {y.shape} and scores of shape {p.shape} do not go together.")
-    if not np.isin(y, (0, 1)).all(): raise MetricError(f"Labels are 0 (real) and 1 (fake); found {np.setdiff1d(y, (0, 1))[:5].tolist()}.")
+    if y.shape != p.shape or y.ndim != 1:
+        raise MetricError(f"Labels of shape {y.shape} and scores of shape {p.shape} do not go together.")
+    if not np.isin(y, (0, 1)).all():
+        raise MetricError(f"Labels are 0 (real) and 1 (fake); found {np.setdiff1d(y, (0, 1))[:5].tolist()}.")
     bad = ~((p >= 0) & (p <= 1))
-    if bad.any(): raise MetricError(f"{bad.sum()} of {len(p)} scores are no probability, the first at row {bad.argmax()}: {p[bad.argmax()]}.")
+    if bad.any():
+        raise MetricError(
+            f"{bad.sum()} of {len(p)} scores are no probability, the first at row {bad.argmax()}: {p[bad.argmax()]}."
+        )
     return y.astype(np.int8), p
+
 
 def missing(y: np.ndarray) -> str:
     "Why a figure that needs both classes does not exist."
@@ -45,94 +60,133 @@ def missing(y: np.ndarray) -> str:
 
 # %% ../../nbs/07_metrics/01_intervals.ipynb #c9a24a05
 def wilson(
-    k,                                # successes, a number or an array
-    n,                                # trials, the same
-    level: float=.95,                 # coverage
-) -> tuple[np.ndarray, np.ndarray]:   # low, high; NaN where n is 0
+    k,  # successes, a number or an array
+    n,  # trials, the same
+    level: float = 0.95,  # coverage
+) -> tuple[np.ndarray, np.ndarray]:  # low, high; NaN where n is 0
     "Wilson's score interval of a proportion, for whole arrays at once."
-    k, n = np.asarray(k, float), np.asarray(n, float); z = ndtri(.5 + level/2)
+    k, n = np.asarray(k, float), np.asarray(n, float)
+    z = ndtri(0.5 + level / 2)
     with np.errstate(divide="ignore", invalid="ignore"):
-        mid, half = (k + z*z/2)/(n + z*z), z/(n + z*z)*np.sqrt(k*(n - k)/n + z*z/4)
-    return np.where(k == 0, half*0, np.clip(mid - half, 0, 1)), np.where(k == n, half*0 + 1, np.clip(mid + half, 0, 1))
+        mid, half = (k + z * z / 2) / (n + z * z), z / (n + z * z) * np.sqrt(k * (n - k) / n + z * z / 4)
+    return np.where(k == 0, half * 0, np.clip(mid - half, 0, 1)), np.where(
+        k == n, half * 0 + 1, np.clip(mid + half, 0, 1)
+    )
 
 # %% ../../nbs/07_metrics/01_intervals.ipynb #6968fcdd
 def _placements(pos: np.ndarray, neg: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     "For each fake the share of reals below it, for each real the share of fakes above it (last axis; a tie is half)."
-    m, n = pos.shape[-1], neg.shape[-1]; r = rankdata(np.concatenate([pos, neg], -1), axis=-1)
-    return (r[..., :m] - rankdata(pos, axis=-1))/n, 1 - (r[..., m:] - rankdata(neg, axis=-1))/m
+    m, n = pos.shape[-1], neg.shape[-1]
+    r = rankdata(np.concatenate([pos, neg], -1), axis=-1)
+    return (r[..., :m] - rankdata(pos, axis=-1)) / n, 1 - (r[..., m:] - rankdata(neg, axis=-1)) / m
+
 
 def delong(
-    pos: np.ndarray,                  # scores of the fakes [..., m]
-    neg: np.ndarray,                  # scores of the reals [..., n]
-    level: float=.95,                 # coverage
-) -> tuple[np.ndarray, ...]:          # AUC, low, high, whether it is a lower bound only; each [...]
+    pos: np.ndarray,  # scores of the fakes [..., m]
+    neg: np.ndarray,  # scores of the reals [..., n]
+    level: float = 0.95,  # coverage
+) -> tuple[np.ndarray, ...]:  # AUC, low, high, whether it is a lower bound only; each [...]
     "AUC with its DeLong interval on the logit scale, for many samples at once."
     (m, n), (v, w) = (pos.shape[-1], neg.shape[-1]), _placements(pos, neg)
     auc, few = v.mean(-1), np.minimum((v < 1).sum(-1), (w < 1).sum(-1)) < 5
     with np.errstate(divide="ignore", invalid="ignore"):
-        se = np.sqrt(v.var(-1, ddof=1)/m + w.var(-1, ddof=1)/n) if min(m, n) > 1 else np.full(auc.shape, np.nan)
-        half = ndtri(.5 + level/2)*se/(auc*(1 - auc)); low, high = expit(logit(auc) - half), expit(logit(auc) + half)
-    pairs = wilson(auc*min(m, n), min(m, n), level)
+        se = np.sqrt(v.var(-1, ddof=1) / m + w.var(-1, ddof=1) / n) if min(m, n) > 1 else np.full(auc.shape, np.nan)
+        half = ndtri(0.5 + level / 2) * se / (auc * (1 - auc))
+        low, high = expit(logit(auc) - half), expit(logit(auc) + half)
+    pairs = wilson(auc * min(m, n), min(m, n), level)
     flat = ~np.isfinite(half) | (se == 0)
-    return auc, np.where(flat, pairs[0], low), np.where(few, 1., np.where(flat, pairs[1], high)), few
+    return auc, np.where(flat, pairs[0], low), np.where(few, 1.0, np.where(flat, pairs[1], high)), few
+
 
 def auc(y, p) -> float:
     "The chance that a random fake scores above a random real; a tie is half."
     y, p = clean(y, p)
     return float(_placements(p[y == 1], p[y == 0])[0].mean()) if 0 < y.sum() < len(y) else float("nan")
 
-def delong_ci(y, p, level: float=.95) -> dict:
+
+def delong_ci(y, p, level: float = 0.95) -> dict:
     "AUC as an `interval` record; `note` says where it is a lower bound only."
     y, p = clean(y, p)
-    if not 0 < y.sum() < len(y): return interval(None, len(y), method="one class", note=missing(y))
+    if not 0 < y.sum() < len(y):
+        return interval(None, len(y), method="one class", note=missing(y))
     value, low, high, few = delong(p[y == 1], p[y == 0], level)
     return interval(value, len(y), low, high, "delong-logit", note="lower bound only" if few else None)
 
 # %% ../../nbs/07_metrics/01_intervals.ipynb #ce5ad93e
 def simulate(
-    n_real: int,                      # reals
-    n_fake: int,                      # fakes
-    true_auc: float,                  # AUC of infinitely many pictures
-    gen: np.random.Generator,         # of the draw
-) -> tuple[np.ndarray, np.ndarray]:   # labels and p_fake [n_real + n_fake], the reals first
+    n_real: int,  # reals
+    n_fake: int,  # fakes
+    true_auc: float,  # AUC of infinitely many pictures
+    gen: np.random.Generator,  # of the draw
+) -> tuple[np.ndarray, np.ndarray]:  # labels and p_fake [n_real + n_fake], the reals first
     "Scores of a detector whose true AUC is known: two normal heaps, calibrated for as many fakes as reals."
-    gap = ndtri(true_auc)*2**.5; z = np.concatenate([gen.normal(-gap/2, 1, n_real), gen.normal(gap/2, 1, n_fake)])
-    return np.repeat([0, 1], [n_real, n_fake]), expit(gap*z)
+    gap = ndtri(true_auc) * 2**0.5
+    z = np.concatenate([gen.normal(-gap / 2, 1, n_real), gen.normal(gap / 2, 1, n_fake)])
+    return np.repeat([0, 1], [n_real, n_fake]), expit(gap * z)
 
 # %% ../../nbs/07_metrics/01_intervals.ipynb #f0adb13f
 def delong_test(
-    y,                                # labels
-    a,                                # p_fake of model A
-    b,                                # p_fake of model B, on the same pictures
-    level: float=.95,                 # coverage of the interval
-) -> dict:                            # AUC(A) − AUC(B) as an interval record, with `p` (two-sided) and both AUCs
+    y,  # labels
+    a,  # p_fake of model A
+    b,  # p_fake of model B, on the same pictures
+    level: float = 0.95,  # coverage of the interval
+) -> dict:  # AUC(A) − AUC(B) as an interval record, with `p` (two-sided) and both AUCs
     "DeLong's paired test of two AUCs."
-    (y, a), (_, b) = clean(y, a), clean(y, b); m, n = int(y.sum()), int((1 - y).sum())
-    if min(m, n) < 2: return interval(None, len(y), method="one class", note=missing(y) if min(m, n) < 1 else "one picture of a class")
+    (y, a), (_, b) = clean(y, a), clean(y, b)
+    m, n = int(y.sum()), int((1 - y).sum())
+    if min(m, n) < 2:
+        return interval(
+            None, len(y), method="one class", note=missing(y) if min(m, n) < 1 else "one picture of a class"
+        )
     (va, wa), (vb, wb) = (_placements(s[y == 1], s[y == 0]) for s in (a, b))
-    d = va.mean() - vb.mean(); se = np.sqrt((va - vb).var(ddof=1)/m + (wa - wb).var(ddof=1)/n)
-    few = min((va < 1).sum(), (wa < 1).sum(), (vb < 1).sum(), (wb < 1).sum()) < 5; half = ndtri(.5 + level/2)*se
-    p = 2*ndtr(-abs(d)/se) if se > 0 else 1. if d == 0 else 0.
-    return interval(d, len(y), d - half, d + half, "delong", p=float(p), auc_a=float(va.mean()), auc_b=float(vb.mean()), note="few errors" if few else None)
+    d = va.mean() - vb.mean()
+    se = np.sqrt((va - vb).var(ddof=1) / m + (wa - wb).var(ddof=1) / n)
+    few = min((va < 1).sum(), (wa < 1).sum(), (vb < 1).sum(), (wb < 1).sum()) < 5
+    half = ndtri(0.5 + level / 2) * se
+    p = 2 * ndtr(-abs(d) / se) if se > 0 else 1.0 if d == 0 else 0.0
+    return interval(
+        d,
+        len(y),
+        d - half,
+        d + half,
+        "delong",
+        p=float(p),
+        auc_a=float(va.mean()),
+        auc_b=float(vb.mean()),
+        note="few errors" if few else None,
+    )
+
 
 def mcnemar(
-    y,                                # labels
-    a,                                # p_fake of model A
-    b,                                # p_fake of model B, on the same pictures
-    threshold: float=.5,              # threshold of A
-    threshold_b: float|None=None,     # threshold of B; that of A if not given
-) -> dict:                            # accuracy(A) − accuracy(B) as an interval record, with `p` and the two counts
+    y,  # labels
+    a,  # p_fake of model A
+    b,  # p_fake of model B, on the same pictures
+    threshold: float = 0.5,  # threshold of A
+    threshold_b: float | None = None,  # threshold of B; that of A if not given
+) -> dict:  # accuracy(A) − accuracy(B) as an interval record, with `p` and the two counts
     "McNemar's exact test of two accuracies; Bonett and Price's interval of their difference."
     (y, a), (_, b) = clean(y, a), clean(y, b)
     right_a, right_b = (a >= threshold) == y, (b >= (threshold if threshold_b is None else threshold_b)) == y
     only_a, only_b, n = int((right_a & ~right_b).sum()), int((~right_a & right_b).sum()), len(y)
-    if not n: return interval(None, 0, method="no rows")
-    pa, pb = (only_a + 1)/(n + 2), (only_b + 1)/(n + 2); half = ndtri(.975)*np.sqrt((pa + pb - (pa - pb)**2)/(n + 2))
-    p = binomtest(only_a, only_a + only_b).pvalue if only_a + only_b else 1.
-    return interval((only_a - only_b)/n, n, pa - pb - half, pa - pb + half, "bonett-price", p=float(p), only_a=only_a, only_b=only_b)
+    if not n:
+        return interval(None, 0, method="no rows")
+    pa, pb = (only_a + 1) / (n + 2), (only_b + 1) / (n + 2)
+    half = ndtri(0.975) * np.sqrt((pa + pb - (pa - pb) ** 2) / (n + 2))
+    p = binomtest(only_a, only_a + only_b).pvalue if only_a + only_b else 1.0
+    return interval(
+        (only_a - only_b) / n,
+        n,
+        pa - pb - half,
+        pa - pb + half,
+        "bonett-price",
+        p=float(p),
+        only_a=only_a,
+        only_b=only_b,
+    )
 
 # %% ../../nbs/07_metrics/01_intervals.ipynb #6226bc71
 def mover(values: np.ndarray, lows: np.ndarray, highs: np.ndarray) -> tuple[float, float, float]:
     "Mean of independent estimates with its interval, recovered from theirs (Zou and Donner 2008)."
-    v, lo, hi = (np.asarray(a, float) for a in (values, lows, highs)); mean, k = v.mean(), len(v)
-    return mean, mean - np.sqrt(((v - lo)**2).sum())/k, mean + np.sqrt(((hi - v)**2).sum())/k
+    v, lo, hi = (np.asarray(a, float) for a in (values, lows, highs))
+    mean, k = v.mean(), len(v)
+    return mean, mean - np.sqrt(((v - lo) ** 2).sum()) / k, mean + np.sqrt(((hi - v) ** 2).sum()) / k

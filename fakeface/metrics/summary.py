@@ -17,35 +17,53 @@ from .intervals import MetricError, auc, clean, delong_ci, interval, missing, mo
 def confusion(y, p, threshold: float) -> np.ndarray:
     "[[TN, FP], [FN, TP]]: rows the truth (real, fake), columns the verdict."
     y, p = clean(y, p)
-    return np.bincount(2*y + (p >= threshold), minlength=4).reshape(2, 2)
+    return np.bincount(2 * y + (p >= threshold), minlength=4).reshape(2, 2)
+
 
 def _ratios(tn, fp, fn, tp) -> dict:
     "What depends on both rows of the confusion matrix; numbers or arrays; NaN where a denominator is 0."
     tn, fp, fn, tp = (np.asarray(v, float) for v in (tn, fp, fn, tp))
     with np.errstate(divide="ignore", invalid="ignore"):
-        prec, rec, f1 = tp/(tp + fp), tp/(tp + fn), 2*tp/(2*tp + fp + fn)
-        prec0, rec0, f10 = tn/(tn + fn), tn/(tn + fp), 2*tn/(2*tn + fp + fn)
-        mcc = (tp*tn - fp*fn)/np.sqrt((tp + fp)*(tp + fn)*(tn + fp)*(tn + fn))
-    return dict(precision=prec, recall=rec, f1=f1, balanced_accuracy=(rec + rec0)/2, precision_macro=(prec + prec0)/2, f1_macro=(f1 + f10)/2, mcc=mcc)
+        prec, rec, f1 = tp / (tp + fp), tp / (tp + fn), 2 * tp / (2 * tp + fp + fn)
+        prec0, rec0, f10 = tn / (tn + fn), tn / (tn + fp), 2 * tn / (2 * tn + fp + fn)
+        mcc = (tp * tn - fp * fn) / np.sqrt((tp + fp) * (tp + fn) * (tn + fp) * (tn + fn))
+    return dict(
+        precision=prec,
+        recall=rec,
+        f1=f1,
+        balanced_accuracy=(rec + rec0) / 2,
+        precision_macro=(prec + prec0) / 2,
+        f1_macro=(f1 + f10) / 2,
+        mcc=mcc,
+    )
 
-def _jeffreys(c: np.ndarray, fn, value, seed: int=0, draws: int=4_000) -> tuple[float, float]:
+
+def _jeffreys(c: np.ndarray, fn, value, seed: int = 0, draws: int = 4_000) -> tuple[float, float]:
     "95% interval of `fn(fpr, tpr)` over the Jeffreys posteriors of both rates; it always holds `value`."
     g, (tn, fp, fn_, tp) = rng(seed, "jeffreys"), c.ravel()
-    low, high = np.quantile(fn(g.beta(fp + .5, tn + .5, draws), g.beta(tp + .5, fn_ + .5, draws)), (.025, .975))
+    low, high = np.quantile(fn(g.beta(fp + 0.5, tn + 0.5, draws), g.beta(tp + 0.5, fn_ + 0.5, draws)), (0.025, 0.975))
     return min(low, value), max(high, value)
 
 # %% ../../nbs/07_metrics/02_summary.ipynb #9eb92f91
 def ppv(
-    c: np.ndarray,                    # confusion matrix [[TN, FP], [FN, TP]]
-    prior: float,                     # share of fakes among the pictures one gets, in (0, 1)
-    negative: bool=False,             # the value of a verdict "real" instead
-) -> dict:                            # an interval record
+    c: np.ndarray,  # confusion matrix [[TN, FP], [FN, TP]]
+    prior: float,  # share of fakes among the pictures one gets, in (0, 1)
+    negative: bool = False,  # the value of a verdict "real" instead
+) -> dict:  # an interval record
     "How likely a picture that was called fake is fake, at another share of fakes than the test set's."
-    c = np.asarray(c); n = int(c.sum())
-    if not c.sum(1).all(): return interval(None, n, method="one class", note=missing(np.repeat([0, 1], c.sum(1))))
-    f = lambda fpr, tpr: prior*tpr/(prior*tpr + (1 - prior)*fpr) if not negative else (1 - prior)*(1 - fpr)/((1 - prior)*(1 - fpr) + prior*(1 - tpr))
-    with np.errstate(invalid="ignore"): value = np.float64(f(*(c[:, 1]/c.sum(1))))
-    if np.isnan(value): return interval(None, n, method="undefined", note=f"nothing was called {'real' if negative else 'fake'}")
+    c = np.asarray(c)
+    n = int(c.sum())
+    if not c.sum(1).all():
+        return interval(None, n, method="one class", note=missing(np.repeat([0, 1], c.sum(1))))
+    f = lambda fpr, tpr: (
+        prior * tpr / (prior * tpr + (1 - prior) * fpr)
+        if not negative
+        else (1 - prior) * (1 - fpr) / ((1 - prior) * (1 - fpr) + prior * (1 - tpr))
+    )
+    with np.errstate(invalid="ignore"):
+        value = np.float64(f(*(c[:, 1] / c.sum(1))))
+    if np.isnan(value):
+        return interval(None, n, method="undefined", note=f"nothing was called {'real' if negative else 'fake'}")
     return interval(value, n, *_jeffreys(c, f, value), "jeffreys")
 
 # %% ../../nbs/07_metrics/02_summary.ipynb #09ef00e3
@@ -54,36 +72,48 @@ def _order(y: np.ndarray, p: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     o = np.argsort(-p, kind="stable")
     return o, np.flatnonzero(np.r_[p[o][1:] != p[o][:-1], True])
 
+
 def _ap(tp, fp):
     "Average precision from cumulative counts [..., k]."
-    return (np.diff(tp, axis=-1, prepend=0)*tp/np.maximum(tp + fp, 1)).sum(-1)/tp[..., -1]
+    return (np.diff(tp, axis=-1, prepend=0) * tp / np.maximum(tp + fp, 1)).sum(-1) / tp[..., -1]
+
 
 def _tpr(tp, fp, at: float):
     "Largest TPR whose FPR is at most `at`, from cumulative counts [..., k]."
-    k = (fp <= at*fp[..., -1:] + 1e-9).sum(-1, keepdims=True)
-    return (np.take_along_axis(tp, np.maximum(k - 1, 0), -1)*(k > 0)/tp[..., -1:])[..., 0]
+    k = (fp <= at * fp[..., -1:] + 1e-9).sum(-1, keepdims=True)
+    return (np.take_along_axis(tp, np.maximum(k - 1, 0), -1) * (k > 0) / tp[..., -1:])[..., 0]
+
 
 def _eer(tp, fp):
     "Error rate where FPR = FNR, between two points of the curve, from cumulative counts [..., k]."
-    fpr = fp/fp[..., -1:]; d = fpr + tp/tp[..., -1:] - 1; k = (d < 0).sum(-1, keepdims=True)
+    fpr = fp / fp[..., -1:]
+    d = fpr + tp / tp[..., -1:] - 1
+    k = (d < 0).sum(-1, keepdims=True)
     get = lambda a, i: np.take_along_axis(a, np.maximum(i, 0), -1)
-    d1, f1 = get(d, k), get(fpr, k); d0, f0 = np.where(k > 0, get(d, k - 1), -1), np.where(k > 0, get(fpr, k - 1), 0)
-    return (f0 + (f1 - f0)*-d0/(d1 - d0))[..., 0]
+    d1, f1 = get(d, k), get(fpr, k)
+    d0, f0 = np.where(k > 0, get(d, k - 1), -1), np.where(k > 0, get(fpr, k - 1), 0)
+    return (f0 + (f1 - f0) * -d0 / (d1 - d0))[..., 0]
+
 
 def _counts(y, p):
     "Cumulative fakes and reals from the highest distinct score to the lowest."
     y, p = clean(y, p)
-    if not 0 < y.sum() < len(y): raise MetricError(f"A ranking needs both classes; there are {missing(y)}.")
-    o, last = _order(y, p); tp = np.cumsum(y[o], dtype=np.int64)[last]
+    if not 0 < y.sum() < len(y):
+        raise MetricError(f"A ranking needs both classes; there are {missing(y)}.")
+    o, last = _order(y, p)
+    tp = np.cumsum(y[o], dtype=np.int64)[last]
     return tp, last + 1 - tp
+
 
 def average_precision(y, p) -> float:
     "Area under the precision-recall steps, fake class."
     return float(_ap(*_counts(y, p)))
 
-def tpr_at_fpr(y, p, fpr: float=.01) -> float:
+
+def tpr_at_fpr(y, p, fpr: float = 0.01) -> float:
     "Share of fakes found when at most a share `fpr` of the reals is called fake."
     return float(_tpr(*_counts(y, p), fpr))
+
 
 def eer(y, p) -> float:
     "Equal error rate."
@@ -92,159 +122,283 @@ def eer(y, p) -> float:
 # %% ../../nbs/07_metrics/02_summary.ipynb #457a3764
 def brier(y, p) -> float:
     "Mean squared difference between `p_fake` and the truth."
-    y, p = clean(y, p); return float(np.mean((p - y)**2)) if len(y) else float("nan")
+    y, p = clean(y, p)
+    return float(np.mean((p - y) ** 2)) if len(y) else float("nan")
+
 
 def _nll_rows(y, p):
     "Log-loss of each picture, in nats; probabilities are kept a rounding error away from 0 and 1."
-    q = np.clip(p, e := np.finfo(float).eps, 1 - e); return -np.log(np.where(y == 1, q, 1 - q))
+    q = np.clip(p, e := np.finfo(float).eps, 1 - e)
+    return -np.log(np.where(y == 1, q, 1 - q))
+
 
 def nll(y, p) -> float:
     "Mean log-loss, in nats."
-    y, p = clean(y, p); return float(_nll_rows(y, p).mean()) if len(y) else float("nan")
+    y, p = clean(y, p)
+    return float(_nll_rows(y, p).mean()) if len(y) else float("nan")
+
 
 def reliability(
-    y,                                # labels
-    p,                                # p_fake
-    bins: int=15,                     # at most so many
-    equal: str="n",                   # bins of equal "n" or of equal "width" in p
-) -> dict:                            # arrays of one entry a bin that is not empty: p, share, low, high (Wilson), n
+    y,  # labels
+    p,  # p_fake
+    bins: int = 15,  # at most so many
+    equal: str = "n",  # bins of equal "n" or of equal "width" in p
+) -> dict:  # arrays of one entry a bin that is not empty: p, share, low, high (Wilson), n
     "Mean probability against the share of fakes, bin by bin; equal scores stay together."
-    y, p = clean(y, p); grid = np.linspace(0, 1, bins + 1)[1:-1]
+    y, p = clean(y, p)
+    grid = np.linspace(0, 1, bins + 1)[1:-1]
     at = np.searchsorted(np.quantile(p, grid) if equal == "n" and len(p) else grid, p, side="right")
-    n, k, s = (np.bincount(at, w, minlength=bins) for w in (np.ones(len(p)), y, p)); has = n > 0
+    n, k, s = (np.bincount(at, w, minlength=bins) for w in (np.ones(len(p)), y, p))
+    has = n > 0
     low, high = wilson(k[has], n[has])
-    return dict(p=s[has]/n[has], share=k[has]/n[has], low=low, high=high, n=n[has].astype(int))
+    return dict(p=s[has] / n[has], share=k[has] / n[has], low=low, high=high, n=n[has].astype(int))
 
-def ece(y, p, bins: int=15, equal: str="n") -> float:
+
+def ece(y, p, bins: int = 15, equal: str = "n") -> float:
     "Expected calibration error of `p_fake`: mean gap in `reliability`, weighted by pictures."
-    r = reliability(y, p, bins, equal); return float((r["n"]*abs(r["p"] - r["share"])).sum()/r["n"].sum()) if len(r["n"]) else float("nan")
+    r = reliability(y, p, bins, equal)
+    return float((r["n"] * abs(r["p"] - r["share"])).sum() / r["n"].sum()) if len(r["n"]) else float("nan")
 
-def ece_if_calibrated(p, bins: int=15, draws: int=100, seed: int=0) -> float:
+
+def ece_if_calibrated(p, bins: int = 15, draws: int = 100, seed: int = 0) -> float:
     "Mean ECE that these scores would show if they were exactly right: what noise alone makes at this n."
-    p = np.sort(np.asarray(p, float)); at = np.searchsorted(np.quantile(p, np.linspace(0, 1, bins + 1)[1:-1]), p, side="right")
+    p = np.sort(np.asarray(p, float))
+    at = np.searchsorted(np.quantile(p, np.linspace(0, 1, bins + 1)[1:-1]), p, side="right")
     g, start = rng(seed, "ece"), np.flatnonzero(np.r_[True, at[1:] != at[:-1]])
     gaps = [np.add.reduceat((g.random(len(p)) < p) - p, start) for _ in range(draws)]
-    return float(np.abs(gaps).sum(1).mean()/len(p))
+    return float(np.abs(gaps).sum(1).mean() / len(p))
 
 # %% ../../nbs/07_metrics/02_summary.ipynb #39d3eb87
 def logistic(
-    x: np.ndarray,                    # one feature [n]
-    t: np.ndarray,                    # targets in [0, 1] [n]
-    w: np.ndarray|None=None,          # weights [n]; ones if not given
-) -> tuple[float, float, np.ndarray]: # slope, intercept, their covariance [2, 2] (meant for unit weights)
+    x: np.ndarray,  # one feature [n]
+    t: np.ndarray,  # targets in [0, 1] [n]
+    w: np.ndarray | None = None,  # weights [n]; ones if not given
+) -> tuple[float, float, np.ndarray]:  # slope, intercept, their covariance [2, 2] (meant for unit weights)
     "Weighted logistic regression of `t` on `x` by Newton's method with step halving."
-    w = np.ones(len(x)) if w is None else w; s = np.std(x) or 1.; X, beta = np.c_[x/s, np.ones(len(x))], np.zeros(2)
-    loss = lambda b: (w*(np.logaddexp(0, X@b) - t*(X@b))).sum()
+    w = np.ones(len(x)) if w is None else w
+    s = np.std(x) or 1.0
+    X, beta = np.c_[x / s, np.ones(len(x))], np.zeros(2)
+    loss = lambda b: (w * (np.logaddexp(0, X @ b) - t * (X @ b))).sum()
     for _ in range(100):
-        q = expit(X@beta); H = (X*(w*q*(1 - q))[:, None]).T@X; step = np.linalg.lstsq(H, X.T@(w*(q - t)), rcond=None)[0]; k = 1.
-        while k > 1e-9 and not loss(beta - k*step) <= loss(beta) + 1e-15: k /= 2
-        beta = beta - k*step
-        if np.abs(k*step).max() < 1e-11: break
-    scale = np.array([s, 1.])
-    return beta[0]/s, beta[1], np.linalg.pinv(H)/np.outer(scale, scale)
+        q = expit(X @ beta)
+        H = (X * (w * q * (1 - q))[:, None]).T @ X
+        step = np.linalg.lstsq(H, X.T @ (w * (q - t)), rcond=None)[0]
+        k = 1.0
+        while k > 1e-9 and not loss(beta - k * step) <= loss(beta) + 1e-15:
+            k /= 2
+        beta = beta - k * step
+        if np.abs(k * step).max() < 1e-11:
+            break
+    scale = np.array([s, 1.0])
+    return beta[0] / s, beta[1], np.linalg.pinv(H) / np.outer(scale, scale)
+
 
 def calibration(y, p) -> tuple[dict, dict]:
     "Slope and intercept of the true log-odds on the stated ones (1 and 0 where calibrated), with Wald intervals."
-    y, p = clean(y, p); pos, neg = p[y == 1], p[y == 0]
-    if not len(pos) or not len(neg): return (interval(None, len(y), method="one class", note=missing(y)),)*2
+    y, p = clean(y, p)
+    pos, neg = p[y == 1], p[y == 0]
+    if not len(pos) or not len(neg):
+        return (interval(None, len(y), method="one class", note=missing(y)),) * 2
     if neg.max() <= pos.min() or pos.max() <= neg.min():
-        return (interval(None, len(y), method="undefined", note="the classes are separable" if np.ptp(p) else "all scores are alike"),)*2
-    a, b, cov = logistic(logit(np.clip(p, e := np.finfo(float).eps, 1 - e)), y); half = 1.959964*np.sqrt(np.diag(cov))
+        return (
+            interval(
+                None,
+                len(y),
+                method="undefined",
+                note="the classes are separable" if np.ptp(p) else "all scores are alike",
+            ),
+        ) * 2
+    a, b, cov = logistic(logit(np.clip(p, e := np.finfo(float).eps, 1 - e)), y)
+    half = 1.959964 * np.sqrt(np.diag(cov))
     return interval(a, len(y), a - half[0], a + half[0], "wald"), interval(b, len(y), b - half[1], b + half[1], "wald")
 
 # %% ../../nbs/07_metrics/02_summary.ipynb #88f920ba
 RANKED = ("ap", "tpr@1%fpr", "tpr@5%fpr", "eer", "brier", "nll")
 
+
 def bootstrap(
-    y,                                # labels
-    p,                                # p_fake
-    draws: int=1_000,                 # how often the pictures are redrawn; 0 gives values only
-    seed: int=0,                      # of the draws
-) -> dict[str, dict]:                 # an interval record for each of `RANKED`
+    y,  # labels
+    p,  # p_fake
+    draws: int = 1_000,  # how often the pictures are redrawn; 0 gives values only
+    seed: int = 0,  # of the draws
+) -> dict[str, dict]:  # an interval record for each of `RANKED`
     "The figures without a formula, with intervals from a stratified bootstrap."
     y, p = clean(y, p)
-    if not len(y): return {k: interval(None, 0, method="no rows") for k in RANKED}
-    o, last = _order(y, p); y, p = y[o], p[o]; at = [np.flatnonzero(y == c) for c in (0, 1)]; n0, n1 = map(len, at)
-    rows = np.c_[(p - y)**2, _nll_rows(y, p)]; ends = slice(None) if len(last) == len(y) else last; g, step = rng(seed, "bootstrap"), max(1, 2**17//len(y))
-    def stats(w):                                          # w: how often each picture was drawn [b, n]
-        if not n0 or not n1: return np.c_[np.full((len(w), 4), np.nan), w@rows/len(y)]
-        tp = np.cumsum(w*y, -1, dtype=np.int32)[:, ends]; fp = np.cumsum(w, -1, dtype=np.int32)[:, ends] - tp
-        return np.c_[_ap(tp, fp), _tpr(tp, fp, .01), _tpr(tp, fp, .05), _eer(tp, fp), w@rows/len(y)]
+    if not len(y):
+        return {k: interval(None, 0, method="no rows") for k in RANKED}
+    o, last = _order(y, p)
+    y, p = y[o], p[o]
+    at = [np.flatnonzero(y == c) for c in (0, 1)]
+    n0, n1 = map(len, at)
+    rows = np.c_[(p - y) ** 2, _nll_rows(y, p)]
+    ends = slice(None) if len(last) == len(y) else last
+    g, step = rng(seed, "bootstrap"), max(1, 2**17 // len(y))
+
+    def stats(w):  # w: how often each picture was drawn [b, n]
+        if not n0 or not n1:
+            return np.c_[np.full((len(w), 4), np.nan), w @ rows / len(y)]
+        tp = np.cumsum(w * y, -1, dtype=np.int32)[:, ends]
+        fp = np.cumsum(w, -1, dtype=np.int32)[:, ends] - tp
+        return np.c_[_ap(tp, fp), _tpr(tp, fp, 0.01), _tpr(tp, fp, 0.05), _eer(tp, fp), w @ rows / len(y)]
+
     value, drawn = stats(np.ones((1, len(y)), np.int32)), []
     for b in (min(step, draws - i) for i in range(0, draws, step)):
         w = np.zeros((b, len(y)), np.int32)
-        for i in at: w[:, i] = np.bincount((g.integers(len(i), size=(b, len(i))) + len(i)*np.arange(b)[:, None]).ravel(), minlength=b*len(i)).reshape(b, -1)
+        for i in at:
+            w[:, i] = np.bincount(
+                (g.integers(len(i), size=(b, len(i))) + len(i) * np.arange(b)[:, None]).ravel(), minlength=b * len(i)
+            ).reshape(b, -1)
         drawn.append(stats(w))
-    half = ndtri(.975)*_scale(np.concatenate(drawn), len(y)).std(0, ddof=1) if draws > 1 else np.full(len(RANKED), np.nan)
-    (low,), (high,) = (_unscale(_scale(value, len(y)) + sign*half) for sign in (-1, 1)); value = value[0]
-    out = {k: interval(v, len(y), np.minimum(v, a), np.maximum(v, b), "bootstrap" if draws > 1 else "none") for k, v, a, b in zip(RANKED, value, low, high)}
-    if not n0 or not n1: return out | {k: interval(None, len(y), method="one class", note=missing(y)) for k in RANKED[:4]}
+    half = (
+        ndtri(0.975) * _scale(np.concatenate(drawn), len(y)).std(0, ddof=1)
+        if draws > 1
+        else np.full(len(RANKED), np.nan)
+    )
+    (low,), (high,) = (_unscale(_scale(value, len(y)) + sign * half) for sign in (-1, 1))
+    value = value[0]
+    out = {
+        k: interval(v, len(y), np.minimum(v, a), np.maximum(v, b), "bootstrap" if draws > 1 else "none")
+        for k, v, a, b in zip(RANKED, value, low, high)
+    }
+    if not n0 or not n1:
+        return out | {k: interval(None, len(y), method="one class", note=missing(y)) for k in RANKED[:4]}
     return _widen(out, n0, n1) if draws > 1 else out
+
 
 def _scale(v: np.ndarray, n: int) -> np.ndarray:
     "Log-odds of the first five figures (a draw without any error counts as half an error), logarithm of the log-loss."
-    return np.c_[logit(np.clip(v[:, :4], .5/n, 1 - .5/n)), logit(np.clip(v[:, 4:5], 1e-12, 1 - 1e-12)), np.log(np.maximum(v[:, 5:], 1e-12))]
+    return np.c_[
+        logit(np.clip(v[:, :4], 0.5 / n, 1 - 0.5 / n)),
+        logit(np.clip(v[:, 4:5], 1e-12, 1 - 1e-12)),
+        np.log(np.maximum(v[:, 5:], 1e-12)),
+    ]
+
 
 def _unscale(v: np.ndarray) -> np.ndarray:
     "Back from `_scale`."
     return np.c_[expit(v[:, :5]), np.exp(v[:, 5:])]
 
+
 def _widen(out: dict, n0: int, n1: int) -> dict:
     "Redrawing a sample without errors gives no errors: no interval may be shorter than Wilson's at a fixed threshold."
-    for k, n, share in (("tpr@1%fpr", n1, .01), ("tpr@5%fpr", n1, .05), ("eer", 4/(1/n0 + 1/n1), None)):
-        low, high = wilson(out[k]["value"]*n, n)
-        out[k].update(low=float(min(low, out[k]["low"])), high=float(max(high, out[k]["high"])), method="bootstrap+wilson")
-        if share and share*n0 < 5: out[k]["note"] = f"{share:.0%} of {n0} reals is {share*n0:.1f} pictures"
-    if out["ap"]["value"] == 1: out["ap"].update(low=None, high=None, method="none", note="no error in this sample: the bootstrap has no lower end")
+    for k, n, share in (("tpr@1%fpr", n1, 0.01), ("tpr@5%fpr", n1, 0.05), ("eer", 4 / (1 / n0 + 1 / n1), None)):
+        low, high = wilson(out[k]["value"] * n, n)
+        out[k].update(
+            low=float(min(low, out[k]["low"])), high=float(max(high, out[k]["high"])), method="bootstrap+wilson"
+        )
+        if share and share * n0 < 5:
+            out[k]["note"] = f"{share:.0%} of {n0} reals is {share * n0:.1f} pictures"
+    if out["ap"]["value"] == 1:
+        out["ap"].update(
+            low=None, high=None, method="none", note="no error in this sample: the bootstrap has no lower end"
+        )
     return out
 
 # %% ../../nbs/07_metrics/02_summary.ipynb #037ef97c
-PRIORS = (.5, .1, .01)
-METRICS = ("auc", "ap", "accuracy", "balanced_accuracy", "precision", "recall", "f1", "precision_macro", "recall_macro", "f1_macro", "fpr", "fnr", "tpr@1%fpr",
-           "tpr@5%fpr", "eer", "brier", "nll", "ece", "slope", "intercept", "mcc", *(f"ppv@{v:.0%}" for v in PRIORS))
+PRIORS = (0.5, 0.1, 0.01)
+METRICS = (
+    "auc",
+    "ap",
+    "accuracy",
+    "balanced_accuracy",
+    "precision",
+    "recall",
+    "f1",
+    "precision_macro",
+    "recall_macro",
+    "f1_macro",
+    "fpr",
+    "fnr",
+    "tpr@1%fpr",
+    "tpr@5%fpr",
+    "eer",
+    "brier",
+    "nll",
+    "ece",
+    "slope",
+    "intercept",
+    "mcc",
+    *(f"ppv@{v:.0%}" for v in PRIORS),
+)
+
 
 def _quick(y, p, threshold) -> dict:
     "AUC, accuracy and log-loss without intervals."
-    n = len(y); both = 0 < y.sum() < n
-    return dict(auc=interval(auc(y, p), n, method="none" if both else "one class", note=None if both else missing(y)),
-                accuracy=interval(np.mean((p >= threshold) == y) if n else None, n), nll=interval(nll(y, p), n))
+    n = len(y)
+    both = 0 < y.sum() < n
+    return dict(
+        auc=interval(auc(y, p), n, method="none" if both else "one class", note=None if both else missing(y)),
+        accuracy=interval(np.mean((p >= threshold) == y) if n else None, n),
+        nll=interval(nll(y, p), n),
+    )
+
 
 def _decisions(c: np.ndarray, seed: int) -> dict:
     "What the confusion matrix says, each with its interval."
-    (tn, fp), (fn, tp) = c.tolist(); n0, n1, n, out = tn + fp, fn + tp, int(c.sum()), {}
-    prop = lambda k, m, note=None: interval(k/m if m else None, m, *wilson(k, m), "wilson" if m else "undefined", note=None if m else note)
-    out |= dict(accuracy=prop(tn + tp, n, "no rows"), fpr=prop(fp, n0, "no reals"), fnr=prop(fn, n1, "no fakes"), recall=prop(tp, n1, "no fakes"))
-    if not n0 or not n1: return out
-    out["precision"] = prop(tp, tp + fp, "nothing was called fake"); mean, low, high = mover([tn/n0, tp/n1], *wilson([tn, tp], [n0, n1]))
+    (tn, fp), (fn, tp) = c.tolist()
+    n0, n1, n, out = tn + fp, fn + tp, int(c.sum()), {}
+    prop = lambda k, m, note=None: interval(
+        k / m if m else None, m, *wilson(k, m), "wilson" if m else "undefined", note=None if m else note
+    )
+    out |= dict(
+        accuracy=prop(tn + tp, n, "no rows"),
+        fpr=prop(fp, n0, "no reals"),
+        fnr=prop(fn, n1, "no fakes"),
+        recall=prop(tp, n1, "no fakes"),
+    )
+    if not n0 or not n1:
+        return out
+    out["precision"] = prop(tp, tp + fp, "nothing was called fake")
+    mean, low, high = mover([tn / n0, tp / n1], *wilson([tn, tp], [n0, n1]))
     out["balanced_accuracy"] = out["recall_macro"] = interval(mean, n, low, high, "mover")
     for k in ("f1", "precision_macro", "f1_macro", "mcc"):
-        f = lambda fpr, tpr, k=k: _ratios(n0*(1 - fpr), n0*fpr, n1*(1 - tpr), n1*tpr)[k]; value = _ratios(tn, fp, fn, tp)[k]
-        known = np.isfinite(value); low, high = _jeffreys(c, f, value, seed) if known else (None, None)
-        out[k] = interval(value, n, low, high, "jeffreys" if known else "undefined", note=None if known else "one verdict for all")
+        f = lambda fpr, tpr, k=k: _ratios(n0 * (1 - fpr), n0 * fpr, n1 * (1 - tpr), n1 * tpr)[k]
+        value = _ratios(tn, fp, fn, tp)[k]
+        known = np.isfinite(value)
+        low, high = _jeffreys(c, f, value, seed) if known else (None, None)
+        out[k] = interval(
+            value, n, low, high, "jeffreys" if known else "undefined", note=None if known else "one verdict for all"
+        )
     return out | {f"ppv@{v:.0%}": ppv(c, v) for v in PRIORS}
 
 # %% ../../nbs/07_metrics/02_summary.ipynb #58afc0b5
 def summary(
-    y,                                # labels, 0 real and 1 fake
-    p,                                # p_fake
-    threshold: float=.5,              # fake where p >= threshold
-    band: tuple[float, float]|None=None,  # unsure where low <= p < high
-    draws: int=1_000,                 # of the bootstrap; 0 leaves its intervals out
-    seed: int=0,                      # of the draws
-    quick: bool=False,                # AUC, accuracy and log-loss only, without intervals
-) -> dict:                            # name -> interval record for `METRICS`; n, n_real, n_fake, threshold, confusion as they are
+    y,  # labels, 0 real and 1 fake
+    p,  # p_fake
+    threshold: float = 0.5,  # fake where p >= threshold
+    band: tuple[float, float] | None = None,  # unsure where low <= p < high
+    draws: int = 1_000,  # of the bootstrap; 0 leaves its intervals out
+    seed: int = 0,  # of the draws
+    quick: bool = False,  # AUC, accuracy and log-loss only, without intervals
+) -> dict:  # name -> interval record for `METRICS`; n, n_real, n_fake, threshold, confusion as they are
     "Every figure of one set of pictures; what one class alone cannot give is null with the reason."
-    y, p = clean(y, p); c = confusion(y, p, threshold); n, note = len(y), missing(y)
-    plain = dict(n=n, n_real=int((y == 0).sum()), n_fake=int((y == 1).sum()), threshold=float(threshold), confusion=c.tolist())
-    if quick: return _quick(y, p, threshold) | plain
+    y, p = clean(y, p)
+    c = confusion(y, p, threshold)
+    n, note = len(y), missing(y)
+    plain = dict(
+        n=n, n_real=int((y == 0).sum()), n_fake=int((y == 1).sum()), threshold=float(threshold), confusion=c.tolist()
+    )
+    if quick:
+        return _quick(y, p, threshold) | plain
     out = dict(auc=delong_ci(y, p), **_decisions(c, seed)) | bootstrap(y, p, draws, seed)
     out["slope"], out["intercept"] = calibration(y, p)
-    out["ece"] = interval(ece(y, p), n, if_calibrated=ece_if_calibrated(p, seed=seed)) if n else interval(None, 0, method="no rows")
+    out["ece"] = (
+        interval(ece(y, p), n, if_calibrated=ece_if_calibrated(p, seed=seed))
+        if n
+        else interval(None, 0, method="no rows")
+    )
     out = {k: out.get(k) or interval(None, n, method="one class" if n else "no rows", note=note) for k in METRICS}
     if band is not None:
-        sure = (p < band[0]) | (p >= band[1]); k, right = int(sure.sum()), int(((p >= threshold) == y)[sure].sum())
-        out["unsure"] = interval((n - k)/n if n else None, n, *wilson(n - k, n), "wilson" if n else "no rows")
-        out["accuracy_sure"] = interval(right/k if k else None, k, *wilson(right, k), "wilson" if k else "undefined", note=None if k else "no verdict at all")
+        sure = (p < band[0]) | (p >= band[1])
+        k, right = int(sure.sum()), int(((p >= threshold) == y)[sure].sum())
+        out["unsure"] = interval((n - k) / n if n else None, n, *wilson(n - k, n), "wilson" if n else "no rows")
+        out["accuracy_sure"] = interval(
+            right / k if k else None,
+            k,
+            *wilson(right, k),
+            "wilson" if k else "undefined",
+            note=None if k else "no verdict at all",
+        )
     return out | plain
 
 # %% ../../nbs/07_metrics/02_summary.ipynb #7a632dca
@@ -253,28 +407,48 @@ def _macro(parts: dict[str, dict]) -> dict:
     first, out = next(iter(parts.values())), {}
     for k in (k for k, v in first.items() if isinstance(v, dict)):
         have = {d: s[k] for d, s in parts.items() if s[k]["value"] is not None}
-        if not have: out[k] = first[k]; continue
-        value, low, high = mover(*([np.nan if r[e] is None else r[e] for r in have.values()] for e in ("value", "low", "high")))
+        if not have:
+            out[k] = first[k]
+            continue
+        value, low, high = mover(
+            *([np.nan if r[e] is None else r[e] for r in have.values()] for e in ("value", "low", "high"))
+        )
         few = [d for d, r in have.items() if r.get("note") == "lower bound only"]
         blind = [d for d, r in have.items() if r["low"] is None]
-        notes = [f"without {', '.join(d for d in parts if d not in have)}"]*(len(have) < len(parts)) + [f"lower bound only in {', '.join(few)}"]*bool(few)
-        notes += [f"no interval in {', '.join(blind)}"]*(0 < len(blind) < len(have))
+        notes = [f"without {', '.join(d for d in parts if d not in have)}"] * (len(have) < len(parts)) + [
+            f"lower bound only in {', '.join(few)}"
+        ] * bool(few)
+        notes += [f"no interval in {', '.join(blind)}"] * (0 < len(blind) < len(have))
         known = np.isfinite(low) or np.isfinite(high)
-        out[k] = interval(value, sum(r["n"] for r in have.values()), low, high, "mover" if known else "none", note="; ".join(notes) or None)
-    return out | {k: sum(s[k] for s in parts.values()) for k in ("n", "n_real", "n_fake")} | dict(threshold=first["threshold"], domains=list(parts))
+        out[k] = interval(
+            value,
+            sum(r["n"] for r in have.values()),
+            low,
+            high,
+            "mover" if known else "none",
+            note="; ".join(notes) or None,
+        )
+    return (
+        out
+        | {k: sum(s[k] for s in parts.values()) for k in ("n", "n_real", "n_fake")}
+        | dict(threshold=first["threshold"], domains=list(parts))
+    )
+
 
 def by_domain(
-    frame: Any,                       # a table with columns domain, label and p_fake
-    threshold: float=.5,              # one for all domains
-    quick: bool=False,                # as in `summary`: milliseconds, for use in every epoch
-    band: tuple[float, float]|None=None,  # unsure where low <= p_fake < high
-    draws: int=1_000,                 # of the bootstrap
-    seed: int=0,                      # of the draws
-) -> dict[str, dict]:                 # a summary for each domain, "macro" and "micro"
+    frame: Any,  # a table with columns domain, label and p_fake
+    threshold: float = 0.5,  # one for all domains
+    quick: bool = False,  # as in `summary`: milliseconds, for use in every epoch
+    band: tuple[float, float] | None = None,  # unsure where low <= p_fake < high
+    draws: int = 1_000,  # of the bootstrap
+    seed: int = 0,  # of the draws
+) -> dict[str, dict]:  # a summary for each domain, "macro" and "micro"
     "Every figure by domain, as the mean over domains, and pooled."
     domain, (y, p) = np.asarray(frame["domain"]).astype(str), clean(frame["label"], frame["p_fake"])
     names = list(dict.fromkeys(domain.tolist()))
-    if not names: raise MetricError("There are no predictions to summarise.")
-    if taken := {"macro", "micro"} & set(names): raise MetricError(f"A domain cannot be called {taken.pop()!r}: that name is the table's own.")
+    if not names:
+        raise MetricError("There are no predictions to summarise.")
+    if taken := {"macro", "micro"} & set(names):
+        raise MetricError(f"A domain cannot be called {taken.pop()!r}: that name is the table's own.")
     parts = {d: summary(y[domain == d], p[domain == d], threshold, band, draws, seed, quick) for d in names}
     return parts | dict(macro=_macro(parts), micro=summary(y, p, threshold, band, draws, seed, quick))

@@ -21,39 +21,80 @@ from ..images.decode import InputSpec
 class BundleError(FakefaceError):
     "A bundle that cannot be trusted or understood; the message says which part, and why."
 
+
 def p_fake(
-    logits: np.ndarray,               # [N, 2], in the order real, fake
-    T: float=1.,                      # temperature, > 0; above 1 makes the scores less certain
-    b: float=0.,                      # bias; above 0 moves all scores towards fake
-) -> np.ndarray:                      # float64 [N], in [0, 1]
+    logits: np.ndarray,  # [N, 2], in the order real, fake
+    T: float = 1.0,  # temperature, > 0; above 1 makes the scores less certain
+    b: float = 0.0,  # bias; above 0 moves all scores towards fake
+) -> np.ndarray:  # float64 [N], in [0, 1]
     "The only probability that anyone sees: the calibrated chance that a picture is fake."
     x = np.asarray(logits, dtype=np.float64)
-    if x.ndim != 2 or x.shape[1] != 2: raise ValueError(f"logits have shape {x.shape}, but should have [N, 2].")
-    if not np.isfinite(x).all(): raise BundleError("The network gave logits that are not finite: its weights are damaged or its training diverged.")
-    return np.exp(-np.logaddexp(0., -((x[:, 1] - x[:, 0])/T + b)))
+    if x.ndim != 2 or x.shape[1] != 2:
+        raise ValueError(f"logits have shape {x.shape}, but should have [N, 2].")
+    if not np.isfinite(x).all():
+        raise BundleError(
+            "The network gave logits that are not finite: its weights are damaged or its training diverged."
+        )
+    return np.exp(-np.logaddexp(0.0, -((x[:, 1] - x[:, 0]) / T + b)))
 
 # %% ../../nbs/06_models/01_bundle.ipynb #8af50042
-FORMAT = 1                            # raised when a reader of today would misread a bundle of tomorrow
+FORMAT = 1  # raised when a reader of today would misread a bundle of tomorrow
 WEIGHTS, ONNX, CARD, LICENSE, INDEX = "model.safetensors", "model.onnx", "README.md", "LICENSE", "bundle.json"
 
-def _num(v: Any) -> bool: return isinstance(v, (int, float)) and not isinstance(v, bool) and math.isfinite(v)
-def _unit(v: Any) -> bool: return _num(v) and 0 <= v <= 1
-def _text(v: Any) -> bool: return isinstance(v, str)
-def _texts(v: Any) -> bool: return isinstance(v, (list, tuple)) and all(map(_text, v))
-def _hash(v: Any) -> bool: return _text(v) and re.fullmatch(r"[0-9a-f]{64}", v) is not None
-def _name(v: Any) -> bool: return _text(v) and len(v) <= 100 and re.fullmatch(r"\w[\w.+-]*", v, re.A) is not None
-def _maybe(f: Callable) -> Callable: return lambda v: v is None or f(v)
-def _dict(f: Callable) -> Callable: return lambda v: isinstance(v, dict) and all(_text(k) and f(x) for k, x in v.items())
+
+def _num(v: Any) -> bool:
+    return isinstance(v, (int, float)) and not isinstance(v, bool) and math.isfinite(v)
+
+
+def _unit(v: Any) -> bool:
+    return _num(v) and 0 <= v <= 1
+
+
+def _text(v: Any) -> bool:
+    return isinstance(v, str)
+
+
+def _texts(v: Any) -> bool:
+    return isinstance(v, (list, tuple)) and all(map(_text, v))
+
+
+def _hash(v: Any) -> bool:
+    return _text(v) and re.fullmatch(r"[0-9a-f]{64}", v) is not None
+
+
+def _name(v: Any) -> bool:
+    return _text(v) and len(v) <= 100 and re.fullmatch(r"\w[\w.+-]*", v, re.A) is not None
+
+
+def _maybe(f: Callable) -> Callable:
+    return lambda v: v is None or f(v)
+
+
+def _dict(f: Callable) -> Callable:
+    return lambda v: isinstance(v, dict) and all(_text(k) and f(x) for k, x in v.items())
+
+
 def _scored(v: Any) -> bool:
     "A picture of known score."
-    return isinstance(v, dict) and set(v) == {"name", "sha256", "p_fake"} and _text(v["name"]) and _hash(v["sha256"]) and _unit(v["p_fake"])
+    return (
+        isinstance(v, dict)
+        and set(v) == {"name", "sha256", "p_fake"}
+        and _text(v["name"])
+        and _hash(v["sha256"])
+        and _unit(v["p_fake"])
+    )
+
+
 def _finite(v: Any) -> bool:
     "JSON all the way down, without NaN."
-    if isinstance(v, dict): return all(_text(k) and _finite(x) for k, x in v.items())
-    if isinstance(v, (list, tuple)): return all(map(_finite, v))
+    if isinstance(v, dict):
+        return all(_text(k) and _finite(x) for k, x in v.items())
+    if isinstance(v, (list, tuple)):
+        return all(map(_finite, v))
     return v is None or isinstance(v, (bool, str)) or _num(v)
 
-RULES: dict[str, tuple[Callable, str]] = dict(    # field -> (what is right, the same in words)
+
+RULES: dict[str, tuple[Callable, str]] = dict(  # field -> (what is right, the same in words)
     format=(lambda v: v == FORMAT and not isinstance(v, bool), f"{FORMAT}"),
     name=(_name, "a name of letters, digits and . _ + -"),
     arch=(_name, "a network's name, without a path or an address"),
@@ -63,52 +104,85 @@ RULES: dict[str, tuple[Callable, str]] = dict(    # field -> (what is right, the
     bias=(_num, "a finite number"),
     thresholds=(lambda v: v != {} and _dict(_unit)(v), "at least one named threshold, each from 0 to 1"),
     threshold=(_text, "the name of one of the thresholds"),
-    band=(_maybe(lambda v: isinstance(v, (list, tuple)) and len(v) == 2 and all(map(_unit, v)) and v[0] <= v[1]),
-          "two numbers from 0 to 1, the lower first, or null"),
-    domains=(_texts, "a list of names"), stage=(_text, "text"), preset=(_text, "text"),
+    band=(
+        _maybe(lambda v: isinstance(v, (list, tuple)) and len(v) == 2 and all(map(_unit, v)) and v[0] <= v[1]),
+        "two numbers from 0 to 1, the lower first, or null",
+    ),
+    domains=(_texts, "a list of names"),
+    stage=(_text, "text"),
+    preset=(_text, "text"),
     seed=(_maybe(lambda v: isinstance(v, int) and not isinstance(v, bool)), "a whole number or null"),
-    manifest_hash=(_maybe(_hash), "a SHA-256 in hex or null"), allow_bias=(_maybe(_text), "text or null"),
-    left_out=(_texts, "a list of names"), metrics=(lambda v: isinstance(v, dict) and _finite(v), "a dictionary of finite numbers and text"),
-    versions=(_dict(_text), "a dictionary of text"), created=(_text, "text"),
-    files=(_dict(_hash), "file names with a SHA-256 in hex each"), parent=(_maybe(_hash), "a SHA-256 in hex or null"),
+    manifest_hash=(_maybe(_hash), "a SHA-256 in hex or null"),
+    allow_bias=(_maybe(_text), "text or null"),
+    left_out=(_texts, "a list of names"),
+    metrics=(lambda v: isinstance(v, dict) and _finite(v), "a dictionary of finite numbers and text"),
+    versions=(_dict(_text), "a dictionary of text"),
+    created=(_text, "text"),
+    files=(_dict(_hash), "file names with a SHA-256 in hex each"),
+    parent=(_maybe(_hash), "a SHA-256 in hex or null"),
     averaged=(lambda v: isinstance(v, (list, tuple)) and all(map(_hash, v)), "a list of SHA-256 in hex"),
-    reference=(lambda v: isinstance(v, (list, tuple)) and all(map(_scored, v)), "a list of pictures with name, sha256 and p_fake each"))
+    reference=(
+        lambda v: isinstance(v, (list, tuple)) and all(map(_scored, v)),
+        "a list of pictures with name, sha256 and p_fake each",
+    ),
+)
 
 # %% ../../nbs/06_models/01_bundle.ipynb #3e3d3391
 @dataclasses.dataclass(frozen=True)
 class Bundle:
     "Everything that turns a picture into a verdict, except the weights themselves."
-    name: str; arch: str; spec: InputSpec            # what it is called, its network, and what that network wants to see
+
+    name: str
+    arch: str
+    spec: InputSpec  # what it is called, its network, and what that network wants to see
     format: int = FORMAT
-    classes: tuple[str, str] = LABEL_NAMES           # the order of the two logits
-    temperature: float = 1.; bias: float = 0.        # of `p_fake`
-    thresholds: dict[str, float] = dataclasses.field(default_factory=lambda: {"0.5": .5})   # name -> p_fake from which it is "fake"
-    threshold: str = "0.5"                           # the default one
-    band: list[float]|None = None                    # [low, high] of p_fake: unsure between
-    domains: list[str] = dataclasses.field(default_factory=list)    # trained on these
-    stage: str = ""; preset: str = ""; seed: int|None = None        # how it was made
-    manifest_hash: str|None = None; allow_bias: str|None = None     # of the training pictures; why a biased set was allowed
-    left_out: list[str] = dataclasses.field(default_factory=list)   # domains kept out on purpose
-    metrics: dict = dataclasses.field(default_factory=dict)         # on validation: domain -> metric -> value with interval
-    versions: dict[str, str] = dataclasses.field(default_factory=dict); created: str = ""
-    files: dict[str, str] = dataclasses.field(default_factory=dict); parent: str|None = None   # name -> SHA-256; hash of the bundle it began from
-    averaged: list[str] = dataclasses.field(default_factory=list)   # hashes of the bundles whose mean it began from, where there were several
-    reference: list[dict] = dataclasses.field(default_factory=list)  # scores of known pictures (name, sha256, p_fake), for a self-check on another machine
+    classes: tuple[str, str] = LABEL_NAMES  # the order of the two logits
+    temperature: float = 1.0
+    bias: float = 0.0  # of `p_fake`
+    thresholds: dict[str, float] = dataclasses.field(
+        default_factory=lambda: {"0.5": 0.5}
+    )  # name -> p_fake from which it is "fake"
+    threshold: str = "0.5"  # the default one
+    band: list[float] | None = None  # [low, high] of p_fake: unsure between
+    domains: list[str] = dataclasses.field(default_factory=list)  # trained on these
+    stage: str = ""
+    preset: str = ""
+    seed: int | None = None  # how it was made
+    manifest_hash: str | None = None
+    allow_bias: str | None = None  # of the training pictures; why a biased set was allowed
+    left_out: list[str] = dataclasses.field(default_factory=list)  # domains kept out on purpose
+    metrics: dict = dataclasses.field(default_factory=dict)  # on validation: domain -> metric -> value with interval
+    versions: dict[str, str] = dataclasses.field(default_factory=dict)
+    created: str = ""
+    files: dict[str, str] = dataclasses.field(default_factory=dict)
+    parent: str | None = None  # name -> SHA-256; hash of the bundle it began from
+    averaged: list[str] = dataclasses.field(
+        default_factory=list
+    )  # hashes of the bundles whose mean it began from, where there were several
+    reference: list[dict] = dataclasses.field(
+        default_factory=list
+    )  # scores of known pictures (name, sha256, p_fake), for a self-check on another machine
 
     def check(self) -> "Bundle":
         "Apply every rule; raises `BundleError` for the first field that breaks one."
         for name, (right, words) in RULES.items():
-            if not right(v := getattr(self, name)): raise BundleError(f"{INDEX}: {name} = {v!r:.80} should be {words}.")
-        if self.threshold not in self.thresholds: raise BundleError(f"{INDEX}: threshold = {self.threshold!r} is none of {list(self.thresholds)}.")
-        try: self.spec.check()
-        except (FakefaceError, TypeError) as e: raise BundleError(f"{INDEX}: spec: {e}") from None
+            if not right(v := getattr(self, name)):
+                raise BundleError(f"{INDEX}: {name} = {v!r:.80} should be {words}.")
+        if self.threshold not in self.thresholds:
+            raise BundleError(f"{INDEX}: threshold = {self.threshold!r} is none of {list(self.thresholds)}.")
+        try:
+            self.spec.check()
+        except (FakefaceError, TypeError) as e:
+            raise BundleError(f"{INDEX}: spec: {e}") from None
         return self
 
     @property
     def hash(self) -> str:
         "Its identity: all fields and the weights; not the card, the licence, the ONNX copy or the reference scores."
-        d = dataclasses.asdict(self); del d["reference"]
-        if not self.averaged: del d["averaged"]          # so that bundles from before this field keep their identity
+        d = dataclasses.asdict(self)
+        del d["reference"]
+        if not self.averaged:
+            del d["averaged"]  # so that bundles from before this field keep their identity
         d["files"] = {k: v for k, v in self.files.items() if k == WEIGHTS}
         return sha256_json(d)
 
@@ -116,114 +190,180 @@ class Bundle:
 def _spec(d: Any) -> InputSpec:
     "An `InputSpec` from JSON."
     known = {f.name: f for f in dataclasses.fields(InputSpec)}
-    if not isinstance(d, dict): raise BundleError(f"{INDEX}: spec should be a dictionary.")
-    try: refuse_unknown(d, known, "field of spec")
-    except FakefaceError as e: raise BundleError(f"{INDEX}: {e}") from None
+    if not isinstance(d, dict):
+        raise BundleError(f"{INDEX}: spec should be a dictionary.")
+    try:
+        refuse_unknown(d, known, "field of spec")
+    except FakefaceError as e:
+        raise BundleError(f"{INDEX}: {e}") from None
     for k in known:
-        if k not in d: raise BundleError(f"{INDEX}: spec.{k} is missing.")
-        ok = isinstance(d[k], int) and not isinstance(d[k], bool) if k == "size" else _text(d[k]) if k in ("view", "interpolation") else \
-             isinstance(d[k], list) and len(d[k]) == 3 and all(map(_num, d[k]))
-        if not ok: raise BundleError(f"{INDEX}: spec.{k} = {d[k]!r:.80} is of the wrong type.")
+        if k not in d:
+            raise BundleError(f"{INDEX}: spec.{k} is missing.")
+        ok = (
+            isinstance(d[k], int) and not isinstance(d[k], bool)
+            if k == "size"
+            else _text(d[k])
+            if k in ("view", "interpolation")
+            else isinstance(d[k], list) and len(d[k]) == 3 and all(map(_num, d[k]))
+        )
+        if not ok:
+            raise BundleError(f"{INDEX}: spec.{k} = {d[k]!r:.80} is of the wrong type.")
     return InputSpec(**{k: tuple(map(float, v)) if isinstance(v, list) else v for k, v in d.items()})
 
-def _constant(s: str): raise ValueError(f"{s} is not a JSON number")
+
+def _constant(s: str):
+    raise ValueError(f"{s} is not a JSON number")
+
 
 def parse_bundle(
-    text: str,                        # the content of bundle.json
+    text: str,  # the content of bundle.json
 ) -> Bundle:
     "A checked `Bundle` from JSON text; raises `BundleError`."
-    try: d = json.loads(text, parse_constant=_constant)
-    except (ValueError, RecursionError) as e: raise BundleError(f"{INDEX} is not JSON: {e}") from None
-    if not isinstance(d, dict) or not isinstance(d.get("format"), int): raise BundleError(f"{INDEX} has no format number: this is not a bundle of fakeface.")
-    if d["format"] > FORMAT: raise BundleError(f"The bundle has format {d['format']}; this fakeface reads up to {FORMAT}. Upgrade: pip install -U fakeface")
+    try:
+        d = json.loads(text, parse_constant=_constant)
+    except (ValueError, RecursionError) as e:
+        raise BundleError(f"{INDEX} is not JSON: {e}") from None
+    if not isinstance(d, dict) or not isinstance(d.get("format"), int):
+        raise BundleError(f"{INDEX} has no format number: this is not a bundle of fakeface.")
+    if d["format"] > FORMAT:
+        raise BundleError(
+            f"The bundle has format {d['format']}; this fakeface reads up to {FORMAT}. Upgrade: pip install -U fakeface"
+        )
     names = [f.name for f in dataclasses.fields(Bundle)]
-    try: refuse_unknown(d, names, f"field of {INDEX}")
-    except FakefaceError as e: raise BundleError(str(e)) from None
+    try:
+        refuse_unknown(d, names, f"field of {INDEX}")
+    except FakefaceError as e:
+        raise BundleError(str(e)) from None
     for n in names:
-        if n not in d and n not in ("reference", "averaged"): raise BundleError(f"{INDEX}: {n} is missing.")   # bundles of the first days have none
-    return Bundle(**{**d, "spec": _spec(d["spec"]), "classes": tuple(d["classes"]) if isinstance(d["classes"], list) else d["classes"]}).check()
+        if n not in d and n not in ("reference", "averaged"):
+            raise BundleError(f"{INDEX}: {n} is missing.")  # bundles of the first days have none
+    return Bundle(
+        **{
+            **d,
+            "spec": _spec(d["spec"]),
+            "classes": tuple(d["classes"]) if isinstance(d["classes"], list) else d["classes"],
+        }
+    ).check()
 
 # %% ../../nbs/06_models/01_bundle.ipynb #1391d3fc
 def _pickle_like(head: bytes) -> bool:
     "Does a file begin like a pickle, or like the zip that `torch.save` makes?"
-    return head[:4] == b"PK\x03\x04" or (head[:1] == b"\x80" and head[1:2] in b"\x01\x02\x03\x04\x05") or head[:2] in (b"(d", b"(l", b"c_", b"cp", b"co")
+    return (
+        head[:4] == b"PK\x03\x04"
+        or (head[:1] == b"\x80" and head[1:2] in b"\x01\x02\x03\x04\x05")
+        or head[:2] in (b"(d", b"(l", b"c_", b"cp", b"co")
+    )
+
 
 def check_tensors(
-    path: str|os.PathLike,            # a safetensors file
-) -> dict[str, tuple[int, ...]]:      # name -> shape
+    path: str | os.PathLike,  # a safetensors file
+) -> dict[str, tuple[int, ...]]:  # name -> shape
     "Read only the header of a safetensors file; raises `BundleError` with the reason."
     import safetensors
-    with open(path, "rb") as f: head = f.read(8)
+
+    with open(path, "rb") as f:
+        head = f.read(8)
     if len(head) == 8 and struct.unpack("<Q", head)[0] > 2**26 or len(head) < 8 or _pickle_like(head):
         what = "a pickle, which could run any code" if _pickle_like(head) else "no safetensors file"
         raise BundleError(f"{Path(path).name} is {what}; nothing was loaded.")
     try:
-        with safetensors.safe_open(path, framework="numpy") as f: return {k: tuple(f.get_slice(k).get_shape()) for k in f.keys()}
-    except (safetensors.SafetensorError, OSError, ValueError) as e: raise BundleError(f"{Path(path).name} is no valid safetensors file: {e}") from None
+        with safetensors.safe_open(path, framework="numpy") as f:
+            return {k: tuple(f.get_slice(k).get_shape()) for k in f.keys()}
+    except (safetensors.SafetensorError, OSError, ValueError) as e:
+        raise BundleError(f"{Path(path).name} is no valid safetensors file: {e}") from None
+
 
 def load_tensors(
-    dir: str|os.PathLike,             # a bundle that `read_bundle` has accepted
-) -> dict[str, np.ndarray]:           # name -> array
+    dir: str | os.PathLike,  # a bundle that `read_bundle` has accepted
+) -> dict[str, np.ndarray]:  # name -> array
     "The weights of a bundle as NumPy arrays; raises `BundleError` where one is not finite."
     from safetensors.numpy import load_file
-    check_tensors(Path(dir)/WEIGHTS)
-    out = load_file(Path(dir)/WEIGHTS)
+
+    check_tensors(Path(dir) / WEIGHTS)
+    out = load_file(Path(dir) / WEIGHTS)
     for k, v in out.items():
-        if v.dtype.kind == "f" and not np.isfinite(v).all(): raise BundleError(f"{WEIGHTS}: {k} holds values that are not finite.")
+        if v.dtype.kind == "f" and not np.isfinite(v).all():
+            raise BundleError(f"{WEIGHTS}: {k} holds values that are not finite.")
     return out
 
 # %% ../../nbs/06_models/01_bundle.ipynb #a0dcce2b
 def _listing(dir: Path) -> set[str]:
     "The names in a bundle's folder; a pickle, a folder or a name that has no business there is refused."
-    if not dir.is_dir(): raise BundleError(f"{dir} is not a folder with a bundle in it.")
-    if not (dir/INDEX).is_file(): raise BundleError(f"{dir} has no {INDEX}: it is not a bundle. Name the folder that holds {INDEX} and {WEIGHTS}.")
+    if not dir.is_dir():
+        raise BundleError(f"{dir} is not a folder with a bundle in it.")
+    if not (dir / INDEX).is_file():
+        raise BundleError(
+            f"{dir} has no {INDEX}: it is not a bundle. Name the folder that holds {INDEX} and {WEIGHTS}."
+        )
     names = {p.name for p in dir.iterdir() if not p.name.startswith(".")}
     for n in sorted(names):
         if Path(n).suffix.lower() in {".pkl", ".pickle", ".pt", ".pth", ".bin", ".ckpt", ".joblib", ".npy", ".npz"}:
-            raise BundleError(f"{n} is of a format that can hold code (pickle); a bundle has none. Delete it if you trust the rest.")
-        if n not in {WEIGHTS, ONNX, CARD, LICENSE, INDEX} or not (dir/n).is_file(): raise BundleError(f"{n!r} does not belong in a bundle.")
+            raise BundleError(
+                f"{n} is of a format that can hold code (pickle); a bundle has none. Delete it if you trust the rest."
+            )
+        if n not in {WEIGHTS, ONNX, CARD, LICENSE, INDEX} or not (dir / n).is_file():
+            raise BundleError(f"{n!r} does not belong in a bundle.")
     return names - {INDEX}
 
+
 def read_bundle(
-    dir: str|os.PathLike,             # a bundle's folder
+    dir: str | os.PathLike,  # a bundle's folder
 ) -> Bundle:
     "Read and check everything but the weights' values; raises `BundleError`."
-    dir = Path(dir); names = _listing(dir)
-    if (dir/INDEX).stat().st_size > 2**24: raise BundleError(f"{INDEX} is larger than 16 MB; this is not a bundle of fakeface.")
-    try: text = (dir/INDEX).read_text(encoding="utf-8")
-    except UnicodeDecodeError: raise BundleError(f"{INDEX} is not UTF-8 text.") from None
+    dir = Path(dir)
+    names = _listing(dir)
+    if (dir / INDEX).stat().st_size > 2**24:
+        raise BundleError(f"{INDEX} is larger than 16 MB; this is not a bundle of fakeface.")
+    try:
+        text = (dir / INDEX).read_text(encoding="utf-8")
+    except UnicodeDecodeError:
+        raise BundleError(f"{INDEX} is not UTF-8 text.") from None
     b = parse_bundle(text)
     for n in b.files:
-        if n not in {WEIGHTS, ONNX, CARD, LICENSE}: raise BundleError(f"{INDEX}: files names {n!r}, which does not belong in a bundle.")
-    if WEIGHTS not in b.files: raise BundleError(f"{INDEX}: files does not name {WEIGHTS}.")
-    if missing := sorted(set(b.files) - names): raise BundleError(f"{missing[0]} is missing from the bundle in {dir}.")
-    if extra := sorted(names - set(b.files)): raise BundleError(f"{extra[0]} is not listed in {INDEX}; somebody added it.")
+        if n not in {WEIGHTS, ONNX, CARD, LICENSE}:
+            raise BundleError(f"{INDEX}: files names {n!r}, which does not belong in a bundle.")
+    if WEIGHTS not in b.files:
+        raise BundleError(f"{INDEX}: files does not name {WEIGHTS}.")
+    if missing := sorted(set(b.files) - names):
+        raise BundleError(f"{missing[0]} is missing from the bundle in {dir}.")
+    if extra := sorted(names - set(b.files)):
+        raise BundleError(f"{extra[0]} is not listed in {INDEX}; somebody added it.")
     for n, h in b.files.items():
-        if sha256_file(dir/n) == h: continue
-        raise BundleError(f"{n} is not the file that was written: its SHA-256 differs. Copy the bundle again from where you got it.")
-    check_tensors(dir/WEIGHTS)
+        if sha256_file(dir / n) == h:
+            continue
+        raise BundleError(
+            f"{n} is not the file that was written: its SHA-256 differs. Copy the bundle again from where you got it."
+        )
+    check_tensors(dir / WEIGHTS)
     return b
 
 # %% ../../nbs/06_models/01_bundle.ipynb #25e2e163
 def _cell(v: Any) -> str:
     "A metric as text: value, interval and n where it has them."
     if isinstance(v, dict):
-        if v.get("value") is None: return "–"
+        if v.get("value") is None:
+            return "–"
         ci = f" ({v['low']:.4f}–{v['high']:.4f})" if _num(v.get("low")) and _num(v.get("high")) else ""
         return f"{v['value']:.4f}{ci}"
     return "–" if v is None else f"{v:,}" if isinstance(v, int) else f"{v:.4f}" if _num(v) else str(v)
+
 
 def _metric_rows(metrics: dict) -> tuple[list[str], list[list[str]]]:
     "Header and rows of the card's table: one row a domain, and macro and micro."
     rows = metrics.get("valid", metrics)
     rows = {d: m for d, m in rows.items() if isinstance(m, dict)}
-    cols = [c for c in ("n", "n_real", "n_fake", "auc", "accuracy", "fpr", "fnr", "tpr@1%fpr", "ece") if any(c in m for m in rows.values())]
+    cols = [
+        c
+        for c in ("n", "n_real", "n_fake", "auc", "accuracy", "fpr", "fnr", "tpr@1%fpr", "ece")
+        if any(c in m for m in rows.values())
+    ]
     return ["domain", *cols], [[d, *[_cell(m.get(c)) for c in cols]] for d, m in rows.items()]
+
 
 def md_table(head: list[str], rows: list[list[str]]) -> str:
     "A Markdown table; bars in cells are escaped."
     line = lambda cells: "| " + " | ".join(str(c).replace("|", "\\|").replace("\n", " ") for c in cells) + " |"
-    return "\n".join([line(head), line(["---"]*len(head)), *map(line, rows)])
+    return "\n".join([line(head), line(["---"] * len(head)), *map(line, rows)])
 
 # %% ../../nbs/06_models/01_bundle.ipynb #52f0bf1e
 _CARD = """---
@@ -271,27 +411,59 @@ With z = logit(fake) − logit(real), p_fake = sigmoid(z/{temperature:.4g} + {bi
 """
 
 # %% ../../nbs/06_models/01_bundle.ipynb #9c2ed1fa
-_VIEWS = dict(resize="scaled so that its shorter side is {s} px, then cut to the central {s}×{s}", crop="cut to its central {s}×{s} px at its own scale",
-              multicrop="seen through five crops of {s}×{s} px at its own scale, whose scores are averaged")
+_VIEWS = dict(
+    resize="scaled so that its shorter side is {s} px, then cut to the central {s}×{s}",
+    crop="cut to its central {s}×{s} px at its own scale",
+    multicrop="seen through five crops of {s}×{s} px at its own scale, whose scores are averaged",
+)
+
 
 def model_card(
     b: Bundle,
-) -> str:                             # Markdown with the hub's front matter
+) -> str:  # Markdown with the hub's front matter
     "The model card, from the bundle's own fields."
-    trained = [f"Domains: {', '.join(b.domains) or 'not recorded'}." + (f" Left out on purpose: {', '.join(b.left_out)}." if b.left_out else ""),
-               f"Stage: {b.stage or 'not recorded'}; preset: {b.preset or 'not recorded'}; seed: {b.seed}; " +
-               f"pictures (manifest): `{(b.manifest_hash or 'not recorded')[:12]}`" +
-               (f"; began from the bundle `{b.parent[:12]}`" if b.parent else "") + (f"; its training began from the mean of the weights of {len(b.averaged)} bundles: {', '.join(f'`{h[:12]}`' for h in b.averaged)}" if b.averaged else "") + "."]
-    if b.allow_bias: trained.append("**The two classes could be told apart by their file headers alone, and training was allowed all the same: "
-                                    f"{b.allow_bias}.** The numbers below may measure the files, not the faces.")
-    decisions = md_table(["threshold", "fake where p_fake ≥", ""], [[k, f"{v:.4f}", "default" if k == b.threshold else ""] for k, v in b.thresholds.items()])
-    if b.band: decisions += f"\n\nBetween {b.band[0]:.4f} and {b.band[1]:.4f} it says that it is unsure."
+    trained = [
+        f"Domains: {', '.join(b.domains) or 'not recorded'}."
+        + (f" Left out on purpose: {', '.join(b.left_out)}." if b.left_out else ""),
+        f"Stage: {b.stage or 'not recorded'}; preset: {b.preset or 'not recorded'}; seed: {b.seed}; "
+        + f"pictures (manifest): `{(b.manifest_hash or 'not recorded')[:12]}`"
+        + (f"; began from the bundle `{b.parent[:12]}`" if b.parent else "")
+        + (
+            f"; its training began from the mean of the weights of {len(b.averaged)} bundles: {', '.join(f'`{h[:12]}`' for h in b.averaged)}"
+            if b.averaged
+            else ""
+        )
+        + ".",
+    ]
+    if b.allow_bias:
+        trained.append(
+            "**The two classes could be told apart by their file headers alone, and training was allowed all the same: "
+            f"{b.allow_bias}.** The numbers below may measure the files, not the faces."
+        )
+    decisions = md_table(
+        ["threshold", "fake where p_fake ≥", ""],
+        [[k, f"{v:.4f}", "default" if k == b.threshold else ""] for k, v in b.thresholds.items()],
+    )
+    if b.band:
+        decisions += f"\n\nBetween {b.band[0]:.4f} and {b.band[1]:.4f} it says that it is unsure."
     head, rows = _metric_rows(b.metrics)
     note = "The pictures that temperature, bias and thresholds were fitted on: optimistic for new ones. Intervals are 95%. Positive class: fake."
-    return _CARD.format(name=b.name, arch=b.arch, hash12=b.hash[:12], onnx_tag=", onnx" if ONNX in b.files else "", trained="\n\n".join(trained),
-        decisions=decisions, measured=f"{md_table(head, rows)}\n\n{note}" if rows else "Nothing was recorded.", view=_VIEWS[b.spec.view].format(s=b.spec.size),
-        interpolation=b.spec.interpolation, mean=list(b.spec.mean), std=list(b.spec.std), temperature=b.temperature, bias=b.bias,
-        versions="\n".join(f"- {k} {v}" for k, v in b.versions.items()) + (f"\n- on {b.created}" if b.created else ""))
+    return _CARD.format(
+        name=b.name,
+        arch=b.arch,
+        hash12=b.hash[:12],
+        onnx_tag=", onnx" if ONNX in b.files else "",
+        trained="\n\n".join(trained),
+        decisions=decisions,
+        measured=f"{md_table(head, rows)}\n\n{note}" if rows else "Nothing was recorded.",
+        view=_VIEWS[b.spec.view].format(s=b.spec.size),
+        interpolation=b.spec.interpolation,
+        mean=list(b.spec.mean),
+        std=list(b.spec.std),
+        temperature=b.temperature,
+        bias=b.bias,
+        versions="\n".join(f"- {k} {v}" for k, v in b.versions.items()) + (f"\n- on {b.created}" if b.created else ""),
+    )
 
 # %% ../../nbs/06_models/01_bundle.ipynb #451eb1f4
 WEIGHTS_LICENSE = """Licence of the weights
@@ -303,34 +475,46 @@ weights has to keep to those terms. They come without warranty of any kind, and 
 is right: see "What it is not for" in README.md.
 """
 
+
 def write_bundle(
-    dir: str|os.PathLike,             # the folder to make
-    bundle: Bundle,                   # `files` is filled in
-    tensors: dict[str, np.ndarray],   # the weights
-    card: str|None=None,              # README.md; `model_card(bundle)` if not given
-    license: str|None=None,           # LICENSE; `WEIGHTS_LICENSE` if not given
-    onnx: str|os.PathLike|bytes|None=None,  # the same network as an ONNX file, or its bytes
-    overwrite: bool=False,            # replace a bundle that is there
-) -> Bundle:                          # the bundle as written
+    dir: str | os.PathLike,  # the folder to make
+    bundle: Bundle,  # `files` is filled in
+    tensors: dict[str, np.ndarray],  # the weights
+    card: str | None = None,  # README.md; `model_card(bundle)` if not given
+    license: str | None = None,  # LICENSE; `WEIGHTS_LICENSE` if not given
+    onnx: str | os.PathLike | bytes | None = None,  # the same network as an ONNX file, or its bytes
+    overwrite: bool = False,  # replace a bundle that is there
+) -> Bundle:  # the bundle as written
     "Write a bundle in one step and read it back; raises `BundleError`."
     from safetensors.numpy import save
-    dir = Path(dir); bundle = parse_bundle(to_json(bundle))     # NumPy's numbers become plain ones, and every rule is applied
+
+    dir = Path(dir)
+    bundle = parse_bundle(to_json(bundle))  # NumPy's numbers become plain ones, and every rule is applied
     if dir.exists() and any(dir.iterdir()):
-        if not (dir/INDEX).exists(): raise BundleError(f"{dir} is a folder with other things in it; it is not replaced by a bundle.")
-        if not overwrite: raise BundleError(f"{dir} exists, and a bundle is never changed. Give overwrite=True or another name.")
+        if not (dir / INDEX).exists():
+            raise BundleError(f"{dir} is a folder with other things in it; it is not replaced by a bundle.")
+        if not overwrite:
+            raise BundleError(f"{dir} exists, and a bundle is never changed. Give overwrite=True or another name.")
     dir.parent.mkdir(parents=True, exist_ok=True)
-    tmp = Path(tempfile.mkdtemp(dir=dir.parent, prefix=f".{dir.name}.", suffix=".tmp")); old = tmp.with_suffix(".old")
+    tmp = Path(tempfile.mkdtemp(dir=dir.parent, prefix=f".{dir.name}.", suffix=".tmp"))
+    old = tmp.with_suffix(".old")
     try:
-        write_atomic(tmp/WEIGHTS, save({k: np.ascontiguousarray(v).reshape(np.shape(v)) for k, v in tensors.items()})); load_tensors(tmp)
-        if onnx is not None: write_atomic(tmp/ONNX, onnx if isinstance(onnx, bytes) else Path(onnx).read_bytes())
-        write_atomic(tmp/LICENSE, license or WEIGHTS_LICENSE)
+        write_atomic(tmp / WEIGHTS, save({k: np.ascontiguousarray(v).reshape(np.shape(v)) for k, v in tensors.items()}))
+        load_tensors(tmp)
+        if onnx is not None:
+            write_atomic(tmp / ONNX, onnx if isinstance(onnx, bytes) else Path(onnx).read_bytes())
+        write_atomic(tmp / LICENSE, license or WEIGHTS_LICENSE)
         bundle = dataclasses.replace(bundle, files={p.name: sha256_file(p) for p in sorted(tmp.iterdir())})
-        write_atomic(tmp/CARD, card or model_card(bundle))
-        bundle = dataclasses.replace(bundle, files={**bundle.files, CARD: sha256_file(tmp/CARD)})
-        write_atomic(tmp/INDEX, to_json(bundle)); bundle = read_bundle(tmp); os.chmod(tmp, 0o755)
-        if dir.exists(): os.replace(dir, old)
+        write_atomic(tmp / CARD, card or model_card(bundle))
+        bundle = dataclasses.replace(bundle, files={**bundle.files, CARD: sha256_file(tmp / CARD)})
+        write_atomic(tmp / INDEX, to_json(bundle))
+        bundle = read_bundle(tmp)
+        os.chmod(tmp, 0o755)
+        if dir.exists():
+            os.replace(dir, old)
         os.replace(tmp, dir)
     finally:
         shutil.rmtree(tmp, ignore_errors=True)
-        if old.exists(): shutil.rmtree(old) if dir.exists() else os.replace(old, dir)
+        if old.exists():
+            shutil.rmtree(old) if dir.exists() else os.replace(old, dir)
     return bundle

@@ -14,77 +14,111 @@ from torch import nn
 _backward = torch.ops.aten.convolution_backward
 _last = torch.channels_last
 
+
 def input_grad(
-    g: torch.Tensor,                   # gradient of the output [B,C,h,w]
-    x: torch.Tensor,                   # input [B,C,H,W]
-    w: torch.Tensor,                   # weights [C,1,k,k]
+    g: torch.Tensor,  # gradient of the output [B,C,h,w]
+    x: torch.Tensor,  # input [B,C,H,W]
+    w: torch.Tensor,  # weights [C,1,k,k]
     stride: int,
     pad: int,
-) -> torch.Tensor:                     # [B,C,H,W]
+) -> torch.Tensor:  # [B,C,H,W]
     "Gradient of a depthwise convolution's input; a stride above 1 becomes a forward pass over `g` with zeros between its pixels."
     C, k = len(w), w.shape[-1]
-    if stride == 1: return _backward(g, x, w, None, [1, 1], [pad, pad], [1, 1], False, [0, 0], C, [True, False, False])[0]
-    wide = [n + 2*pad - k + 1 for n in x.shape[-2:]]
-    z = torch.empty(len(g), C, *wide, dtype=g.dtype, memory_format=_last).zero_(); z[:, :, ::stride, ::stride] = g
+    if stride == 1:
+        return _backward(g, x, w, None, [1, 1], [pad, pad], [1, 1], False, [0, 0], C, [True, False, False])[0]
+    wide = [n + 2 * pad - k + 1 for n in x.shape[-2:]]
+    z = torch.empty(len(g), C, *wide, dtype=g.dtype, memory_format=_last).zero_()
+    z[:, :, ::stride, ::stride] = g
     return F.conv2d(z, w.flip(2, 3).contiguous(memory_format=_last), None, 1, k - 1 - pad, 1, C)
 
 # %% ../../nbs/06_models/04_depthwise.ipynb #a0595503
 def weight_grad(
-    g: torch.Tensor,                   # gradient of the output [B,C,h,w]
-    x: torch.Tensor,                   # input [B,C,H,W]
-    w: torch.Tensor,                   # weights [C,1,k,k], k odd
+    g: torch.Tensor,  # gradient of the output [B,C,h,w]
+    x: torch.Tensor,  # input [B,C,H,W]
+    w: torch.Tensor,  # weights [C,1,k,k], k odd
     stride: int,
     pad: int,
-) -> torch.Tensor:                     # [C,1,k,k]
+) -> torch.Tensor:  # [C,1,k,k]
     "Gradient of a depthwise convolution's weights; a kernel wider than 3 is put together from gradients of 3x3 kernels."
     C, k = len(w), w.shape[-1]
-    taps = lambda x, w, p: _backward(g, x, w, None, [stride]*2, [p, p], [1, 1], False, [0, 0], C, [False, True, False])[1]
-    if k <= 3: return taps(x, w, pad)
-    x, out, small = F.pad(x, (pad,)*4), torch.empty_like(w), w[:, :, :3, :3].contiguous(memory_format=_last)
-    high, wide = ((n - 1)*stride + 3 for n in g.shape[-2:])
+    taps = lambda x, w, p: _backward(
+        g, x, w, None, [stride] * 2, [p, p], [1, 1], False, [0, 0], C, [False, True, False]
+    )[1]
+    if k <= 3:
+        return taps(x, w, pad)
+    x, out, small = F.pad(x, (pad,) * 4), torch.empty_like(w), w[:, :, :3, :3].contiguous(memory_format=_last)
+    high, wide = ((n - 1) * stride + 3 for n in g.shape[-2:])
     for i in range(0, k - 2, 2):
         for j in range(0, k - 2, 2):
-            out[:, :, i:i + 3, j:j + 3] = taps(x[:, :, i:i + high, j:j + wide].contiguous(memory_format=_last), small, 0)
+            out[:, :, i : i + 3, j : j + 3] = taps(
+                x[:, :, i : i + high, j : j + wide].contiguous(memory_format=_last), small, 0
+            )
     return out
 
 # %% ../../nbs/06_models/04_depthwise.ipynb #e54736ee
 class _Grad(torch.autograd.Function):
     "Depthwise convolution with the gradients above."
+
     @staticmethod
     def forward(ctx, x, w, stride, pad):
-        ctx.save_for_backward(x, w); ctx.how = stride, pad
+        ctx.save_for_backward(x, w)
+        ctx.how = stride, pad
         return F.conv2d(x, w, None, stride, pad, 1, len(w))
 
     @staticmethod
     def backward(ctx, g):
-        x, w = ctx.saved_tensors; g = g.contiguous(memory_format=_last)
-        return input_grad(g, x, w, *ctx.how) if ctx.needs_input_grad[0] else None, weight_grad(g, x, w, *ctx.how) if ctx.needs_input_grad[1] else None, None, None
+        x, w = ctx.saved_tensors
+        g = g.contiguous(memory_format=_last)
+        return (
+            input_grad(g, x, w, *ctx.how) if ctx.needs_input_grad[0] else None,
+            weight_grad(g, x, w, *ctx.how) if ctx.needs_input_grad[1] else None,
+            None,
+            None,
+        )
+
 
 class Depthwise(nn.Conv2d):
     "A depthwise `Conv2d` with square kernel, no bias and no dilation; `same` is timm's padding."
+
     same = False
+
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         "[B,C,H,W] → [B,C,h,w]."
         if self.same:
             from timm.layers import pad_same
+
             x = pad_same(x, self.kernel_size, self.stride)
         pad = 0 if self.same else self.padding[0]
-        half = torch.is_autocast_enabled("cpu") and torch.get_autocast_dtype("cpu") == torch.bfloat16 or x.dtype == torch.bfloat16
+        half = (
+            torch.is_autocast_enabled("cpu")
+            and torch.get_autocast_dtype("cpu") == torch.bfloat16
+            or x.dtype == torch.bfloat16
+        )
         if half and x.device.type == "cpu" and torch.is_grad_enabled() and x.is_contiguous(memory_format=_last):
             return _Grad.apply(x.bfloat16(), self.weight.bfloat16(), self.stride[0], pad)
         return F.conv2d(x, self.weight, None, self.stride, pad, 1, self.groups)
 
 # %% ../../nbs/06_models/04_depthwise.ipynb #86d326d4
 def fast_depthwise(
-    model: nn.Module,                  # changed in place; weights stay as they are
-) -> int:                              # layers that were changed
+    model: nn.Module,  # changed in place; weights stay as they are
+) -> int:  # layers that were changed
     "Give the depthwise layers of `model` the fast gradient."
     n = 0
     for m in model.modules():
-        if type(m) is not nn.Conv2d and type(m).__name__ != "Conv2dSame": continue
+        if type(m) is not nn.Conv2d and type(m).__name__ != "Conv2dSame":
+            continue
         (k, l), (s, t), p = m.kernel_size, m.stride, m.padding
-        if not (m.groups == m.in_channels == m.out_channels > 1 and k == l and k % 2 and s == t and m.dilation == (1, 1) and m.bias is None): continue
+        if not (
+            m.groups == m.in_channels == m.out_channels > 1
+            and k == l
+            and k % 2
+            and s == t
+            and m.dilation == (1, 1)
+            and m.bias is None
+        ):
+            continue
         same = type(m) is not nn.Conv2d
-        if not same and (isinstance(p, str) or p[0] != p[1] or m.padding_mode != "zeros"): continue
+        if not same and (isinstance(p, str) or p[0] != p[1] or m.padding_mode != "zeros"):
+            continue
         m.__class__, m.same, n = Depthwise, same, n + 1
     return n

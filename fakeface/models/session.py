@@ -19,38 +19,52 @@ def threads_here() -> int:
     n = os.environ.get("OMP_NUM_THREADS", "")
     return int(n) if n.isdecimal() and int(n) else cores()
 
+
 def onnx_bytes(
-    dir: str|os.PathLike,             # the bundle's folder
-    bundle: Bundle,                   # as `read_bundle` gave it
+    dir: str | os.PathLike,  # the bundle's folder
+    bundle: Bundle,  # as `read_bundle` gave it
 ) -> bytes:
     "The content of a bundle's model.onnx, compared with its hash; raises `BundleError`."
-    if ONNX not in bundle.files: raise BundleError(f"The bundle {bundle.name} has no {ONNX}. Make one: fakeface export {dir}")
-    data = (Path(dir)/ONNX).read_bytes()
-    if hashlib.sha256(data).hexdigest() != bundle.files[ONNX]: raise BundleError(f"{ONNX} has changed while it was read.")
+    if ONNX not in bundle.files:
+        raise BundleError(f"The bundle {bundle.name} has no {ONNX}. Make one: fakeface export {dir}")
+    data = (Path(dir) / ONNX).read_bytes()
+    if hashlib.sha256(data).hexdigest() != bundle.files[ONNX]:
+        raise BundleError(f"{ONNX} has changed while it was read.")
     return data
 
 # %% ../../nbs/06_models/03_session.ipynb #c6753342
 def open_session(
-    data: bytes,                      # of an ONNX file: input `x` float32 [B,3,S,S], output `logits` [B,2]
-    size: int,                        # S; the session takes one picture of it at a time
-    threads: int|None=None,           # `threads_here()` if not given
+    data: bytes,  # of an ONNX file: input `x` float32 [B,3,S,S], output `logits` [B,2]
+    size: int,  # S; the session takes one picture of it at a time
+    threads: int | None = None,  # `threads_here()` if not given
 ) -> ort.InferenceSession:
     "An onnxruntime session on the CPU; raises `BundleError` where the bytes are no such network."
-    o = ort.SessionOptions(); o.intra_op_num_threads, o.inter_op_num_threads, o.log_severity_level = threads or threads_here(), 1, 4
+    o = ort.SessionOptions()
+    o.intra_op_num_threads, o.inter_op_num_threads, o.log_severity_level = threads or threads_here(), 1, 4
     o.add_session_config_entry("session.intra_op.allow_spinning", "0")
-    for axis, n in (("batch", 1), ("height", size), ("width", size)): o.add_free_dimension_override_by_name(axis, n)
-    try: s = ort.InferenceSession(data, o, providers=["CPUExecutionProvider"])
-    except Exception as e: raise BundleError(f"{ONNX} is no network that onnxruntime {ort.__version__} can run ({str(e).splitlines()[0][:200]}).") from None
+    for axis, n in (("batch", 1), ("height", size), ("width", size)):
+        o.add_free_dimension_override_by_name(axis, n)
+    try:
+        s = ort.InferenceSession(data, o, providers=["CPUExecutionProvider"])
+    except Exception as e:
+        raise BundleError(
+            f"{ONNX} is no network that onnxruntime {ort.__version__} can run ({str(e).splitlines()[0][:200]})."
+        ) from None
     if [i.name for i in s.get_inputs()] != ["x"] or [i.name for i in s.get_outputs()] != ["logits"]:
-        raise BundleError(f"{ONNX} should take x and give logits; it takes {[i.name for i in s.get_inputs()]} and gives {[i.name for i in s.get_outputs()]}.")
+        raise BundleError(
+            f"{ONNX} should take x and give logits; it takes {[i.name for i in s.get_inputs()]} and gives {[i.name for i in s.get_outputs()]}."
+        )
     return s
 
+
 def run_views(
-    session: ort.InferenceSession,    # of `open_session`
-    x: np.ndarray,                    # uint8 [N,3,S,S], of `images.eval_views`
-    spec: InputSpec,                  # mean and std
-) -> np.ndarray:                      # float32 [N,2]
+    session: ort.InferenceSession,  # of `open_session`
+    x: np.ndarray,  # uint8 [N,3,S,S], of `images.eval_views`
+    spec: InputSpec,  # mean and std
+) -> np.ndarray:  # float32 [N,2]
     "Logits of views, one at a time; any number of threads may call it."
-    z = [session.run(["logits"], {"x": normalise(x[i:i + 1], spec)})[0] for i in range(len(x))]; z = np.concatenate(z) if z else np.zeros((0, 2), np.float32)
-    if z.shape != (len(x), 2): raise BundleError(f"The network gave {z.shape} for {len(x)} views; it should give two logits each.")
+    z = [session.run(["logits"], {"x": normalise(x[i : i + 1], spec)})[0] for i in range(len(x))]
+    z = np.concatenate(z) if z else np.zeros((0, 2), np.float32)
+    if z.shape != (len(x), 2):
+        raise BundleError(f"The network gave {z.shape} for {len(x)} views; it should give two logits each.")
     return z

@@ -12,56 +12,80 @@ from ..core.project import FakefaceError, project_root
 from .bundle import CARD, INDEX, LICENSE, ONNX, WEIGHTS, BundleError
 
 # %% ../../nbs/06_models/02_shelf.ipynb #b8cd3901
-SHIPPED = "fakeface-lite0"            # the bundle that is used when none is named
+SHIPPED = "fakeface-lite0"  # the bundle that is used when none is named
 
-def bundles() -> dict[str, Path]:     # name -> folder
+
+def bundles() -> dict[str, Path]:  # name -> folder
     "The bundles that are here: those that ship with the package, then those in the checkout's outputs/models."
     roots, out = [], {}
-    with contextlib.suppress(ModuleNotFoundError): roots.append(Path(str(importlib.resources.files("fakeface.bundles"))))
-    with contextlib.suppress(FakefaceError, OSError): roots.append(project_root()/"outputs/models")
+    with contextlib.suppress(ModuleNotFoundError):
+        roots.append(Path(str(importlib.resources.files("fakeface.bundles"))))
+    with contextlib.suppress(FakefaceError, OSError):
+        roots.append(project_root() / "outputs/models")
     for r in roots:
         for d in sorted(r.iterdir()) if r.is_dir() else []:
-            if (d/INDEX).is_file(): out.setdefault(d.name, d)
+            if (d / INDEX).is_file():
+                out.setdefault(d.name, d)
     return out
 
 # %% ../../nbs/06_models/02_shelf.ipynb #e90ce1df
-_ID = re.compile(r"(?P<repo>[A-Za-z0-9][\w.-]{0,95}/[A-Za-z0-9][\w.-]{0,95})(?:@(?P<revision>[A-Za-z0-9][\w./-]{0,99}))?", re.A)
+_ID = re.compile(
+    r"(?P<repo>[A-Za-z0-9][\w.-]{0,95}/[A-Za-z0-9][\w.-]{0,95})(?:@(?P<revision>[A-Za-z0-9][\w./-]{0,99}))?", re.A
+)
+
 
 def hub_id(
-    s: str,                           # owner/name or owner/name@revision
-) -> tuple[str, str|None]|None:       # repository and revision; None where `s` is no such thing
+    s: str,  # owner/name or owner/name@revision
+) -> tuple[str, str | None] | None:  # repository and revision; None where `s` is no such thing
     "Take a hub identifier apart."
     m = _ID.fullmatch(s)
     return (m["repo"], m["revision"]) if m and ".." not in s and "--" not in m["repo"] else None
 
+
 def from_hub(
-    repo: str,                        # owner/name
-    revision: str|None=None,          # a branch, tag or commit; the main branch if not given
-) -> Path:                            # a folder of the hub's cache
+    repo: str,  # owner/name
+    revision: str | None = None,  # a branch, tag or commit; the main branch if not given
+) -> Path:  # a folder of the hub's cache
     "Download the five files of a bundle, or take them from the cache; raises `BundleError`."
     from huggingface_hub import snapshot_download
-    try: return Path(snapshot_download(repo, revision=revision, allow_patterns=[INDEX, ONNX, WEIGHTS, CARD, LICENSE]))
-    except Exception as e:            # the hub, its client and the network raise two dozen unrelated classes
+
+    try:
+        return Path(snapshot_download(repo, revision=revision, allow_patterns=[INDEX, ONNX, WEIGHTS, CARD, LICENSE]))
+    except Exception as e:  # the hub, its client and the network raise two dozen unrelated classes
         why = (str(e).strip().splitlines() or [""])[0][:200]
-        raise BundleError(f"The bundle {repo}{'@' + revision if revision else ''} could not be had from the model hub ({type(e).__name__}: {why}). "
-                          "Check the name and the network, or download its files and name their folder.") from None
+        raise BundleError(
+            f"The bundle {repo}{'@' + revision if revision else ''} could not be had from the model hub ({type(e).__name__}: {why}). "
+            "Check the name and the network, or download its files and name their folder."
+        ) from None
 
 # %% ../../nbs/06_models/02_shelf.ipynb #3ab8c873
 def find_bundle(
-    which: str|os.PathLike|None=None, # nothing, a name, a folder, or owner/name[@revision]
-) -> Path:                            # a folder that exists; not checked yet
+    which: str | os.PathLike | None = None,  # nothing, a name, a folder, or owner/name[@revision]
+) -> Path:  # a folder that exists; not checked yet
     "The folder of a bundle; raises `BundleError` with what to do."
     here = bundles()
     if which is None or which == "":
-        if SHIPPED in here: return here[SHIPPED]
-        raise BundleError("No detector is installed. Train one (fakeface demo) and name its folder, for instance --bundle outputs/demo/finetune/bundle.")
-    if not isinstance(which, (str, os.PathLike)): raise BundleError(f"bundle = {which!r:.80} should be a name, a folder, or owner/name of the model hub.")
+        if SHIPPED in here:
+            return here[SHIPPED]
+        raise BundleError(
+            "No detector is installed. Train one (fakeface demo) and name its folder, for instance --bundle outputs/demo/finetune/bundle."
+        )
+    if not isinstance(which, (str, os.PathLike)):
+        raise BundleError(f"bundle = {which!r:.80} should be a name, a folder, or owner/name of the model hub.")
     s = os.fspath(which)
-    if isinstance(s, bytes) or "\0" in s: raise BundleError("A bundle's name is text without null characters.")
-    if s in here: return here[s]
+    if isinstance(s, bytes) or "\0" in s:
+        raise BundleError("A bundle's name is text without null characters.")
+    if s in here:
+        return here[s]
     try:
-        if (path := Path(s).expanduser()).is_dir(): return path
-        if path.exists(): raise BundleError(f"{s} is a file. Name the folder that holds {INDEX} and {WEIGHTS}.")
-    except (OSError, RuntimeError) as e: raise BundleError(f"{s:.200} cannot be looked up ({getattr(e, 'strerror', None) or e}).") from None
-    if isinstance(which, str) and (known := hub_id(s)): return from_hub(*known)
-    raise BundleError(f"There is no bundle {s!r:.200}. Installed: {', '.join(here) or 'none'}. A folder or owner/name of the model hub will do, too.")
+        if (path := Path(s).expanduser()).is_dir():
+            return path
+        if path.exists():
+            raise BundleError(f"{s} is a file. Name the folder that holds {INDEX} and {WEIGHTS}.")
+    except (OSError, RuntimeError) as e:
+        raise BundleError(f"{s:.200} cannot be looked up ({getattr(e, 'strerror', None) or e}).") from None
+    if isinstance(which, str) and (known := hub_id(s)):
+        return from_hub(*known)
+    raise BundleError(
+        f"There is no bundle {s!r:.200}. Installed: {', '.join(here) or 'none'}. A folder or owner/name of the model hub will do, too."
+    )

@@ -14,15 +14,20 @@ from ..core.project import ConfigError
 # %% ../../nbs/06_models/07_soup.ipynb #f836d0e3
 @torch.no_grad()
 def average_weights(
-    models: list[nn.Module],          # of one architecture, trained from the same initial weights
-) -> nn.Module:                       # a copy of the first with the mean of all floating-point tensors
+    models: list[nn.Module],  # of one architecture, trained from the same initial weights
+) -> nn.Module:  # a copy of the first with the mean of all floating-point tensors
     "A uniform soup (Wortsman et al. 2022); its BatchNorm statistics have to be measured anew. Raises `ConfigError` where the networks do not fit each other."
     states = [m.state_dict() for m in models]
-    if not states: raise ConfigError("There is no network to average.")
+    if not states:
+        raise ConfigError("There is no network to average.")
     for i, s in enumerate(states[1:], 2):
         odd = [k for k in {**states[0], **s} if k not in s or k not in states[0] or s[k].shape != states[0][k].shape]
-        if odd: raise ConfigError(f"Network {i} of {len(states)} is built differently from the first: {odd[0]} and {len(odd) - 1} more. Only networks of one architecture can be averaged.")
+        if odd:
+            raise ConfigError(
+                f"Network {i} of {len(states)} is built differently from the first: {odd[0]} and {len(odd) - 1} more. Only networks of one architecture can be averaged."
+            )
     out = copy.deepcopy(models[0])
     for k, t in out.state_dict().items():
-        if t.is_floating_point(): t.copy_(sum(s[k].double() for s in states)/len(states))
+        if t.is_floating_point():
+            t.copy_(sum(s[k].double() for s in states) / len(states))
     return out

@@ -16,199 +16,445 @@ from ..core.files import read_json
 from ..data.manifest import read_manifest
 
 # %% ../../nbs/12_report/04_findings.ipynb #b0ed5f50
-def _maybe(path: Path, read=read_json) -> Any: return read(path) if path.exists() else None
+def _maybe(path: Path, read=read_json) -> Any:
+    return read(path) if path.exists() else None
 
-def _csv(path: Path) -> pd.DataFrame|None:
+
+def _csv(path: Path) -> pd.DataFrame | None:
     "A CSV, or None where it is missing or empty."
-    try: return pd.read_csv(path) if path.exists() else None
-    except pd.errors.EmptyDataError: return None
+    try:
+        return pd.read_csv(path) if path.exists() else None
+    except pd.errors.EmptyDataError:
+        return None
+
 
 def _arrays(path: Path) -> dict:
     "The arrays of an .npz file."
-    with np.load(path, allow_pickle=False) as z: return {k: z[k].astype(np.float32) for k in z}
+    with np.load(path, allow_pickle=False) as z:
+        return {k: z[k].astype(np.float32) for k in z}
+
 
 def collect(
-    home: str|Path,                   # outputs/<run>
-) -> dict:                            # run, one dict a stage, and the tables
+    home: str | Path,  # outputs/<run>
+) -> dict:  # run, one dict a stage, and the tables
     "What the stages of a run have left; None for what is absent."
     home = Path(home)
-    if not home.is_dir(): raise FakefaceError(f"{home} is missing: there is no such run. Run the stage 'prepare' first.")
-    facts = dict(run=home.name, reads=_maybe(home/"test_reads.json"))
+    if not home.is_dir():
+        raise FakefaceError(f"{home} is missing: there is no such run. Run the stage 'prepare' first.")
+    facts = dict(run=home.name, reads=_maybe(home / "test_reads.json"))
     for s in STAGES[:-1]:
-        d = home/s; state = _maybe(d/"stage.json") or {}
-        facts[s] = dict(arch=(_maybe(d/"bundle/bundle.json") or {}).get("arch"), state=state.get("state"), seconds=state.get("seconds"),
+        d = home / s
+        state = _maybe(d / "stage.json") or {}
+        facts[s] = dict(
+            arch=(_maybe(d / "bundle/bundle.json") or {}).get("arch"),
+            state=state.get("state"),
+            seconds=state.get("seconds"),
             started=state.get("started"),
-            **{k: _maybe(d/f"{k}.json") for k in ("config", "env", "metrics")},
-                        history=_csv(d/"history.csv"), quarantine=_csv(d/"quarantine.csv"))
-    p, e = home/"prepare", home/"evaluate"
-    facts |= dict(root=p, why=_maybe(e/"why.json"), arrays=_maybe(e/"why.npz", _arrays), leaveout=_maybe(home/"leaveout.json"))
-    facts |= dict(manifest=_maybe(p/"manifest.parquet", read_manifest), audit=_maybe(p/"audit.json"), audit_found=_maybe(p/"audit_found.json"),
-        excluded=_csv(p/"excluded.csv"),
-                  pred=_maybe(e/"predictions.parquet", pd.read_parquet), robustness=_csv(e/"robustness.csv"))
-    if facts["evaluate"]["metrics"] is None: facts |= dict.fromkeys(("pred", "robustness", "why", "arrays"))
+            **{k: _maybe(d / f"{k}.json") for k in ("config", "env", "metrics")},
+            history=_csv(d / "history.csv"),
+            quarantine=_csv(d / "quarantine.csv"),
+        )
+    p, e = home / "prepare", home / "evaluate"
+    facts |= dict(
+        root=p,
+        why=_maybe(e / "why.json"),
+        arrays=_maybe(e / "why.npz", _arrays),
+        leaveout=_maybe(home / "leaveout.json"),
+    )
+    facts |= dict(
+        manifest=_maybe(p / "manifest.parquet", read_manifest),
+        audit=_maybe(p / "audit.json"),
+        audit_found=_maybe(p / "audit_found.json"),
+        excluded=_csv(p / "excluded.csv"),
+        pred=_maybe(e / "predictions.parquet", pd.read_parquet),
+        robustness=_csv(e / "robustness.csv"),
+    )
+    if facts["evaluate"]["metrics"] is None:
+        facts |= dict.fromkeys(("pred", "robustness", "why", "arrays"))
     return facts
 
 # %% ../../nbs/12_report/04_findings.ipynb #86a698a3
-PERCENT = ("accuracy", "balanced_accuracy", "precision", "recall", "f1", "fpr", "fnr", "unsure", "accuracy_sure", "ppv@50%", "ppv@10%", "ppv@1%", "tpr@1%fpr",
-    "tpr@5%fpr")
+PERCENT = (
+    "accuracy",
+    "balanced_accuracy",
+    "precision",
+    "recall",
+    "f1",
+    "fpr",
+    "fnr",
+    "unsure",
+    "accuracy_sure",
+    "ppv@50%",
+    "ppv@10%",
+    "ppv@1%",
+    "tpr@1%fpr",
+    "tpr@5%fpr",
+)
 
-def shown(v: float|None, percent: bool=False) -> str:
+
+def shown(v: float | None, percent: bool = False) -> str:
     "A figure as text; a dash for what does not exist."
-    if v is None or not np.isfinite(v): return "–"
-    if percent: return f"{v + 1e-12:.{2 if 0 < v < .0005 or .9995 < v < 1 else 1}%}"         # halves go up, as on the page
-    return (f"{v:.3f}" if not .9995 <= v < 1 else f"{min(v, .9999):.4f}").replace("-", "−")
+    if v is None or not np.isfinite(v):
+        return "–"
+    if percent:
+        return f"{v + 1e-12:.{2 if 0 < v < 0.0005 or 0.9995 < v < 1 else 1}%}"  # halves go up, as on the page
+    return (f"{v:.3f}" if not 0.9995 <= v < 1 else f"{min(v, 0.9999):.4f}").replace("-", "−")
 
-def cell(m: dict|None, key: str) -> dict:     # text, ci, note
+
+def cell(m: dict | None, key: str) -> dict:  # text, ci, note
     "A figure with its 95% interval, for a table."
-    m = m if isinstance(m, dict) else dict(value=m); p = key in PERCENT
-    low, high = m.get("low"), m.get("high"); some = low is not None or high is not None
-    ci = f"{shown(low, p)[:-1] if p and low is not None else shown(low, p)}{' to ' if (low or 0) < 0 else '–'}{shown(high, p)}" if some else ""
+    m = m if isinstance(m, dict) else dict(value=m)
+    p = key in PERCENT
+    low, high = m.get("low"), m.get("high")
+    some = low is not None or high is not None
+    ci = (
+        f"{shown(low, p)[:-1] if p and low is not None else shown(low, p)}{' to ' if (low or 0) < 0 else '–'}{shown(high, p)}"
+        if some
+        else ""
+    )
     return dict(text=shown(m.get("value"), p), ci=ci if m.get("value") is not None else "", note=m.get("note") or "")
 
-def stacked(s: dict, key: str) -> str: c = cell(s.get(key), key); return c["text"] + (f"\n{c['ci']}" if c["ci"] else "")
-def val(m: dict, key: str) -> float|None: return (m.get(key) or {}).get("value")
+
+def stacked(s: dict, key: str) -> str:
+    c = cell(s.get(key), key)
+    return c["text"] + (f"\n{c['ci']}" if c["ci"] else "")
+
+
+def val(m: dict, key: str) -> float | None:
+    return (m.get(key) or {}).get("value")
 
 # %% ../../nbs/12_report/04_findings.ipynb #da76494b
-COLUMNS = dict(auc="AUC", accuracy="accuracy", precision="precision", recall="recall", f1="F1", fpr="FPR", fnr="FNR", unsure="unsure",
-    accuracy_sure="right where sure")
+COLUMNS = dict(
+    auc="AUC",
+    accuracy="accuracy",
+    precision="precision",
+    recall="recall",
+    f1="F1",
+    fpr="FPR",
+    fnr="FNR",
+    unsure="unsure",
+    accuracy_sure="right where sure",
+)
 PUBLISHED = (
-    dict(name="TPDNE", n=3000, auc=.9996, accuracy=.9910, fpr=.0167, fnr=.0013),
-    dict(name="140K", n=20000, auc=.9950, accuracy=.9644, fpr=.0378, fnr=.0335),
-    dict(name="DALL-E 2", n=300, auc=.9995, accuracy=.9767, fpr=.0400, fnr=.0067),
-    dict(name="combined", n=23300, auc=.9958, accuracy=.9679, fpr=.0351, fnr=.0290))
+    dict(name="TPDNE", n=3000, auc=0.9996, accuracy=0.9910, fpr=0.0167, fnr=0.0013),
+    dict(name="140K", n=20000, auc=0.9950, accuracy=0.9644, fpr=0.0378, fnr=0.0335),
+    dict(name="DALL-E 2", n=300, auc=0.9995, accuracy=0.9767, fpr=0.0400, fnr=0.0067),
+    dict(name="combined", n=23300, auc=0.9958, accuracy=0.9679, fpr=0.0351, fnr=0.0290),
+)
 PUBLISHED_SOURCE = "the README of the published project whose recipe the preset trueface repeats (ResNet-50 at 1024 pixels, threshold .192 for all domains)."
-SEEN = dict(seen="Domains that the detector was trained on", unseen="Unseen: domains that the detector was never trained on",
-    unknown="Domains of which it is not known whether the detector was trained on them")
+SEEN = dict(
+    seen="Domains that the detector was trained on",
+    unseen="Unseen: domains that the detector was never trained on",
+    unknown="Domains of which it is not known whether the detector was trained on them",
+)
+
 
 def results_rows(facts: dict) -> list[dict]:  # groups: name, published, rows of name, n, parts, cells
     "The results table in the published form, in groups."
     m = facts["evaluate"]["metrics"]
+
     def row(name, s, total=False):
-        return dict(name=name, n=f"{s['n']:,}", parts=f"{s['n_real']:,} real, {s['n_fake']:,} fake", sum=total, cells=[cell(s.get(k), k) for k in COLUMNS])
-    alone = {**m["result"], **m.get("extra", {})}; out = []
+        return dict(
+            name=name,
+            n=f"{s['n']:,}",
+            parts=f"{s['n_real']:,} real, {s['n_fake']:,} fake",
+            sum=total,
+            cells=[cell(s.get(k), k) for k in COLUMNS],
+        )
+
+    alone = {**m["result"], **m.get("extra", {})}
+    out = []
     for kind, name in SEEN.items():
-        rows = [row(d, s) for d, s in alone.items() if d not in ("macro", "micro") and m.get("seen", {}).get(d, "unknown") == kind]
-        if rows: out.append(dict(name=name, published=False, rows=rows))
-    out.append(dict(name=f"All domains of the {m.get('split', 'test')} split", published=False,
-        rows=[row("combined", m["result"]["micro"], True), row("mean of domains", m["result"]["macro"], True)]))
-    pub = [dict(name=p["name"], n=f"{p['n']:,}", parts="", sum=p["name"] == "combined",
-        cells=[dict(text=f"{p[k]:.4f}" if k == "auc" else f"{p[k]:.2%}", ci="", note="published") if k in p else dict(text="–", ci="", note="")
-        for k in COLUMNS]) for p in PUBLISHED]
+        rows = [
+            row(d, s)
+            for d, s in alone.items()
+            if d not in ("macro", "micro") and m.get("seen", {}).get(d, "unknown") == kind
+        ]
+        if rows:
+            out.append(dict(name=name, published=False, rows=rows))
+    out.append(
+        dict(
+            name=f"All domains of the {m.get('split', 'test')} split",
+            published=False,
+            rows=[row("combined", m["result"]["micro"], True), row("mean of domains", m["result"]["macro"], True)],
+        )
+    )
+    pub = [
+        dict(
+            name=p["name"],
+            n=f"{p['n']:,}",
+            parts="",
+            sum=p["name"] == "combined",
+            cells=[
+                dict(text=f"{p[k]:.4f}" if k == "auc" else f"{p[k]:.2%}", ci="", note="published")
+                if k in p
+                else dict(text="–", ci="", note="")
+                for k in COLUMNS
+            ],
+        )
+        for p in PUBLISHED
+    ]
     return out + [dict(name="Published, on other pictures; not measured here", published=True, rows=pub)]
+
 
 def results_table(facts: dict) -> pd.DataFrame:
     "The same as a table for a notebook."
-    if not facts["evaluate"]["metrics"]: return pd.DataFrame()
+    if not facts["evaluate"]["metrics"]:
+        return pd.DataFrame()
     text = lambda c: f"{c['text']} [{c['ci']}]" if c["ci"] else c["text"]
-    rows = {((g["name"].split(":")[0].split(",")[0]), r["name"]): [r["n"], *map(text, r["cells"])] for g in results_rows(facts) for r in g["rows"]}
-    return pd.DataFrame.from_dict(rows, orient="index", columns=["n", *COLUMNS.values()]).set_axis(pd.MultiIndex.from_tuples(rows), axis=0)
+    rows = {
+        ((g["name"].split(":")[0].split(",")[0]), r["name"]): [r["n"], *map(text, r["cells"])]
+        for g in results_rows(facts)
+        for r in g["rows"]
+    }
+    return pd.DataFrame.from_dict(rows, orient="index", columns=["n", *COLUMNS.values()]).set_axis(
+        pd.MultiIndex.from_tuples(rows), axis=0
+    )
 
 # %% ../../nbs/12_report/04_findings.ipynb #fbc72045
-SCALE = ((.99, "very well"), (.95, "well"), (.85, "fairly well"), (.60, "poorly"), (0., "hardly better than chance"))
+SCALE = (
+    (0.99, "very well"),
+    (0.95, "well"),
+    (0.85, "fairly well"),
+    (0.60, "poorly"),
+    (0.0, "hardly better than chance"),
+)
 
-def how_well(auc: float|None) -> str: return "to an unknown degree" if auc is None else next(w for a, w in SCALE if auc >= a)
-def listed(names) -> str: names = [str(n) for n in names]; return ", ".join(names[:-1]) + " and " + names[-1] if len(names) > 1 else "".join(names)
-def with_ci(m: dict, key: str) -> str: c = cell(m.get(key), key); return f"{c['text']} [{c['ci']}]" if c["ci"] else c["text"]
-def real_domains(s: dict) -> dict: return {d: v for d, v in s.items() if d not in ("macro", "micro")}
+
+def how_well(auc: float | None) -> str:
+    return "to an unknown degree" if auc is None else next(w for a, w in SCALE if auc >= a)
+
+
+def listed(names) -> str:
+    names = [str(n) for n in names]
+    return ", ".join(names[:-1]) + " and " + names[-1] if len(names) > 1 else "".join(names)
+
+
+def with_ci(m: dict, key: str) -> str:
+    c = cell(m.get(key), key)
+    return f"{c['text']} [{c['ci']}]" if c["ci"] else c["text"]
+
+
+def real_domains(s: dict) -> dict:
+    return {d: v for d, v in s.items() if d not in ("macro", "micro")}
+
 
 def _measured(m: dict, facts: dict) -> list[tuple[str, str]]:
     "Sentences about the domains of the split and those beyond."
-    test, macro = real_domains(m["result"]), m["result"]["macro"]; out = []
-    new = "".join(f"; {words}: {listed(ds)}" for kind, words in (("unseen", "not trained on"), ("unknown", "not known whether trained on"))
-        if (ds := [d for d in test if m.get("seen", {}).get(d) == kind]))
-    out.append(("can", f"On {m['result']['micro']['n']:,} {m.get('split', 'test')} pictures of {len(test)} domain{'s'*(len(test) > 1)} ({listed(test)}{new}) it found {with_ci(macro, 'recall')} of the fakes and called {with_ci(macro, 'fpr')} of the real faces fake, at the threshold that validation had fixed{' (means over domains)'*(len(test) > 1)}."))
+    test, macro = real_domains(m["result"]), m["result"]["macro"]
+    out = []
+    new = "".join(
+        f"; {words}: {listed(ds)}"
+        for kind, words in (("unseen", "not trained on"), ("unknown", "not known whether trained on"))
+        if (ds := [d for d in test if m.get("seen", {}).get(d) == kind])
+    )
+    out.append(
+        (
+            "can",
+            f"On {m['result']['micro']['n']:,} {m.get('split', 'test')} pictures of {len(test)} domain{'s' * (len(test) > 1)} ({listed(test)}{new}) it found {with_ci(macro, 'recall')} of the fakes and called {with_ci(macro, 'fpr')} of the real faces fake, at the threshold that validation had fixed{' (means over domains)' * (len(test) > 1)}.",
+        )
+    )
     known = {d: s for d, s in test.items() if val(s, "auc") is not None}
     if len(known) > 1:
         worst, best = (f(known, key=lambda d: val(known[d], "auc")) for f in (min, max))
-        out.append(("can", f"It is best on {best} (AUC {with_ci(known[best], 'auc')}) and weakest on {worst} (AUC {with_ci(known[worst], 'auc')}, accuracy {with_ci(known[worst], 'accuracy')})."))
+        out.append(
+            (
+                "can",
+                f"It is best on {best} (AUC {with_ci(known[best], 'auc')}) and weakest on {worst} (AUC {with_ci(known[worst], 'auc')}, accuracy {with_ci(known[worst], 'accuracy')}).",
+            )
+        )
     if (v := macro.get("unsure")) and v.get("value") is not None:
-        out.append(("can", f"With its unsure band it withholds a verdict on {with_ci(macro, 'unsure')} of the pictures; of the others, {with_ci(macro, 'accuracy_sure')} are right."))
+        out.append(
+            (
+                "can",
+                f"With its unsure band it withholds a verdict on {with_ci(macro, 'unsure')} of the pictures; of the others, {with_ci(macro, 'accuracy_sure')} are right.",
+            )
+        )
     if (v := val(macro, "ppv@1%")) is not None:
-        out.append(("cannot", f"It does not find rare fakes without false alarms: where one picture in a hundred is fake, {with_ci(macro, 'ppv@1%')} of its alarms would be right."))
-    beyond = {d: s for d, s in {**test, **real_domains(m.get("extra", {}))}.items() if m.get("seen", {}).get(d) == "unseen"}
+        out.append(
+            (
+                "cannot",
+                f"It does not find rare fakes without false alarms: where one picture in a hundred is fake, {with_ci(macro, 'ppv@1%')} of its alarms would be right.",
+            )
+        )
+    beyond = {
+        d: s for d, s in {**test, **real_domains(m.get("extra", {}))}.items() if m.get("seen", {}).get(d) == "unseen"
+    }
     if not beyond and not facts.get("leaveout"):
-        out.append(("cannot", f"Nothing is known about other generators: every domain measured is one it was trained on ({listed(m.get('trained_on') or test)})." if all(v == "seen" for v in m.get("seen", {"": ""}).values()) else "Nothing is known about other generators: no domain here is proven to be new to it."))
+        out.append(
+            (
+                "cannot",
+                f"Nothing is known about other generators: every domain measured is one it was trained on ({listed(m.get('trained_on') or test)})."
+                if all(v == "seen" for v in m.get("seen", {"": ""}).values())
+                else "Nothing is known about other generators: no domain here is proven to be new to it.",
+            )
+        )
     for d, s in beyond.items():
-        out.append(("cannot" if (val(s, "auc") or 0) < .85 else "can",
-            f"On {d}, which it was never trained on, it separates the classes {how_well(val(s, 'auc'))}: AUC {with_ci(s, 'auc')}, fakes missed {with_ci(s, 'fnr')}, real faces accused {with_ci(s, 'fpr')} (n = {s['n']:,})."))
+        out.append(
+            (
+                "cannot" if (val(s, "auc") or 0) < 0.85 else "can",
+                f"On {d}, which it was never trained on, it separates the classes {how_well(val(s, 'auc'))}: AUC {with_ci(s, 'auc')}, fakes missed {with_ci(s, 'fnr')}, real faces accused {with_ci(s, 'fpr')} (n = {s['n']:,}).",
+            )
+        )
     return out
+
 
 def _rounds(left: "dict|None") -> list[tuple[str, str]]:
     "Sentences about detectors that were trained without a domain."
     out = []
     for r in (left or {}).get("rounds", []):
-        u, s, diff = r["unseen"], r.get("seen"), r.get("difference") or {}; other = [d for d in r["left_out"] if d != r["domain"]]
+        u, s, diff = r["unseen"], r.get("seen"), r.get("difference") or {}
+        other = [d for d in r["left_out"] if d != r["domain"]]
         text = f"A detector trained in the same way{f' for {k} epochs' if (k := r.get('epochs')) else ''} without {r['domain']}{f' (nor {listed(other)})' if other else ''} separates it {how_well(val(u, 'auc'))}: AUC {with_ci(u, 'auc')}, fakes missed {with_ci(u, 'fnr')}, real faces accused {with_ci(u, 'fpr')} (n = {u['n']:,})"
         if s:
-            text += f"; trained with it, AUC {with_ci(s, 'auc')}" + (f", a difference of {with_ci(dict(diff=diff), 'diff')} on the same pictures"
-                if diff.get("value") is not None else "")
-        out.append(("cannot" if (val(u, "auc") or 0) < .85 else "can", text + "."))
+            text += f"; trained with it, AUC {with_ci(s, 'auc')}" + (
+                f", a difference of {with_ci(dict(diff=diff), 'diff')} on the same pictures"
+                if diff.get("value") is not None
+                else ""
+            )
+        out.append(("cannot" if (val(u, "auc") or 0) < 0.85 else "can", text + "."))
     return out
+
 
 def _reasons(why: "dict|None") -> list[tuple[str, str]]:
     "What the heat-maps may be trusted with."
-    if not why or not why.get("sanity"): return []
-    rows = why["sanity"]; last, other = rows[-1], next((r for r in rows if r["share"] == 0), None); c = shown(last["correlation"])
-    sane = abs(last["correlation"]) < .5
-    return [("beware" if not sane else "can",
-        f"Its heat-maps {'depend' if sane else 'hardly depend'} on what it learned: with all weights made random they correlate {c} with the maps before (1: the same maps)" + (f"; maps of different pictures correlate {shown(other['correlation'])}" if other else "") + ".")]
+    if not why or not why.get("sanity"):
+        return []
+    rows = why["sanity"]
+    last, other = rows[-1], next((r for r in rows if r["share"] == 0), None)
+    c = shown(last["correlation"])
+    sane = abs(last["correlation"]) < 0.5
+    return [
+        (
+            "beware" if not sane else "can",
+            f"Its heat-maps {'depend' if sane else 'hardly depend'} on what it learned: with all weights made random they correlate {c} with the maps before (1: the same maps)"
+            + (f"; maps of different pictures correlate {shown(other['correlation'])}" if other else "")
+            + ".",
+        )
+    ]
 
-def _robust(grid: pd.DataFrame|None) -> tuple[str, str]:
+
+def _robust(grid: pd.DataFrame | None) -> tuple[str, str]:
     "One sentence about the grid."
-    if grid is None: return "cannot", "Whether it survives re-saving, scaling, noise or screenshots was not measured."
-    g = grid[grid.domain == "macro"].set_index("corruption"); w = g.accuracy.drop("none", errors="ignore").idxmin(); base = g.accuracy.get("none")
-    kept = int((g.accuracy.drop("none", errors="ignore") >= base - .05).sum()) if base is not None else 0
-    return "cannot" if g.accuracy[w] < (base
-        or 1) - .05 else "can", (f"Under {kept} of {len(g) - ('none' in g.index)} corruptions its accuracy stays within five points of the {base:.1%} without; the worst is {w}: accuracy {g.accuracy[w]:.1%}, "
-            f"real faces accused {g.fpr[w]:.1%}, fakes missed {g.fnr[w]:.1%}.")
+    if grid is None:
+        return "cannot", "Whether it survives re-saving, scaling, noise or screenshots was not measured."
+    g = grid[grid.domain == "macro"].set_index("corruption")
+    w = g.accuracy.drop("none", errors="ignore").idxmin()
+    base = g.accuracy.get("none")
+    kept = int((g.accuracy.drop("none", errors="ignore") >= base - 0.05).sum()) if base is not None else 0
+    return "cannot" if g.accuracy[w] < (base or 1) - 0.05 else "can", (
+        f"Under {kept} of {len(g) - ('none' in g.index)} corruptions its accuracy stays within five points of the {base:.1%} without; the worst is {w}: accuracy {g.accuracy[w]:.1%}, "
+        f"real faces accused {g.fpr[w]:.1%}, fakes missed {g.fnr[w]:.1%}."
+    )
 
 # %% ../../nbs/12_report/04_findings.ipynb #e647b9da
-def _warnings(m: dict|None, facts: dict) -> list[str]:
+def _warnings(m: dict | None, facts: dict) -> list[str]:
     "What a reader must know before believing the table."
-    out = []; a, found = facts["audit"], facts["audit_found"]; m = m or {}
+    out = []
+    a, found = facts["audit"], facts["audit_found"]
+    m = m or {}
     if a and a.get("refused"):
-        out.append(f"The audit refuses the training data of {listed(a['refused'])}: there the classes can be told apart without looking at a face, and the figures may show that instead.")
+        out.append(
+            f"The audit refuses the training data of {listed(a['refused'])}: there the classes can be told apart without looking at a face, and the figures may show that instead."
+        )
     elif found and found.get("refused"):
-        out.append(f"As found, the classes of {listed(found['refused'])} could be told apart by their files alone; they were brought into one form before training. Other traces of how the files were made may remain.")
-    if b := (m.get("allow_bias") or (a or {}).get("allow_bias")): out.append(f"Training went on in spite of the audit; the reason given: “{b}”.")
+        out.append(
+            f"As found, the classes of {listed(found['refused'])} could be told apart by their files alone; they were brought into one form before training. Other traces of how the files were made may remain."
+        )
+    if b := (m.get("allow_bias") or (a or {}).get("allow_bias")):
+        out.append(f"Training went on in spite of the audit; the reason given: “{b}”.")
     if m.get("same_split") is False:
-        out.append("The detector was not trained on this run's own training split: whether pictures of this test were among its training pictures is not known.")
-    if m.get("split", "test") != "test": out.append(f"These figures are from the {m['split']} split, on which the threshold was fitted: they flatter.")
+        out.append(
+            "The detector was not trained on this run's own training split: whether pictures of this test were among its training pictures is not known."
+        )
+    if m.get("split", "test") != "test":
+        out.append(f"These figures are from the {m['split']} split, on which the threshold was fitted: they flatter.")
     if (n := (facts["reads"] or {}).get("test_reads") or m.get("test_reads") or 0) > 1:
-        out.append(f"The test split has been read {n} times in this run. Whoever chose between them by its figures has fitted to it.")
-    few = [d for d, s in real_domains({**m.get("result", {}), **m.get("extra", {})}).items() if min(s["n_real"], s["n_fake"]) < 150]
-    if few: out.append(f"Fewer than 150 pictures a class in {listed(few)}: the intervals are wide, and the second digit means little.")
+        out.append(
+            f"The test split has been read {n} times in this run. Whoever chose between them by its figures has fitted to it."
+        )
+    few = [
+        d
+        for d, s in real_domains({**m.get("result", {}), **m.get("extra", {})}).items()
+        if min(s["n_real"], s["n_fake"]) < 150
+    ]
+    if few:
+        out.append(
+            f"Fewer than 150 pictures a class in {listed(few)}: the intervals are wide, and the second digit means little."
+        )
     for d, s in m.get("result", {}).items():
         e = s.get("ece") or {}
-        if d not in ("macro", "micro") and e.get("value") is not None and e["value"] > .05 + 1.5*(e.get("if_calibrated") or 0):
-            out.append(f"On {d}, p_fake is not a probability: it is off by {e['value']:.2f} on average (noise alone: {e.get('if_calibrated') or 0:.2f}).")
-        if d not in ("macro", "micro") and (val(s, "auc") or 0) > .95 and (val(s, "accuracy") or 1) < val(s, "auc") - .15:
-            out.append(f"On {d} the ranking is good (AUC {shown(val(s, 'auc'))}) and the decisions are not (accuracy {shown(val(s, 'accuracy'), True)}): the threshold does not fit there.")
+        if (
+            d not in ("macro", "micro")
+            and e.get("value") is not None
+            and e["value"] > 0.05 + 1.5 * (e.get("if_calibrated") or 0)
+        ):
+            out.append(
+                f"On {d}, p_fake is not a probability: it is off by {e['value']:.2f} on average (noise alone: {e.get('if_calibrated') or 0:.2f})."
+            )
+        if (
+            d not in ("macro", "micro")
+            and (val(s, "auc") or 0) > 0.95
+            and (val(s, "accuracy") or 1) < val(s, "auc") - 0.15
+        ):
+            out.append(
+                f"On {d} the ranking is good (AUC {shown(val(s, 'auc'))}) and the decisions are not (accuracy {shown(val(s, 'accuracy'), True)}): the threshold does not fit there."
+            )
     if o := m.get("overlap"):
-        met = {k: n for k, n in o.items() if k not in ("pictures", "unreadable", "used", "clash within the folder") and n}
+        met = {
+            k: n for k, n in o.items() if k not in ("pictures", "unreadable", "used", "clash within the folder") and n
+        }
         if met:
-            out.append(f"{sum(met.values())} of {o['pictures']} pictures of the extra folder were left out, because the run had met them or something of their kind: {listed(f'{n} {k}' for k, n in met.items())}.")
+            out.append(
+                f"{sum(met.values())} of {o['pictures']} pictures of the extra folder were left out, because the run had met them or something of their kind: {listed(f'{n} {k}' for k, n in met.items())}."
+            )
     if q := sum(len(facts[s]["quarantine"]) for s in STAGES[:-1] if facts[s]["quarantine"] is not None):
         out.append(f"{q} picture{'s' if q > 1 else ''} could not be read while the stages ran.")
     return out
 
+
 def verdict(
-    facts: dict,                      # from `collect`
-) -> list[tuple[str, str]]:           # kind (can, cannot, beware) and sentence
+    facts: dict,  # from `collect`
+) -> list[tuple[str, str]]:  # kind (can, cannot, beware) and sentence
     "What the detector can and cannot do, and what to beware of, made from the numbers."
     m = facts["evaluate"]["metrics"]
-    if not m: return [("cannot", "Nothing is known yet: the stage evaluate has not run.")] + [("beware", s) for s in _warnings(None, facts)]
-    out = _measured(m, facts) + _rounds(facts.get("leaveout")) + [_robust(facts["robustness"])] + _reasons(facts.get("why"))
-    return out + [("cannot", "Face swaps, retouching, filters, video, and pictures without one clearly framed face were not measured.")] + [("beware", s)
-        for s in _warnings(m, facts)]
+    if not m:
+        return [("cannot", "Nothing is known yet: the stage evaluate has not run.")] + [
+            ("beware", s) for s in _warnings(None, facts)
+        ]
+    out = (
+        _measured(m, facts)
+        + _rounds(facts.get("leaveout"))
+        + [_robust(facts["robustness"])]
+        + _reasons(facts.get("why"))
+    )
+    return (
+        out
+        + [
+            (
+                "cannot",
+                "Face swaps, retouching, filters, video, and pictures without one clearly framed face were not measured.",
+            )
+        ]
+        + [("beware", s) for s in _warnings(m, facts)]
+    )
+
 
 def headline(facts: dict) -> str:
     "The first line of the page."
     m = facts["evaluate"]["metrics"]
-    if not m: return f"The run {facts['run']} has not been evaluated yet"
+    if not m:
+        return f"The run {facts['run']} has not been evaluated yet"
     macro, who = m["result"]["macro"], m.get("bundle") or facts["run"]
-    aucs = {k: [a for d, s in real_domains(m["result"]).items() if m.get("seen", {}).get(d) == k and (a := val(s, "auc")) is not None] for k in ("seen", "unseen")}
-    if all(aucs.values()):            # one mean over both would hide what a reader wants to know
-        a, b = (sum(v)/len(v) for v in aucs.values())
+    aucs = {
+        k: [
+            a
+            for d, s in real_domains(m["result"]).items()
+            if m.get("seen", {}).get(d) == k and (a := val(s, "auc")) is not None
+        ]
+        for k in ("seen", "unseen")
+    }
+    if all(aucs.values()):  # one mean over both would hide what a reader wants to know
+        a, b = (sum(v) / len(v) for v in aucs.values())
         return f"{who} tells generated faces from photographs {how_well(a)} on domains that it was trained on (mean AUC {shown(a)}) and {how_well(b)} on others (mean AUC {shown(b)})"
     return f"{who} tells generated faces from photographs {how_well(val(macro, 'auc'))} on the domains it was tested on (mean AUC {shown(val(macro, 'auc'))})"

@@ -17,100 +17,149 @@ from .plots import CLASS_COLOURS, PALETTE, figure
 
 # %% ../../nbs/12_report/03_maps.ipynb #05aaff07
 def spectra(
-    why: dict,                        # why.json of a run: spectra -> domain -> freq [k], and for real and fake: db [k], se [k], n
-    domains: "list[str]|None"=None,
+    why: dict,  # why.json of a run: spectra -> domain -> freq [k], and for real and fake: db [k], se [k], n
+    domains: "list[str]|None" = None,
 ) -> Figure:
     "Mean power against spatial frequency, real and fake, one panel a domain."
-    have = why["spectra"]; ds = domains or list(have); fig, axes = figure(len(ds), width=3.1, height=2.6, sharey=True)
+    have = why["spectra"]
+    ds = domains or list(have)
+    fig, axes = figure(len(ds), width=3.1, height=2.6, sharey=True)
     for ax, d in zip(axes, ds):
         f = np.asarray(have[d]["freq"])
         for k, name in enumerate(LABEL_NAMES):
-            if not (c := have[d].get(name)): continue
-            y, e = np.asarray(c["db"]), 2*np.asarray(c["se"], float)
+            if not (c := have[d].get(name)):
+                continue
+            y, e = np.asarray(c["db"]), 2 * np.asarray(c["se"], float)
             ax.plot(f, y, color=CLASS_COLOURS[name], ls=("-", "--")[k], lw=1.6, label=f"{name} (n {c['n']:,})")
-            ax.fill_between(f, y - e, y + e, color=CLASS_COLOURS[name], alpha=.25, lw=0)
-        ax.set(xlabel="cycles a pixel", xlim=(0, .5)); ax.set_title(d, loc="left"); ax.legend(fontsize=8, frameon=False)
+            ax.fill_between(f, y - e, y + e, color=CLASS_COLOURS[name], alpha=0.25, lw=0)
+        ax.set(xlabel="cycles a pixel", xlim=(0, 0.5))
+        ax.set_title(d, loc="left")
+        ax.legend(fontsize=8, frameon=False)
     axes[0].set_ylabel("mean power (dB)")
     return fig
 
-def _grid(rows: list[list], titles: list[str], names: list[str], cell: float=1.45) -> tuple:
+
+def _grid(rows: list[list], titles: list[str], names: list[str], cell: float = 1.45) -> tuple:
     "A grid of pictures without axes: figure and axes [rows, cols]."
-    fig, axes = figure(len(titles), len(names), width=cell, height=cell); axes = axes.reshape(len(names), len(titles))
-    for ax in axes.flat: ax.set_axis_off()
-    for ax, t in zip(axes[0], titles): ax.set_title(t, fontsize=8)
-    for row, n in zip(axes, names): row[0].text(-.08, .5, n, transform=row[0].transAxes, rotation=90, ha="right", va="center", fontsize=9)
+    fig, axes = figure(len(titles), len(names), width=cell, height=cell)
+    axes = axes.reshape(len(names), len(titles))
+    for ax in axes.flat:
+        ax.set_axis_off()
+    for ax, t in zip(axes[0], titles):
+        ax.set_title(t, fontsize=8)
+    for row, n in zip(axes, names):
+        row[0].text(-0.08, 0.5, n, transform=row[0].transAxes, rotation=90, ha="right", va="center", fontsize=9)
     return fig, axes
 
+
 def _bar(fig: Figure, im, axes, label: str) -> None:
-    b = fig.colorbar(im, ax=np.ravel(axes).tolist(), shrink=.8, aspect=14)
+    b = fig.colorbar(im, ax=np.ravel(axes).tolist(), shrink=0.8, aspect=14)
     b.set_label(label, fontsize=8)
     b.ax.tick_params(labelsize=8)
 
+
 def spectrum_maps(
-    arrays: dict,                     # domain -> [real, fake], each [s,s] dB with frequency 0 in the middle, or None
+    arrays: dict,  # domain -> [real, fake], each [s,s] dB with frequency 0 in the middle, or None
 ) -> Figure:
     "Mean spectra in two dimensions: real, fake, and fake minus real."
-    ds = list(arrays); fig, axes = _grid(None, ["real", "fake", "fake − real (dB)"], ds); im = None
-    far = max([1., *(float(np.percentile(np.abs(f - r), 99.8)) for r, f in arrays.values() if r is not None and f is not None)])
+    ds = list(arrays)
+    fig, axes = _grid(None, ["real", "fake", "fake − real (dB)"], ds)
+    im = None
+    far = max(
+        [
+            1.0,
+            *(float(np.percentile(np.abs(f - r), 99.8)) for r, f in arrays.values() if r is not None and f is not None),
+        ]
+    )
     for row, d in zip(axes, ds):
-        r, f = arrays[d]; both = [a for a in (r, f) if a is not None]; lo, hi = np.percentile(both, 1), np.percentile(both, 99.8)
+        r, f = arrays[d]
+        both = [a for a in (r, f) if a is not None]
+        lo, hi = np.percentile(both, 1), np.percentile(both, 99.8)
         for ax, a in zip(row, (r, f)):
-            if a is not None: ax.imshow(a, vmin=lo, vmax=hi, cmap="viridis", interpolation="nearest")
-        if len(both) == 2: im = row[2].imshow(f - r, vmin=-far, vmax=far, cmap="RdBu_r", interpolation="nearest")
-    if im is not None: _bar(fig, im, axes[:, 2], "dB")
+            if a is not None:
+                ax.imshow(a, vmin=lo, vmax=hi, cmap="viridis", interpolation="nearest")
+        if len(both) == 2:
+            im = row[2].imshow(f - r, vmin=-far, vmax=far, cmap="RdBu_r", interpolation="nearest")
+    if im is not None:
+        _bar(fig, im, axes[:, 2], "dB")
     return fig
 
 # %% ../../nbs/12_report/03_maps.ipynb #f60631ec
 def cam_maps(
-    arrays: dict,                     # domain -> [real, fake], each [h,w] in 0..1, or None
+    arrays: dict,  # domain -> [real, fake], each [h,w] in 0..1, or None
 ) -> Figure:
     "Mean Grad-CAM: where the evidence for the true class lies."
-    ds = list(arrays); fig, axes = _grid(None, ["real pictures:\nevidence for real", "fake pictures:\nevidence for fake"], ds, 1.6); im = None
+    ds = list(arrays)
+    fig, axes = _grid(None, ["real pictures:\nevidence for real", "fake pictures:\nevidence for fake"], ds, 1.6)
+    im = None
     hi = max(float(a.max()) for p in arrays.values() for a in p if a is not None)
     for row, d in zip(axes, ds):
         for ax, a in zip(row, arrays[d]):
-            if a is not None: im = ax.imshow(a, vmin=0, vmax=hi or 1, cmap="inferno", interpolation="bicubic")
+            if a is not None:
+                im = ax.imshow(a, vmin=0, vmax=hi or 1, cmap="inferno", interpolation="bicubic")
     _bar(fig, im, axes, "mean of maps scaled to 1")
     return fig
 
+
 def sanity_plot(
-    table: list[dict],                # of `explain.sanity`
+    table: list[dict],  # of `explain.sanity`
 ) -> Figure:
     "Rank correlation with the trained network's maps, as more and more of the network is made random."
-    t = pd.DataFrame(table); fig, (ax,) = figure(width=5.2, height=.7 + .34*len(t)); y = np.arange(len(t))
+    t = pd.DataFrame(table)
+    fig, (ax,) = figure(width=5.2, height=0.7 + 0.34 * len(t))
+    y = np.arange(len(t))
     c = [mpl.colors.to_hex("grey") if s == 0 else PALETTE[0] for s in t.share]
     err = np.abs(np.stack([t.correlation - t.low.astype(float), t.high.astype(float) - t.correlation]))
-    ax.barh(y, t.correlation, xerr=np.nan_to_num(err), color=c, error_kw=dict(lw=.9, capsize=2)); ax.axvline(0, color="black", lw=.8)
-    ax.set(yticks=y, yticklabels=t.random, xlabel="rank correlation of the maps (1: the same map)", xlim=(-1, 1)); ax.invert_yaxis()
+    ax.barh(y, t.correlation, xerr=np.nan_to_num(err), color=c, error_kw=dict(lw=0.9, capsize=2))
+    ax.axvline(0, color="black", lw=0.8)
+    ax.set(yticks=y, yticklabels=t.random, xlabel="rank correlation of the maps (1: the same map)", xlim=(-1, 1))
+    ax.invert_yaxis()
     ax.grid(axis="y", visible=False)
     return fig
 
 # %% ../../nbs/12_report/03_maps.ipynb #e8de18da
 def errors(
-    grid: pd.DataFrame,               # robustness.csv
-    domain: str="macro",
+    grid: pd.DataFrame,  # robustness.csv
+    domain: str = "macro",
 ) -> Figure:
     "FPR and FNR of one domain (or their mean) under each corruption."
-    g = grid[grid.domain == domain].reset_index(drop=True); fig, (ax,) = figure(width=5.4, height=.9 + .24*len(g)); y = np.arange(len(g))
+    g = grid[grid.domain == domain].reset_index(drop=True)
+    fig, (ax,) = figure(width=5.4, height=0.9 + 0.24 * len(g))
+    y = np.arange(len(g))
     for k, (c, name) in enumerate((("fpr", "real faces called fake (FPR)"), ("fnr", "fakes missed (FNR)"))):
-        v = g[c].astype(float); lo, hi = (g.get(f"{c}_{e}", v).astype(float).fillna(v) for e in ("low", "high"))
-        ax.errorbar(v, y + (k - .5)*.28, xerr=[np.clip(v - lo, 0, None), np.clip(hi - v, 0, None)], fmt="os"[k], ms=4.5, color=CLASS_COLOURS[LABEL_NAMES[k]],
-            elinewidth=1, capsize=0, label=name)
-    ax.set(yticks=y, yticklabels=g.corruption, xlim=(-.01, None), xlabel="share of the class"); ax.invert_yaxis()
-    ax.legend(fontsize=8, loc="lower center", bbox_to_anchor=(.5, 1), ncols=2, frameon=False)
+        v = g[c].astype(float)
+        lo, hi = (g.get(f"{c}_{e}", v).astype(float).fillna(v) for e in ("low", "high"))
+        ax.errorbar(
+            v,
+            y + (k - 0.5) * 0.28,
+            xerr=[np.clip(v - lo, 0, None), np.clip(hi - v, 0, None)],
+            fmt="os"[k],
+            ms=4.5,
+            color=CLASS_COLOURS[LABEL_NAMES[k]],
+            elinewidth=1,
+            capsize=0,
+            label=name,
+        )
+    ax.set(yticks=y, yticklabels=g.corruption, xlim=(-0.01, None), xlabel="share of the class")
+    ax.invert_yaxis()
+    ax.legend(fontsize=8, loc="lower center", bbox_to_anchor=(0.5, 1), ncols=2, frameon=False)
     ax.xaxis.set_major_formatter(mpl.ticker.PercentFormatter(1, 0))
     return fig
 
 # %% ../../nbs/12_report/03_maps.ipynb #f2b1d51a
 def gallery(
-    pred: pd.DataFrame,               # rows of predictions, the most telling first: path, domain, label, p_fake, may_show
-    root: "str|os.PathLike",          # the folder that paths are relative to
-    n: int=12,
-) -> dict:                            # items: src, alt and text of each; hidden: how many of the first n may not be shown
+    pred: pd.DataFrame,  # rows of predictions, the most telling first: path, domain, label, p_fake, may_show
+    root: "str|os.PathLike",  # the folder that paths are relative to
+    n: int = 12,
+) -> dict:  # items: src, alt and text of each; hidden: how many of the first n may not be shown
     "The first `n` pictures as thumbnails, those that may be shown and can still be read."
     items, rows = [], pred.head(n)
     for r in rows[rows.may_show.astype(bool)].itertuples():
         said = f"{r.domain}: {LABEL_NAMES[r.label]}, p_fake {r.p_fake:.2f}"
-        try: items.append(dict(src=data_uri(open_image(Path(root)/r.path), 112), alt=f"Picture from {said}", text=said))
-        except FakefaceError: continue
+        try:
+            items.append(
+                dict(src=data_uri(open_image(Path(root) / r.path), 112), alt=f"Picture from {said}", text=said)
+            )
+        except FakefaceError:
+            continue
     return dict(items=items, hidden=int((~rows.may_show.astype(bool)).sum()), n=len(rows))

@@ -14,90 +14,219 @@ from markupsafe import Markup
 from ..core.stages import STAGES, Stage, run_dir
 from ..core.files import write_atomic
 from ..models.bundle import md_table
-from .findings import COLUMNS, PUBLISHED_SOURCE, SEEN, real_domains, with_ci, cell, collect, headline, results_rows, listed, verdict
-from .sections import audit_section, breakdown_section, calibration_table, count_table, figures, flat, galleries, point_table, robust_section, rounds_section, stage_table, table_of, training_section, unused_section, versions
+from fakeface.report.findings import (
+    COLUMNS,
+    PUBLISHED_SOURCE,
+    SEEN,
+    real_domains,
+    with_ci,
+    cell,
+    collect,
+    headline,
+    results_rows,
+    listed,
+    verdict,
+)
+from fakeface.report.sections import (
+    audit_section,
+    breakdown_section,
+    calibration_table,
+    count_table,
+    figures,
+    flat,
+    galleries,
+    point_table,
+    robust_section,
+    rounds_section,
+    stage_table,
+    table_of,
+    training_section,
+    unused_section,
+    versions,
+)
 from .slides import write_slides
 
 # %% ../../nbs/12_report/07_page.ipynb #85c281e4
 def slider_data(m: dict, pred: pd.DataFrame) -> str:
     "JSON for the page: sorted scores by domain and class, thresholds."
+
     def scores(p):
         p = np.sort(p.to_numpy(float))
         for digits in (5, 8, 17):
             r = np.round(p, digits)
-            if all(((r >= t) == (p >= t)).all() for t in m["thresholds"].values()): return r.tolist()
+            if all(((r >= t) == (p >= t)).all() for t in m["thresholds"].values()):
+                return r.tolist()
+
     d = {str(n): [scores(g.p_fake[g.label == c]) for c in (0, 1)] for n, g in pred.groupby("domain", sort=False)}
-    return json.dumps(dict(domains=d, threshold=m["threshold"], name=m["threshold_name"], thresholds=m["thresholds"]), separators=(",", ":")).replace("<",
-        "\\u003c")
+    return json.dumps(
+        dict(domains=d, threshold=m["threshold"], name=m["threshold_name"], thresholds=m["thresholds"]),
+        separators=(",", ":"),
+    ).replace("<", "\\u003c")
 
 # %% ../../nbs/12_report/07_page.ipynb #c99844c8
 def _md(t: dict) -> str:
     "A table as Markdown."
     return md_table(t["head"], t["rows"])
 
+
 def why_section(facts: dict) -> dict:
     "What the section on reasons says beside its figures."
     why = facts["why"] or {}
-    return dict(ran=bool(why), n=f"{why.get('n', 0):,}", per=why.get("per_group"), no_cams=why.get("no_cams", ""),
-        breakdown=breakdown_section(facts["evaluate"]["metrics"]), galleries=galleries(facts))
+    return dict(
+        ran=bool(why),
+        n=f"{why.get('n', 0):,}",
+        per=why.get("per_group"),
+        no_cams=why.get("no_cams", ""),
+        breakdown=breakdown_section(facts["evaluate"]["metrics"]),
+        galleries=galleries(facts),
+    )
+
 
 def context(facts: dict) -> dict:
     "All that the templates are given."
-    m, pred = facts["evaluate"]["metrics"], facts["pred"]; said = verdict(facts)
-    c = dict(run=facts["run"], headline=headline(facts), title=f"fakeface report: {facts['run']}",
+    m, pred = facts["evaluate"]["metrics"], facts["pred"]
+    said = verdict(facts)
+    c = dict(
+        run=facts["run"],
+        headline=headline(facts),
+        title=f"fakeface report: {facts['run']}",
         when=(facts["evaluate"]["started"] or "").replace("T", " ")[:16] if m else "",
-        verdict={k: [s for kind, s in said if kind == k] for k in ("can", "cannot", "beware")}, stages=stage_table(facts),
-        counts=count_table(facts["manifest"]), versions=versions(facts), fig=figures(facts),
-        robustness=robust_section(facts["robustness"]) if m else None, rounds=rounds_section(facts["leaveout"]), why=why_section(facts) if m else None,
-        training=training_section(facts), audit=audit_section(facts), unused=unused_section(facts), published_source=PUBLISHED_SOURCE,
-        sections=list(dict(verdict="Verdict", run="What was run", results="Results", unseen="Unseen generators", points="Operating points",
-        calibration="Calibration", robustness="Robustness", why="Why", training="Training", data="Data audit", config="Configuration").items()))
-    if (f := facts["manifest"]) is not None: c["sources"] = [f"{s} ({l})" if l else str(s) for s, l in dict.fromkeys(zip(f.source, f.license)) if s]
-    c["configs"] = [dict(name=s, table=table_of(("setting", "value"), [(k, flat(v)) for k, v in facts[s]["config"].items()], text=True),
-        packages=(facts[s]["env"] or {}).get("packages"),
-        env="; ".join(f"{k} {flat(v)}" for k, v in (facts[s]["env"] or {}).items() if k != "packages")) for s in STAGES[:-1] if facts[s]["config"]]
-    if not m: return c
-    test = pred[pred.split != "extra"]; macro, groups = m["result"]["macro"], results_rows(facts)
-    sizes = {d: s["n"] for d, s in real_domains(m["result"]).items()}; big = max(sizes, key=sizes.get)
-    c["cards"] = [dict(name=n, **{k: v for k, v in cell(macro.get(k0), k0).items() if k != "note"})
-        for n, k0 in (("AUC, mean of domains", "auc"), ("Fakes found", "recall"), ("Real faces accused", "fpr"), ("Accuracy", "accuracy"))]
-    notes = [f"{r['name']}, {h}: {x['note']}." for g in groups if not g["published"] for r in g["rows"] if not r["sum"]
-        for h, x in zip(COLUMNS.values(), r["cells"]) if x["note"]]
-    md = table_of(["domain", "n", *COLUMNS.values()], [[r["name"] + (" (published)" if g["published"] else " (unseen)" if g["name"] == SEEN["unseen"] else ""),
-        r["n"], *(x["text"] + (f" [{x['ci']}]" if x["ci"] else "") for x in r["cells"])] for g in groups for r in g["rows"]])
-    c |= dict(results=dict(head=list(COLUMNS.values()), groups=groups, notes=notes[:12], md=md,
-        share=f"{sizes[big]/sum(sizes.values()):.0%} of “combined” is {big}." if len(sizes) > 1 else ""),
-              threshold=m["threshold"], threshold_text=f"p_fake ≥ {m['threshold']:.4f} ({m['threshold_name']})", points=point_table(m, test),
-              calibration=calibration_table(m), scores=Markup(slider_data(m, test)))
+        verdict={k: [s for kind, s in said if kind == k] for k in ("can", "cannot", "beware")},
+        stages=stage_table(facts),
+        counts=count_table(facts["manifest"]),
+        versions=versions(facts),
+        fig=figures(facts),
+        robustness=robust_section(facts["robustness"]) if m else None,
+        rounds=rounds_section(facts["leaveout"]),
+        why=why_section(facts) if m else None,
+        training=training_section(facts),
+        audit=audit_section(facts),
+        unused=unused_section(facts),
+        published_source=PUBLISHED_SOURCE,
+        sections=list(
+            dict(
+                verdict="Verdict",
+                run="What was run",
+                results="Results",
+                unseen="Unseen generators",
+                points="Operating points",
+                calibration="Calibration",
+                robustness="Robustness",
+                why="Why",
+                training="Training",
+                data="Data audit",
+                config="Configuration",
+            ).items()
+        ),
+    )
+    if (f := facts["manifest"]) is not None:
+        c["sources"] = [f"{s} ({l})" if l else str(s) for s, l in dict.fromkeys(zip(f.source, f.license)) if s]
+    c["configs"] = [
+        dict(
+            name=s,
+            table=table_of(("setting", "value"), [(k, flat(v)) for k, v in facts[s]["config"].items()], text=True),
+            packages=(facts[s]["env"] or {}).get("packages"),
+            env="; ".join(f"{k} {flat(v)}" for k, v in (facts[s]["env"] or {}).items() if k != "packages"),
+        )
+        for s in STAGES[:-1]
+        if facts[s]["config"]
+    ]
+    if not m:
+        return c
+    test = pred[pred.split != "extra"]
+    macro, groups = m["result"]["macro"], results_rows(facts)
+    sizes = {d: s["n"] for d, s in real_domains(m["result"]).items()}
+    big = max(sizes, key=sizes.get)
+    c["cards"] = [
+        dict(name=n, **{k: v for k, v in cell(macro.get(k0), k0).items() if k != "note"})
+        for n, k0 in (
+            ("AUC, mean of domains", "auc"),
+            ("Fakes found", "recall"),
+            ("Real faces accused", "fpr"),
+            ("Accuracy", "accuracy"),
+        )
+    ]
+    notes = [
+        f"{r['name']}, {h}: {x['note']}."
+        for g in groups
+        if not g["published"]
+        for r in g["rows"]
+        if not r["sum"]
+        for h, x in zip(COLUMNS.values(), r["cells"])
+        if x["note"]
+    ]
+    md = table_of(
+        ["domain", "n", *COLUMNS.values()],
+        [
+            [
+                r["name"] + (" (published)" if g["published"] else " (unseen)" if g["name"] == SEEN["unseen"] else ""),
+                r["n"],
+                *(x["text"] + (f" [{x['ci']}]" if x["ci"] else "") for x in r["cells"]),
+            ]
+            for g in groups
+            for r in g["rows"]
+        ],
+    )
+    c |= dict(
+        results=dict(
+            head=list(COLUMNS.values()),
+            groups=groups,
+            notes=notes[:12],
+            md=md,
+            share=f"{sizes[big] / sum(sizes.values()):.0%} of “combined” is {big}." if len(sizes) > 1 else "",
+        ),
+        threshold=m["threshold"],
+        threshold_text=f"p_fake ≥ {m['threshold']:.4f} ({m['threshold_name']})",
+        points=point_table(m, test),
+        calibration=calibration_table(m),
+        scores=Markup(slider_data(m, test)),
+    )
     if o := m.get("overlap"):
-        c["overlap"] = f"{o.get('used', o['pictures']):,} of {o['pictures']:,} pictures were scored; their figures stand in the table of results. Left out: " + (listed(f"{n} {k}" for k, n in o.items() if k not in ("pictures", "used") and n) or "none") + ". Compared with training and validation were files, pixels, perceptual hashes (also mirrored), named sources and named people."
+        c["overlap"] = (
+            f"{o.get('used', o['pictures']):,} of {o['pictures']:,} pictures were scored; their figures stand in the table of results. Left out: "
+            + (listed(f"{n} {k}" for k, n in o.items() if k not in ("pictures", "used") and n) or "none")
+            + ". Compared with training and validation were files, pixels, perceptual hashes (also mirrored), named sources and named people."
+        )
     if m.get("band") and macro.get("unsure"):
-        c["band"] = f"Unsure from p_fake {m['band'][0]:.3f} up to {m['band'][1]:.3f}: no verdict on {with_ci(macro, 'unsure')} of the pictures; of the others {with_ci(macro, 'accuracy_sure')} are right (means over domains)."
+        c["band"] = (
+            f"Unsure from p_fake {m['band'][0]:.3f} up to {m['band'][1]:.3f}: no verdict on {with_ci(macro, 'unsure')} of the pictures; of the others {with_ci(macro, 'accuracy_sure')} are right (means over domains)."
+        )
     return c
 
+
 def build_report(
-    run_dir: str|Path,                # outputs/<run>
-) -> Path:                            # report.html
+    run_dir: str | Path,  # outputs/<run>
+) -> Path:  # report.html
     "Write report.html, report.md and slides.html of a run from its stages' files."
-    home = Path(run_dir); facts = collect(home); c = context(facts)
-    env = jinja2.Environment(loader=jinja2.PackageLoader("fakeface", "templates"), autoescape=lambda name: name == "report.html.j2",
-        undefined=jinja2.ChainableUndefined)
+    home = Path(run_dir)
+    facts = collect(home)
+    c = context(facts)
+    env = jinja2.Environment(
+        loader=jinja2.PackageLoader("fakeface", "templates"),
+        autoescape=lambda name: name == "report.html.j2",
+        undefined=jinja2.ChainableUndefined,
+    )
     env.filters["md"] = _md
-    write_slides(c, home/"slides.html"); write_atomic(home/"report.md", env.get_template("report.md.j2").render(c) + "\n")
-    return write_atomic(home/"report.html", env.get_template("report.html.j2").render(c))
+    write_slides(c, home / "slides.html")
+    write_atomic(home / "report.md", env.get_template("report.md.j2").render(c) + "\n")
+    return write_atomic(home / "report.html", env.get_template("report.html.j2").render(c))
 
 # %% ../../nbs/12_report/07_page.ipynb #a4947fce
 @dataclass(frozen=True)
 class ReportConfig:
     "What `run_report` does."
-    run: str = "demo"                  # outputs/<run>/
-    out: str = "outputs"               # root of all runs
-    overwrite: bool = False            # make a finished stage again
-    resume: bool = False               # go on with an unfinished one
+
+    run: str = "demo"  # outputs/<run>/
+    out: str = "outputs"  # root of all runs
+    overwrite: bool = False  # make a finished stage again
+    resume: bool = False  # go on with an unfinished one
+
 
 def run_stage(cfg: ReportConfig) -> Path:
     "Make the report of a run; the stage's folder holds its config and environment."
-    home = run_dir(cfg.run, cfg.out); collect(home)
+    home = run_dir(cfg.run, cfg.out)
+    collect(home)
     stage = Stage.begin("report", cfg, cfg.overwrite, cfg.resume)
-    page = build_report(home); stage.finish()
+    page = build_report(home)
+    stage.finish()
     return page

@@ -22,18 +22,32 @@ PALETTE = sns.color_palette("colorblind").as_hex()
 CLASS_COLOURS = dict(real=PALETTE[0], fake=PALETTE[1])
 GREY, DASHES = "#5a5a5a", ("-", "--", "-.", ":", (0, (5, 1, 1, 1, 1, 1)), (0, (1, 1)))
 
+
 def figure(
-    cols: int=1,                      # panels side by side
-    rows: int=1,                      # panels below each other
-    width: float=4.2,                 # inches a panel
-    height: float=3.1,                # inches a panel
-    **kw,                             # passed to `plt.subplots`
-) -> tuple[Figure, np.ndarray]:       # the figure and its axes, flat
+    cols: int = 1,  # panels side by side
+    rows: int = 1,  # panels below each other
+    width: float = 4.2,  # inches a panel
+    height: float = 3.1,  # inches a panel
+    **kw,  # passed to `plt.subplots`
+) -> tuple[Figure, np.ndarray]:  # the figure and its axes, flat
     "An empty figure in the house style."
-    with mpl.rc_context({"font.size": 9, "axes.titlesize": 10, "legend.fontsize": 8, "axes.edgecolor": GREY, "axes.grid": True, "grid.color": "#e4e4e4"}):
-        fig, axes = plt.subplots(rows, cols, figsize=(cols*width, rows*height), dpi=90, layout="constrained", squeeze=False, **kw)
+    with mpl.rc_context(
+        {
+            "font.size": 9,
+            "axes.titlesize": 10,
+            "legend.fontsize": 8,
+            "axes.edgecolor": GREY,
+            "axes.grid": True,
+            "grid.color": "#e4e4e4",
+        }
+    ):
+        fig, axes = plt.subplots(
+            rows, cols, figsize=(cols * width, rows * height), dpi=90, layout="constrained", squeeze=False, **kw
+        )
     plt.close(fig)
-    for ax in axes.flat: ax.set_axisbelow(True); sns.despine(ax=ax)
+    for ax in axes.flat:
+        ax.set_axisbelow(True)
+        sns.despine(ax=ax)
     return fig, axes.ravel()
 
 # %% ../../nbs/12_report/01_plots.ipynb #739189ef
@@ -41,106 +55,176 @@ def domains_of(pred: pd.DataFrame) -> list[str]:
     "The domains of a prediction table in the order in which they come."
     return list(dict.fromkeys(pred["domain"]))
 
+
 def _legend(ax, **kw) -> None:
-    ax.legend(**{"frameon": True, "framealpha": .9, "edgecolor": "#dddddd", "fontsize": 8, **kw})
+    ax.legend(**{"frameon": True, "framealpha": 0.9, "edgecolor": "#dddddd", "fontsize": 8, **kw})
 
 # %% ../../nbs/12_report/01_plots.ipynb #66b4f961
 def roc(
-    pred: pd.DataFrame,               # predictions: domain, label, p_fake
-    zoom: float|None=None,            # show false-positive rates up to here only; both panels if None, the whole if 1
-    threshold: float|None=None,       # marks this operating point on every curve
+    pred: pd.DataFrame,  # predictions: domain, label, p_fake
+    zoom: float | None = None,  # show false-positive rates up to here only; both panels if None, the whole if 1
+    threshold: float | None = None,  # marks this operating point on every curve
 ) -> Figure:
     "ROC curves, one a domain."
-    spans = (1., .1) if zoom is None else (zoom,)
+    spans = (1.0, 0.1) if zoom is None else (zoom,)
     fig, axes = figure(len(spans), height=3.3)
     for k, d in enumerate(domains_of(pred)):
-        g = pred[pred.domain == d]; y, p = g["label"].to_numpy(), g["p_fake"].to_numpy(); both = len(np.unique(y)) == 2
+        g = pred[pred.domain == d]
+        y, p = g["label"].to_numpy(), g["p_fake"].to_numpy()
+        both = len(np.unique(y)) == 2
         for ax in axes:
-            if not both: ax.plot([], [], color=PALETTE[k % 10], label=f"{d} (one class only)"); continue
+            if not both:
+                ax.plot([], [], color=PALETTE[k % 10], label=f"{d} (one class only)")
+                continue
             fpr, tpr, _ = roc_curve(y, p)
             ax.plot(fpr, tpr, color=PALETTE[k % 10], ls=DASHES[k % 6], lw=1.8, label=f"{d}  {roc_auc_score(y, p):.4f}")
-            if threshold is not None: ax.plot((p[y == 0] >= threshold).mean(), (p[y == 1] >= threshold).mean(), "o", ms=6, mfc="white", mec=PALETTE[k % 10], mew=1.6)
+            if threshold is not None:
+                ax.plot(
+                    (p[y == 0] >= threshold).mean(),
+                    (p[y == 1] >= threshold).mean(),
+                    "o",
+                    ms=6,
+                    mfc="white",
+                    mec=PALETTE[k % 10],
+                    mew=1.6,
+                )
     for ax, s in zip(axes, spans):
-        ax.plot([0, 1], [0, 1], color="#999999", lw=.8, ls=":"); pad = .02*s
-        ax.set(xlim=(-pad, s + pad), ylim=(-.02, 1.02), xlabel="false-positive rate (real called fake)", ylabel="true-positive rate (fakes found)")
+        ax.plot([0, 1], [0, 1], color="#999999", lw=0.8, ls=":")
+        pad = 0.02 * s
+        ax.set(
+            xlim=(-pad, s + pad),
+            ylim=(-0.02, 1.02),
+            xlabel="false-positive rate (real called fake)",
+            ylabel="true-positive rate (fakes found)",
+        )
         ax.set_title("whole curve" if s == 1 else f"false-positive rates up to {s:.0%}", loc="left")
     _legend(axes[0], title="domain, AUC", loc="lower right")
     return fig
 
 # %% ../../nbs/12_report/01_plots.ipynb #d05eccfe
 def scores(
-    pred: pd.DataFrame,               # predictions: domain, label, p_fake
-    threshold: float|None=None,       # drawn as a line; fake is to its right
-    bins: int=40,                     # of width 1/bins
+    pred: pd.DataFrame,  # predictions: domain, label, p_fake
+    threshold: float | None = None,  # drawn as a line; fake is to its right
+    bins: int = 40,  # of width 1/bins
 ) -> Figure:
     "Histograms of p_fake by class, one panel a domain."
-    ds = domains_of(pred); fig, axes = figure(len(ds), sharey=True, width=4.2 if len(ds) == 1 else 3.2, height=2.6)
+    ds = domains_of(pred)
+    fig, axes = figure(len(ds), sharey=True, width=4.2 if len(ds) == 1 else 3.2, height=2.6)
     for ax, d in zip(axes, ds):
         for lab, name in enumerate(LABEL_NAMES):
             p = pred.loc[(pred.domain == d) & (pred["label"] == lab), "p_fake"]
-            if len(p): ax.hist(p, bins=np.linspace(0, 1, bins + 1), weights=np.full(len(p), 1/len(p)), color=CLASS_COLOURS[name], alpha=.6,
-                               hatch=("", "////")[lab], edgecolor="white", lw=.3, label=f"{name} (n {len(p):,})")
-        if threshold is not None: ax.axvline(threshold, color="black", lw=1.2, ls="--", label=f"threshold {threshold:.3f}")
-        ax.set(xlim=(0, 1), xlabel="p_fake"); ax.set_title(d, loc="left"); _legend(ax, loc="upper center"); ax.yaxis.set_major_formatter(mpl.ticker.PercentFormatter(1, 0))
+            if len(p):
+                ax.hist(
+                    p,
+                    bins=np.linspace(0, 1, bins + 1),
+                    weights=np.full(len(p), 1 / len(p)),
+                    color=CLASS_COLOURS[name],
+                    alpha=0.6,
+                    hatch=("", "////")[lab],
+                    edgecolor="white",
+                    lw=0.3,
+                    label=f"{name} (n {len(p):,})",
+                )
+        if threshold is not None:
+            ax.axvline(threshold, color="black", lw=1.2, ls="--", label=f"threshold {threshold:.3f}")
+        ax.set(xlim=(0, 1), xlabel="p_fake")
+        ax.set_title(d, loc="left")
+        _legend(ax, loc="upper center")
+        ax.yaxis.set_major_formatter(mpl.ticker.PercentFormatter(1, 0))
     axes[0].set_ylabel("share of the class")
     return fig
 
 # %% ../../nbs/12_report/01_plots.ipynb #5247d9f3
 def reliability_table(
-    pred: pd.DataFrame,               # predictions: domain, label, p_fake
-    bins: int=10,                     # of equal count
-) -> pd.DataFrame:                    # domain, n, p (mean score), fake (observed share), low, high
+    pred: pd.DataFrame,  # predictions: domain, label, p_fake
+    bins: int = 10,  # of equal count
+) -> pd.DataFrame:  # domain, n, p (mean score), fake (observed share), low, high
     "Mean score against observed share of fakes, in bins of equal count per domain."
     out = []
     for d in domains_of(pred):
         g = pred[pred.domain == d].sort_values("p_fake", kind="stable")
-        for part in np.array_split(np.arange(len(g)), min(bins, max(1, len(g)//5))):
+        for part in np.array_split(np.arange(len(g)), min(bins, max(1, len(g) // 5))):
             y = g["label"].to_numpy()[part]
-            if not len(y): continue
+            if not len(y):
+                continue
             low, high = wilson(int(y.sum()), len(y))
             out.append((d, len(y), g["p_fake"].to_numpy()[part].mean(), y.mean(), low, high))
     return pd.DataFrame(out, columns=["domain", "n", "p", "fake", "low", "high"])
 
+
 def reliability(
-    pred: pd.DataFrame,               # predictions: domain, label, p_fake
-    bins: int=10,                     # of equal count
+    pred: pd.DataFrame,  # predictions: domain, label, p_fake
+    bins: int = 10,  # of equal count
 ) -> Figure:
     "Reliability diagram, one line a domain."
     fig, (ax,) = figure(width=4.4, height=3.6)
     ax.plot([0, 1], [0, 1], color="#999999", lw=1, ls=":", label="as good as its word")
     for k, (d, t) in enumerate(reliability_table(pred, bins).groupby("domain", sort=False)):
         err = [np.clip(t.fake - t.low, 0, None), np.clip(t.high - t.fake, 0, None)]
-        ax.errorbar(t.p, t.fake, yerr=err, color=PALETTE[k % 10], ls=DASHES[k % 6], marker="os^DvP"[k % 6], ms=4, lw=1.4, elinewidth=.8, capsize=2, label=d)
-    ax.set(xlim=(-.02, 1.02), ylim=(-.02, 1.02), xlabel="p_fake, mean of the bin", ylabel="share of fakes in the bin"); _legend(ax, loc="upper left")
+        ax.errorbar(
+            t.p,
+            t.fake,
+            yerr=err,
+            color=PALETTE[k % 10],
+            ls=DASHES[k % 6],
+            marker="os^DvP"[k % 6],
+            ms=4,
+            lw=1.4,
+            elinewidth=0.8,
+            capsize=2,
+            label=d,
+        )
+    ax.set(xlim=(-0.02, 1.02), ylim=(-0.02, 1.02), xlabel="p_fake, mean of the bin", ylabel="share of fakes in the bin")
+    _legend(ax, loc="upper left")
     return fig
 
 # %% ../../nbs/12_report/01_plots.ipynb #94998122
 def confusion_counts(
-    pred: pd.DataFrame,               # predictions: label, p_fake
-    threshold: float,                 # fake where p_fake ≥ threshold
-) -> np.ndarray:                      # int [2,2]: true (real, fake) × said (real, fake)
+    pred: pd.DataFrame,  # predictions: label, p_fake
+    threshold: float,  # fake where p_fake ≥ threshold
+) -> np.ndarray:  # int [2,2]: true (real, fake) × said (real, fake)
     "How many of each class were called what."
     y, said = pred["label"].to_numpy().astype(int), (pred["p_fake"].to_numpy() >= threshold).astype(int)
-    return np.bincount(2*y + said, minlength=4).reshape(2, 2)
+    return np.bincount(2 * y + said, minlength=4).reshape(2, 2)
+
 
 def confusion(
-    pred: pd.DataFrame,               # predictions: domain, label, p_fake
-    threshold: float,                 # fake where p_fake ≥ threshold
+    pred: pd.DataFrame,  # predictions: domain, label, p_fake
+    threshold: float,  # fake where p_fake ≥ threshold
 ) -> Figure:
     "Confusion matrices, one a domain, shaded by row share."
-    ds = domains_of(pred); fig, axes = figure(len(ds), width=2.5, height=2.2)
+    ds = domains_of(pred)
+    fig, axes = figure(len(ds), width=2.5, height=2.2)
     for ax, d in zip(axes, ds):
-        c = confusion_counts(pred[pred.domain == d], threshold); share = c/np.maximum(c.sum(1, keepdims=True), 1)
+        c = confusion_counts(pred[pred.domain == d], threshold)
+        share = c / np.maximum(c.sum(1, keepdims=True), 1)
         text = [[f"{n:,}\n{s:.1%}" for n, s in zip(*r)] for r in zip(c, share)]
-        sns.heatmap(share, annot=text, fmt="", cmap="Blues", vmin=0, vmax=1, cbar=False, ax=ax, square=True, linewidths=1, linecolor="white",
-                    xticklabels=LABEL_NAMES, yticklabels=LABEL_NAMES, annot_kws=dict(size=9))
-        ax.set(xlabel="said", ylabel="truth"); ax.set_title(d, loc="left"); ax.grid(False); ax.tick_params(length=0)
+        sns.heatmap(
+            share,
+            annot=text,
+            fmt="",
+            cmap="Blues",
+            vmin=0,
+            vmax=1,
+            cbar=False,
+            ax=ax,
+            square=True,
+            linewidths=1,
+            linecolor="white",
+            xticklabels=LABEL_NAMES,
+            yticklabels=LABEL_NAMES,
+            annot_kws=dict(size=9),
+        )
+        ax.set(xlabel="said", ylabel="truth")
+        ax.set_title(d, loc="left")
+        ax.grid(False)
+        ax.tick_params(length=0)
     return fig
 
 # %% ../../nbs/12_report/01_plots.ipynb #70627888
 def curves(
-    history: "pd.DataFrame|str|Path", # history.csv of a training stage
-    panels: tuple[str, ...]=("loss", "auc", "domains"),  # which: also "acc" and "lr"
+    history: "pd.DataFrame|str|Path",  # history.csv of a training stage
+    panels: tuple[str, ...] = ("loss", "auc", "domains"),  # which: also "acc" and "lr"
 ) -> Figure:
     "Training curves: loss, validation AUC raw and EMA, AUC by domain."
     h = history if isinstance(history, pd.DataFrame) else pd.read_csv(history)
@@ -151,19 +235,28 @@ def curves(
         if panel == "domains":
             for k, c in enumerate(c for c in h if c.startswith("valid_ema_auc_") and c[14:] not in ("macro", "micro")):
                 ax.plot(h.epoch, h[c], color=PALETTE[k % 10], ls=DASHES[k % 6], marker=".", label=c[14:])
-            ax.set(ylabel="validation AUC (EMA)"); ax.set_title("by domain", loc="left")
-        elif panel == "lr": ax.plot(h.epoch, h.lr, color=PALETTE[2], marker="."); ax.set(ylabel="learning rate"); ax.set_title("learning rate", loc="left")
+            ax.set(ylabel="validation AUC (EMA)")
+            ax.set_title("by domain", loc="left")
+        elif panel == "lr":
+            ax.plot(h.epoch, h.lr, color=PALETTE[2], marker=".")
+            ax.set(ylabel="learning rate")
+            ax.set_title("learning rate", loc="left")
         else:
             col = dict(loss="loss", auc="auc_macro", acc="acc")[panel]
-            if panel == "loss": ax.plot(h.epoch, h.train_loss, color=GREY, ls=":", marker=".", label="training")
+            if panel == "loss":
+                ax.plot(h.epoch, h.train_loss, color=GREY, ls=":", marker=".", label="training")
             for w, s in style.items():
                 c = f"valid_{w}_{col}"
                 if c in h and h[c].notna().any():
                     ax.plot(h.epoch, h[c], lw=1.6, ms=3, label=f"validation, {'EMA' if w == 'ema' else 'raw'}", **s)
-                    if w == "ema" and len(kept): ax.plot(kept.epoch, kept[c], "o", ms=11, mfc="none", mec="black", mew=1.2, label="kept")
-            ax.set(ylabel=dict(loss="cross-entropy", auc="AUC, mean over domains", acc="accuracy")[panel]); ax.set_title(dict(loss="loss", auc="validation AUC", acc="validation accuracy")[panel], loc="left")
-        ax.set(xlabel="epoch"); ax.xaxis.set_major_locator(mpl.ticker.MaxNLocator(integer=True))
-        if ax.get_legend_handles_labels()[0]: _legend(ax)
+                    if w == "ema" and len(kept):
+                        ax.plot(kept.epoch, kept[c], "o", ms=11, mfc="none", mec="black", mew=1.2, label="kept")
+            ax.set(ylabel=dict(loss="cross-entropy", auc="AUC, mean over domains", acc="accuracy")[panel])
+            ax.set_title(dict(loss="loss", auc="validation AUC", acc="validation accuracy")[panel], loc="left")
+        ax.set(xlabel="epoch")
+        ax.xaxis.set_major_locator(mpl.ticker.MaxNLocator(integer=True))
+        if ax.get_legend_handles_labels()[0]:
+            _legend(ax)
     return fig
 
 # %% ../../nbs/12_report/01_plots.ipynb #ff80ab20
@@ -172,70 +265,126 @@ def value(m: "dict|float|None") -> float:
     v = m.get("value") if isinstance(m, dict) else m
     return float("nan") if v is None else float(v)
 
+
 def forest(
-    by_domain: dict[str, dict],       # metrics by domain, each with interval dicts
-    key: str="auc",                   # which metric
-    label: str="AUC",                 # its name on the axis
+    by_domain: dict[str, dict],  # metrics by domain, each with interval dicts
+    key: str = "auc",  # which metric
+    label: str = "AUC",  # its name on the axis
 ) -> Figure:
     "One dot with its interval a domain."
     rows = [(d, m[key]) for d, m in by_domain.items() if key in m and np.isfinite(value(m[key]))]
-    fig, (ax,) = figure(width=4.2, height=.9 + .34*len(rows))
+    fig, (ax,) = figure(width=4.2, height=0.9 + 0.34 * len(rows))
     for i, (d, m) in enumerate(rows):
-        low, high = (m.get("low"), m.get("high")) if isinstance(m, dict) else (None, None); c = PALETTE[0] if d not in ("macro", "micro") else "black"
-        if low is not None and high is not None: ax.plot([low, high], [i, i], color=c, lw=2)
+        low, high = (m.get("low"), m.get("high")) if isinstance(m, dict) else (None, None)
+        c = PALETTE[0] if d not in ("macro", "micro") else "black"
+        if low is not None and high is not None:
+            ax.plot([low, high], [i, i], color=c, lw=2)
         ax.plot(value(m), i, "o" if d not in ("macro", "micro") else "D", color=c, ms=6)
-    ax.set(yticks=range(len(rows)), yticklabels=[d for d, _ in rows], xlabel=f"{label} (95% interval)", ylim=(len(rows) - .5, -.5)); ax.tick_params(axis="y", length=0)
+    ax.set(
+        yticks=range(len(rows)),
+        yticklabels=[d for d, _ in rows],
+        xlabel=f"{label} (95% interval)",
+        ylim=(len(rows) - 0.5, -0.5),
+    )
+    ax.tick_params(axis="y", length=0)
     return fig
 
 # %% ../../nbs/12_report/01_plots.ipynb #2d05c550
 NAMES = dict(auc="AUC", accuracy="accuracy", fpr="FPR (real called fake)", fnr="FNR (fakes missed)")
 
+
 def robustness(
-    grid: pd.DataFrame,               # robustness.csv: corruption, family, domain and the metrics
-    metric: str="auc",                # auc, accuracy, fpr or fnr
+    grid: pd.DataFrame,  # robustness.csv: corruption, family, domain and the metrics
+    metric: str = "auc",  # auc, accuracy, fpr or fnr
 ) -> Figure:
     "Heat-map of one metric: corruptions down, domains across. Bright is good."
-    if metric not in grid: raise FakefaceError(f"The robustness grid has no {metric!r}; it has: {', '.join(c for c in grid if c not in ('corruption', 'family', 'domain'))}.")
-    t = grid.pivot_table(index="corruption", columns="domain", values=metric, sort=False); good = metric not in ("fpr", "fnr", "ece", "nll", "brier")
-    fig, (ax,) = figure(width=2.2 + .85*t.shape[1], height=1. + .23*len(t))
-    lo, hi = (.5, 1.) if good else (0., .5)
-    sns.heatmap(t, annot=True, fmt=".3f", cmap="viridis" if good else "viridis_r", vmin=lo, vmax=hi, ax=ax, linewidths=.6, linecolor="white", annot_kws=dict(size=8), cbar_kws=dict(label=NAMES.get(metric, metric), shrink=.6))
-    ax.set(xlabel="", ylabel=""); ax.grid(False); ax.tick_params(length=0); ax.xaxis.tick_top(); ax.set_yticklabels(ax.get_yticklabels(), rotation=0)
+    if metric not in grid:
+        raise FakefaceError(
+            f"The robustness grid has no {metric!r}; it has: {', '.join(c for c in grid if c not in ('corruption', 'family', 'domain'))}."
+        )
+    t = grid.pivot_table(index="corruption", columns="domain", values=metric, sort=False)
+    good = metric not in ("fpr", "fnr", "ece", "nll", "brier")
+    fig, (ax,) = figure(width=2.2 + 0.85 * t.shape[1], height=1.0 + 0.23 * len(t))
+    lo, hi = (0.5, 1.0) if good else (0.0, 0.5)
+    sns.heatmap(
+        t,
+        annot=True,
+        fmt=".3f",
+        cmap="viridis" if good else "viridis_r",
+        vmin=lo,
+        vmax=hi,
+        ax=ax,
+        linewidths=0.6,
+        linecolor="white",
+        annot_kws=dict(size=8),
+        cbar_kws=dict(label=NAMES.get(metric, metric), shrink=0.6),
+    )
+    ax.set(xlabel="", ylabel="")
+    ax.grid(False)
+    ax.tick_params(length=0)
+    ax.xaxis.tick_top()
+    ax.set_yticklabels(ax.get_yticklabels(), rotation=0)
     fams = grid.drop_duplicates("corruption").set_index("corruption").loc[t.index, "family"].to_numpy()
-    for i in np.flatnonzero(fams[1:] != fams[:-1]) + 1: ax.axhline(i, color="black", lw=.8)
+    for i in np.flatnonzero(fams[1:] != fams[:-1]) + 1:
+        ax.axhline(i, color="black", lw=0.8)
     return fig
 
 # %% ../../nbs/12_report/01_plots.ipynb #8976ff56
 def robustness_curves(
-    grid: pd.DataFrame,               # robustness.csv: corruption, family, level, domain and the metrics
-    family: str,                      # which family, e.g. "jpeg"
-    metrics: tuple[str, ...]=("auc", "accuracy"),  # one panel each
+    grid: pd.DataFrame,  # robustness.csv: corruption, family, level, domain and the metrics
+    family: str,  # which family, e.g. "jpeg"
+    metrics: tuple[str, ...] = ("auc", "accuracy"),  # one panel each
 ) -> Figure:
     "One family of corruptions, from mild to strong."
-    g = grid[grid["family"].isin([family, "none"])]; names = list(dict.fromkeys(g["corruption"]))
-    if len(names) < 2: raise FakefaceError(f"There is no corruption of the family {family!r}; there is: {', '.join(dict.fromkeys(grid['family']))}.")
+    g = grid[grid["family"].isin([family, "none"])]
+    names = list(dict.fromkeys(g["corruption"]))
+    if len(names) < 2:
+        raise FakefaceError(
+            f"There is no corruption of the family {family!r}; there is: {', '.join(dict.fromkeys(grid['family']))}."
+        )
     fig, axes = figure(len(metrics), width=3.6, height=2.8)
     for ax, m in zip(axes, metrics):
         for k, (d, t) in enumerate(g.groupby("domain", sort=False)):
-            ax.plot([names.index(c) for c in t["corruption"]], t[m], color=PALETTE[k % 10], ls=DASHES[k % 6], marker="os^DvP"[k % 6], ms=4, label=d)
-        ax.set(xticks=range(len(names)), ylabel=NAMES.get(m, m)); ax.set_xticklabels(names, rotation=35, ha="right"); ax.set_title(family, loc="left")
+            ax.plot(
+                [names.index(c) for c in t["corruption"]],
+                t[m],
+                color=PALETTE[k % 10],
+                ls=DASHES[k % 6],
+                marker="os^DvP"[k % 6],
+                ms=4,
+                label=d,
+            )
+        ax.set(xticks=range(len(names)), ylabel=NAMES.get(m, m))
+        ax.set_xticklabels(names, rotation=35, ha="right")
+        ax.set_title(family, loc="left")
     _legend(axes[0])
     return fig
 
 # %% ../../nbs/12_report/01_plots.ipynb #eb31d3a1
 def svg(
-    fig: Figure,                      # any figure
-    alt: str,                         # what it shows, in a sentence, for whoever cannot see it
-) -> str:                             # one <svg> element
+    fig: Figure,  # any figure
+    alt: str,  # what it shows, in a sentence, for whoever cannot see it
+) -> str:  # one <svg> element
     "A figure as inline SVG with a text alternative, no outside reference and no id that could clash."
     with mpl.rc_context({"svg.fonttype": "none", "svg.hashsalt": alt}):
-        buf = io.StringIO(); fig.savefig(buf, format="svg", metadata=dict(Date=None, Creator=None), transparent=True, bbox_inches="tight")
-    s = buf.getvalue(); s = s[s.index("<svg"):]
+        buf = io.StringIO()
+        fig.savefig(buf, format="svg", metadata=dict(Date=None, Creator=None), transparent=True, bbox_inches="tight")
+    s = buf.getvalue()
+    s = s[s.index("<svg") :]
     s = re.sub(r"<metadata>.*?</metadata>|<!--.*?-->", "", s, flags=re.S)
     s = re.sub(r'<g id="[^"]*"', "<g", s)
     s = re.sub(r"<defs>\s*<style.*?</style>\s*</defs>|; font-family: [^;\"]*", "", s, flags=re.S)
-    s = re.sub(r"font: (?:(bold|\d+) )?([\d.]+)px [^;\"]*", lambda m: f"font-size: {m[2]}px" + ("; font-weight: bold" if m[1] in ("bold", "700") else ""), s)
+    s = re.sub(
+        r"font: (?:(bold|\d+) )?([\d.]+)px [^;\"]*",
+        lambda m: f"font-size: {m[2]}px" + ("; font-weight: bold" if m[1] in ("bold", "700") else ""),
+        s,
+    )
     w, h = re.search(r'viewBox="0 0 ([\d.]+) ([\d.]+)"', s).groups()
-    head = f'<svg role="img" aria-label="{html.escape(alt)}" viewBox="0 0 {w} {h}" style="--w:{float(w)*4/3:.0f}px;width:100%;max-width:{float(w)*4/3:.0f}px;height:auto;stroke-linejoin:round;stroke-linecap:butt"'
-    s = re.sub(r"^<svg[^>]*?>", lambda m: head + ' xmlns="http://www.w3.org/2000/svg" xmlns:xlink="http://www.w3.org/1999/xlink">', s, count=1)
+    head = f'<svg role="img" aria-label="{html.escape(alt)}" viewBox="0 0 {w} {h}" style="--w:{float(w) * 4 / 3:.0f}px;width:100%;max-width:{float(w) * 4 / 3:.0f}px;height:auto;stroke-linejoin:round;stroke-linecap:butt"'
+    s = re.sub(
+        r"^<svg[^>]*?>",
+        lambda m: head + ' xmlns="http://www.w3.org/2000/svg" xmlns:xlink="http://www.w3.org/1999/xlink">',
+        s,
+        count=1,
+    )
     return re.sub(r"\n\s*", "\n", s).strip()

@@ -13,7 +13,17 @@ import numpy as np, torch
 from ..core.stages import STAGES, require, run_dir
 from ..core.project import FakefaceError, project_root
 from ..core.files import read_json, sha256_file, to_json, write_atomic
-from ..models.bundle import CARD, INDEX, WEIGHTS, WEIGHTS_LICENSE, Bundle, md_table, model_card, read_bundle, write_bundle
+from fakeface.models.bundle import (
+    CARD,
+    INDEX,
+    WEIGHTS,
+    WEIGHTS_LICENSE,
+    Bundle,
+    md_table,
+    model_card,
+    read_bundle,
+    write_bundle,
+)
 from ..models.network import export_onnx, load_model
 from ..train.trainer import init_paths
 from .watch import shown
@@ -22,35 +32,60 @@ from ..infer.doctor import add_reference
 # %% ../../nbs/12_report/08_release.ipynb #5333079f
 def rounded(model: torch.nn.Module) -> dict[str, np.ndarray]:
     "Parameters in half precision, buffers as they are; the network's own parameters are set to the rounded values."
-    for p in model.parameters(): p.data = p.data.half().float()
+    for p in model.parameters():
+        p.data = p.data.half().float()
     weights = dict(model.named_parameters())
-    return {k: v.detach().cpu().to(torch.float16 if k in weights else v.dtype).contiguous().numpy() for k, v in model.state_dict().items()}
+    return {
+        k: v.detach().cpu().to(torch.float16 if k in weights else v.dtype).contiguous().numpy()
+        for k, v in model.state_dict().items()
+    }
 
 # %% ../../nbs/12_report/08_release.ipynb #10353982
 def ship(
-    run: str,                          # a run whose finetuning is finished
-    name: str="fakeface-lite0",        # the shipped detector's
-    out: str="outputs",                # root of all runs
-    dest: "str|os.PathLike|None"=None,  # where to; outputs/models/<name> of the checkout if not given
-    stage: str="finetune",             # whose bundle
-    overwrite: bool=False,             # replace what ships now
+    run: str,  # a run whose finetuning is finished
+    name: str = "fakeface-lite0",  # the shipped detector's
+    out: str = "outputs",  # root of all runs
+    dest: "str|os.PathLike|None" = None,  # where to; outputs/models/<name> of the checkout if not given
+    stage: str = "finetune",  # whose bundle
+    overwrite: bool = False,  # replace what ships now
 ) -> Bundle:
     "Make the bundle that ships out of a trained one, with ONNX file and reference scores; raises `FakefaceError`."
-    source = require(run_dir(run, out)/stage/"bundle", stage)
-    dest = Path(dest or project_root()/"outputs/models"/name)
-    model, b = load_model(source); tensors = rounded(model); parent = b.hash
-    onnx = dest.parent/f".{name}.onnx.tmp"; dest.parent.mkdir(parents=True, exist_ok=True)
+    source = require(run_dir(run, out) / stage / "bundle", stage)
+    dest = Path(dest or project_root() / "outputs/models" / name)
+    model, b = load_model(source)
+    tensors = rounded(model)
+    parent = b.hash
+    onnx = dest.parent / f".{name}.onnx.tmp"
+    dest.parent.mkdir(parents=True, exist_ok=True)
     try:
         export_onnx(model, onnx)
-        write_bundle(dest, dataclasses.replace(b, name=name, parent=parent, files={}, reference=[]), tensors, license=WEIGHTS_LICENSE, onnx=onnx, overwrite=overwrite)
-    finally: onnx.unlink(missing_ok=True)
+        write_bundle(
+            dest,
+            dataclasses.replace(b, name=name, parent=parent, files={}, reference=[]),
+            tensors,
+            license=WEIGHTS_LICENSE,
+            onnx=onnx,
+            overwrite=overwrite,
+        )
+    finally:
+        onnx.unlink(missing_ok=True)
     return add_reference(dest)
 
 # %% ../../nbs/12_report/08_release.ipynb #a183de16
 def results_table(result: dict, seen: dict) -> str:
     "Test figures by domain as Markdown."
-    name, was = dict(macro="mean of domains"), dict(seen="yes", unseen="no"); figures = ("auc", "accuracy", "fpr", "fnr", "brier")
-    rows = [[name.get(d, d), was.get(seen.get(d, ""), ""), f"{r['n_real']} / {r['n_fake']}", *(shown(r.get(k)) for k in figures)] for d, r in result.items() if d != "micro"]
+    name, was = dict(macro="mean of domains"), dict(seen="yes", unseen="no")
+    figures = ("auc", "accuracy", "fpr", "fnr", "brier")
+    rows = [
+        [
+            name.get(d, d),
+            was.get(seen.get(d, ""), ""),
+            f"{r['n_real']} / {r['n_fake']}",
+            *(shown(r.get(k)) for k in figures),
+        ]
+        for d, r in result.items()
+        if d != "micro"
+    ]
     return md_table(["domain", "trained on", "n real / fake", "AUC", "accuracy", "FPR", "FNR", "Brier"], rows)
 
 # %% ../../nbs/12_report/08_release.ipynb #16175f0b
@@ -58,78 +93,163 @@ def robustness_section(grid) -> str:
     "What corruption does, as Markdown: mean of domains for each corruption of `robustness.csv`."
     rows = grid[grid.domain == "macro"]
     cell = lambda r, k: shown(dict(value=r[k], low=r[f"{k}_low"], high=r[f"{k}_high"]))
-    table = md_table(["", "AUC", "accuracy", "FPR", "FNR"], [[r["corruption"], *(cell(r, k) for k in ("auc", "accuracy", "fpr", "fnr"))] for r in rows.to_dict("records")])
-    return ("## Under corruption\nTest pictures of both classes, changed in the same way, at the stored threshold; mean of domains, "
-            f"n = {int(rows.n.max()) if len(rows) else 0}.\n\n{table}")
+    table = md_table(
+        ["", "AUC", "accuracy", "FPR", "FNR"],
+        [[r["corruption"], *(cell(r, k) for k in ("auc", "accuracy", "fpr", "fnr"))] for r in rows.to_dict("records")],
+    )
+    return (
+        "## Under corruption\nTest pictures of both classes, changed in the same way, at the stored threshold; mean of domains, "
+        f"n = {int(rows.n.max()) if len(rows) else 0}.\n\n{table}"
+    )
 
 # %% ../../nbs/12_report/08_release.ipynb #c50f037c
 def leaveout_section(table) -> str:
     "How the same training does on a domain that it never saw, as Markdown: `leaveout.csv`, a row a domain."
     known = lambda v: None if v is None or v != v else v
     cell = lambda r, k: shown({e or "value": known(r.get(f"{k} {e}".strip())) for e in ("", "low", "high")})
-    rows = [[r["domain"], r["without"], f"{known(r.get('epochs')) or '–'}", f"{int(r['n'])}", *(cell(r, f"{k} unseen") for k in ("auc", "fpr", "fnr")), cell(r, "auc seen"), cell(r, "AUC difference")] for r in table.to_dict("records")]
-    return ("## On a domain that it never saw\nThe same training again without one domain (or two of a kind), for as many epochs as the table says, tested on that domain; beside it the figures of the detector that saw all of them and was trained in full, and the difference on the same pictures.\n\n"
-            + md_table(["domain", "trained without", "epochs", "n", "AUC, unseen", "FPR, unseen", "FNR, unseen", "AUC, seen", "difference"], rows))
+    rows = [
+        [
+            r["domain"],
+            r["without"],
+            f"{known(r.get('epochs')) or '–'}",
+            f"{int(r['n'])}",
+            *(cell(r, f"{k} unseen") for k in ("auc", "fpr", "fnr")),
+            cell(r, "auc seen"),
+            cell(r, "AUC difference"),
+        ]
+        for r in table.to_dict("records")
+    ]
+    return (
+        "## On a domain that it never saw\nThe same training again without one domain (or two of a kind), for as many epochs as the table says, tested on that domain; beside it the figures of the detector that saw all of them and was trained in full, and the difference on the same pictures.\n\n"
+        + md_table(
+            [
+                "domain",
+                "trained without",
+                "epochs",
+                "n",
+                "AUC, unseen",
+                "FPR, unseen",
+                "FNR, unseen",
+                "AUC, seen",
+                "difference",
+            ],
+            rows,
+        )
+    )
 
 # %% ../../nbs/12_report/08_release.ipynb #7be7e981
 def beside_section(table, other: str) -> str:
     "Two trainings on domains that neither saw, as Markdown: `leaveout.beside`'s table; `other` says what the second one is."
     cell = lambda r, k: shown({e or "value": r[f"{k} {e}".strip()] for e in ("", "low", "high")})
-    rows = [[r["domain"], r["without"], f"{r['epochs']} / {r['epochs, other']}", int(r["n"]), *(cell(r, f"{k} {who}") for k in ("auc", "fpr", "fnr") for who in ("run", "other")), cell(r, "AUC difference")] for r in table.to_dict("records")]
-    return (f"Beside it {other}, trained without the same domains:\n\n"
-            + md_table(["domain", "trained without", "epochs", "n", *(f"{k}, {who}" for k in ("AUC", "FPR", "FNR") for who in ("this", "plain")), "AUC difference"], rows))
+    rows = [
+        [
+            r["domain"],
+            r["without"],
+            f"{r['epochs']} / {r['epochs, other']}",
+            int(r["n"]),
+            *(cell(r, f"{k} {who}") for k in ("auc", "fpr", "fnr") for who in ("run", "other")),
+            cell(r, "AUC difference"),
+        ]
+        for r in table.to_dict("records")
+    ]
+    return f"Beside it {other}, trained without the same domains:\n\n" + md_table(
+        [
+            "domain",
+            "trained without",
+            "epochs",
+            "n",
+            *(f"{k}, {who}" for k in ("AUC", "FPR", "FNR") for who in ("this", "plain")),
+            "AUC difference",
+        ],
+        rows,
+    )
 
 # %% ../../nbs/12_report/08_release.ipynb #58d59510
-def made_of(run: str, out: str="outputs") -> list[str]:
+def made_of(run: str, out: str = "outputs") -> list[str]:
     "The other runs that a run began from: of one bundle, or of several whose mean it took."
-    root, file = run_dir(run, out).parent.resolve(), run_dir(run, out)/"finetune/config.json"
+    root, file = run_dir(run, out).parent.resolve(), run_dir(run, out) / "finetune/config.json"
     init = [Path(p) for p in init_paths(read_json(file).get("init", ""))] if file.is_file() else []
     return [n for p in init if root in p.resolve().parents and (n := p.resolve().relative_to(root).parts[0]) != run]
 
-def commands(run: str, out: str="outputs") -> list[str]:
+
+def commands(run: str, out: str = "outputs") -> list[str]:
     "The command lines that make the run again, and before it those of the runs that it began from: of each finished stage, the parameters that its notebook was given."
     import nbformat
+
     lines = [l for r in made_of(run, out) for l in commands(r, out)]
     for stage in STAGES:
-        path = run_dir(run, out)/stage/"notebook.ipynb"
-        if not path.is_file(): continue
+        path = run_dir(run, out) / stage / "notebook.ipynb"
+        if not path.is_file():
+            continue
         given = nbformat.read(path, 4).metadata.get("papermill", {}).get("parameters", {})
-        shown = lambda v: shlex.quote(Path(v).name if isinstance(v, str) and Path(v).is_absolute() else str(v))       # no paths of the machine
-        lines.append(f"fakeface {stage} -p run {run} " + " ".join(f"-p {k} {shown(v)}" for k, v in given.items() if k not in ("run", "out", "resume", "overwrite", "checkpoint_every", "workers")))
+        shown = lambda v: shlex.quote(
+            Path(v).name if isinstance(v, str) and Path(v).is_absolute() else str(v)
+        )  # no paths of the machine
+        lines.append(
+            f"fakeface {stage} -p run {run} "
+            + " ".join(
+                f"-p {k} {shown(v)}"
+                for k, v in given.items()
+                if k not in ("run", "out", "resume", "overwrite", "checkpoint_every", "workers")
+            )
+        )
     return lines
 
 # %% ../../nbs/12_report/08_release.ipynb #45396be7
-def without_places(text: str, run: str, out: str="outputs") -> str:
+def without_places(text: str, run: str, out: str = "outputs") -> str:
     "`text` with each absolute path of the run's configurations cut down to its last part, for a page that leaves this machine."
-    files = [run_dir(run, out)/s/"config.json" for s in STAGES]
-    found = {p for f in files if f.is_file() for k, v in read_json(f).items() if isinstance(v, str) for p in (init_paths(v) if k == "init" else [v]) if Path(p).is_absolute()}
-    for v in sorted(found, key=len, reverse=True): text = text.replace(html.escape(v), Path(v).name).replace(v, Path(v).name)
+    files = [run_dir(run, out) / s / "config.json" for s in STAGES]
+    found = {
+        p
+        for f in files
+        if f.is_file()
+        for k, v in read_json(f).items()
+        if isinstance(v, str)
+        for p in (init_paths(v) if k == "init" else [v])
+        if Path(p).is_absolute()
+    }
+    for v in sorted(found, key=len, reverse=True):
+        text = text.replace(html.escape(v), Path(v).name).replace(v, Path(v).name)
     return text
 
 # %% ../../nbs/12_report/08_release.ipynb #6484529d
 def shipped_card(
     bundle: Bundle,
-    trained: dict,                     # run -> seconds of training, as `speed.csv` says
-    lines: list[str],                  # command lines that made it
-    env: dict,                         # env.json of the training stage
-    evaluation: dict|None=None,        # metrics.json of `evaluate` with this very bundle
-    notes: str="",                     # Markdown about data, licences and failures that no file knows
+    trained: dict,  # run -> seconds of training, as `speed.csv` says
+    lines: list[str],  # command lines that made it
+    env: dict,  # env.json of the training stage
+    evaluation: dict | None = None,  # metrics.json of `evaluate` with this very bundle
+    notes: str = "",  # Markdown about data, licences and failures that no file knows
 ) -> str:
     "The whole card; raises `FakefaceError` where the evaluation belongs to another bundle."
     parts = [model_card(bundle).rstrip()]
-    if notes: parts.append(notes.strip())
+    if notes:
+        parts.append(notes.strip())
     if evaluation:
-        if evaluation["bundle_hash"] != bundle.hash: raise FakefaceError(f"The evaluation is of bundle {evaluation['bundle_hash'][:12]}, the card of {bundle.hash[:12]}. Evaluate the bundle that ships.")
-        parts.append(f"## Measured on test\nAt the threshold `{evaluation['threshold_name']}` = {evaluation['threshold']:.4f}, fitted on validation. The test split was read {evaluation['test_reads']} time(s). "
-                     f"Intervals are 95%; positive class: fake.\n\n{results_table(evaluation['result'], evaluation['seen'])}")
-    time = ", ".join(f"{k} {s/60:.0f} min" for k, s in trained.items())
-    parts.append("## How it was made\n" + f"Training time: {time or 'not recorded'}; {env.get('device', 'device not recorded')}, {env.get('cores', '?')} cores, {env.get('memory_gib', '?')} GiB; torch {bundle.versions.get('torch', 'not recorded')}. "
-                 f"Manifest of the training pictures: `{bundle.manifest_hash}`.\n\n```sh\n" + "\n".join(lines) + "\n```")
+        if evaluation["bundle_hash"] != bundle.hash:
+            raise FakefaceError(
+                f"The evaluation is of bundle {evaluation['bundle_hash'][:12]}, the card of {bundle.hash[:12]}. Evaluate the bundle that ships."
+            )
+        parts.append(
+            f"## Measured on test\nAt the threshold `{evaluation['threshold_name']}` = {evaluation['threshold']:.4f}, fitted on validation. The test split was read {evaluation['test_reads']} time(s). "
+            f"Intervals are 95%; positive class: fake.\n\n{results_table(evaluation['result'], evaluation['seen'])}"
+        )
+    time = ", ".join(f"{k} {s / 60:.0f} min" for k, s in trained.items())
+    parts.append(
+        "## How it was made\n"
+        + f"Training time: {time or 'not recorded'}; {env.get('device', 'device not recorded')}, {env.get('cores', '?')} cores, {env.get('memory_gib', '?')} GiB; torch {bundle.versions.get('torch', 'not recorded')}. "
+        f"Manifest of the training pictures: `{bundle.manifest_hash}`.\n\n```sh\n" + "\n".join(lines) + "\n```"
+    )
     return "\n\n".join(parts) + "\n"
+
 
 def write_card(dir: "str|os.PathLike", text: str) -> Bundle:
     "Put a card into a bundle; its identity stays."
-    dir = Path(dir); b = read_bundle(dir); write_atomic(dir/CARD, text)
-    write_atomic(dir/INDEX, to_json(dataclasses.replace(b, files={**b.files, CARD: sha256_file(dir/CARD)}))); after = read_bundle(dir)
-    if after.hash != b.hash: raise FakefaceError(f"{dir} changed its identity with its card.")
+    dir = Path(dir)
+    b = read_bundle(dir)
+    write_atomic(dir / CARD, text)
+    write_atomic(dir / INDEX, to_json(dataclasses.replace(b, files={**b.files, CARD: sha256_file(dir / CARD)})))
+    after = read_bundle(dir)
+    if after.hash != b.hash:
+        raise FakefaceError(f"{dir} changed its identity with its card.")
     return after

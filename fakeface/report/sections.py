@@ -19,211 +19,471 @@ from . import maps, plots
 from .findings import listed, real_domains, stacked, shown, val
 
 # %% ../../nbs/12_report/05_sections.ipynb #0f6ca020
-def table_of(head, rows, caption="", text=False) -> dict: return dict(head=list(head), rows=[[str(c) for c in r] for r in rows], caption=caption, text=text)
-def flat(v: Any) -> str: return "–" if v is None or v == "" else json.dumps(v, ensure_ascii=False) if isinstance(v, (dict, list)) else str(v)
-def _took(s: float|None) -> str: return "–" if s is None else f"{s:.0f} s" if s < 120 else f"{s/60:.0f} min" if s < 5400 else f"{s/3600:.1f} h"
+def table_of(head, rows, caption="", text=False) -> dict:
+    return dict(head=list(head), rows=[[str(c) for c in r] for r in rows], caption=caption, text=text)
+
+
+def flat(v: Any) -> str:
+    return "–" if v is None or v == "" else json.dumps(v, ensure_ascii=False) if isinstance(v, (dict, list)) else str(v)
+
+
+def _took(s: float | None) -> str:
+    return "–" if s is None else f"{s:.0f} s" if s < 120 else f"{s / 60:.0f} min" if s < 5400 else f"{s / 3600:.1f} h"
+
 
 def stage_table(facts: dict) -> dict:
     "A line a stage: state, duration, preset, network, device, seed, commit."
-    def row(s):
-        f = facts[s]; c, e = f["config"] or {}, f["env"] or {}
-        if not f["state"]: return [s, "not run"] + ["–"]*6
-        return [s, f["state"], _took(f["seconds"]), c.get("preset") or "–", f"{f.get('arch') or c['arch']}, {c['size']} px" if "arch" in c else "–",
-            e.get("device") or "–",
-            c.get("seed", "–"), (e.get("commit") or "–")[:10]]
-    return table_of(("stage", "state", "took", "preset", "network", "device", "seed", "commit"), [row(s) for s in STAGES[:-1]])
 
-def count_table(manifest: pd.DataFrame|None) -> dict|None:
+    def row(s):
+        f = facts[s]
+        c, e = f["config"] or {}, f["env"] or {}
+        if not f["state"]:
+            return [s, "not run"] + ["–"] * 6
+        return [
+            s,
+            f["state"],
+            _took(f["seconds"]),
+            c.get("preset") or "–",
+            f"{f.get('arch') or c['arch']}, {c['size']} px" if "arch" in c else "–",
+            e.get("device") or "–",
+            c.get("seed", "–"),
+            (e.get("commit") or "–")[:10],
+        ]
+
+    return table_of(
+        ("stage", "state", "took", "preset", "network", "device", "seed", "commit"), [row(s) for s in STAGES[:-1]]
+    )
+
+
+def count_table(manifest: pd.DataFrame | None) -> dict | None:
     "Pictures by domain, split and class."
-    if manifest is None: return None
-    c = counts(manifest); c = c.loc[:, c.sum() > 0]; c.loc["all"] = c.sum()
-    return table_of(["domain", *(f"{s} {k}" for s, k in c.columns)], [[d, *(f"{v:,}" for v in r)] for d, r in zip(c.index, c.to_numpy())],
-        "Pictures by domain, split and class")
+    if manifest is None:
+        return None
+    c = counts(manifest)
+    c = c.loc[:, c.sum() > 0]
+    c.loc["all"] = c.sum()
+    return table_of(
+        ["domain", *(f"{s} {k}" for s, k in c.columns)],
+        [[d, *(f"{v:,}" for v in r)] for d, r in zip(c.index, c.to_numpy())],
+        "Pictures by domain, split and class",
+    )
+
 
 def versions(facts: dict) -> str:
     "The versions that matter, from the last stage that ran."
     env = next((facts[s]["env"] for s in reversed(STAGES[:-1]) if facts[s]["env"]), None)
-    if not env: return ""
+    if not env:
+        return ""
     have = dict(p.split("==", 1) for p in env.get("packages", []) if "==" in p)
     keep = ("fakeface", "torch", "torchvision", "timm", "accelerate", "numpy", "pillow", "scikit-learn")
-    return f"Python {env.get('python', '–')} on {env.get('system', '–')}, {env.get('cores', '–')} cores; " + ", ".join(f"{k} {v}" for k in keep
-        for n, v in have.items() if n.lower() == k)
+    return f"Python {env.get('python', '–')} on {env.get('system', '–')}, {env.get('cores', '–')} cores; " + ", ".join(
+        f"{k} {v}" for k in keep for n, v in have.items() if n.lower() == k
+    )
+
 
 def point_table(m: dict, pred: pd.DataFrame) -> dict:
     "Mean over domains of the decisions at each stored threshold."
+
     def row(name, t):
         s = by_domain(pred, t, draws=0)["macro"]
-        return [name + (" (stored)" if name == m["threshold_name"] else ""), f"{t:.3f}",
-            *(stacked(s, k) for k in ("fpr", "fnr", "accuracy", "ppv@50%", "ppv@10%", "ppv@1%"))]
-    return table_of(("threshold", "p_fake ≥", "FPR", "FNR", "accuracy", "“fake” right at 50%", "at 10%", "at 1% fakes"),
-        [row(k, t) for k, t in m["thresholds"].items()], "Means over the domains of the split, with 95% intervals")
+        return [
+            name + (" (stored)" if name == m["threshold_name"] else ""),
+            f"{t:.3f}",
+            *(stacked(s, k) for k in ("fpr", "fnr", "accuracy", "ppv@50%", "ppv@10%", "ppv@1%")),
+        ]
+
+    return table_of(
+        ("threshold", "p_fake ≥", "FPR", "FNR", "accuracy", "“fake” right at 50%", "at 10%", "at 1% fakes"),
+        [row(k, t) for k, t in m["thresholds"].items()],
+        "Means over the domains of the split, with 95% intervals",
+    )
+
 
 def calibration_table(m: dict) -> dict:
     "ECE beside what noise makes, Brier, log-loss, slope and intercept."
     both = {**m["result"], **real_domains(m.get("extra", {}))}
     noise = lambda s: shown((s.get("ece") or {}).get("if_calibrated"))
-    return table_of(("domain", "ECE", "from noise alone", "Brier", "log-loss", "slope", "intercept"),
-        [[{"macro": "mean of domains", "micro": "combined"}.get(d, d), stacked(s, "ece"), noise(s),
-        *(stacked(s, k) for k in ("brier", "nll", "slope", "intercept"))] for d, s in both.items()])
+    return table_of(
+        ("domain", "ECE", "from noise alone", "Brier", "log-loss", "slope", "intercept"),
+        [
+            [
+                {"macro": "mean of domains", "micro": "combined"}.get(d, d),
+                stacked(s, "ece"),
+                noise(s),
+                *(stacked(s, k) for k in ("brier", "nll", "slope", "intercept")),
+            ]
+            for d, s in both.items()
+        ],
+    )
 
 # %% ../../nbs/12_report/05_sections.ipynb #93acdcb1
-def audit_section(facts: dict) -> dict|None:
+def audit_section(facts: dict) -> dict | None:
     "As found and as trained on, side by side; warnings; header tables."
     after, before = facts["audit"], facts["audit_found"]
-    if not after: return None
+    if not after:
+        return None
     head, both = [], [(n, a) for n, a in (("as found", before), ("as trained on", after)) if a]
-    for n, _ in both: head += [f"AUC of the header, {n}", f"p, {n}", f"8×8 grid, {n}"]
+    for n, _ in both:
+        head += [f"AUC of the header, {n}", f"p, {n}", f"8×8 grid, {n}"]
+
     def cells(a, d):
-        g = a["domains"].get(d); grid = (a.get("grid") or {}).get(d); worst = max(grid["on"], grid["off"]) if grid else None
-        return [dict(text=shown(g["header_auc"]), verdict=g["verdict"]), dict(text=shown(g["p"])), dict(text=shown(worst))] if g else [dict(text="–")]*3
+        g = a["domains"].get(d)
+        grid = (a.get("grid") or {}).get(d)
+        worst = max(grid["on"], grid["off"]) if grid else None
+        return (
+            [dict(text=shown(g["header_auc"]), verdict=g["verdict"]), dict(text=shown(g["p"])), dict(text=shown(worst))]
+            if g
+            else [dict(text="–")] * 3
+        )
+
     rows = [dict(name=d, cells=[c for _, a in both for c in cells(a, d)]) for d in after["domains"]]
+
     def heads(n, a):
         t = a.get("table") or []
-        return [table_of(t[0], [[v if not isinstance(v, float) else f"{v:.3g}" for v in r.values()] for r in t], f"What the files say, {n}")] if t else []
-    md = table_of(["domain", *head], [[r["name"], *(c["text"] + (f" ({c['verdict']})" if c.get("verdict") else "") for c in r["cells"])] for r in rows])
-    return dict(head=head, rows=rows, warnings=after.get("warnings") or [], bias=after.get("allow_bias"), tables=[t for n, a in both for t in heads(n, a)],
-        md=md)
+        return (
+            [
+                table_of(
+                    t[0],
+                    [[v if not isinstance(v, float) else f"{v:.3g}" for v in r.values()] for r in t],
+                    f"What the files say, {n}",
+                )
+            ]
+            if t
+            else []
+        )
+
+    md = table_of(
+        ["domain", *head],
+        [
+            [r["name"], *(c["text"] + (f" ({c['verdict']})" if c.get("verdict") else "") for c in r["cells"])]
+            for r in rows
+        ],
+    )
+    return dict(
+        head=head,
+        rows=rows,
+        warnings=after.get("warnings") or [],
+        bias=after.get("allow_bias"),
+        tables=[t for n, a in both for t in heads(n, a)],
+        md=md,
+    )
+
 
 def unused_section(facts: dict) -> dict:
     "Pictures left out by prepare, and those that could not be read later."
     out, ex, table = [], facts["excluded"], None
     if facts["manifest"] is not None:
         n = int((facts["manifest"].split == "excluded").sum())
-        out.append(f"Prepare left out {n:,} of {len(facts['manifest']):,} pictures" + ("." if not n else "; the reasons:"))
+        out.append(
+            f"Prepare left out {n:,} of {len(facts['manifest']):,} pictures" + ("." if not n else "; the reasons:")
+        )
         if n and ex is not None and len(ex):
             c = ex.groupby([ex.domain, ex.reason.fillna("no reason given")]).size().sort_values(ascending=False)
-            table = table_of(("domain", "pictures", "reason"), [[d, f"{k:,}", r] for (d, r), k in c.head(20).items()],
-                "The most frequent reasons" if len(c) > 20 else "", text=True)
+            table = table_of(
+                ("domain", "pictures", "reason"),
+                [[d, f"{k:,}", r] for (d, r), k in c.head(20).items()],
+                "The most frequent reasons" if len(c) > 20 else "",
+                text=True,
+            )
     for s in STAGES[1:-1]:
         q = facts[s]["quarantine"]
         if facts[s]["state"]:
-            out.append(f"{s.capitalize()}: {0 if q is None else len(q)} pictures could not be read"
-                + ("." if q is None or not len(q) else f", for instance {q.path.iloc[0]} ({q.reason.iloc[0]})."))
+            out.append(
+                f"{s.capitalize()}: {0 if q is None else len(q)} pictures could not be read"
+                + ("." if q is None or not len(q) else f", for instance {q.path.iloc[0]} ({q.reason.iloc[0]}).")
+            )
     return dict(lines=out or ["Not known: no stage has run."], table=table)
+
 
 def training_section(facts: dict) -> list[dict]:
     "What each training stage did, with its curves."
     out = []
     for s in ("pretrain", "finetune"):
-        f = facts[s]; h, m = f["history"], f["metrics"] or {}
-        if h is None or not len(h): out.append(dict(name=s, fig=None, text="")); continue
-        if h.epoch.max() == 0: out.append(dict(name=s, fig=None, text=f"No training: the weights it began from, BatchNorm measured anew (best {m.get('select', 'validation')} {shown(m.get('best'))}).")); continue
-        text = f"{len(h)} epochs" + (f", kept: epoch {m['best_epoch']} (best {m.get('select', 'validation')} {shown(m.get('best'))})" if "best_epoch" in m
-            else "") + "."
+        f = facts[s]
+        h, m = f["history"], f["metrics"] or {}
+        if h is None or not len(h):
+            out.append(dict(name=s, fig=None, text=""))
+            continue
+        if h.epoch.max() == 0:
+            out.append(
+                dict(
+                    name=s,
+                    fig=None,
+                    text=f"No training: the weights it began from, BatchNorm measured anew (best {m.get('select', 'validation')} {shown(m.get('best'))}).",
+                )
+            )
+            continue
+        text = (
+            f"{len(h)} epochs"
+            + (
+                f", kept: epoch {m['best_epoch']} (best {m.get('select', 'validation')} {shown(m.get('best'))})"
+                if "best_epoch" in m
+                else ""
+            )
+            + "."
+        )
         if m.get("temperature") is not None:
             text += f" Fitted on validation: temperature {m['temperature']:.3f}, bias {m['bias']:.3f}, threshold {m['threshold']} = {m['thresholds'][m['threshold']]:.3f}."
-        text += "".join(f" {n}" for n in (m.get("band") or {}).get("notes", [])) if isinstance(m.get("band"), dict) else ""
+        text += (
+            "".join(f" {n}" for n in (m.get("band") or {}).get("notes", [])) if isinstance(m.get("band"), dict) else ""
+        )
         last = h.iloc[-1]
-        alt = f"Training curves of {s}: after epoch {int(last.epoch)} the training loss is {last.train_loss:.3f}" + (f" and the mean validation AUC of the averaged weights {last['valid_ema_auc_macro']:.3f}" if "valid_ema_auc_macro" in h else "")
-        out.append(dict(name=s, text=text,
-            fig=figure(plots.curves(h), alt, "Raw weights dashed, their moving average solid; the ring marks the epoch that was kept.", wide=True)))
+        alt = f"Training curves of {s}: after epoch {int(last.epoch)} the training loss is {last.train_loss:.3f}" + (
+            f" and the mean validation AUC of the averaged weights {last['valid_ema_auc_macro']:.3f}"
+            if "valid_ema_auc_macro" in h
+            else ""
+        )
+        out.append(
+            dict(
+                name=s,
+                text=text,
+                fig=figure(
+                    plots.curves(h),
+                    alt,
+                    "Raw weights dashed, their moving average solid; the ring marks the epoch that was kept.",
+                    wide=True,
+                ),
+            )
+        )
     return out
 
-def figure(fig, alt: str, caption: str, wide: bool=False) -> dict:
+
+def figure(fig, alt: str, caption: str, wide: bool = False) -> dict:
     "A figure for the template."
     return dict(svg=Markup(plots.svg(fig, alt)), caption=caption, wide=wide, alt=alt)
 
 # %% ../../nbs/12_report/05_sections.ipynb #1fc2c731
-def robust_section(grid: pd.DataFrame|None) -> dict|None:
+def robust_section(grid: pd.DataFrame | None) -> dict | None:
     "The grid as a table, with what it was run on."
-    if grid is None: return None
-    n = grid[(grid.corruption == grid.corruption.iloc[0]) & (grid.domain != "macro")].n.sum(); p = lambda v: shown(v, True)
+    if grid is None:
+        return None
+    n = grid[(grid.corruption == grid.corruption.iloc[0]) & (grid.domain != "macro")].n.sum()
+    p = lambda v: shown(v, True)
     cols = [c for c in ("accuracy", "fpr", "fnr", "tpr@1%fpr") if c in grid]
-    text = lambda r, c: p(r[c]) if pd.isna(r.get(f"{c}_low", np.nan)) else stacked({c: dict(value=r[c], low=r[f"{c}_low"], high=r[f"{c}_high"])}, c)
-    rows = [[r["corruption"], "mean of domains" if r["domain"] == "macro" else r["domain"], f"{r['n']:,}", shown(r["auc"]), *(text(r, c) for c in cols)]
-        for r in grid.to_dict("records")]
-    return dict(text=f"{grid.corruption.nunique()} states of {n:,} pictures.",
-        table=table_of(("corruption", "domain", "n", "AUC", *(dict(accuracy="accuracy", fpr="FPR", fnr="FNR").get(c, "TPR at 1% FPR") for c in cols)), rows))
+    text = lambda r, c: (
+        p(r[c])
+        if pd.isna(r.get(f"{c}_low", np.nan))
+        else stacked({c: dict(value=r[c], low=r[f"{c}_low"], high=r[f"{c}_high"])}, c)
+    )
+    rows = [
+        [
+            r["corruption"],
+            "mean of domains" if r["domain"] == "macro" else r["domain"],
+            f"{r['n']:,}",
+            shown(r["auc"]),
+            *(text(r, c) for c in cols),
+        ]
+        for r in grid.to_dict("records")
+    ]
+    return dict(
+        text=f"{grid.corruption.nunique()} states of {n:,} pictures.",
+        table=table_of(
+            (
+                "corruption",
+                "domain",
+                "n",
+                "AUC",
+                *(dict(accuracy="accuracy", fpr="FPR", fnr="FNR").get(c, "TPR at 1% FPR") for c in cols),
+            ),
+            rows,
+        ),
+    )
+
 
 def figures(facts: dict) -> dict[str, dict]:
     "Every figure of the page but the training curves, as SVG with a text alternative."
-    m, pred = facts["evaluate"]["metrics"], facts["pred"]; out = _robust_figures(facts["robustness"]) | _why_figures(facts)
-    if not m: return out
+    m, pred = facts["evaluate"]["metrics"], facts["pred"]
+    out = _robust_figures(facts["robustness"]) | _why_figures(facts)
+    if not m:
+        return out
     t, both = m["threshold"], {**real_domains(m["result"]), **real_domains(m.get("extra", {}))}
     each = lambda k, p=False: "; ".join(f"{d} {shown(val(s, k), p)}" for d, s in both.items())
-    out["roc"] = figure(plots.roc(pred, threshold=t), f"ROC curves by domain, whole and enlarged. AUC: {each('auc')}.",
-        "Left the whole curve, right its part that matters, false-positive rates up to 10%. Rings: the stored threshold.", True)
-    out["scores"] = figure(plots.scores(pred, t),
+    out["roc"] = figure(
+        plots.roc(pred, threshold=t),
+        f"ROC curves by domain, whole and enlarged. AUC: {each('auc')}.",
+        "Left the whole curve, right its part that matters, false-positive rates up to 10%. Rings: the stored threshold.",
+        True,
+    )
+    out["scores"] = figure(
+        plots.scores(pred, t),
         f"Histograms of p_fake for real and fake pictures by domain with the threshold {t:.3f}. Fakes found: {each('recall', True)}.",
-        "Each class as a share of itself; what lies on the wrong side of the dashed line is a mistake.", len(both) > 1)
-    out["confusion"] = figure(plots.confusion(pred, t), f"Confusion matrices by domain. Accuracy: {each('accuracy', True)}.",
-        "Rows: what the picture is. Columns: what was said. Shares are of the row.", len(both) > 2)
-    out["reliability"] = figure(plots.reliability(pred), f"Reliability diagram by domain. ECE: {each('ece')}.",
-        "Bins of equal numbers of pictures; bars are 95% Wilson intervals.")
+        "Each class as a share of itself; what lies on the wrong side of the dashed line is a mistake.",
+        len(both) > 1,
+    )
+    out["confusion"] = figure(
+        plots.confusion(pred, t),
+        f"Confusion matrices by domain. Accuracy: {each('accuracy', True)}.",
+        "Rows: what the picture is. Columns: what was said. Shares are of the row.",
+        len(both) > 2,
+    )
+    out["reliability"] = figure(
+        plots.reliability(pred),
+        f"Reliability diagram by domain. ECE: {each('ece')}.",
+        "Bins of equal numbers of pictures; bars are 95% Wilson intervals.",
+    )
     return out
+
 
 def _robust_figures(grid: "pd.DataFrame|None") -> dict[str, dict]:
     "Heat-maps and curves of the robustness grid."
-    if grid is None: return {}
-    low = lambda k: grid.loc[grid[k].idxmin()]; a, b = low("auc"), low("accuracy"); g = grid.replace(dict(domain={"macro": "mean"})); out = {}
-    out["robust_auc"] = figure(plots.robustness(g, "auc"), f"Heat-map of AUC by corruption and domain; lowest {a.auc:.3f}, {a.domain} under {a.corruption}.",
-        "AUC: does the ranking survive?")
-    out["robust_accuracy"] = figure(plots.robustness(g, "accuracy"),
+    if grid is None:
+        return {}
+    low = lambda k: grid.loc[grid[k].idxmin()]
+    a, b = low("auc"), low("accuracy")
+    g = grid.replace(dict(domain={"macro": "mean"}))
+    out = {}
+    out["robust_auc"] = figure(
+        plots.robustness(g, "auc"),
+        f"Heat-map of AUC by corruption and domain; lowest {a.auc:.3f}, {a.domain} under {a.corruption}.",
+        "AUC: does the ranking survive?",
+    )
+    out["robust_accuracy"] = figure(
+        plots.robustness(g, "accuracy"),
         f"Heat-map of accuracy by corruption and domain; lowest {b.accuracy:.3f}, {b.domain} under {b.corruption}.",
-        "Accuracy at the stored threshold: do the decisions survive?")
-    m = grid[grid.domain == "macro"]; w, v = m.loc[m.fpr.idxmax()], m.loc[m.fnr.idxmax()]
-    out["robust_errors"] = figure(maps.errors(grid),
-        f"Real faces called fake and fakes missed by corruption, mean of domains; most accused {w.fpr:.1%} under {w.corruption}, most missed {v.fnr:.1%} under {v.corruption}.", "Both kinds of error at the stored threshold, means over domains with 95% intervals.")
+        "Accuracy at the stored threshold: do the decisions survive?",
+    )
+    m = grid[grid.domain == "macro"]
+    w, v = m.loc[m.fpr.idxmax()], m.loc[m.fnr.idxmax()]
+    out["robust_errors"] = figure(
+        maps.errors(grid),
+        f"Real faces called fake and fakes missed by corruption, mean of domains; most accused {w.fpr:.1%} under {w.corruption}, most missed {v.fnr:.1%} under {v.corruption}.",
+        "Both kinds of error at the stored threshold, means over domains with 95% intervals.",
+    )
     if (g.family == "jpeg").sum():
-        out["robust_jpeg"] = figure(plots.robustness_curves(g, "jpeg", ("fpr", "fnr")),
-            "Share of real faces called fake and of fakes missed, by JPEG quality and domain.", "Re-saved as JPEG, from mild to strong.", True)
+        out["robust_jpeg"] = figure(
+            plots.robustness_curves(g, "jpeg", ("fpr", "fnr")),
+            "Share of real faces called fake and of fakes missed, by JPEG quality and domain.",
+            "Re-saved as JPEG, from mild to strong.",
+            True,
+        )
     return out
+
 
 def _pairs(facts: dict, kind: str) -> dict:
     "Domain -> [array of reals, of fakes] of one kind in why.npz."
-    names = (facts["why"].get("names") or {}).get(kind, []); a = facts["arrays"] or {}
+    names = (facts["why"].get("names") or {}).get(kind, [])
+    a = facts["arrays"] or {}
     return {d: [a.get(f"{kind}/{i}/{c}") for c in (0, 1)] for i, d in enumerate(names)}
+
 
 def _why_figures(facts: dict) -> dict[str, dict]:
     "Spectra, mean heat-maps, sanity test."
     why, out = facts["why"], {}
-    if not why: return out
+    if not why:
+        return out
     if why["spectra"]:
-        gap = "; ".join(f"{d} {c['gap']['db']:+.1f} dB at {c['gap']['freq']:.2f}" for d, c in why["spectra"].items() if "gap" in c)
-        out["spectra"] = figure(maps.spectra(why),
+        gap = "; ".join(
+            f"{d} {c['gap']['db']:+.1f} dB at {c['gap']['freq']:.2f}" for d, c in why["spectra"].items() if "gap" in c
+        )
+        out["spectra"] = figure(
+            maps.spectra(why),
             f"Mean power of real and fake pictures against spatial frequency. Largest difference of the fakes: {gap or 'not known'}.",
-            "After a 3×3 median high-pass, in decibels relative to one squared grey level; bands are two standard errors.", True)
+            "After a 3×3 median high-pass, in decibels relative to one squared grey level; bands are two standard errors.",
+            True,
+        )
         if s := _pairs(facts, "spectrum"):
-            out["spectrum_maps"] = figure(maps.spectrum_maps(s), f"Mean spectra in two dimensions of {listed(s)}: real, fake, and their difference.",
-                "Frequency 0 in the middle. Peaks off the middle in the right column are the mark of a generator's upsampling.")
+            out["spectrum_maps"] = figure(
+                maps.spectrum_maps(s),
+                f"Mean spectra in two dimensions of {listed(s)}: real, fake, and their difference.",
+                "Frequency 0 in the middle. Peaks off the middle in the right column are the mark of a generator's upsampling.",
+            )
     if why["cams"] and (s := _pairs(facts, "cam")):
         mid = "; ".join(f"{d} {k} {v['centre']:.0%}" for d, c in why["cams"].items() for k, v in c.items())
-        out["cams"] = figure(maps.cam_maps(s), f"Mean Grad-CAM maps by domain and class. Share of the evidence in the inner half of width and height: {mid}.",
-            "Where the evidence for the true class lies, mean over pictures. Spread evenly, a quarter would lie in the inner half.")
+        out["cams"] = figure(
+            maps.cam_maps(s),
+            f"Mean Grad-CAM maps by domain and class. Share of the evidence in the inner half of width and height: {mid}.",
+            "Where the evidence for the true class lies, mean over pictures. Spread evenly, a quarter would lie in the inner half.",
+        )
     if why["sanity"]:
-        out["sanity"] = figure(maps.sanity_plot(why["sanity"]), "Rank correlation of heat-maps with the trained network's as more of it is made random: "
-            + "; ".join(f"{r['random']} {shown(r['correlation'])}" for r in why["sanity"]) + ".",
-            "A map that shows what was learned must fall towards the grey bar's level or below.")
+        out["sanity"] = figure(
+            maps.sanity_plot(why["sanity"]),
+            "Rank correlation of heat-maps with the trained network's as more of it is made random: "
+            + "; ".join(f"{r['random']} {shown(r['correlation'])}" for r in why["sanity"])
+            + ".",
+            "A map that shows what was learned must fall towards the grey bar's level or below.",
+        )
     return out
 
 # %% ../../nbs/12_report/05_sections.ipynb #aa551775
 def rounds_section(left: "dict|None") -> "dict|None":
     "Leave-one-out rounds: each domain unseen and seen, with the paired difference."
-    if not left or not left.get("rounds"): return None
+    if not left or not left.get("rounds"):
+        return None
+
     def row(r):
         u, s, d = r["unseen"], r.get("seen") or {}, r.get("difference") or {}
-        return [r["domain"], listed(r["left_out"]), f"{u['n']:,}", *(stacked(u, k) for k in ("auc", "accuracy", "fpr", "fnr")), stacked(s, "auc"),
-            stacked(s, "accuracy"), stacked(dict(d=d), "d")]
-    t = table_of(("domain", "trained without", "n", "AUC unseen", "accuracy unseen", "FPR unseen", "FNR unseen", "AUC seen", "accuracy seen",
-        "difference of AUC"), [row(r) for r in left["rounds"]])
-    return dict(table=t, text=f"Each row is a detector trained anew with the same settings, without the domains named; its threshold is from its own validation. {left.get('note', '')}".strip())
+        return [
+            r["domain"],
+            listed(r["left_out"]),
+            f"{u['n']:,}",
+            *(stacked(u, k) for k in ("auc", "accuracy", "fpr", "fnr")),
+            stacked(s, "auc"),
+            stacked(s, "accuracy"),
+            stacked(dict(d=d), "d"),
+        ]
+
+    t = table_of(
+        (
+            "domain",
+            "trained without",
+            "n",
+            "AUC unseen",
+            "accuracy unseen",
+            "FPR unseen",
+            "FNR unseen",
+            "AUC seen",
+            "accuracy seen",
+            "difference of AUC",
+        ),
+        [row(r) for r in left["rounds"]],
+    )
+    return dict(
+        table=t,
+        text=f"Each row is a detector trained anew with the same settings, without the domains named; its threshold is from its own validation. {left.get('note', '')}".strip(),
+    )
+
 
 def breakdown_section(m: "dict|None") -> list[dict]:
     "A table for each thing that figures are broken down by."
-    rows = lambda v: [[r["part"], f"{r['n']:,} ({r['n_real']:,} real, {r['n_fake']:,} fake)", *(stacked(r, k) for k in ("auc", "accuracy", "fpr", "fnr"))]
-        for r in v]
-    return [table_of((by, "n", "AUC", "accuracy", "FPR", "FNR"), rows(v), f"By {by}") for by, v in ((m or {}).get("breakdown") or {}).items()]
+    rows = lambda v: [
+        [
+            r["part"],
+            f"{r['n']:,} ({r['n_real']:,} real, {r['n_fake']:,} fake)",
+            *(stacked(r, k) for k in ("auc", "accuracy", "fpr", "fnr")),
+        ]
+        for r in v
+    ]
+    return [
+        table_of((by, "n", "AUC", "accuracy", "FPR", "FNR"), rows(v), f"By {by}")
+        for by, v in ((m or {}).get("breakdown") or {}).items()
+    ]
 
-def galleries(facts: dict, n: int=12) -> list[dict]:
+
+def galleries(facts: dict, n: int = 12) -> list[dict]:
     "The most confident mistakes and the hardest pictures."
     m, pred, root = facts["evaluate"]["metrics"], facts["pred"], facts["root"]
-    if not m or pred is None or "may_show" not in pred: return []
-    from fakeface.evaluate.stage import hardest, worst                  # torch comes with it: only where it is needed
+    if not m or pred is None or "may_show" not in pred:
+        return []
+    from fakeface.evaluate.stage import hardest, worst  # torch comes with it: only where it is needed
+
     out = []
-    for name, rows, none in (("Sure and wrong", worst(pred, m["threshold"], n), "There are no mistakes."),
-        ("Nearest to the threshold", hardest(pred, m["threshold"], n), "")):
-        g = maps.gallery(rows, root, n); gone = g["n"] - g["hidden"] - len(g["items"])
-        text = none if not g["n"] else " ".join(s for s, k in ((f"{g['hidden']} of these {g['n']} pictures may not be shown.", g["hidden"]),
-            (f"{gone} could not be read any more.", gone)) if k)
+    for name, rows, none in (
+        ("Sure and wrong", worst(pred, m["threshold"], n), "There are no mistakes."),
+        ("Nearest to the threshold", hardest(pred, m["threshold"], n), ""),
+    ):
+        g = maps.gallery(rows, root, n)
+        gone = g["n"] - g["hidden"] - len(g["items"])
+        text = (
+            none
+            if not g["n"]
+            else " ".join(
+                s
+                for s, k in (
+                    (f"{g['hidden']} of these {g['n']} pictures may not be shown.", g["hidden"]),
+                    (f"{gone} could not be read any more.", gone),
+                )
+                if k
+            )
+        )
         out.append(dict(name=name, items=g["items"], text=text))
     return out

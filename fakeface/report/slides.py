@@ -13,58 +13,119 @@ from ..core.files import write_atomic
 # %% ../../nbs/12_report/06_slides.ipynb #83475a32
 KEEP = ("AUC", "accuracy", "FPR", "FNR", "unsure")
 
+
 def _results(c: dict) -> "dict|None":
     "The results table with fewer columns."
-    if not c.get("results"): return None
-    head = c["results"]["head"]; at = [head.index(k) for k in KEEP if k in head]; rows = []
+    if not c.get("results"):
+        return None
+    head = c["results"]["head"]
+    at = [head.index(k) for k in KEEP if k in head]
+    rows = []
     for g in c["results"]["groups"]:
         rows.append(dict(kind="group", cells=[g["name"]]))
         for r in g["rows"]:
-            cells = [r["cells"][i] for i in at]; kind = "published" if g["published"] else "sum" if r["sum"] else ""
-            rows.append(dict(kind=kind, cells=[r["name"], r["n"], *(x["text"] + (f"\n{x['ci']}" if x["ci"] else "") for x in cells)]))
+            cells = [r["cells"][i] for i in at]
+            kind = "published" if g["published"] else "sum" if r["sum"] else ""
+            rows.append(
+                dict(
+                    kind=kind,
+                    cells=[r["name"], r["n"], *(x["text"] + (f"\n{x['ci']}" if x["ci"] else "") for x in cells)],
+                )
+            )
     return dict(head=["domain", "n", *(head[i] for i in at)], rows=rows)
 
-def _plain(t: "dict|None", most: int=12) -> "dict|None":
+
+def _plain(t: "dict|None", most: int = 12) -> "dict|None":
     "A table of the report for a slide."
     return t and dict(head=t["head"], rows=[dict(kind="", cells=r) for r in t["rows"][:most]])
 
+
 def deck(
-    c: dict,                          # of `report.context`
-) -> list[dict]:                      # kind, title, and any of text, cards, points, figs, table, none
+    c: dict,  # of `report.context`
+) -> list[dict]:  # kind, title, and any of text, cards, points, figs, table, none
     "The slides of a run; long lists get smaller letters."
     fig = lambda *names: [c["fig"][n] for n in names if n in c["fig"]]
-    out = [dict(kind="title", title=c["headline"], text=f"Run {c['run']}" + (f", evaluated {c['when']}" if c["when"] else ""))]
+    out = [
+        dict(
+            kind="title",
+            title=c["headline"],
+            text=f"Run {c['run']}" + (f", evaluated {c['when']}" if c["when"] else ""),
+        )
+    ]
+
     def add(title, none="", kind="", **has):
-        have = {k: v for k, v in has.items() if v}; room = 420 if "cards" in have else 900; full = sum(len(p) + 60 for p in have.get("points", []))
-        out.append(dict(kind=kind, title=title, none="" if have else none, size="denser" if full > 1.7*room else "dense" if full > room else "", **have))
-    v = c["verdict"]; not_run = "Not run: the stage evaluate has left no files."
-    add("What it does", not_run, cards=c.get("cards"), points=v["can"][:4]); add("What it does not do", not_run, "warn", points=v["cannot"])
-    if v["beware"]: add("Before you believe it", kind="warn", points=v["beware"])
-    add("Results on the test split", not_run, table=_results(c), text=c.get("threshold_text")
-        and f"At the one stored threshold, {c['threshold_text']}; below each figure its 95% interval.")
-    add("Against every threshold", not_run, figs=fig("roc")); add("Scores", not_run, figs=fig("scores"))
-    add("Operating points", not_run, table=_plain(c.get("points")), text=c.get("points")
-        and "Thresholds were fitted on validation. The last columns: how often the verdict “fake” is right where so many of the pictures are fake.")
+        have = {k: v for k, v in has.items() if v}
+        room = 420 if "cards" in have else 900
+        full = sum(len(p) + 60 for p in have.get("points", []))
+        out.append(
+            dict(
+                kind=kind,
+                title=title,
+                none="" if have else none,
+                size="denser" if full > 1.7 * room else "dense" if full > room else "",
+                **have,
+            )
+        )
+
+    v = c["verdict"]
+    not_run = "Not run: the stage evaluate has left no files."
+    add("What it does", not_run, cards=c.get("cards"), points=v["can"][:4])
+    add("What it does not do", not_run, "warn", points=v["cannot"])
+    if v["beware"]:
+        add("Before you believe it", kind="warn", points=v["beware"])
+    add(
+        "Results on the test split",
+        not_run,
+        table=_results(c),
+        text=c.get("threshold_text")
+        and f"At the one stored threshold, {c['threshold_text']}; below each figure its 95% interval.",
+    )
+    add("Against every threshold", not_run, figs=fig("roc"))
+    add("Scores", not_run, figs=fig("scores"))
+    add(
+        "Operating points",
+        not_run,
+        table=_plain(c.get("points")),
+        text=c.get("points")
+        and "Thresholds were fitted on validation. The last columns: how often the verdict “fake” is right where so many of the pictures are fake.",
+    )
     add("Is p_fake a probability?", not_run, figs=fig("reliability"))
-    add("What happens to pictures on their way", "The robustness grid was not run.", figs=fig("robust_errors", "robust_accuracy"))
+    add(
+        "What happens to pictures on their way",
+        "The robustness grid was not run.",
+        figs=fig("robust_errors", "robust_accuracy"),
+    )
     rounds = c.get("rounds")
-    add("Without a domain in training", "No leave-one-domain-out round was run.", table=_plain(rounds and rounds["table"]), text=rounds and rounds["text"])
+    add(
+        "Without a domain in training",
+        "No leave-one-domain-out round was run.",
+        table=_plain(rounds and rounds["table"]),
+        text=rounds and rounds["text"],
+    )
     add("Where it looks", "Heat-maps were not made.", figs=fig("cams", "sanity"))
     add("What tells the classes apart: spectra", "Spectra were not made.", figs=fig("spectra"))
     trained = [s for s in c["training"] if s["text"]]
-    for s in trained: add(f"Training: {s['name']}", figs=[s["fig"]] if s["fig"] else (), text=s["text"])
-    if not trained: add("Training", "Not run: no training stage has left a history.")
+    for s in trained:
+        add(f"Training: {s['name']}", figs=[s["fig"]] if s["fig"] else (), text=s["text"])
+    if not trained:
+        add("Training", "Not run: no training stage has left a history.")
     audit = c.get("audit")
-    add("The data: can the classes be told apart by their files?", "Not run: the stage prepare has left no audit.", table=_plain(audit and audit["md"]),
-        text=audit and "0.5 is chance. A domain where this works better than luck and better than .60 is refused.")
+    add(
+        "The data: can the classes be told apart by their files?",
+        "Not run: the stage prepare has left no audit.",
+        table=_plain(audit and audit["md"]),
+        text=audit and "0.5 is chance. A domain where this works better than luck and better than .60 is refused.",
+    )
     add("What was run", table=_plain(c["stages"]), text=c["versions"])
     return out
 
 # %% ../../nbs/12_report/06_slides.ipynb #49c06a6b
 def write_slides(
-    c: dict,                          # of `report.context`
-    path: Path,                       # slides.html
+    c: dict,  # of `report.context`
+    path: Path,  # slides.html
 ) -> Path:
     "Write the deck of a run."
-    env = jinja2.Environment(loader=jinja2.PackageLoader("fakeface", "templates"), autoescape=True, undefined=jinja2.ChainableUndefined)
+    env = jinja2.Environment(
+        loader=jinja2.PackageLoader("fakeface", "templates"), autoescape=True, undefined=jinja2.ChainableUndefined
+    )
     return write_atomic(path, env.get_template("slides.html.j2").render(slides=deck(c), title=c["title"]))

@@ -18,49 +18,69 @@ from ..train.trainer import pick
 # %% ../../nbs/12_report/02_watch.ipynb #5e3beec8
 def show_batch(
     cfg: TrainConfig,
-    manifest: pd.DataFrame,           # from `read_manifest`
-    n: int=12,                        # pictures
-):                                    # a figure, or a sentence where nothing may be shown
+    manifest: pd.DataFrame,  # from `read_manifest`
+    n: int = 12,  # pictures
+):  # a figure, or a sentence where nothing may be shown
     "The first draws of the first epoch after `light_epochs`, augmented."
     import torch
-    rows = pick(manifest, cfg, "train"); rows = rows[rows.may_show.astype(bool)].reset_index(drop=True); rows.attrs = manifest.attrs
-    if rows.empty: return "No picture of this data may be shown."
+
+    rows = pick(manifest, cfg, "train")
+    rows = rows[rows.may_show.astype(bool)].reset_index(drop=True)
+    rows.attrs = manifest.attrs
+    if rows.empty:
+        return "No picture of this data may be shown."
     policy = policy_of(cfg.augment, cfg.stage, cfg.size, cfg.parity)
     spec, epoch = InputSpec(size=cfg.size, mean=(0, 0, 0), std=(1, 1, 1)), cfg.light_epochs
     ds = FaceDataset(rows, SamplePart(policy, spec, cfg.light_epochs), cfg.seed)
     draw = BalancedSampler(rows.domain.to_numpy(), rows.label.to_numpy(), seed=cfg.seed, tau=cfg.tau).draw(epoch)[:n]
     items = [ds[int(r), epoch, k] for k, r in enumerate(draw)]
-    x = BatchPart(spec, policy)(torch.stack([torch.as_tensor(i["x"]) for i in items]), seed=cfg.seed, training=True).clamp(0, 1)
-    fig, axes = figure(cols=6, rows=-(-len(items)//6), width=1.15, height=1.35)
-    for ax in axes: ax.axis("off")
+    x = BatchPart(spec, policy)(
+        torch.stack([torch.as_tensor(i["x"]) for i in items]), seed=cfg.seed, training=True
+    ).clamp(0, 1)
+    fig, axes = figure(cols=6, rows=-(-len(items) // 6), width=1.15, height=1.35)
+    for ax in axes:
+        ax.axis("off")
     for ax, img, i in zip(axes, x, items):
-        ax.imshow(img.permute(1, 2, 0).numpy()); ax.set_title(f"{rows.domain[i['row']]}\n{LABEL_NAMES[i['y']]}", fontsize=7)
+        ax.imshow(img.permute(1, 2, 0).numpy())
+        ax.set_title(f"{rows.domain[i['row']]}\n{LABEL_NAMES[i['y']]}", fontsize=7)
     return fig
 
 # %% ../../nbs/12_report/02_watch.ipynb #d9b3e09f
 class Live:
     "Redraw the training curves after each epoch: `fit(..., on_epoch=Live())`."
-    def __init__(self): self.handle = None
+
+    def __init__(self):
+        self.handle = None
 
     def __call__(self, history: pd.DataFrame) -> None:
-        try: from IPython.display import display
-        except ImportError: return
-        if len(history) < 2: return
-        if self.handle is None: self.handle = display(curves(history), display_id=True)
-        else: self.handle.update(curves(history))
+        try:
+            from IPython.display import display
+        except ImportError:
+            return
+        if len(history) < 2:
+            return
+        if self.handle is None:
+            self.handle = display(curves(history), display_id=True)
+        else:
+            self.handle.update(curves(history))
 
 # %% ../../nbs/12_report/02_watch.ipynb #294d1239
-def shown(m, digits: int=3) -> str:
+def shown(m, digits: int = 3) -> str:
     "A figure with its 95% interval as text: `.981 [.970, .990]`; a dash where it was not measured."
     v, low, high = (m.get("value"), m.get("low"), m.get("high")) if isinstance(m, dict) else (m, None, None)
-    if v is None or not np.isfinite(v): return "–"
+    if v is None or not np.isfinite(v):
+        return "–"
     num = lambda t: f"{t:.{digits}f}"
     return num(v) + (f" [{num(low)}, {num(high)}]" if low is not None and high is not None else "")
 
+
 def metrics_table(
-    result: dict,                     # of `by_domain`
-    columns: tuple=("auc", "accuracy", "precision", "recall", "f1", "fpr", "fnr"),
+    result: dict,  # of `by_domain`
+    columns: tuple = ("auc", "accuracy", "precision", "recall", "f1", "fpr", "fnr"),
 ) -> pd.DataFrame:
     "A row a domain, the mean of domains (macro) and all pictures together (micro); 95% intervals in brackets."
-    rows = {d: {"real": m.get("n_real", ""), "fake": m.get("n_fake", ""), **{c: shown(m.get(c)) for c in columns}} for d, m in result.items()}
+    rows = {
+        d: {"real": m.get("n_real", ""), "fake": m.get("n_fake", ""), **{c: shown(m.get(c)) for c in columns}}
+        for d, m in result.items()
+    }
     return pd.DataFrame(rows).T.rename_axis("domain")

@@ -18,38 +18,55 @@ from .recipe import differences
 class CheckpointError(FakefaceError):
     "A checkpoint that is damaged, or that belongs to another run."
 
+
 def save_checkpoint(
-    folder: Path,                      # <stage>/checkpoints
-    state: dict,                       # JSON: step, epoch, history, identity, …
-    tensors: dict[str, dict],          # file stem -> {name: tensor}, e.g. model and ema
-    optimizer: dict,                   # optimizer.state_dict() and what else torch.save must hold
-    keep: int=2,                       # how many to keep
-) -> Path:                             # the checkpoint's folder
+    folder: Path,  # <stage>/checkpoints
+    state: dict,  # JSON: step, epoch, history, identity, …
+    tensors: dict[str, dict],  # file stem -> {name: tensor}, e.g. model and ema
+    optimizer: dict,  # optimizer.state_dict() and what else torch.save must hold
+    keep: int = 2,  # how many to keep
+) -> Path:  # the checkpoint's folder
     "Write `<folder>/step-<n>` in one step and remove all but the last `keep`."
-    path = Path(folder)/f"step-{state['step']:09d}"
+    path = Path(folder) / f"step-{state['step']:09d}"
     with atomic_dir(path) as tmp:
-        for stem, t in tensors.items(): save_file({k: v.detach().contiguous().cpu() for k, v in t.items()}, tmp/f"{stem}.safetensors")
-        torch.save(optimizer, tmp/"optimizer.pt")
-        write_json(tmp/"state.json", {**state, "files": {p.name: sha256_file(p) for p in sorted(tmp.iterdir())}})
-    for old in checkpoints(folder)[:-keep]: shutil.rmtree(old)
+        for stem, t in tensors.items():
+            save_file({k: v.detach().contiguous().cpu() for k, v in t.items()}, tmp / f"{stem}.safetensors")
+        torch.save(optimizer, tmp / "optimizer.pt")
+        write_json(tmp / "state.json", {**state, "files": {p.name: sha256_file(p) for p in sorted(tmp.iterdir())}})
+    for old in checkpoints(folder)[:-keep]:
+        shutil.rmtree(old)
     return path
+
 
 def checkpoints(folder: Path) -> list[Path]:
     "The whole checkpoints of a run, oldest first."
-    return sorted(p for p in Path(folder).glob("step-*") if (p/"state.json").is_file())
+    return sorted(p for p in Path(folder).glob("step-*") if (p / "state.json").is_file())
 
 # %% ../../nbs/08_train/02_checkpoint.ipynb #cb46b9e3
 def load_checkpoint(
-    path: Path,                        # a folder that `save_checkpoint` wrote
-    expect: dict|None=None,            # parts of the state that must be equal, e.g. identity and data
-) -> tuple[dict, dict, dict]:          # state, tensors by file stem, optimizer
+    path: Path,  # a folder that `save_checkpoint` wrote
+    expect: dict | None = None,  # parts of the state that must be equal, e.g. identity and data
+) -> tuple[dict, dict, dict]:  # state, tensors by file stem, optimizer
     "Read a checkpoint; raises `CheckpointError` where a file changed or `expect` differs, with the difference."
-    state = read_json(Path(path)/"state.json")
+    state = read_json(Path(path) / "state.json")
     for name, was in state["files"].items():
-        if not (path/name).is_file() or sha256_file(path/name) != was: raise CheckpointError(f"{path/name} is missing or changed. Remove {path} to go on from the checkpoint before it.")
+        if not (path / name).is_file() or sha256_file(path / name) != was:
+            raise CheckpointError(
+                f"{path / name} is missing or changed. Remove {path} to go on from the checkpoint before it."
+            )
     for key, want in (expect or {}).items():
         have = state.get(key)
         if have != want:
-            what = differences(have, want) if isinstance(want, dict) and isinstance(have, dict) else f"{have!r} -> {want!r}"
-            raise CheckpointError(f"{path} belongs to another run: {key} differs ({what}). Give it back as it was, or overwrite=True to begin again.")
-    return state, {p.stem: load_file(p) for p in path.glob("*.safetensors")}, torch.load(path/"optimizer.pt", weights_only=True, map_location="cpu")
+            what = (
+                differences(have, want)
+                if isinstance(want, dict) and isinstance(have, dict)
+                else f"{have!r} -> {want!r}"
+            )
+            raise CheckpointError(
+                f"{path} belongs to another run: {key} differs ({what}). Give it back as it was, or overwrite=True to begin again."
+            )
+    return (
+        state,
+        {p.stem: load_file(p) for p in path.glob("*.safetensors")},
+        torch.load(path / "optimizer.pt", weights_only=True, map_location="cpu"),
+    )

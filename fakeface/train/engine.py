@@ -15,29 +15,37 @@ from ..core.project import ConfigError
 # %% ../../nbs/08_train/03_engine.ipynb #801f2c3d
 def activation_bytes(
     model: nn.Module,
-    x: torch.Tensor,                   # float32 [B,3,H,W]
-    dtype: torch.dtype=torch.float32,  # autocast to it where it is not float32
-) -> float:                            # bytes kept for the backward pass, a picture
+    x: torch.Tensor,  # float32 [B,3,H,W]
+    dtype: torch.dtype = torch.float32,  # autocast to it where it is not float32
+) -> float:  # bytes kept for the backward pass, a picture
     "Bytes that the forward pass of `model` keeps for each picture; weights are not counted."
     own, seen = {p.untyped_storage().data_ptr() for p in model.parameters()}, {}
+
     def pack(t):
         s = t.untyped_storage()
-        if s.data_ptr() not in own: seen[s.data_ptr()] = (s.nbytes(), t)
+        if s.data_ptr() not in own:
+            seen[s.data_ptr()] = (s.nbytes(), t)
         return t
-    with torch.autograd.graph.saved_tensors_hooks(pack, lambda t: t), torch.autocast(x.device.type, dtype, enabled=dtype != torch.float32):
+
+    with (
+        torch.autograd.graph.saved_tensors_hooks(pack, lambda t: t),
+        torch.autocast(x.device.type, dtype, enabled=dtype != torch.float32),
+    ):
         model(x)
-    return sum(n for n, _ in seen.values())/len(x)
+    return sum(n for n, _ in seen.values()) / len(x)
 
 # %% ../../nbs/08_train/03_engine.ipynb #fdf847b8
 DTYPES = dict(fp32=torch.float32, bf16=torch.bfloat16, fp16=torch.float16)
 
+
 @dataclasses.dataclass(frozen=True)
 class Engine:
     "How a step is computed; resume uses the one that the run began with."
-    precision: str = "fp32"            # fp32 | bf16 | fp16
+
+    precision: str = "fp32"  # fp32 | bf16 | fp16
     channels_last: bool = False
-    seconds: float = 0.                # forward and backward of one picture, as measured
-    bytes: float = 0.                  # activations of one picture
+    seconds: float = 0.0  # forward and backward of one picture, as measured
+    bytes: float = 0.0  # activations of one picture
 
     def layout(self, x):
         "`x` (a model or a batch [B,3,H,W]) in this engine's memory layout."
@@ -47,78 +55,101 @@ class Engine:
         "The autocast context of this precision."
         return torch.autocast(device.type, DTYPES[self.precision], enabled=self.precision != "fp32")
 
-def time_step(model: nn.Module, engine: Engine, x: torch.Tensor, rounds: int=2) -> float:
+
+def time_step(model: nn.Module, engine: Engine, x: torch.Tensor, rounds: int = 2) -> float:
     "Seconds of forward and backward on `x` [B,3,H,W], the best of `rounds` after one to warm up, a picture."
-    net, x = engine.layout(copy.deepcopy(model)).train(), engine.layout(x); best = float("inf")
+    net, x = engine.layout(copy.deepcopy(model)).train(), engine.layout(x)
+    best = float("inf")
     for i in range(rounds + 1):
         t = time.perf_counter()
-        with engine.autocast(x.device): loss = net(x).float().logsumexp(1).mean()
-        loss.backward(); net.zero_grad(set_to_none=True)
-        if x.is_cuda: torch.cuda.synchronize()
-        if i: best = min(best, time.perf_counter() - t)
-    return best/len(x)
+        with engine.autocast(x.device):
+            loss = net(x).float().logsumexp(1).mean()
+        loss.backward()
+        net.zero_grad(set_to_none=True)
+        if x.is_cuda:
+            torch.cuda.synchronize()
+        if i:
+            best = min(best, time.perf_counter() - t)
+    return best / len(x)
 
 # %% ../../nbs/08_train/03_engine.ipynb #927cb6c8
 def choose_engine(
     model: nn.Module,
-    size: int,                         # pixels of the pictures to come
-    batch: int,                        # pictures in a micro-batch
+    size: int,  # pixels of the pictures to come
+    batch: int,  # pictures in a micro-batch
     device: torch.device,
-    precision: str="auto",             # auto: the fastest; else this one
-    channels_last: bool=True,          # used as given where precision is given
-    limit: int=224,                    # larger pictures are measured at this size and scaled by their area
+    precision: str = "auto",  # auto: the fastest; else this one
+    channels_last: bool = True,  # used as given where precision is given
+    limit: int = 224,  # larger pictures are measured at this size and scaled by their area
 ) -> Engine:
     "The fastest of the candidates on this machine, with its cost for a picture of `size`."
-    if precision == "fp16" and device.type == "cpu": raise ConfigError("precision = 'fp16' needs a GPU. On a CPU give 'bf16', 'fp32' or 'auto'.")
-    side = min(size, limit); scale = (size/side)**2
+    if precision == "fp16" and device.type == "cpu":
+        raise ConfigError("precision = 'fp16' needs a GPU. On a CPU give 'bf16', 'fp32' or 'auto'.")
+    side = min(size, limit)
+    scale = (size / side) ** 2
     x = torch.zeros(min(batch, 8 if device.type == "cpu" else batch), 3, side, side, device=device)
     ps = ("fp32", "bf16") if device.type == "cpu" else ("bf16" if torch.cuda.is_bf16_supported() else "fp16", "fp32")
-    tries = [Engine(p, cl) for p in ps for cl in (True, False)] if precision == "auto" else [Engine(precision, channels_last)]
-    timed = [dataclasses.replace(e, seconds=time_step(model, e, x)*scale) for e in tries]
+    tries = (
+        [Engine(p, cl) for p in ps for cl in (True, False)]
+        if precision == "auto"
+        else [Engine(precision, channels_last)]
+    )
+    timed = [dataclasses.replace(e, seconds=time_step(model, e, x) * scale) for e in tries]
     best = min(timed, key=lambda e: e.seconds)
-    return dataclasses.replace(best, bytes=activation_bytes(copy.deepcopy(model).train(), x[:2], DTYPES[best.precision])*scale)
+    return dataclasses.replace(
+        best, bytes=activation_bytes(copy.deepcopy(model).train(), x[:2], DTYPES[best.precision]) * scale
+    )
 
 # %% ../../nbs/08_train/03_engine.ipynb #82ec81ae
-def keep_memory() -> bool:             # False where the C library is not glibc
+def keep_memory() -> bool:  # False where the C library is not glibc
     "Keep freed memory in the process, in large pages; torch looks at the second part before its first large tensor only."
     os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
-    try: libc = ctypes.CDLL("libc.so.6")
-    except OSError: return False
-    return bool(libc.mallopt(-4, 0) and libc.mallopt(-1, 2**31 - 1))           # M_MMAP_MAX, M_TRIM_THRESHOLD
+    try:
+        libc = ctypes.CDLL("libc.so.6")
+    except OSError:
+        return False
+    return bool(libc.mallopt(-4, 0) and libc.mallopt(-1, 2**31 - 1))  # M_MMAP_MAX, M_TRIM_THRESHOLD
 
 # %% ../../nbs/08_train/03_engine.ipynb #560458be
 def plan(
     model: nn.Module,
     engine: Engine,
-    steps: int,                        # optimiser steps an epoch
+    steps: int,  # optimiser steps an epoch
     epochs: int,
-    batch: int,                        # pictures a step
-    micro: int,                        # pictures in memory at once
-    slots: int=1,                      # optimiser state tensors a weight: 1 momentum, 2 AdamW
-    copies: int=1,                     # averaged copies
+    batch: int,  # pictures a step
+    micro: int,  # pictures in memory at once
+    slots: int = 1,  # optimiser state tensors a weight: 1 momentum, 2 AdamW
+    copies: int = 1,  # averaged copies
 ) -> str:
     "One sentence: steps, estimated time and memory. An estimate: loading and validation are not in it."
     n = sum(p.numel() for p in model.parameters())
-    gib = (n*4*(2 + slots + copies) + engine.bytes*micro)/2**30; s = engine.seconds*batch*steps*epochs
-    time = f"{s/3600:.1f} h" if s > 5400 else f"{max(1, s/60):.0f} min"
+    gib = (n * 4 * (2 + slots + copies) + engine.bytes * micro) / 2**30
+    s = engine.seconds * batch * steps * epochs
+    time = f"{s / 3600:.1f} h" if s > 5400 else f"{max(1, s / 60):.0f} min"
     return f"{epochs} epochs x {steps} steps x {batch} pictures, {engine.precision}{' channels-last' if engine.channels_last else ''}: about {time} and {gib:.1f} GiB."
 
 # %% ../../nbs/08_train/03_engine.ipynb #2ca3f7e8
 @torch.inference_mode()
 def score(
-    model: nn.Module,                  # logits [B,2]
-    loader: Iterable[dict],            # batches with x uint8 [B*V,3,H,W] and row int64 [B]
-    prepare: Callable,                 # batch part: uint8 -> normalised float32
-    engine: Engine=Engine(),
-    flip: bool=False,                  # average with the mirrored picture
-    progress: Callable=lambda it: it,  # e.g. tqdm
-) -> tuple[np.ndarray, np.ndarray]:    # rows int64 [N], logits float32 [N,2]
+    model: nn.Module,  # logits [B,2]
+    loader: Iterable[dict],  # batches with x uint8 [B*V,3,H,W] and row int64 [B]
+    prepare: Callable,  # batch part: uint8 -> normalised float32
+    engine: Engine = Engine(),
+    flip: bool = False,  # average with the mirrored picture
+    progress: Callable = lambda it: it,  # e.g. tqdm
+) -> tuple[np.ndarray, np.ndarray]:  # rows int64 [N], logits float32 [N,2]
     "Logits of every readable picture, in the loader's order; the model is put in eval mode and stays there."
-    model.eval(); device = next(model.parameters()).device; rows, logits = [], []
+    model.eval()
+    device = next(model.parameters()).device
+    rows, logits = [], []
     for b in progress(loader):
-        if not len(b["row"]): continue
+        if not len(b["row"]):
+            continue
         x = engine.layout(prepare(b["x"].to(device, non_blocking=True), seed=None, training=False))
-        with engine.autocast(device): z = (model(x) + model(x.flip(-1)))/2 if flip else model(x)
-        rows.append(b["row"].numpy()); logits.append(z.float().view(len(b["row"]), -1, 2).mean(1).cpu().numpy())
-    if not rows: return np.zeros(0, np.int64), np.zeros((0, 2), np.float32)
+        with engine.autocast(device):
+            z = (model(x) + model(x.flip(-1))) / 2 if flip else model(x)
+        rows.append(b["row"].numpy())
+        logits.append(z.float().view(len(b["row"]), -1, 2).mean(1).cpu().numpy())
+    if not rows:
+        return np.zeros(0, np.int64), np.zeros((0, 2), np.float32)
     return np.concatenate(rows), np.concatenate(logits)

@@ -18,138 +18,229 @@ from ..metrics.calibrate import THRESHOLDS
 @dataclass(frozen=True)
 class TrainConfig:
     "Everything that decides what a training stage does; made by `train_config`."
-    stage: str = "finetune"            # pretrain | finetune
-    preset: str = "fakeface"           # where the other values came from
-    run: str = "demo"                  # outputs/<run>/<stage>/
-    out: str = "outputs"               # root of all runs
-    overwrite: bool = False            # make a finished stage again
-    resume: bool = False               # go on with an unfinished one
+
+    stage: str = "finetune"  # pretrain | finetune
+    preset: str = "fakeface"  # where the other values came from
+    run: str = "demo"  # outputs/<run>/<stage>/
+    out: str = "outputs"  # root of all runs
+    overwrite: bool = False  # make a finished stage again
+    resume: bool = False  # go on with an unfinished one
     # data
-    domains: str = ""                  # comma string; empty: all of the manifest
-    leave_out: str = ""                # domains that neither training nor validation may see
-    share: float = 1.                  # of the training pictures, chosen by their hash: for curves over the amount of data
-    allow_bias: str = ""               # the reason for training on data that the audit refuses
-    sampler: str = "balanced"          # balanced (domain x class) | replace (the same, drawn with replacement) | shuffle
-    tau: float = 1.                    # 1: domains and classes equal, 0: as they are
-    max_repeats: float = 4.            # how often one picture may be drawn in an epoch; 0: no limit
-    epoch_len: int = 0                 # pictures an epoch; 0: as many as there are
-    cache: bool = False                # keep decoded pictures in a memory map
-    workers: int = -1                  # loader processes; -1: from the core count
+    domains: str = ""  # comma string; empty: all of the manifest
+    leave_out: str = ""  # domains that neither training nor validation may see
+    share: float = 1.0  # of the training pictures, chosen by their hash: for curves over the amount of data
+    allow_bias: str = ""  # the reason for training on data that the audit refuses
+    sampler: str = "balanced"  # balanced (domain x class) | replace (the same, drawn with replacement) | shuffle
+    tau: float = 1.0  # 1: domains and classes equal, 0: as they are
+    max_repeats: float = 4.0  # how often one picture may be drawn in an epoch; 0: no limit
+    epoch_len: int = 0  # pictures an epoch; 0: as many as there are
+    cache: bool = False  # keep decoded pictures in a memory map
+    workers: int = -1  # loader processes; -1: from the core count
     # model and picture
-    arch: str = "resnet50"             # resnet50 or a timm name
-    weights: str = "imagenet"          # imagenet | none; not used where init is given
-    init: str = ""                     # a bundle folder to start from; several, separated by commas: the mean of their weights
-    dropout: float = .7                # before the linear head
-    size: int = 224                    # pixels in training
-    eval_size: int = 0                 # pixels of the finished detector; 0: as in training
-    view: str = "resize"               # resize | crop | multicrop
+    arch: str = "resnet50"  # resnet50 or a timm name
+    weights: str = "imagenet"  # imagenet | none; not used where init is given
+    init: str = ""  # a bundle folder to start from; several, separated by commas: the mean of their weights
+    dropout: float = 0.7  # before the linear head
+    size: int = 224  # pixels in training
+    eval_size: int = 0  # pixels of the finished detector; 0: as in training
+    view: str = "resize"  # resize | crop | multicrop
     # augmentation
-    augment: str = "strong"            # strong | light | mild | web
-    light_epochs: int = 0              # so many epochs of light first
-    parity: bool = False               # blur and noise on every picture, as published
-    mixup: float = 0.                  # alpha; 0: off
-    pairing: str = "random"            # random | roll
+    augment: str = "strong"  # strong | light | mild | web
+    light_epochs: int = 0  # so many epochs of light first
+    parity: bool = False  # blur and noise on every picture, as published
+    mixup: float = 0.0  # alpha; 0: off
+    pairing: str = "random"  # random | roll
     # optimisation
-    epochs: int = 20                   # at most; 0: no training, only BatchNorm, validation and calibration
-    patience: int = 2                  # epochs without a better validation; 0: never stop early
-    batch: int = 12                    # global: over all processes and accumulation steps
-    accumulate: int = 1                # micro-batches a step
-    optimizer: str = "sgd"             # sgd | adamw
-    lr: float = 5e-5                   # base learning rate
-    min_lr: float = 1e-7               # floor of the cosine
-    momentum: float = .9               # of sgd
-    weight_decay: float = 1e-4         # L2 for sgd, decoupled for adamw
-    decay_norm: bool = True            # also on biases and norms
-    schedule: str = "step"             # step | epoch: when the rate changes
-    warmup: float = .05                # share of the steps (step) or number of epochs (epoch)
-    smoothing: float = .1              # label smoothing
-    clip: float = 0.                   # gradient norm limit; 0: none
-    freeze_bn: bool = False            # keep BatchNorm's statistics fixed
+    epochs: int = 20  # at most; 0: no training, only BatchNorm, validation and calibration
+    patience: int = 2  # epochs without a better validation; 0: never stop early
+    batch: int = 12  # global: over all processes and accumulation steps
+    accumulate: int = 1  # micro-batches a step
+    optimizer: str = "sgd"  # sgd | adamw
+    lr: float = 5e-5  # base learning rate
+    min_lr: float = 1e-7  # floor of the cosine
+    momentum: float = 0.9  # of sgd
+    weight_decay: float = 1e-4  # L2 for sgd, decoupled for adamw
+    decay_norm: bool = True  # also on biases and norms
+    schedule: str = "step"  # step | epoch: when the rate changes
+    warmup: float = 0.05  # share of the steps (step) or number of epochs (epoch)
+    smoothing: float = 0.1  # label smoothing
+    clip: float = 0.0  # gradient norm limit; 0: none
+    freeze_bn: bool = False  # keep BatchNorm's statistics fixed
     # averaging, validation, calibration
-    ema: float = .9999                 # decay; 0: off
-    ema_warmup: bool = True            # 1-(1+t)^(-2/3) until it reaches the decay
-    ema_buffers: str = "average"       # average | raw
-    bn_batches: int = 100              # batches to measure BatchNorm's statistics anew for validation and saving
-    bn_view: str = "eval"              # eval | train (augmented as in training): the pictures for that
-    select: str = "auc_macro"          # auc_macro | auc_micro: what the best epoch is best in
-    select_flip: bool = False          # choose the epoch under flip averaging, as published
-    calibrate: bool = True             # fit temperature and bias on validation
-    validate_raw: bool = True          # also the weights that are not averaged, to compare
-    threshold: str = "youden"          # youden | fpr<=1% | fpr<=3% | 0.5: the one that verdicts use
+    ema: float = 0.9999  # decay; 0: off
+    ema_warmup: bool = True  # 1-(1+t)^(-2/3) until it reaches the decay
+    ema_buffers: str = "average"  # average | raw
+    bn_batches: int = 100  # batches to measure BatchNorm's statistics anew for validation and saving
+    bn_view: str = "eval"  # eval | train (augmented as in training): the pictures for that
+    select: str = "auc_macro"  # auc_macro | auc_micro: what the best epoch is best in
+    select_flip: bool = False  # choose the epoch under flip averaging, as published
+    calibrate: bool = True  # fit temperature and bias on validation
+    validate_raw: bool = True  # also the weights that are not averaged, to compare
+    threshold: str = "youden"  # youden | fpr<=1% | fpr<=3% | 0.5: the one that verdicts use
     # machine
     seed: int = 42
-    device: str = "auto"               # auto | cpu
-    precision: str = "auto"            # auto (measured) | fp32 | bf16 | fp16
-    channels_last: bool = True         # NHWC memory; measured too where precision is auto
-    processes: int = 1                 # more: accelerate launch
-    checkpoint_every: int = 0          # steps; 0: each epoch only
+    device: str = "auto"  # auto | cpu
+    precision: str = "auto"  # auto (measured) | fp32 | bf16 | fp16
+    channels_last: bool = True  # NHWC memory; measured too where precision is auto
+    processes: int = 1  # more: accelerate launch
+    checkpoint_every: int = 0  # steps; 0: each epoch only
 
     def check(self):
         "Raise `ConfigError` for a value that cannot be."
-        choices = dict(stage=("pretrain", "finetune"), sampler=("balanced", "replace", "shuffle"), weights=("imagenet", "none"), view=("resize", "crop", "multicrop"),
-            augment=("strong", "light", "mild", "web"), pairing=("random", "roll"), optimizer=("sgd", "adamw"), schedule=("step", "epoch"), ema_buffers=("average", "raw"), bn_view=("train", "eval"),
-            select=("auc_macro", "auc_micro"), threshold=THRESHOLDS, device=("auto", "cpu"), precision=("auto", "fp32", "bf16", "fp16"))
+        choices = dict(
+            stage=("pretrain", "finetune"),
+            sampler=("balanced", "replace", "shuffle"),
+            weights=("imagenet", "none"),
+            view=("resize", "crop", "multicrop"),
+            augment=("strong", "light", "mild", "web"),
+            pairing=("random", "roll"),
+            optimizer=("sgd", "adamw"),
+            schedule=("step", "epoch"),
+            ema_buffers=("average", "raw"),
+            bn_view=("train", "eval"),
+            select=("auc_macro", "auc_micro"),
+            threshold=THRESHOLDS,
+            device=("auto", "cpu"),
+            precision=("auto", "fp32", "bf16", "fp16"),
+        )
         for k, ok in choices.items():
-            if getattr(self, k) not in ok: raise ConfigError(f"{k} = {getattr(self, k)!r} should be one of {', '.join(ok)}.")
+            if getattr(self, k) not in ok:
+                raise ConfigError(f"{k} = {getattr(self, k)!r} should be one of {', '.join(ok)}.")
         for k in ("batch", "accumulate", "processes", "size"):
-            if getattr(self, k) < 1: raise ConfigError(f"{k} = {getattr(self, k)} should be at least 1.")
-        if self.epochs < 0: raise ConfigError(f"epochs = {self.epochs} should not be negative.")
-        if not self.epochs and (self.init == "none" or self.stage == "pretrain" and not self.init): raise ConfigError("epochs = 0 needs trained weights: give init, a bundle or several.")
-        if self.eval_size < 0: raise ConfigError(f"eval_size = {self.eval_size} should not be negative.")
+            if getattr(self, k) < 1:
+                raise ConfigError(f"{k} = {getattr(self, k)} should be at least 1.")
+        if self.epochs < 0:
+            raise ConfigError(f"epochs = {self.epochs} should not be negative.")
+        if not self.epochs and (self.init == "none" or self.stage == "pretrain" and not self.init):
+            raise ConfigError("epochs = 0 needs trained weights: give init, a bundle or several.")
+        if self.eval_size < 0:
+            raise ConfigError(f"eval_size = {self.eval_size} should not be negative.")
         for k in ("dropout", "smoothing", "ema", "tau"):
-            if not 0 <= getattr(self, k) <= 1: raise ConfigError(f"{k} = {getattr(self, k)} should lie between 0 and 1.")
+            if not 0 <= getattr(self, k) <= 1:
+                raise ConfigError(f"{k} = {getattr(self, k)} should lie between 0 and 1.")
         for k in ("lr", "min_lr", "momentum", "weight_decay", "warmup", "clip", "mixup", "max_repeats"):
-            if getattr(self, k) < 0: raise ConfigError(f"{k} = {getattr(self, k)} should not be negative.")
-        if self.batch % (self.processes*self.accumulate):
-            raise ConfigError(f"batch = {self.batch} cannot be shared by {self.processes} processes x {self.accumulate} micro-batches.")
-        if not 0 < self.share <= 1: raise ConfigError(f"share = {self.share} should be above 0 and at most 1.")
+            if getattr(self, k) < 0:
+                raise ConfigError(f"{k} = {getattr(self, k)} should not be negative.")
+        if self.batch % (self.processes * self.accumulate):
+            raise ConfigError(
+                f"batch = {self.batch} cannot be shared by {self.processes} processes x {self.accumulate} micro-batches."
+            )
+        if not 0 < self.share <= 1:
+            raise ConfigError(f"share = {self.share} should be above 0 and at most 1.")
         both = set(split_csv(self.domains)) & set(split_csv(self.leave_out))
-        if both: raise ConfigError(f"{', '.join(sorted(both))} stands in domains and in leave_out.")
+        if both:
+            raise ConfigError(f"{', '.join(sorted(both))} stands in domains and in leave_out.")
 
 # %% ../../nbs/08_train/01_recipe.ipynb #e9e5cfc0
-_TRUEFACE = dict(max_repeats=0., parity=True, pairing="roll", schedule="epoch", warmup=5., ema_warmup=False, ema_buffers="raw",
-                 bn_batches=0, select="auc_micro", select_flip=True, calibrate=False)
+_TRUEFACE = dict(
+    max_repeats=0.0,
+    parity=True,
+    pairing="roll",
+    schedule="epoch",
+    warmup=5.0,
+    ema_warmup=False,
+    ema_buffers="raw",
+    bn_batches=0,
+    select="auc_micro",
+    select_flip=True,
+    calibrate=False,
+)
 _STAGE = dict(
-    pretrain=dict(domains="140k", sampler="shuffle", size=224, batch=200, epochs=50, patience=4, lr=1e-4, min_lr=1e-6, light_epochs=5, mixup=0.),
-    finetune=dict(domains="tpdne,dalle2,140k", size=1024, sampler="balanced", batch=12, epochs=20, patience=2, lr=5e-5, min_lr=1e-7, light_epochs=0, mixup=.2))
-_DEMO = dict(domains="", arch="tf_efficientnet_lite0", size=112, batch=32, epochs=4, patience=0, optimizer="adamw", lr=1e-3, min_lr=1e-5, weight_decay=.05, dropout=.2, bn_batches=8, bn_view="train", precision="fp32")
+    pretrain=dict(
+        domains="140k",
+        sampler="shuffle",
+        size=224,
+        batch=200,
+        epochs=50,
+        patience=4,
+        lr=1e-4,
+        min_lr=1e-6,
+        light_epochs=5,
+        mixup=0.0,
+    ),
+    finetune=dict(
+        domains="tpdne,dalle2,140k",
+        size=1024,
+        sampler="balanced",
+        batch=12,
+        epochs=20,
+        patience=2,
+        lr=5e-5,
+        min_lr=1e-7,
+        light_epochs=0,
+        mixup=0.2,
+    ),
+)
+_DEMO = dict(
+    domains="",
+    arch="tf_efficientnet_lite0",
+    size=112,
+    batch=32,
+    epochs=4,
+    patience=0,
+    optimizer="adamw",
+    lr=1e-3,
+    min_lr=1e-5,
+    weight_decay=0.05,
+    dropout=0.2,
+    bn_batches=8,
+    bn_view="train",
+    precision="fp32",
+)
 
 PRESETS = dict(
-    trueface=dict(pretrain={**_STAGE["pretrain"], **_TRUEFACE}, finetune={**_STAGE["finetune"], **_TRUEFACE, "sampler": "replace"}),
+    trueface=dict(
+        pretrain={**_STAGE["pretrain"], **_TRUEFACE}, finetune={**_STAGE["finetune"], **_TRUEFACE, "sampler": "replace"}
+    ),
     fakeface=_STAGE,
-    demo=dict(pretrain={**_STAGE["pretrain"], **_DEMO, "domains": "blend", "epochs": 12, "light_epochs": 1}, finetune={**_STAGE["finetune"], **_DEMO, "epochs": 14}))
+    demo=dict(
+        pretrain={**_STAGE["pretrain"], **_DEMO, "domains": "blend", "epochs": 12, "light_epochs": 1},
+        finetune={**_STAGE["finetune"], **_DEMO, "epochs": 14},
+    ),
+)
+
 
 def train_config(
-    stage: str,                        # pretrain | finetune
-    preset: str="fakeface",            # a name in `PRESETS`
-    **over,                            # fields that differ from the preset; None: as the preset says
-) -> TrainConfig:                      # the resolved config
+    stage: str,  # pretrain | finetune
+    preset: str = "fakeface",  # a name in `PRESETS`
+    **over,  # fields that differ from the preset; None: as the preset says
+) -> TrainConfig:  # the resolved config
     "A preset with changes; raises `ConfigError` on unknown names, wrong types and impossible values."
-    refuse_unknown([preset], PRESETS, "preset"); refuse_unknown([stage], PRESETS[preset], "stage")
+    refuse_unknown([preset], PRESETS, "preset")
+    refuse_unknown([stage], PRESETS[preset], "stage")
     over = {k: v for k, v in over.items() if v is not None}
     return configure(TrainConfig, **{**PRESETS[preset][stage], **over, "stage": stage, "preset": preset})
 
 # %% ../../nbs/08_train/01_recipe.ipynb #4afb38e3
 def stage_train_config(
-    stage: str,                        # pretrain | finetune
-    space: dict,                       # the notebook's globals()
+    stage: str,  # pretrain | finetune
+    space: dict,  # the notebook's globals()
 ) -> TrainConfig:
     "The config from a training stage's parameters cell; refuses a name that is no field."
-    return stage_config(partial(train_config, stage), space, [f.name for f in dataclasses.fields(TrainConfig) if f.name != "stage"])
+    return stage_config(
+        partial(train_config, stage), space, [f.name for f in dataclasses.fields(TrainConfig) if f.name != "stage"]
+    )
+
 
 def show(cfg: TrainConfig):
     "The resolved config as a frame; `preset` holds the preset's value where it is another."
     import pandas as pd
+
     preset = dataclasses.asdict(train_config(cfg.stage, cfg.preset))
-    rows = {k: dict(value=v, preset="" if v == preset[k] or k in ("run", "out") else preset[k]) for k, v in dataclasses.asdict(cfg).items()}
+    rows = {
+        k: dict(value=v, preset="" if v == preset[k] or k in ("run", "out") else preset[k])
+        for k, v in dataclasses.asdict(cfg).items()
+    }
     return pd.DataFrame(rows).T.astype(str)
 
 # %% ../../nbs/08_train/01_recipe.ipynb #4a6a6f7b
 _ELSEWHERE = ("run", "out", "overwrite", "resume", "workers", "checkpoint_every", "device")
 
+
 def identity(cfg: TrainConfig) -> dict:
     "The fields that decide what the weights become."
     return {k: v for k, v in dataclasses.asdict(cfg).items() if k not in _ELSEWHERE}
+
 
 def differences(a: dict, b: dict) -> str:
     "`name: a -> b` for each key that differs; empty where none does."
@@ -158,26 +249,31 @@ def differences(a: dict, b: dict) -> str:
 # %% ../../nbs/08_train/01_recipe.ipynb #9cff97ec
 def lr_at(
     cfg: TrainConfig,
-    step: int,                         # optimiser steps done so far
-    steps: int,                        # steps in an epoch
-) -> float:                            # the rate for the next step
+    step: int,  # optimiser steps done so far
+    steps: int,  # steps in an epoch
+) -> float:  # the rate for the next step
     "Linear warm-up to `cfg.lr`, then half a cosine down to `cfg.min_lr`."
     if cfg.schedule == "epoch":
-        e = step//steps
-        if e < cfg.warmup: return cfg.lr*min((e + 1)/cfg.warmup, 1.)
+        e = step // steps
+        if e < cfg.warmup:
+            return cfg.lr * min((e + 1) / cfg.warmup, 1.0)
         done, total = e - cfg.warmup, cfg.epochs - cfg.warmup
     else:
-        total = cfg.epochs*steps; warm = max(1, round(cfg.warmup*total)) if cfg.warmup else 0
-        if step < warm: return cfg.lr*(step + 1)/warm
+        total = cfg.epochs * steps
+        warm = max(1, round(cfg.warmup * total)) if cfg.warmup else 0
+        if step < warm:
+            return cfg.lr * (step + 1) / warm
         done, total = step - warm, total - warm
-    return cfg.min_lr + (cfg.lr - cfg.min_lr)*(1 + math.cos(math.pi*min(1., done/max(1, total))))/2
+    return cfg.min_lr + (cfg.lr - cfg.min_lr) * (1 + math.cos(math.pi * min(1.0, done / max(1, total)))) / 2
 
 # %% ../../nbs/08_train/01_recipe.ipynb #c16462f7
 def make_optimizer(
     cfg: TrainConfig,
-    groups: list,                      # parameter groups, `model.param_groups`
-):                                     # a torch optimiser
+    groups: list,  # parameter groups, `model.param_groups`
+):  # a torch optimiser
     "SGD with momentum or AdamW over `groups`; the fused form where torch has it for the device."
     import torch
-    if cfg.optimizer == "adamw": return torch.optim.AdamW(groups, lr=cfg.lr, weight_decay=cfg.weight_decay, fused=True)
+
+    if cfg.optimizer == "adamw":
+        return torch.optim.AdamW(groups, lr=cfg.lr, weight_decay=cfg.weight_decay, fused=True)
     return torch.optim.SGD(groups, lr=cfg.lr, momentum=cfg.momentum, weight_decay=cfg.weight_decay, fused=True)

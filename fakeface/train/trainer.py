@@ -43,17 +43,23 @@ from .engine import Engine, choose_engine, keep_memory, plan, score
 class TrainError(FakefaceError):
     "Training cannot begin or go on."
 
+
 def pick(
     manifest: pd.DataFrame,
     cfg: TrainConfig,
-    split: str,                        # train | valid
+    split: str,  # train | valid
 ) -> pd.DataFrame:
     "The rows of `split` that the config asks for, index 0…n-1; raises `TrainError` where a domain has none or only one class."
-    have = list(manifest.domain.unique()); want = split_csv(cfg.domains) or have
-    if missing := [d for d in want if d not in have]: raise TrainError(f"The manifest has no domain {', '.join(missing)}. It has {', '.join(have)}.")
+    have = list(manifest.domain.unique())
+    want = split_csv(cfg.domains) or have
+    if missing := [d for d in want if d not in have]:
+        raise TrainError(f"The manifest has no domain {', '.join(missing)}. It has {', '.join(have)}.")
     want = [d for d in want if d not in split_csv(cfg.leave_out)]
     rows = (manifest.split == split) & manifest.domain.isin(want)
-    if split == "train" and cfg.share < 1: rows &= manifest.sha256.map(lambda h: int(h[:12], 16)/16**12) < cfg.share     # a smaller share lies within a larger one, whatever the seed
+    if split == "train" and cfg.share < 1:
+        rows &= (
+            manifest.sha256.map(lambda h: int(h[:12], 16) / 16**12) < cfg.share
+        )  # a smaller share lies within a larger one, whatever the seed
     df = manifest[rows].reset_index(drop=True)
     n = df.groupby(["domain", "label"]).size()
     if lacks := [f"{d} has no {LABEL_NAMES[c]}" for d in want for c in (0, 1) if (d, c) not in n.index]:
@@ -65,150 +71,278 @@ def pick(
 @dataclasses.dataclass
 class Run:
     "A training run in memory; `start` makes it, `fit` drives it."
-    cfg: TrainConfig; folder: Path; acc: Accelerator; engine: Engine
-    model: Any; wrapped: Any; opt: Any; ema: Any; prepare: Any
-    train: pd.DataFrame; valid: pd.DataFrame; sampler: Any; loader: Any; valid_loader: Any; quarantine: Any
-    steps: int; micro: int             # optimiser steps an epoch; pictures of a micro-batch
-    data: str                          # hash of the rows that train and validate
-    parent: str = ""                   # hash of the bundle it started from; of several, separated by commas
-    step: int = 0                      # optimiser steps done
-    loss_sum: float = 0.; loss_n: int = 0
-    spent: float = 0.                  # seconds that the steps of this epoch took, also before it was resumed
+
+    cfg: TrainConfig
+    folder: Path
+    acc: Accelerator
+    engine: Engine
+    model: Any
+    wrapped: Any
+    opt: Any
+    ema: Any
+    prepare: Any
+    train: pd.DataFrame
+    valid: pd.DataFrame
+    sampler: Any
+    loader: Any
+    valid_loader: Any
+    quarantine: Any
+    steps: int
+    micro: int  # optimiser steps an epoch; pictures of a micro-batch
+    data: str  # hash of the rows that train and validate
+    parent: str = ""  # hash of the bundle it started from; of several, separated by commas
+    step: int = 0  # optimiser steps done
+    loss_sum: float = 0.0
+    loss_n: int = 0
+    spent: float = 0.0  # seconds that the steps of this epoch took, also before it was resumed
     times: list = dataclasses.field(default_factory=list)  # rows of speed.csv
     history: list = dataclasses.field(default_factory=list)
-    best: dict = dataclasses.field(default_factory=dict)   # epoch, value, file
-    pending: Any = None                # last step's loss, not yet looked at
-    stop: int = 0                      # a signal that arrived
+    best: dict = dataclasses.field(default_factory=dict)  # epoch, value, file
+    pending: Any = None  # last step's loss, not yet looked at
+    stop: int = 0  # a signal that arrived
+
 
 def accelerator(cfg: TrainConfig, precision: str) -> Accelerator:
     "A fresh Accelerate state, so that one notebook can train twice with different precision."
     AcceleratorState._reset_state()
-    return Accelerator(mixed_precision="no" if precision == "fp32" else precision, cpu=cfg.device == "cpu" or not torch.cuda.is_available())
+    return Accelerator(
+        mixed_precision="no" if precision == "fp32" else precision,
+        cpu=cfg.device == "cpu" or not torch.cuda.is_available(),
+    )
+
 
 def init_paths(init: str) -> list[str]:
     "The folders that `init` names: one, or several separated by commas."
     return [init] if Path(init).exists() else split_csv(init)
 
+
 def the_model(cfg: TrainConfig):
     "The network to begin with and the hashes of the bundles it comes from: `init` or the mean of several, or the architecture with its weights."
-    new = cfg.init in ("", "none"); kw = dict(dropout=cfg.dropout, size=cfg.eval_size or cfg.size, view=cfg.view)
+    new = cfg.init in ("", "none")
+    kw = dict(dropout=cfg.dropout, size=cfg.eval_size or cfg.size, view=cfg.view)
     got = [] if new else [load_model(p, **kw) for p in init_paths(cfg.init)]
-    model = build_model(cfg.arch, None if cfg.weights == "none" else cfg.weights, **kw) if new else average_weights([m for m, _ in got]) if got[1:] else got[0][0]
-    if kw["size"] != cfg.size and fixed_size(model.arch): raise ConfigError(f"{model.arch} sees pictures of one size: eval_size = {cfg.eval_size} should be 0, or the same as size = {cfg.size}.")
+    model = (
+        build_model(cfg.arch, None if cfg.weights == "none" else cfg.weights, **kw)
+        if new
+        else average_weights([m for m, _ in got])
+        if got[1:]
+        else got[0][0]
+    )
+    if kw["size"] != cfg.size and fixed_size(model.arch):
+        raise ConfigError(
+            f"{model.arch} sees pictures of one size: eval_size = {cfg.eval_size} should be 0, or the same as size = {cfg.size}."
+        )
     return model, ",".join(b.hash for _, b in got)
 
 # %% ../../nbs/08_train/04_trainer.ipynb #4404b9b6
 def start(
     cfg: TrainConfig,
-    manifest: pd.DataFrame,            # from `read_manifest`
-    folder: Path,                      # the stage's folder
-    engine: Engine|None=None,          # as measured before; None: measure
+    manifest: pd.DataFrame,  # from `read_manifest`
+    folder: Path,  # the stage's folder
+    engine: Engine | None = None,  # as measured before; None: measure
 ) -> Run:
     "Data, network, optimiser and averages of a run at step 0."
     train, valid = (pick(manifest, cfg, s) for s in ("train", "valid"))
-    micro = cfg.batch//(cfg.processes*cfg.accumulate)
+    micro = cfg.batch // (cfg.processes * cfg.accumulate)
     device = torch.device("cuda" if cfg.device == "auto" and torch.cuda.is_available() else "cpu")
-    if device.type == "cpu": keep_memory()
-    torch.manual_seed(seed_of(cfg.seed, "init")); model, parent = the_model(cfg)
+    if device.type == "cpu":
+        keep_memory()
+    torch.manual_seed(seed_of(cfg.seed, "init"))
+    model, parent = the_model(cfg)
     engine = engine or choose_engine(model.to(device), cfg.size, micro, device, cfg.precision, cfg.channels_last)
-    PartialState(cpu=device.type == "cpu"); engine = broadcast_object_list([engine])[0]          # what the first process measured, for all
-    acc = accelerator(cfg, engine.precision); model = engine.layout(model.to(acc.device))
-    if acc.num_processes != cfg.processes: raise ConfigError(f"processes = {cfg.processes}, but {acc.num_processes} are running.")
+    PartialState(cpu=device.type == "cpu")
+    engine = broadcast_object_list([engine])[0]  # what the first process measured, for all
+    acc = accelerator(cfg, engine.precision)
+    model = engine.layout(model.to(acc.device))
+    if acc.num_processes != cfg.processes:
+        raise ConfigError(f"processes = {cfg.processes}, but {acc.num_processes} are running.")
     ema = EMA(model, decay=cfg.ema, warmup=cfg.ema_warmup, buffers=cfg.ema_buffers) if cfg.ema else None
     opt = make_optimizer(cfg, param_groups(model, cfg.weight_decay, cfg.decay_norm))
     wrapped, opt = acc.prepare(model, opt)
     policy = policy_of(cfg.augment, cfg.stage, cfg.size, cfg.parity)
-    sampler = BalancedSampler(train.domain.to_numpy(), train.label.to_numpy(), seed=cfg.seed, epoch_len=cfg.epoch_len or None, tau=cfg.tau,
-        max_repeats=cfg.max_repeats or None, batch=cfg.batch, rank=acc.process_index, world=acc.num_processes, mode=cfg.sampler)
-    sampler.set_epoch(0); steps = len(sampler)*acc.num_processes//cfg.batch
-    if not steps: raise TrainError(f"{len(train)} training pictures do not fill one batch of {cfg.batch}. Make batch smaller.")
+    sampler = BalancedSampler(
+        train.domain.to_numpy(),
+        train.label.to_numpy(),
+        seed=cfg.seed,
+        epoch_len=cfg.epoch_len or None,
+        tau=cfg.tau,
+        max_repeats=cfg.max_repeats or None,
+        batch=cfg.batch,
+        rank=acc.process_index,
+        world=acc.num_processes,
+        mode=cfg.sampler,
+    )
+    sampler.set_epoch(0)
+    steps = len(sampler) * acc.num_processes // cfg.batch
+    if not steps:
+        raise TrainError(f"{len(train)} training pictures do not fill one batch of {cfg.batch}. Make batch smaller.")
     workers = None if cfg.workers < 0 else cfg.workers
-    part = SamplePart(policy, dataclasses.replace(model.spec, size=cfg.size), cfg.light_epochs); most = part.most
-    if cfg.cache and not most: raise ConfigError(f"cache = True needs view = 'resize'; view = {cfg.view!r} looks at the picture in its own size.")
-    cache = decoded_cache(train, Path(folder).parent/f"prepare/cache-{most}", most, workers) if cfg.cache else None
-    return Run(cfg, Path(folder), acc, engine, model, wrapped, opt, ema, BatchPart(model.spec, policy).to(acc.device), train, valid, sampler,
+    part = SamplePart(policy, dataclasses.replace(model.spec, size=cfg.size), cfg.light_epochs)
+    most = part.most
+    if cfg.cache and not most:
+        raise ConfigError(
+            f"cache = True needs view = 'resize'; view = {cfg.view!r} looks at the picture in its own size."
+        )
+    cache = decoded_cache(train, Path(folder).parent / f"prepare/cache-{most}", most, workers) if cfg.cache else None
+    return Run(
+        cfg,
+        Path(folder),
+        acc,
+        engine,
+        model,
+        wrapped,
+        opt,
+        ema,
+        BatchPart(model.spec, policy).to(acc.device),
+        train,
+        valid,
+        sampler,
         train_loader(train, part, sampler, micro, workers, None if cfg.parity else most, cache),
         eval_loader(valid, model.spec, micro, workers, rank=acc.process_index, world=acc.num_processes),
-        Quarantine(Path(folder)/"quarantine.csv", len(train) + len(valid)), steps, micro, manifest_hash(pd.concat([train, valid])), parent)
+        Quarantine(Path(folder) / "quarantine.csv", len(train) + len(valid)),
+        steps,
+        micro,
+        manifest_hash(pd.concat([train, valid])),
+        parent,
+    )
 
 # %% ../../nbs/08_train/04_trainer.ipynb #3b7c3aa9
 def train_step(
     run: Run,
-    micros: list[dict],                # `accumulate` batches of this process
+    micros: list[dict],  # `accumulate` batches of this process
 ) -> None:
     "Forward, backward, optimiser, averaged weights; `run.step` goes up by one."
-    cfg, acc, total = run.cfg, run.acc, 0.
-    for g in run.opt.param_groups: g["lr"] = lr_at(cfg, run.step, run.steps)
+    cfg, acc, total = run.cfg, run.acc, 0.0
+    for g in run.opt.param_groups:
+        g["lr"] = lr_at(cfg, run.step, run.steps)
     for i, b in enumerate(micros):
         seed = seed_of(cfg.seed, "step", run.step, i, acc.process_index)
-        x, y = (b[k].to(acc.device, non_blocking=True) for k in ("x", "y")); x = run.engine.layout(run.prepare(x, seed=seed, training=True))
-        lam, perm = mixup_draw(cfg.mixup, len(y), cfg.seed, run.step, cfg.pairing) if cfg.mixup else (1., torch.arange(len(y)))
-        perm = torch.as_tensor(perm, device=acc.device); torch.manual_seed(seed)
+        x, y = (b[k].to(acc.device, non_blocking=True) for k in ("x", "y"))
+        x = run.engine.layout(run.prepare(x, seed=seed, training=True))
+        lam, perm = (
+            mixup_draw(cfg.mixup, len(y), cfg.seed, run.step, cfg.pairing) if cfg.mixup else (1.0, torch.arange(len(y)))
+        )
+        perm = torch.as_tensor(perm, device=acc.device)
+        torch.manual_seed(seed)
         with nullcontext() if i == len(micros) - 1 else acc.no_sync(run.wrapped):
-            loss = soft_ce(run.wrapped(mixup(x, lam, perm)), y, cfg.smoothing, y[perm], lam)/len(micros)
+            loss = soft_ce(run.wrapped(mixup(x, lam, perm)), y, cfg.smoothing, y[perm], lam) / len(micros)
             acc.backward(loss)
         total = total + loss.detach()
-    if cfg.clip: acc.clip_grad_norm_(run.wrapped.parameters(), cfg.clip)
-    run.opt.step(); run.opt.zero_grad()
-    if run.ema: run.ema.update(run.model)
-    if acc.num_processes > 1: total = acc.reduce(total, "mean")
-    look(run); run.pending = (total, [r for b in micros for r in b["row"].tolist()]); run.step += 1
+    if cfg.clip:
+        acc.clip_grad_norm_(run.wrapped.parameters(), cfg.clip)
+    run.opt.step()
+    run.opt.zero_grad()
+    if run.ema:
+        run.ema.update(run.model)
+    if acc.num_processes > 1:
+        total = acc.reduce(total, "mean")
+    look(run)
+    run.pending = (total, [r for b in micros for r in b["row"].tolist()])
+    run.step += 1
+
 
 def look(run: Run) -> None:
     "Add the pending loss to the epoch's sum; raises `TrainError` with the batch's paths where it is not finite."
-    if run.pending is None: return
-    loss, rows = float(run.pending[0]), run.pending[1]; run.pending = None
+    if run.pending is None:
+        return
+    loss, rows = float(run.pending[0]), run.pending[1]
+    run.pending = None
     if not math.isfinite(loss):
-        raise TrainError(f"The loss became {loss} at step {run.step} with the pictures {', '.join(run.train.path.iloc[rows[:12]])}"
-                         f"{' …' if len(rows) > 12 else ''}. Try a smaller learning rate, clip=1, or precision='fp32'; the last checkpoint is sound.")
-    run.loss_sum += loss; run.loss_n += 1
+        raise TrainError(
+            f"The loss became {loss} at step {run.step} with the pictures {', '.join(run.train.path.iloc[rows[:12]])}"
+            f"{' …' if len(rows) > 12 else ''}. Try a smaller learning rate, clip=1, or precision='fp32'; the last checkpoint is sound."
+        )
+    run.loss_sum += loss
+    run.loss_n += 1
 
 # %% ../../nbs/08_train/04_trainer.ipynb #91604f2d
 def validate(
     run: Run,
-    model,                             # raw or averaged
-    flip: bool=False,                  # with flip averaging
-) -> pd.DataFrame:                     # domain, label, logit_real, logit_fake, z, p_fake; one row a picture
+    model,  # raw or averaged
+    flip: bool = False,  # with flip averaging
+) -> pd.DataFrame:  # domain, label, logit_real, logit_fake, z, p_fake; one row a picture
     "Score the validation rows over all processes."
+
     def seen(loader):
-        for b in loader: run.quarantine.add(b["bad"], "valid"); yield b
-    rows, logits = score(model, seen(run.valid_loader), run.prepare, Engine(channels_last=run.engine.channels_last), flip)
-    parts = gather_object([(rows, logits)]); rows, logits = np.concatenate([p[0] for p in parts]), np.concatenate([p[1] for p in parts])
-    order = np.argsort(rows); rows, logits = rows[order], logits[order].astype(np.float64)
-    return run.valid.iloc[rows][["domain", "label"]].assign(logit_real=logits[:, 0], logit_fake=logits[:, 1], z=logits[:, 1] - logits[:, 0], p_fake=p_fake(logits, 1., 0.))
+        for b in loader:
+            run.quarantine.add(b["bad"], "valid")
+            yield b
+
+    rows, logits = score(
+        model, seen(run.valid_loader), run.prepare, Engine(channels_last=run.engine.channels_last), flip
+    )
+    parts = gather_object([(rows, logits)])
+    rows, logits = np.concatenate([p[0] for p in parts]), np.concatenate([p[1] for p in parts])
+    order = np.argsort(rows)
+    rows, logits = rows[order], logits[order].astype(np.float64)
+    return run.valid.iloc[rows][["domain", "label"]].assign(
+        logit_real=logits[:, 0], logit_fake=logits[:, 1], z=logits[:, 1] - logits[:, 0], p_fake=p_fake(logits, 1.0, 0.0)
+    )
+
 
 def bn_batches(run: Run):
     "Normalised batches of the epoch's own draws, `bn_batches` at most, each process its share; under training's augmentation or evaluation's preprocessing."
-    cfg = run.cfg; epoch = (run.step - 1)//run.steps if run.step else 0
+    cfg = run.cfg
+    epoch = (run.step - 1) // run.steps if run.step else 0
     if cfg.bn_view == "train":
-        run.sampler.set_epoch(epoch); batches = run.loader
-    else: batches = eval_loader(run.train.iloc[list(row for row, *_ in run.sampler)[:cfg.bn_batches*run.micro]].reset_index(drop=True), run.model.spec, run.micro, 0)
+        run.sampler.set_epoch(epoch)
+        batches = run.loader
+    else:
+        batches = eval_loader(
+            run.train.iloc[list(row for row, *_ in run.sampler)[: cfg.bn_batches * run.micro]].reset_index(drop=True),
+            run.model.spec,
+            run.micro,
+            0,
+        )
     for i, b in enumerate(itertools.islice(batches, cfg.bn_batches)):
-        if len(b["row"]) > 1: yield run.engine.layout(run.prepare(b["x"].to(run.acc.device), seed=seed_of(cfg.seed, "bn", epoch, i), training=cfg.bn_view == "train"))
+        if len(b["row"]) > 1:
+            yield run.engine.layout(
+                run.prepare(
+                    b["x"].to(run.acc.device), seed=seed_of(cfg.seed, "bn", epoch, i), training=cfg.bn_view == "train"
+                )
+            )
+
 
 def as_built(model):
     "A copy without the mixed precision that accelerate puts around `forward`: in float32 whatever training uses."
     out = copy.deepcopy(model)
-    for k in ("forward", "_original_forward"): out.__dict__.pop(k, None)
+    for k in ("forward", "_original_forward"):
+        out.__dict__.pop(k, None)
     return out
+
 
 def candidate(run: Run):
     "What would be saved now: a copy of the averaged network (or the raw one) with BatchNorm's statistics measured anew."
     model = as_built(run.ema.module if run.ema else run.model)
     if run.cfg.bn_batches:
         recalibrate_bn(model, bn_batches(run))
-        for b in model.buffers(): b.copy_(broadcast(b.detach().clone()))             # every process scores the same network
+        for b in model.buffers():
+            b.copy_(broadcast(b.detach().clone()))  # every process scores the same network
     return model
+
 
 def validation_row(run: Run, ready) -> dict:
     "The epoch's figures of raw weights and of `ready`, the candidate, flat, for history.csv; `select` is what the best epoch is best in."
     out, last = {}, "ema" if run.ema else "raw"
-    for kind, model in (("raw", as_built(run.model) if run.ema else ready), ("ema", ready))[bool(run.ema and not run.cfg.validate_raw):1 + bool(run.ema)]:
-        r = by_domain(validate(run, model), .5, quick=True)
-        out |= {f"valid_{kind}_loss": value(r, "micro", "nll"), f"valid_{kind}_auc_macro": value(r, "macro", "auc"), f"valid_{kind}_auc_micro": value(r, "micro", "auc"),
-                f"valid_{kind}_acc": value(r, "micro", "accuracy"), **{f"valid_{kind}_auc_{d}": value(r, d, "auc") for d in r if d not in ("macro", "micro")}}
-    if not run.cfg.select_flip: return out | dict(select=out[f"valid_{last}_{run.cfg.select}"])
-    return out | dict(select=value(by_domain(validate(run, ready, flip=True), .5, quick=True), run.cfg.select.removeprefix("auc_"), "auc"))
+    for kind, model in (("raw", as_built(run.model) if run.ema else ready), ("ema", ready))[
+        bool(run.ema and not run.cfg.validate_raw) : 1 + bool(run.ema)
+    ]:
+        r = by_domain(validate(run, model), 0.5, quick=True)
+        out |= {
+            f"valid_{kind}_loss": value(r, "micro", "nll"),
+            f"valid_{kind}_auc_macro": value(r, "macro", "auc"),
+            f"valid_{kind}_auc_micro": value(r, "micro", "auc"),
+            f"valid_{kind}_acc": value(r, "micro", "accuracy"),
+            **{f"valid_{kind}_auc_{d}": value(r, d, "auc") for d in r if d not in ("macro", "micro")},
+        }
+    if not run.cfg.select_flip:
+        return out | dict(select=out[f"valid_{last}_{run.cfg.select}"])
+    return out | dict(
+        select=value(
+            by_domain(validate(run, ready, flip=True), 0.5, quick=True), run.cfg.select.removeprefix("auc_"), "auc"
+        )
+    )
+
 
 def value(result: dict, domain: str, name: str) -> float:
     "One figure of a `by_domain` result without its interval."
@@ -220,23 +354,48 @@ def save(run: Run) -> None:
     "Write a checkpoint of this moment (main process only)."
     look(run)
     if run.acc.is_main_process:
-        tensors = dict(model=run.model.state_dict(), **(dict(ema=run.ema.module.state_dict()) if run.ema else {}), **({"best": run.best["weights"]} if run.best else {}))
+        tensors = dict(
+            model=run.model.state_dict(),
+            **(dict(ema=run.ema.module.state_dict()) if run.ema else {}),
+            **({"best": run.best["weights"]} if run.best else {}),
+        )
         best = {k: v for k, v in run.best.items() if k != "weights"}
         scaler = run.acc.scaler.state_dict() if run.acc.scaler else {}
-        state = dict(step=run.step, loss_sum=run.loss_sum, loss_n=run.loss_n, spent=run.spent, times=run.times, history=run.history, best=best, identity=identity(run.cfg), data=run.data, parent=run.parent,
-                     ema_n=run.ema.n if run.ema else 0, engine=dataclasses.asdict(run.engine))
-        save_checkpoint(run.folder/"checkpoints", state, tensors, dict(optimizer=run.opt.optimizer.state_dict(), scaler=scaler))
+        state = dict(
+            step=run.step,
+            loss_sum=run.loss_sum,
+            loss_n=run.loss_n,
+            spent=run.spent,
+            times=run.times,
+            history=run.history,
+            best=best,
+            identity=identity(run.cfg),
+            data=run.data,
+            parent=run.parent,
+            ema_n=run.ema.n if run.ema else 0,
+            engine=dataclasses.asdict(run.engine),
+        )
+        save_checkpoint(
+            run.folder / "checkpoints", state, tensors, dict(optimizer=run.opt.optimizer.state_dict(), scaler=scaler)
+        )
     run.acc.wait_for_everyone()
+
 
 def restore(run: Run) -> Run:
     "Bring `run` to its last checkpoint, if there is one; raises `CheckpointError` where config or data differ."
-    found = checkpoints(run.folder/"checkpoints")
-    if not found: return run
+    found = checkpoints(run.folder / "checkpoints")
+    if not found:
+        return run
     state, tensors, opt = load_checkpoint(found[-1], dict(identity=identity(run.cfg), data=run.data, parent=run.parent))
-    run.model.load_state_dict(tensors["model"]); run.opt.optimizer.load_state_dict(opt["optimizer"])
-    if run.ema: run.ema.module.load_state_dict(tensors["ema"]); run.ema.n = state["ema_n"]
-    if run.acc.scaler and opt["scaler"]: run.acc.scaler.load_state_dict(opt["scaler"])
-    for k in ("step", "loss_sum", "loss_n", "spent", "times", "history"): setattr(run, k, ({"spent": 0., "times": []} | state)[k])    # which older checkpoints lack
+    run.model.load_state_dict(tensors["model"])
+    run.opt.optimizer.load_state_dict(opt["optimizer"])
+    if run.ema:
+        run.ema.module.load_state_dict(tensors["ema"])
+        run.ema.n = state["ema_n"]
+    if run.acc.scaler and opt["scaler"]:
+        run.acc.scaler.load_state_dict(opt["scaler"])
+    for k in ("step", "loss_sum", "loss_n", "spent", "times", "history"):
+        setattr(run, k, ({"spent": 0.0, "times": []} | state)[k])  # which older checkpoints lack
     run.best = {**state["best"], "weights": tensors["best"]} if state["best"] else {}
     return run
 
@@ -244,159 +403,316 @@ def restore(run: Run) -> Run:
 @contextmanager
 def signals(run: Run):
     "Turn SIGTERM and SIGINT into `run.stop`; a no-op outside the main thread."
-    if threading.current_thread() is not threading.main_thread(): yield; return
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
     old = {s: signal.signal(s, lambda n, f: setattr(run, "stop", n)) for s in (signal.SIGTERM, signal.SIGINT)}
-    try: yield
+    try:
+        yield
     finally:
-        for s, h in old.items(): signal.signal(s, h)
+        for s, h in old.items():
+            signal.signal(s, h)
+
 
 def leave(run: Run) -> None:
     "Write a checkpoint and raise what the signal asks for."
     save(run)
-    if run.stop == signal.SIGINT: raise KeyboardInterrupt(f"Stopped at step {run.step}; resume=True goes on from here.")
+    if run.stop == signal.SIGINT:
+        raise KeyboardInterrupt(f"Stopped at step {run.step}; resume=True goes on from here.")
     raise SystemExit(128 + run.stop)
+
 
 def train_epoch(run: Run) -> None:
     "Run the rest of the current epoch, from where `run.step` stands."
-    cfg = run.cfg; epoch, done = divmod(run.step, run.steps)
-    run.sampler.set_epoch(epoch, start=done*cfg.batch); run.wrapped.train()
-    if cfg.freeze_bn: freeze_bn(run.model)
+    cfg = run.cfg
+    epoch, done = divmod(run.step, run.steps)
+    run.sampler.set_epoch(epoch, start=done * cfg.batch)
+    run.wrapped.train()
+    if cfg.freeze_bn:
+        freeze_bn(run.model)
     batches = iter(run.loader)
-    with tqdm(total=run.steps*cfg.batch, initial=done*cfg.batch, desc=f"epoch {epoch + 1}/{cfg.epochs}", unit="img", leave=False, disable=not run.acc.is_main_process, mininterval=1) as bar:
+    with tqdm(
+        total=run.steps * cfg.batch,
+        initial=done * cfg.batch,
+        desc=f"epoch {epoch + 1}/{cfg.epochs}",
+        unit="img",
+        leave=False,
+        disable=not run.acc.is_main_process,
+        mininterval=1,
+    ) as bar:
         t = time.perf_counter()
         while micros := list(itertools.islice(batches, cfg.accumulate)):
-            for b in micros: run.quarantine.add(b["bad"], "train")
-            train_step(run, micros); bar.update(cfg.batch)
-            run.spent += (now := time.perf_counter()) - t; t = now
-            if run.stop: leave(run)
-            if cfg.checkpoint_every and run.step % cfg.checkpoint_every == 0 and run.step % run.steps: save(run)
+            for b in micros:
+                run.quarantine.add(b["bad"], "train")
+            train_step(run, micros)
+            bar.update(cfg.batch)
+            run.spent += (now := time.perf_counter()) - t
+            t = now
+            if run.stop:
+                leave(run)
+            if cfg.checkpoint_every and run.step % cfg.checkpoint_every == 0 and run.step % run.steps:
+                save(run)
 
 # %% ../../nbs/08_train/04_trainer.ipynb #2b5322ee
 def end_epoch(run: Run) -> dict:
     "Validate, remember the best, write history.csv and a checkpoint; gives the epoch's row."
-    look(run); epoch, t = run.step//run.steps, time.perf_counter(); ready = candidate(run)
-    row = dict(epoch=epoch, step=run.step, lr=lr_at(run.cfg, run.step - 1, run.steps) if run.step else 0., train_loss=run.loss_sum/run.loss_n if run.loss_n else None, **validation_row(run, ready))
+    look(run)
+    epoch, t = run.step // run.steps, time.perf_counter()
+    ready = candidate(run)
+    row = dict(
+        epoch=epoch,
+        step=run.step,
+        lr=lr_at(run.cfg, run.step - 1, run.steps) if run.step else 0.0,
+        train_loss=run.loss_sum / run.loss_n if run.loss_n else None,
+        **validation_row(run, ready),
+    )
     new = not run.best or row["select"] > run.best["value"]
     if new:
-        run.best = dict(epoch=epoch, value=row["select"], weights={k: v.detach().cpu().clone() for k, v in ready.state_dict().items()})
+        run.best = dict(
+            epoch=epoch,
+            value=row["select"],
+            weights={k: v.detach().cpu().clone() for k, v in ready.state_dict().items()},
+        )
     if run.step:
-        n = run.steps*run.cfg.batch; run.times.append(dict(epoch=epoch, pictures=n, seconds=run.spent, images_per_s=n/max(run.spent, 1e-9), validation_seconds=time.perf_counter() - t))
-    run.history.append(row); run.loss_sum, run.loss_n, run.spent = 0., 0, 0.
-    if run.acc.is_main_process: write_history(run)
+        n = run.steps * run.cfg.batch
+        run.times.append(
+            dict(
+                epoch=epoch,
+                pictures=n,
+                seconds=run.spent,
+                images_per_s=n / max(run.spent, 1e-9),
+                validation_seconds=time.perf_counter() - t,
+            )
+        )
+    run.history.append(row)
+    run.loss_sum, run.loss_n, run.spent = 0.0, 0, 0.0
+    if run.acc.is_main_process:
+        write_history(run)
     save(run)
     return row
 
+
 def write_history(run: Run) -> None:
     "history.csv: one row an epoch, `selected` marks the best so far; speed.csv: how long each took."
-    df = pd.DataFrame(run.history); df["selected"] = (df.epoch == run.best["epoch"]).astype(int)
-    for name, frame in [("history.csv", df)] + [("speed.csv", pd.DataFrame(run.times))]*bool(run.times):
-        with atomic_path(run.folder/name) as tmp: frame.to_csv(tmp, index=False)
+    df = pd.DataFrame(run.history)
+    df["selected"] = (df.epoch == run.best["epoch"]).astype(int)
+    for name, frame in [("history.csv", df)] + [("speed.csv", pd.DataFrame(run.times))] * bool(run.times):
+        with atomic_path(run.folder / name) as tmp:
+            frame.to_csv(tmp, index=False)
+
 
 def line(row: dict, speed: dict) -> str:
     "The epoch in one line."
     parts = [f"epoch {row['epoch']:>2}", f"loss {row['train_loss']:.4f}", f"lr {row['lr']:.2e}"]
-    parts += [f"valid AUC {k} {row[f'valid_{k}_auc_macro']:.4f}" for k in ("raw", "ema") if f"valid_{k}_auc_macro" in row]
+    parts += [
+        f"valid AUC {k} {row[f'valid_{k}_auc_macro']:.4f}" for k in ("raw", "ema") if f"valid_{k}_auc_macro" in row
+    ]
     return "  ".join(parts + [f"{speed['images_per_s']:.0f} img/s", f"{speed['seconds']:.0f} s"])
 
 # %% ../../nbs/08_train/04_trainer.ipynb #29a80407
 def fit(
     cfg: TrainConfig,
-    manifest: pd.DataFrame,            # from `read_manifest`
-    folder: Path,                      # history.csv, checkpoints/ and bundle/ go here
-    on_epoch: Callable|None=None,      # called with the history as a frame after each epoch
-) -> dict:                             # what metrics.json holds
+    manifest: pd.DataFrame,  # from `read_manifest`
+    folder: Path,  # history.csv, checkpoints/ and bundle/ go here
+    on_epoch: Callable | None = None,  # called with the history as a frame after each epoch
+) -> dict:  # what metrics.json holds
     "Train, or go on where the last checkpoint stands, and end with a bundle."
-    found = checkpoints(Path(folder)/"checkpoints")
-    engine = Engine(**read_json(found[-1]/"state.json")["engine"]) if found else None
-    run = restore(start(cfg, manifest, folder, engine)); say = run.acc.print
+    found = checkpoints(Path(folder) / "checkpoints")
+    engine = Engine(**read_json(found[-1] / "state.json")["engine"]) if found else None
+    run = restore(start(cfg, manifest, folder, engine))
+    say = run.acc.print
     say(model_line(run.model))
-    say(plan(run.model, run.engine, run.steps, cfg.epochs, cfg.batch, cfg.batch//(cfg.processes*cfg.accumulate), 2 if cfg.optimizer == "adamw" else 1, bool(cfg.ema)))
-    if run.step: say(f"Going on at step {run.step} (epoch {run.step//run.steps + 1}).")
+    say(
+        plan(
+            run.model,
+            run.engine,
+            run.steps,
+            cfg.epochs,
+            cfg.batch,
+            cfg.batch // (cfg.processes * cfg.accumulate),
+            2 if cfg.optimizer == "adamw" else 1,
+            bool(cfg.ema),
+        )
+    )
+    if run.step:
+        say(f"Going on at step {run.step} (epoch {run.step // run.steps + 1}).")
     with signals(run):
-        if not cfg.epochs and not run.history:                           # nothing is trained; BatchNorm and validation all the same
+        if not cfg.epochs and not run.history:  # nothing is trained; BatchNorm and validation all the same
             say(f"Not trained further: valid {cfg.select} {end_epoch(run)['select']:.4f}")
-            if on_epoch and run.acc.is_main_process: on_epoch(pd.DataFrame(run.history))
-        while run.step < cfg.epochs*run.steps and not over(run):
-            train_epoch(run); row = end_epoch(run); say(line(row, run.times[-1]))
-            if on_epoch and run.acc.is_main_process: on_epoch(pd.DataFrame(run.history))
-            if run.stop: leave(run)
+            if on_epoch and run.acc.is_main_process:
+                on_epoch(pd.DataFrame(run.history))
+        while run.step < cfg.epochs * run.steps and not over(run):
+            train_epoch(run)
+            row = end_epoch(run)
+            say(line(row, run.times[-1]))
+            if on_epoch and run.acc.is_main_process:
+                on_epoch(pd.DataFrame(run.history))
+            if run.stop:
+                leave(run)
     return finish(run)
+
 
 def over(run: Run) -> bool:
     "True where the best epoch lies `patience` epochs back."
-    return bool(run.cfg.patience and run.best and run.step//run.steps - run.best["epoch"] >= run.cfg.patience)
+    return bool(run.cfg.patience and run.best and run.step // run.steps - run.best["epoch"] >= run.cfg.patience)
 
 # %% ../../nbs/08_train/04_trainer.ipynb #0968eb91
 def decide(frame: pd.DataFrame, cfg: TrainConfig) -> dict:
     "Temperature, bias, thresholds and band from validation scores; with calibrate=False (as published) T = 1, b = 0 and pooled Youden."
-    z, y = frame.z.to_numpy(), frame.label.to_numpy(); domain = frame.domain.to_numpy() if cfg.calibrate else np.full(len(frame), "all")
-    T, b = fit_calibration(z, y, domain, split="valid") if cfg.calibrate else (1., 0.)
-    p = p_fake(frame[["logit_real", "logit_fake"]].to_numpy(), T, b); thresholds = fit_thresholds(p, y, domain, split="valid")
-    return dict(temperature=T, bias=b, thresholds=thresholds, threshold=cfg.threshold, band=fit_band(p, y, domain, thresholds[cfg.threshold], split="valid"))
+    z, y = frame.z.to_numpy(), frame.label.to_numpy()
+    domain = frame.domain.to_numpy() if cfg.calibrate else np.full(len(frame), "all")
+    T, b = fit_calibration(z, y, domain, split="valid") if cfg.calibrate else (1.0, 0.0)
+    p = p_fake(frame[["logit_real", "logit_fake"]].to_numpy(), T, b)
+    thresholds = fit_thresholds(p, y, domain, split="valid")
+    return dict(
+        temperature=T,
+        bias=b,
+        thresholds=thresholds,
+        threshold=cfg.threshold,
+        band=fit_band(p, y, domain, thresholds[cfg.threshold], split="valid"),
+    )
+
 
 def finish(run: Run) -> dict:
     "Make the bundle from the best epoch; gives validation's figures with intervals."
-    cfg = run.cfg; model = run.ema.module if run.ema else as_built(run.model)
-    model.load_state_dict(run.best["weights"]); run.engine.layout(model)
-    frame = validate(run, model); d = decide(frame, cfg)
+    cfg = run.cfg
+    model = run.ema.module if run.ema else as_built(run.model)
+    model.load_state_dict(run.best["weights"])
+    run.engine.layout(model)
+    frame = validate(run, model)
+    d = decide(frame, cfg)
     frame["p_fake"] = p_fake(frame[["logit_real", "logit_fake"]].to_numpy(), d["temperature"], d["bias"])
     valid = by_domain(frame, d["thresholds"][d["threshold"]])
-    metrics = dict(valid=valid, best_epoch=run.best["epoch"], best=run.best["value"], select=cfg.select, epochs=run.history[-1]["epoch"], quarantined=len(run.quarantine), **d)
+    metrics = dict(
+        valid=valid,
+        best_epoch=run.best["epoch"],
+        best=run.best["value"],
+        select=cfg.select,
+        epochs=run.history[-1]["epoch"],
+        quarantined=len(run.quarantine),
+        **d,
+    )
     if run.acc.is_main_process:
-        sides = run.train[["width", "height"]].min(axis=1); sizes = [int(sides.min()), int(sides.max())]              # shorter sides: what is far from training
-        band = d["band"]; bundle = Bundle(name=f"{cfg.run}-{cfg.stage}", arch=model.arch, spec=model.spec, temperature=d["temperature"], bias=d["bias"], thresholds=d["thresholds"],
-            threshold=d["threshold"], band=[band["low"], band["high"]], domains=sorted(run.train.domain.unique()), stage=cfg.stage, preset=cfg.preset, seed=cfg.seed,
-            manifest_hash=run.data, allow_bias=cfg.allow_bias or None, left_out=split_csv(cfg.leave_out), metrics=valid | dict(sizes=sizes), **(dict(averaged=split_csv(run.parent)) if "," in run.parent else dict(parent=run.parent or None)))
-        metrics["bundle_hash"] = save_model(model, run.folder/"bundle", bundle, overwrite=True).hash
+        sides = run.train[["width", "height"]].min(axis=1)
+        sizes = [int(sides.min()), int(sides.max())]  # shorter sides: what is far from training
+        band = d["band"]
+        bundle = Bundle(
+            name=f"{cfg.run}-{cfg.stage}",
+            arch=model.arch,
+            spec=model.spec,
+            temperature=d["temperature"],
+            bias=d["bias"],
+            thresholds=d["thresholds"],
+            threshold=d["threshold"],
+            band=[band["low"], band["high"]],
+            domains=sorted(run.train.domain.unique()),
+            stage=cfg.stage,
+            preset=cfg.preset,
+            seed=cfg.seed,
+            manifest_hash=run.data,
+            allow_bias=cfg.allow_bias or None,
+            left_out=split_csv(cfg.leave_out),
+            metrics=valid | dict(sizes=sizes),
+            **(dict(averaged=split_csv(run.parent)) if "," in run.parent else dict(parent=run.parent or None)),
+        )
+        metrics["bundle_hash"] = save_model(model, run.folder / "bundle", bundle, overwrite=True).hash
     run.acc.wait_for_everyone()
     return metrics
 
 # %% ../../nbs/08_train/04_trainer.ipynb #48ba5cea
 def resolve(cfg: TrainConfig) -> TrainConfig:
     "Fill in finetuning's default `init` and make it absolute; raises `FakefaceError` where the bundle is missing."
-    if cfg.init == "none" or (cfg.stage == "pretrain" and not cfg.init): return cfg
-    if not cfg.init: return dataclasses.replace(cfg, init=str(require(run_dir(cfg.run, cfg.out)/"pretrain/bundle", "pretrain")))
+    if cfg.init == "none" or (cfg.stage == "pretrain" and not cfg.init):
+        return cfg
+    if not cfg.init:
+        return dataclasses.replace(cfg, init=str(require(run_dir(cfg.run, cfg.out) / "pretrain/bundle", "pretrain")))
+
     def at(init):
-        found = [p for p in (Path(init), project_root()/init) if (p/"bundle.json").is_file()]
-        if not found: raise ConfigError(f"init = {init!r} is no bundle (no bundle.json in it). Give a bundle's folder, or init='none' to start from weights={cfg.weights!r}.")
+        found = [p for p in (Path(init), project_root() / init) if (p / "bundle.json").is_file()]
+        if not found:
+            raise ConfigError(
+                f"init = {init!r} is no bundle (no bundle.json in it). Give a bundle's folder, or init='none' to start from weights={cfg.weights!r}."
+            )
         return str(found[0].resolve())
+
     return dataclasses.replace(cfg, init=",".join(map(at, init_paths(cfg.init))))
+
 
 def the_manifest(cfg: TrainConfig) -> pd.DataFrame:
     "The prepared manifest of the run; raises where it is missing or where the audit refused it and no reason is given."
-    path = require(run_dir(cfg.run, cfg.out)/"prepare/manifest.parquet", "prepare")
+    path = require(run_dir(cfg.run, cfg.out) / "prepare/manifest.parquet", "prepare")
     require_unbiased(read_json(path.with_name("audit.json")), cfg.allow_bias or None)
     return read_manifest(path)
 
+
 def run_stage(
     cfg: TrainConfig,
-    on_epoch: Callable|None=None,      # called with the history after each epoch
-) -> dict:                             # what metrics.json holds
+    on_epoch: Callable | None = None,  # called with the history after each epoch
+) -> dict:  # what metrics.json holds
     "Run a training stage in its folder; with processes > 1 through `accelerate launch`."
-    manifest = the_manifest(cfg); cfg = resolve(cfg)
+    manifest = the_manifest(cfg)
+    cfg = resolve(cfg)
     stage = Stage.begin(cfg.stage, cfg, cfg.overwrite, cfg.resume, seed=cfg.seed, manifest_hash=manifest_hash(manifest))
     metrics = launch(cfg, stage.dir) if cfg.processes > 1 else fit(cfg, manifest, stage.dir, on_epoch)
     stage.finish(metrics)
     return metrics
 
+
 def launch(cfg: TrainConfig, folder: Path) -> dict:
     "Run `fit` in `cfg.processes` processes of this machine and read what it wrote; `accelerate launch` starts one process only on a CPU, torchrun starts them all."
-    n = str(cfg.processes); on_cpu = cfg.device == "cpu" or not torch.cuda.is_available()
-    cmd = ["torch.distributed.run", "--standalone", "--nproc_per_node", n] if on_cpu else ["accelerate.commands.launch", "--multi_gpu", "--num_processes", n, "--num_machines", "1", "--mixed_precision", "no", "--dynamo_backend", "no"]
-    done = subprocess.run([sys.executable, "-m", *cmd, "-m", "fakeface.train.trainer", str(folder/"config.json")], stdin=subprocess.DEVNULL, env={**os.environ, "FAKEFACE_LAUNCHED": "1"})
-    if done.returncode: raise TrainError(f"{cfg.processes} processes ended with exit code {done.returncode}; their messages stand above.")
-    return read_json(folder/"fit.json")
+    n = str(cfg.processes)
+    on_cpu = cfg.device == "cpu" or not torch.cuda.is_available()
+    cmd = (
+        ["torch.distributed.run", "--standalone", "--nproc_per_node", n]
+        if on_cpu
+        else [
+            "accelerate.commands.launch",
+            "--multi_gpu",
+            "--num_processes",
+            n,
+            "--num_machines",
+            "1",
+            "--mixed_precision",
+            "no",
+            "--dynamo_backend",
+            "no",
+        ]
+    )
+    done = subprocess.run(
+        [sys.executable, "-m", *cmd, "-m", "fakeface.train.trainer", str(folder / "config.json")],
+        stdin=subprocess.DEVNULL,
+        env={**os.environ, "FAKEFACE_LAUNCHED": "1"},
+    )
+    if done.returncode:
+        raise TrainError(
+            f"{cfg.processes} processes ended with exit code {done.returncode}; their messages stand above."
+        )
+    return read_json(folder / "fit.json")
 
-def main(argv: list[str]|None=None) -> None:
+
+def main(argv: list[str] | None = None) -> None:
     "`accelerate launch -m fakeface.train.trainer CONFIG.json`: one process of a training stage; CONFIG.json holds fields of `TrainConfig`."
-    ap = argparse.ArgumentParser(prog="fakeface.train.trainer", description=main.__doc__); ap.add_argument("config")
-    raw = read_json(ap.parse_args(argv).config); cfg = resolve(train_config(raw.pop("stage", "finetune"), raw.pop("preset", "fakeface"), **raw))
-    folder, manifest = run_dir(cfg.run, cfg.out)/cfg.stage, the_manifest(cfg)
-    state, alone = PartialState(cpu=cfg.device == "cpu" or not torch.cuda.is_available()), "FAKEFACE_LAUNCHED" not in os.environ
-    if alone and state.is_main_process: stage = Stage.begin(cfg.stage, cfg, cfg.overwrite, cfg.resume, seed=cfg.seed, manifest_hash=manifest_hash(manifest))
-    state.wait_for_everyone(); metrics = fit(cfg, manifest, folder)
-    if state.is_main_process: stage.finish(metrics) if alone else write_json(folder/"fit.json", metrics)
+    ap = argparse.ArgumentParser(prog="fakeface.train.trainer", description=main.__doc__)
+    ap.add_argument("config")
+    raw = read_json(ap.parse_args(argv).config)
+    cfg = resolve(train_config(raw.pop("stage", "finetune"), raw.pop("preset", "fakeface"), **raw))
+    folder, manifest = run_dir(cfg.run, cfg.out) / cfg.stage, the_manifest(cfg)
+    state, alone = (
+        PartialState(cpu=cfg.device == "cpu" or not torch.cuda.is_available()),
+        "FAKEFACE_LAUNCHED" not in os.environ,
+    )
+    if alone and state.is_main_process:
+        stage = Stage.begin(
+            cfg.stage, cfg, cfg.overwrite, cfg.resume, seed=cfg.seed, manifest_hash=manifest_hash(manifest)
+        )
+    state.wait_for_everyone()
+    metrics = fit(cfg, manifest, folder)
+    if state.is_main_process:
+        stage.finish(metrics) if alone else write_json(folder / "fit.json", metrics)
 
-if __name__ == "__main__" and "__file__" in globals():           # not in a notebook
-    try: main()
-    except FakefaceError as e: sys.exit(f"fakeface.train.trainer: {e}")
+
+if __name__ == "__main__" and "__file__" in globals():  # not in a notebook
+    try:
+        main()
+    except FakefaceError as e:
+        sys.exit(f"fakeface.train.trainer: {e}")
