@@ -1,7 +1,18 @@
 "The checker in a real browser: as a page of its own (Voila) and, slowly, in JupyterLab. And without one: what a saved notebook holds."
 
-import base64, io, json, os, re, shutil, socket, subprocess, sys, time
-import numpy as np, pandas as pd, pytest
+import base64
+import io
+import json
+import os
+import re
+import shutil
+import socket
+import subprocess
+import sys
+import time
+import numpy as np
+import pandas as pd
+import pytest
 from PIL import Image
 from fakeface.models.bundle import Bundle
 from fakeface.core.seeds import rng
@@ -460,7 +471,8 @@ assert up.value == () and len(desk.cards) == 1; plain
 
 
 def test_executed_notebook_holds_no_picture(bundle, root):
-    import nbclient, nbformat
+    import nbclient
+    import nbformat
 
     code = (
         NOTEBOOK.replace("PICTURE", repr(str(bundle[1] / "a.jpg"))).replace("BUNDLE", repr(str(bundle[0]))).split("#\n")

@@ -1,7 +1,13 @@
 "The command as a process of its own: standard input, signals, dead kernels, exit codes, the demo's chain."
 
-import json, os, signal, subprocess, sys, time
-import nbformat, pytest
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+import nbformat
+import pytest
 
 COMMAND = [sys.executable, "-c", "from fakeface.cli.cli import main; raise SystemExit(main())"]
 
@@ -242,7 +248,9 @@ def test_export_gives_an_older_bundle_its_onnx_file(tmp_path, capsys, monkeypatc
 
 
 def test_serve_listens_here_only_and_ends_with_its_process(tiny):
-    import socket, urllib.error, urllib.request
+    import socket
+    import urllib.error
+    import urllib.request
 
     pytest.importorskip("voila")
     env = {k: v for k, v in os.environ.items() if not k.startswith("FAKEFACE_")}

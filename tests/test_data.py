@@ -1,7 +1,13 @@
 "A decoded cache whose build is killed with SIGKILL ends with the same bytes as one that was not."
 
-import os, signal, subprocess, sys, time
-import numpy as np, pandas as pd, pytest
+import os
+import signal
+import subprocess
+import sys
+import time
+import numpy as np
+import pandas as pd
+import pytest
 from PIL import Image
 from fakeface.core.seeds import rng
 

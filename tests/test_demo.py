@@ -1,6 +1,8 @@
 "The demo set as the manifest sees it, and the same set from another process with other threads."
 
-import hashlib, subprocess, sys
+import hashlib
+import subprocess
+import sys
 from pathlib import Path
 import pytest
 

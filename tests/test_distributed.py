@@ -1,7 +1,11 @@
 "Two processes on this machine (gloo) follow the single process."
 
-import itertools, os, subprocess, sys
-import numpy as np, pandas as pd
+import itertools
+import os
+import subprocess
+import sys
+import numpy as np
+import pandas as pd
 from fakeface.core.files import write_json
 from toy import SMALL, prepared
 

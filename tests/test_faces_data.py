@@ -2,7 +2,9 @@
 
 import os
 from pathlib import Path
-import numpy as np, pandas as pd, pytest
+import numpy as np
+import pandas as pd
+import pytest
 from PIL import Image, ImageOps
 from fakeface.data.audit import AuditError, audit, harmonise, require_unbiased
 from fakeface.data.gate import header_gate

@@ -1,6 +1,12 @@
 "`fetch` against a stand-in of Kaggle's server: whole, broken off, refused, unreachable, full disk, wrong content."
 
-import http.server, io, json, shutil, threading, types, zipfile
+import http.server
+import io
+import json
+import shutil
+import threading
+import types
+import zipfile
 import pytest
 
 kagglehub = pytest.importorskip("kagglehub", reason="kagglehub is not installed (pip install fakeface[fetch])")

@@ -1,8 +1,17 @@
 "Folders of pictures through the command line: killed and resumed without a row lost or doubled, in constant memory."
 
-import csv, json, os, signal, subprocess, sys, threading, time
+import csv
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
 from pathlib import Path
-import nbformat, numpy as np, pytest
+import nbformat
+import numpy as np
+import pytest
 from PIL import Image
 from fakeface.core.seeds import rng
 from fakeface.infer.folder import COLUMNS, Rows, check_paths, score_paths, walk

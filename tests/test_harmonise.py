@@ -1,7 +1,15 @@
 "A manifest and a harmonised build whose processes are killed with SIGKILL at random moments end with the same bytes as ones that were not."
 
-import json, os, signal, sqlite3, subprocess, sys, time
-import numpy as np, pandas as pd, pytest
+import json
+import os
+import signal
+import sqlite3
+import subprocess
+import sys
+import time
+import numpy as np
+import pandas as pd
+import pytest
 from fakeface.images.decode import jpeg_bytes
 from fakeface.images.twins import cloud
 

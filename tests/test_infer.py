@@ -1,8 +1,23 @@
 "One picture, one probability: the detector against evaluation and torch; bad pictures, bad bundles and bad names; what the import weighs."
 
-import csv, io, json, os, pickle, resource, shutil, subprocess, sys, threading, time, warnings, zipfile
+import csv
+import io
+import json
+import os
+import pickle
+import resource
+import shutil
+import subprocess
+import sys
+import threading
+import time
+import warnings
+import zipfile
 from pathlib import Path
-import numpy as np, pandas as pd, pytest, torch
+import numpy as np
+import pandas as pd
+import pytest
+import torch
 from PIL import Image
 from fakeface.models import shelf
 from fakeface.models.bundle import INDEX, ONNX, WEIGHTS, Bundle, p_fake

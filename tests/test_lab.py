@@ -1,6 +1,11 @@
 "JupyterLab starts from the environment, and a stage notebook runs in it from the menu, as a person would do it."
 
-import shutil, socket, subprocess, sys, time, urllib.request
+import shutil
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
 import pytest
 from fakeface.core.files import read_json
 

@@ -1,6 +1,8 @@
 "Every component notebook runs from top to bottom, each in a process of its own, so that nothing leaks from one to the next."
 
-import re, subprocess, sys
+import re
+import subprocess
+import sys
 from pathlib import Path
 import pytest
 

@@ -1,7 +1,13 @@
 "Everything that goes wrong in a folder of pictures, planted on purpose: each gives the right answer or a clear reason, and the rest goes through."
 
-import io, os, struct, unittest.mock as mock, zlib
-import numpy as np, pandas as pd, pytest
+import io
+import os
+import struct
+import unittest.mock as mock
+import zlib
+import numpy as np
+import pandas as pd
+import pytest
 from PIL import Image, ImageOps
 from fakeface.data.audit import audit, harmonise
 from fakeface.data.gate import header_gate

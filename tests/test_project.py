@@ -1,6 +1,16 @@
 "What holds for the project as a whole: rooms, stage notebooks, cleanliness, agreement of what is written twice."
 
-import ast, configparser, filecmp, hashlib, json, os, re, shutil, subprocess, sys, zipfile
+import ast
+import configparser
+import filecmp
+import hashlib
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+import zipfile
 from pathlib import Path
 import pytest
 

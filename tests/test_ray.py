@@ -1,7 +1,10 @@
 "The how-to for many machines, on a local Ray where it is installed (extra `ray`)."
 
-import os, subprocess, sys
-import nbformat, pytest
+import os
+import subprocess
+import sys
+import nbformat
+import pytest
 
 pytest.importorskip("ray.data", reason="Ray is not installed: pip install 'fakeface[ray]'")
 

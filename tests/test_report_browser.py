@@ -1,8 +1,11 @@
 "Report and slides in a real browser: sliders move the numbers, pages turn, nothing is fetched, no console error, right on a phone."
 
-import json, re
+import json
+import re
 from pathlib import Path
-import numpy as np, pandas as pd, pytest
+import numpy as np
+import pandas as pd
+import pytest
 from fakeface.evaluate.robustness import CORRUPTIONS
 from fakeface.core.seeds import rng
 from fakeface.core.files import write_json

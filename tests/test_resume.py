@@ -1,6 +1,11 @@
 "Killed at random moments and resumed, a run ends with the same bytes as one that was left alone."
 
-import errno, os, random, subprocess, sys, time
+import errno
+import os
+import random
+import subprocess
+import sys
+import time
 from pathlib import Path
 import pytest
 from fakeface.core.files import sha256_file, write_json

@@ -1,6 +1,9 @@
 "What a step at the published resolution needs."
 
-import json, os, subprocess, sys
+import json
+import os
+import subprocess
+import sys
 import pytest
 
 STEP = """

@@ -1,7 +1,10 @@
 "The stage notebooks as people start them: with papermill alone, and with the command, on a small set of one's own."
 
-import json, subprocess, sys
-import nbformat, pytest
+import json
+import subprocess
+import sys
+import nbformat
+import pytest
 from toy import pictures
 
 COMMAND = [sys.executable, "-c", "from fakeface.cli.cli import main; raise SystemExit(main())"]

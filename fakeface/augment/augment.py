@@ -10,7 +10,9 @@ __all__ = ['AUGMENT', 'RANDAUGMENT', 'STEPS', 'Policy', 'light', 'strong', 'mild
 # %% ../../nbs/05_augment/01_augment.ipynb #cc5ac92f
 import math
 from dataclasses import dataclass, replace
-import cv2, numpy as np, torch
+import cv2
+import numpy as np
+import torch
 from PIL import Image
 from torch import nn
 from ..core.project import ConfigError

@@ -7,7 +7,15 @@ __all__ = ['CHECK_HELP', 'LOOPBACK', 'typed', 'stage_notebook', 'stage_parameter
            'page_notebook', 'main']
 
 # %% ../../nbs/13_cli/01_cli.ipynb #518fb445
-import argparse, ast, builtins, contextlib, importlib.util, os, signal, sys, time
+import argparse
+import ast
+import builtins
+import contextlib
+import importlib.util
+import os
+import signal
+import sys
+import time
 from pathlib import Path
 from ..core.project import ConfigError, FakefaceError, project_root
 from ..core.stages import STAGES, Stage, run_dir

@@ -6,7 +6,11 @@
 __all__ = ['split_csv', 'refuse_unknown', 'configure', 'assigned_names', 'stage_config']
 
 # %% ../../nbs/01_core/05_config.ipynb #dcaaaa6e
-import ast, contextlib, dataclasses, difflib, re
+import ast
+import contextlib
+import dataclasses
+import difflib
+import re
 from typing import Any, Iterable
 from .project import ConfigError
 

@@ -6,7 +6,13 @@
 __all__ = ['atomic_path', 'write_atomic', 'atomic_dir', 'to_json', 'write_json', 'read_json', 'sha256_file', 'sha256_json']
 
 # %% ../../nbs/01_core/04_files.ipynb #09eaf532
-import contextlib, dataclasses, hashlib, json, os, shutil, tempfile
+import contextlib
+import dataclasses
+import hashlib
+import json
+import os
+import shutil
+import tempfile
 from pathlib import Path
 from typing import Any, Iterator
 import numpy as np

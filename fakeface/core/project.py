@@ -6,7 +6,12 @@
 __all__ = ['FakefaceError', 'ConfigError', 'project_root', 'git_commit', 'environment', 'cores']
 
 # %% ../../nbs/01_core/02_project.ipynb #984c9410
-import importlib.metadata, os, platform, re, subprocess, sys
+import importlib.metadata
+import os
+import platform
+import re
+import subprocess
+import sys
 from pathlib import Path
 
 # %% ../../nbs/01_core/02_project.ipynb #eab596ca

@@ -6,7 +6,12 @@
 __all__ = ['STAGES', 'out_root', 'run_dir', 'Stage', 'require']
 
 # %% ../../nbs/01_core/06_stages.ipynb #6b57f2f4
-import dataclasses, os, re, shutil, tempfile, time
+import dataclasses
+import os
+import re
+import shutil
+import tempfile
+import time
 from pathlib import Path
 from typing import Any
 from .project import ConfigError, FakefaceError, environment, project_root

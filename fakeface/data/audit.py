@@ -7,9 +7,11 @@ __all__ = ['FRAMINGS', 'AuditError', 'harmonise_one', 'harmonise', 'block_grid',
            'verdicts', 'plot_gate', 'plot_headers']
 
 # %% ../../nbs/04_data/05_audit.ipynb #6ac4e284
-import os, re
+import os
+import re
 from pathlib import Path
-import numpy as np, pandas as pd
+import numpy as np
+import pandas as pd
 from PIL import Image
 from ..core.labels import LABEL_NAMES
 from ..core.project import FakefaceError
@@ -341,7 +343,8 @@ def plot_gate(
     ax=None,
 ):  # matplotlib Axes
     "The header AUC of each domain, with what luck reaches."
-    import matplotlib.pyplot as plt, seaborn as sns
+    import matplotlib.pyplot as plt
+    import seaborn as sns
 
     d = {k: g for k, g in found["domains"].items() if g["header_auc"] is not None}
     c = sns.color_palette("colorblind")
@@ -367,7 +370,8 @@ def plot_headers(
     df: pd.DataFrame,  # a manifest
 ):  # matplotlib Figure
     "JPEG quality, shorter side and bytes per pixel of each domain, by class."
-    import matplotlib.pyplot as plt, seaborn as sns
+    import matplotlib.pyplot as plt
+    import seaborn as sns
 
     d = usable(df).groupby(["domain", "label"]).head(500)
     label = np.array(LABEL_NAMES)[d.label]

@@ -8,11 +8,20 @@ __all__ = ['MODES', 'DataError', 'water_fill', 'cells', 'expected_repeats', 'dea
            'eval_loader', 'Quarantine', 'cache_bytes', 'DecodedCache', 'decoded_cache']
 
 # %% ../../nbs/04_data/07_dataset.ipynb #44591f2c
-import gc, contextlib, errno, os, shutil, signal, sys
+import gc
+import contextlib
+import errno
+import os
+import shutil
+import signal
+import sys
 from functools import partial
 from pathlib import Path
 from typing import Callable, Iterable, Iterator
-import numpy as np, pandas as pd, pyarrow as pa, torch
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import torch
 from PIL import Image
 from torch.utils.data import DataLoader, Dataset, Sampler
 from ..core.labels import LABEL_NAMES

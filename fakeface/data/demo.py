@@ -7,7 +7,8 @@ __all__ = ['DOMAINS', 'SIZE', 'PEOPLE', 'demo_plan', 'one_thread', 'load_faces',
            'blends', 'save_face', 'make_demo']
 
 # %% ../../nbs/04_data/02_demo.ipynb #63644d57
-import contextlib, os
+import contextlib
+import os
 from dataclasses import dataclass
 from pathlib import Path
 import cv2

@@ -6,7 +6,8 @@
 __all__ = ['FOLDS', 'SHUFFLES', 'FEW', 'MOST', 'usable', 'header_table', 'auc_of', 'two_sided', 'judged_together', 'header_gate']
 
 # %% ../../nbs/04_data/04_gate.ipynb #76e1af47
-import numpy as np, pandas as pd
+import numpy as np
+import pandas as pd
 from ..core.labels import LABEL_NAMES
 from ..core.seeds import rng
 

@@ -7,9 +7,11 @@ __all__ = ['COLUMNS', 'SPLITS', 'ManifestError', 'group_rows', 'hashed_split', '
            'picture_path', 'rebase', 'write_manifest', 'read_manifest', 'manifest_hash', 'counts', 'gaps']
 
 # %% ../../nbs/04_data/03_manifest.ipynb #aa450f84
-import hashlib, os
+import hashlib
+import os
 from pathlib import Path
-import numpy as np, pandas as pd
+import numpy as np
+import pandas as pd
 from ..core.labels import FAKE, REAL, LABEL_NAMES
 from ..core.project import FakefaceError
 from ..core.files import atomic_path

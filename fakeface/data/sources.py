@@ -8,7 +8,14 @@ __all__ = ['COLUMNS', 'SUFFIXES', 'BESIDE', 'SPLIT_NAMES', 'KINDS', 'REMOTE', 'O
            'read_tpdne', 'read_dalle2', 'Source', 'read_sources', 'scan_all', 'fetch', 'orl_files', 'demo_faces']
 
 # %% ../../nbs/04_data/01_sources.ipynb #7b8a5a31
-import contextlib, importlib.util, inspect, os, re, shutil, warnings, zipfile
+import contextlib
+import importlib.util
+import inspect
+import os
+import re
+import shutil
+import warnings
+import zipfile
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass

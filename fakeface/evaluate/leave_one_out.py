@@ -7,7 +7,8 @@ __all__ = ['LeaveoutConfig', 'rounds_of', 'round_name', 'share_prepared', 'round
            'collect_rounds', 'rounds_table', 'leave_out_rounds', 'beside']
 
 # %% ../../nbs/09_evaluate/05_leave_one_out.ipynb #db7dd18a
-import os, shutil
+import os
+import shutil
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Callable

@@ -12,7 +12,9 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 from typing import Callable, Iterable, Iterator
-import numpy as np, pandas as pd, torch
+import numpy as np
+import pandas as pd
+import torch
 from ..core.project import FakefaceError, cores
 from ..data.dataset import EvalDataset, Quarantine, collate, make_loader
 from ..augment.augment import BatchPart

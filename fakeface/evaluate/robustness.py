@@ -11,7 +11,10 @@ import io
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Callable
-import cv2, numpy as np, pandas as pd, torch
+import cv2
+import numpy as np
+import pandas as pd
+import torch
 from PIL import Image, ImageEnhance, ImageFilter
 from ..core.files import atomic_path, sha256_json
 from ..core.seeds import rng

@@ -7,12 +7,15 @@ __all__ = ['PARTS', 'EvaluateConfig', 'note_test_read', 'breakdown', 'worst', 'h
            'evaluate']
 
 # %% ../../nbs/09_evaluate/04_stage.ipynb #5045209b
-import os, shutil, time
+import os
+import shutil
+import time
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any, Callable
-import numpy as np, pandas as pd
+import numpy as np
+import pandas as pd
 from tqdm.auto import tqdm
 from ..core.labels import LABEL_NAMES
 from ..core.project import ConfigError

@@ -8,7 +8,8 @@ __all__ = ['MET', 'lineage', 'seen_or_not', 'overlap', 'mirrored_hashes', 'extra
 # %% ../../nbs/09_evaluate/03_unseen.ipynb #eaaf2eb1
 import os
 from pathlib import Path
-import numpy as np, pandas as pd
+import numpy as np
+import pandas as pd
 from ..core.project import FakefaceError
 from ..images.facts import facts_of
 from ..data.manifest import build_manifest

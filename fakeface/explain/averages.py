@@ -8,7 +8,10 @@ __all__ = ['spectrum', 'azimuthal', 'mean_spectra', 'centre', 'mean_cams', 'look
 # %% ../../nbs/10_explain/02_averages.ipynb #fbcaef04
 import itertools
 from pathlib import Path
-import cv2, numpy as np, pandas as pd, torch
+import cv2
+import numpy as np
+import pandas as pd
+import torch
 from PIL import Image
 from ..core.labels import LABEL_NAMES
 from ..core.files import atomic_path, write_json

@@ -10,7 +10,9 @@ __all__ = ['ExplainError', 'feature_map', 'gradcam', 'unit', 'seen_boxes', 'over
 import os
 from functools import lru_cache
 from pathlib import Path
-import cv2, numpy as np, torch
+import cv2
+import numpy as np
+import torch
 from PIL import Image
 from ..core.labels import FAKE
 from ..core.project import FakefaceError

@@ -6,7 +6,9 @@
 __all__ = ['ENDS', 'SMALL_FACE', 'LOW_QUALITY', 'GREY', 'plain', 'clues', 'is_grey', 'doubts']
 
 # %% ../../nbs/02_images/06_clues.ipynb #b63ad751
-import io, re, unicodedata
+import io
+import re
+import unicodedata
 import numpy as np
 from PIL import Image
 from .decode import FORMATS, Header, InputSpec

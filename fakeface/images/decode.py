@@ -7,7 +7,12 @@ __all__ = ['MAX_PIXELS', 'FORMATS', 'VIEWS', 'KERNELS', 'ImageError', 'open_imag
            'jpeg_bytes', 'data_uri', 'save_jpeg', 'InputSpec', 'eval_views', 'normalise']
 
 # %% ../../nbs/02_images/01_decode.ipynb #69f698f7
-import base64, dataclasses, hashlib, io, os, stat
+import base64
+import dataclasses
+import hashlib
+import io
+import os
+import stat
 from pathlib import Path
 import numpy as np
 from PIL import Image, ImageFile, ImageOps

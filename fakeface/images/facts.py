@@ -6,7 +6,11 @@
 __all__ = ['picture_facts', 'in_processes', 'facts_of']
 
 # %% ../../nbs/02_images/05_facts.ipynb #ea5f13fb
-import hashlib, json, os, sqlite3, time
+import hashlib
+import json
+import os
+import sqlite3
+import time
 from pathlib import Path
 from typing import Any, Callable, Iterable, Iterator
 import PIL

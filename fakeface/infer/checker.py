@@ -7,7 +7,12 @@ __all__ = ['log', 'SUFFIXES', 'KEEP', 'FOOT', 'HELP', 'POLICY', 'LOCAL', 'Pieces
            'plain_checker', 'open_desk', 'checker', 'voila_args']
 
 # %% ../../nbs/11_infer/07_checker.ipynb #6d35fc43
-import html, importlib.resources, itertools, logging, os, urllib.parse
+import html
+import importlib.resources
+import itertools
+import logging
+import os
+import urllib.parse
 from pathlib import Path
 import ipywidgets
 from ..core.project import ConfigError, FakefaceError

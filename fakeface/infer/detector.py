@@ -6,7 +6,11 @@
 __all__ = ['SMALLEST', 'Scorer', 'name_of', 'Detector', 'score_batch']
 
 # %% ../../nbs/11_infer/03_detector.ipynb #164f2da7
-import dataclasses, functools, math, os, warnings
+import dataclasses
+import functools
+import math
+import os
+import warnings
 from pathlib import Path
 from typing import Any
 import numpy as np

@@ -6,7 +6,17 @@
 __all__ = ['TOLERANCE', 'NEEDED', 'pattern', 'reference_pictures', 'add_reference', 'compare_reference', 'Finding', 'doctor']
 
 # %% ../../nbs/11_infer/06_doctor.ipynb #73304594
-import dataclasses, hashlib, importlib, importlib.metadata, importlib.util, io, math, os, platform, sys, time
+import dataclasses
+import hashlib
+import importlib
+import importlib.metadata
+import importlib.util
+import io
+import math
+import os
+import platform
+import sys
+import time
 from pathlib import Path
 from typing import Iterator
 import numpy as np

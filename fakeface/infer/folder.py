@@ -6,7 +6,20 @@
 __all__ = ['COLUMNS', 'KINDS', 'check_paths', 'row_text', 'Rows', 'left_to_do', 'score_paths']
 
 # %% ../../nbs/11_infer/04_folder.ipynb #f29a42fe
-import collections, contextlib, csv, dataclasses, hashlib, io, itertools, json, os, queue, re, sys, threading, time
+import collections
+import contextlib
+import csv
+import dataclasses
+import hashlib
+import io
+import itertools
+import json
+import os
+import queue
+import re
+import sys
+import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, Callable, Iterable, Iterator

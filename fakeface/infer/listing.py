@@ -6,7 +6,9 @@
 __all__ = ['FolderError', 'shown', 'names_in', 'walk']
 
 # %% ../../nbs/11_infer/02_listing.ipynb #46352c8f
-import os, re, unicodedata
+import os
+import re
+import unicodedata
 from typing import Any, Iterable, Iterator
 from ..core.project import FakefaceError
 

@@ -6,7 +6,9 @@
 __all__ = ['STATES', 'MOST', 'InferError', 'band_at', 'label_of', 'posterior', 'Verdict', 'states']
 
 # %% ../../nbs/11_infer/01_verdict.ipynb #bd4457e0
-import dataclasses, io, math
+import dataclasses
+import io
+import math
 from typing import Iterable
 from PIL import Image
 from ..core.labels import LABEL_NAMES

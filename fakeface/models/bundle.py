@@ -7,7 +7,14 @@ __all__ = ['FORMAT', 'WEIGHTS', 'ONNX', 'CARD', 'LICENSE', 'INDEX', 'RULES', 'WE
            'parse_bundle', 'check_tensors', 'load_tensors', 'read_bundle', 'md_table', 'model_card', 'write_bundle']
 
 # %% ../../nbs/06_models/01_bundle.ipynb #eebe7364
-import dataclasses, json, math, os, re, shutil, struct, tempfile
+import dataclasses
+import json
+import math
+import os
+import re
+import shutil
+import struct
+import tempfile
 from pathlib import Path
 from typing import Any, Callable
 import numpy as np

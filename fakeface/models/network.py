@@ -8,9 +8,20 @@ __all__ = ['RESNET50', 'LITE0', 'STRIDE1', 'WeightsError', 'FaceNet', 'norms', '
            'load_model', 'export_onnx', 'add_onnx']
 
 # %% ../../nbs/06_models/05_network.ipynb #36ed9dbe
-import copy, dataclasses, importlib.metadata as md, os, pickle, platform, re, tempfile, time, warnings
+import copy
+import dataclasses
+import importlib.metadata as md
+import os
+import pickle
+import platform
+import re
+import tempfile
+import time
+import warnings
 from pathlib import Path
-import numpy as np, timm, torch
+import numpy as np
+import timm
+import torch
 from torch import nn
 from ..core.project import ConfigError, FakefaceError
 from ..images.decode import KERNELS, InputSpec

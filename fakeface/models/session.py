@@ -6,9 +6,11 @@
 __all__ = ['threads_here', 'onnx_bytes', 'open_session', 'run_views']
 
 # %% ../../nbs/06_models/03_session.ipynb #5bab7a7c
-import hashlib, os
+import hashlib
+import os
 from pathlib import Path
-import numpy as np, onnxruntime as ort
+import numpy as np
+import onnxruntime as ort
 from ..core.project import cores
 from ..images.decode import InputSpec, normalise
 from .bundle import ONNX, Bundle, BundleError

@@ -6,7 +6,10 @@
 __all__ = ['SHIPPED', 'bundles', 'hub_id', 'from_hub', 'find_bundle']
 
 # %% ../../nbs/06_models/02_shelf.ipynb #f9b553ca
-import contextlib, importlib.resources, os, re
+import contextlib
+import importlib.resources
+import os
+import re
 from pathlib import Path
 from ..core.project import FakefaceError, project_root
 from .bundle import CARD, INDEX, LICENSE, ONNX, WEIGHTS, BundleError

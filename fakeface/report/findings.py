@@ -9,7 +9,8 @@ __all__ = ['PERCENT', 'COLUMNS', 'PUBLISHED', 'PUBLISHED_SOURCE', 'SEEN', 'SCALE
 # %% ../../nbs/12_report/04_findings.ipynb #1e7e2ea7
 from pathlib import Path
 from typing import Any
-import numpy as np, pandas as pd
+import numpy as np
+import pandas as pd
 from ..core.stages import STAGES
 from ..core.project import FakefaceError
 from ..core.files import read_json

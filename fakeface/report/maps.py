@@ -8,7 +8,9 @@ __all__ = ['spectra', 'spectrum_maps', 'cam_maps', 'sanity_plot', 'errors', 'gal
 # %% ../../nbs/12_report/03_maps.ipynb #1cacc1b2
 import os
 from pathlib import Path
-import matplotlib as mpl, numpy as np, pandas as pd
+import matplotlib as mpl
+import numpy as np
+import pandas as pd
 from matplotlib.figure import Figure
 from ..core.labels import LABEL_NAMES
 from ..core.project import FakefaceError

@@ -9,7 +9,9 @@ __all__ = ['slider_data', 'why_section', 'context', 'build_report', 'ReportConfi
 import json
 from dataclasses import dataclass
 from pathlib import Path
-import jinja2, numpy as np, pandas as pd
+import jinja2
+import numpy as np
+import pandas as pd
 from markupsafe import Markup
 from ..core.stages import STAGES, Stage, run_dir
 from ..core.files import write_atomic

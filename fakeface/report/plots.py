@@ -8,9 +8,15 @@ __all__ = ['PALETTE', 'CLASS_COLOURS', 'GREY', 'DASHES', 'NAMES', 'figure', 'dom
            'robustness_curves', 'svg']
 
 # %% ../../nbs/12_report/01_plots.ipynb #3b15f8b4
-import html, io, re
+import html
+import io
+import re
 from pathlib import Path
-import matplotlib as mpl, matplotlib.pyplot as plt, numpy as np, pandas as pd, seaborn as sns
+import matplotlib as mpl
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+import seaborn as sns
 from matplotlib.figure import Figure
 from sklearn.metrics import roc_auc_score, roc_curve
 from ..core.labels import LABEL_NAMES

@@ -7,9 +7,13 @@ __all__ = ['rounded', 'ship', 'results_table', 'robustness_section', 'leaveout_s
            'without_places', 'shipped_card', 'write_card']
 
 # %% ../../nbs/12_report/08_release.ipynb #210f5155
-import dataclasses, html, os, shlex
+import dataclasses
+import html
+import os
+import shlex
 from pathlib import Path
-import numpy as np, torch
+import numpy as np
+import torch
 from ..core.stages import STAGES, require, run_dir
 from ..core.project import FakefaceError, project_root
 from ..core.files import read_json, sha256_file, to_json, write_atomic

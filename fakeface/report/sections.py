@@ -10,7 +10,8 @@ __all__ = ['table_of', 'flat', 'stage_table', 'count_table', 'versions', 'point_
 # %% ../../nbs/12_report/05_sections.ipynb #9fcad801
 import json
 from typing import Any
-import numpy as np, pandas as pd
+import numpy as np
+import pandas as pd
 from markupsafe import Markup
 from ..core.stages import STAGES
 from ..data.manifest import counts

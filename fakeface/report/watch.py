@@ -6,7 +6,8 @@
 __all__ = ['show_batch', 'Live', 'shown', 'metrics_table']
 
 # %% ../../nbs/12_report/02_watch.ipynb #09ff2f53
-import numpy as np, pandas as pd
+import numpy as np
+import pandas as pd
 from ..core.labels import LABEL_NAMES
 from ..data.dataset import BalancedSampler, FaceDataset
 from ..augment.augment import BatchPart, SamplePart, policy_of

@@ -6,9 +6,14 @@
 __all__ = ['DTYPES', 'activation_bytes', 'Engine', 'time_step', 'choose_engine', 'keep_memory', 'plan', 'score']
 
 # %% ../../nbs/08_train/03_engine.ipynb #643ff4d8
-import copy, ctypes, dataclasses, os, time
+import copy
+import ctypes
+import dataclasses
+import os
+import time
 from typing import Callable, Iterable
-import numpy as np, torch
+import numpy as np
+import torch
 from torch import nn
 from ..core.project import ConfigError
 

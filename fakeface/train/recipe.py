@@ -7,7 +7,8 @@ __all__ = ['PRESETS', 'TrainConfig', 'train_config', 'stage_train_config', 'show
            'make_optimizer']
 
 # %% ../../nbs/08_train/01_recipe.ipynb #e6e24bc8
-import dataclasses, math
+import dataclasses
+import math
 from dataclasses import dataclass
 from functools import partial
 from ..core.project import ConfigError

@@ -9,11 +9,23 @@ __all__ = ['TrainError', 'pick', 'Run', 'accelerator', 'init_paths', 'the_model'
            'the_manifest', 'run_stage', 'launch', 'main']
 
 # %% ../../nbs/08_train/04_trainer.ipynb #cd42c989
-import argparse, copy, dataclasses, itertools, math, os, signal, subprocess, sys, threading, time
+import argparse
+import copy
+import dataclasses
+import itertools
+import math
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any, Callable
-import numpy as np, pandas as pd, torch
+import numpy as np
+import pandas as pd
+import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState, PartialState
 from accelerate.utils import broadcast, broadcast_object_list, gather_object
