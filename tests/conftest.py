@@ -1,15 +1,33 @@
-"What all tests share: one core a process, the marker `slow`, the project root."
+"""What all tests share: one core a process, a marker for each folder and for what is slow, the project root."""
 
 import os
 from pathlib import Path
+
 import pytest
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # before anything imports torch; children inherit it
 os.environ.setdefault("MPLBACKEND", "agg")
 
+MARKERS = {
+    "unit": "one part at a time, in seconds",
+    "integration": "commands, stages and notebooks as people run them",
+    "browser": "report and checker in headless Chromium",
+    "distributed": "several processes",
+    "real_images": "needs FAKEFACE_FACES, a folder of development images that a user does not have",
+    "slow": "runs with `make test-all` only",
+}
+
 
 def pytest_configure(config):
-    config.addinivalue_line("markers", "slow: runs with `make test-all` only")
+    for name, meaning in MARKERS.items():
+        config.addinivalue_line("markers", f"{name}: {meaning}")
+
+
+def pytest_collection_modifyitems(items):
+    "A test carries the name of its folder as a marker."
+    for item in items:
+        if (folder := item.path.parent.name) in MARKERS:
+            item.add_marker(folder)
 
 
 @pytest.fixture(scope="session")

@@ -7,12 +7,13 @@ import sys
 import numpy as np
 import pandas as pd
 from fakeface.core.files import write_json
-from toy import SMALL, prepared
+from fakeface.testing.datasets import TOY_TRAINING
+from fakeface.testing.datasets import toy_run
 
 
 def test_two_processes_follow_one(tmp_path):
     over = dict(
-        SMALL,
+        TOY_TRAINING,
         stage="finetune",
         out=str(tmp_path),
         mixup=0.0,
@@ -26,7 +27,7 @@ def test_two_processes_follow_one(tmp_path):
     )
     loss = {}
     for n in (1, 2):
-        prepared(tmp_path, f"p{n}")
+        toy_run(tmp_path, f"p{n}")
         config = write_json(tmp_path / f"p{n}.json", dict(over, run=f"p{n}", processes=n))
         cmd = [
             sys.executable,
@@ -57,11 +58,11 @@ def test_accumulation_is_the_large_batch(tmp_path):
     from fakeface.train.recipe import train_config
     from fakeface.train.trainer import start, train_step
 
-    prepared(tmp_path, "a")
+    toy_run(tmp_path, "a")
     manifest = read_manifest(tmp_path / "a/prepare/manifest.parquet")
     weights = {}
     over = {
-        **SMALL,
+        **TOY_TRAINING,
         "arch": "test_convnext",
         "mixup": 0.0,
         "augment": "light",

@@ -9,13 +9,14 @@ import time
 from pathlib import Path
 import pytest
 from fakeface.core.files import sha256_file, write_json
-from toy import SMALL, prepared
+from fakeface.testing.datasets import TOY_TRAINING
+from fakeface.testing.datasets import toy_run
 
 
 def begin(out: Path, run: str, **over) -> subprocess.Popen:
     config = write_json(
         out / f"{run}.json",
-        dict(SMALL, stage="finetune", run=run, out=str(out), resume=True, checkpoint_every=3, **over),
+        dict(TOY_TRAINING, stage="finetune", run=run, out=str(out), resume=True, checkpoint_every=3, **over),
     )
     return subprocess.Popen(
         [sys.executable, "-m", "fakeface.train.trainer", str(config)],
@@ -46,7 +47,7 @@ def steps(out: Path, run: str) -> int:
 def kill_and_resume(out: Path, n: int, seed: int, spread: int = 5, **over) -> list[int]:
     """One run killed `n` times, then left to end. Each kill comes at a random moment: while it starts, or after fewer than `spread` more checkpoints (every 3 steps)
     and some tenths of a second. Loader workers differ from start to start. Gives the step it had reached each time."""
-    prepared(out, "killed")
+    toy_run(out, "killed")
     rand, reached = random.Random(seed), []
     for k in range(n):
         p = begin(out, "killed", workers=k % 3, **over)
@@ -67,7 +68,7 @@ def kill_and_resume(out: Path, n: int, seed: int, spread: int = 5, **over) -> li
 
 def compare(out: Path, n: int, seed: int, spread: int = 5, **over) -> list[int]:
     "Kill one run, leave another alone, and compare their bytes."
-    prepared(out, "alone")
+    toy_run(out, "alone")
     finish(begin(out, "alone", **over))
     reached = kill_and_resume(out, n, seed, spread, **over)
     print(f"steps reached at each of {n} kills: {reached}; the whole run has {steps(out, 'alone')}")
@@ -85,7 +86,7 @@ def test_twenty_kills(tmp_path):
 
 
 def test_sigterm_writes_a_checkpoint(tmp_path):
-    prepared(tmp_path, "term")
+    toy_run(tmp_path, "term")
     p = begin(tmp_path, "term", epochs=50)
     while not list((tmp_path / "term/finetune/checkpoints").glob("step-*/state.json")):
         assert p.poll() is None

@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 import pytest
 
-NBS = Path(__file__).resolve().parents[1] / "nbs"
+NBS = Path(__file__).resolve().parents[2] / "nbs"
 
 
 def notebooks():

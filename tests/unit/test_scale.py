@@ -9,11 +9,12 @@ import pytest
 STEP = """
 import json, resource, sys
 from pathlib import Path
-from toy import SMALL, prepared
+from fakeface.testing.datasets import TOY_TRAINING
+from fakeface.testing.datasets import toy_run
 from fakeface.data.manifest import read_manifest
 from fakeface.train.recipe import train_config
 from fakeface.train.trainer import start, train_step
-out = Path(sys.argv[1]); prepared(out, "big", n=4, size=1024); manifest = read_manifest(out/"big/prepare/manifest.parquet")
+out = Path(sys.argv[1]); toy_run(out, "big", count=4, size=1024); manifest = read_manifest(out/"big/prepare/manifest.parquet")
 run = start(train_config("finetune", "fakeface", domains="", arch="resnet50", weights="none", init="none", size=1024, batch=2, workers=0), manifest, out/"big/finetune")
 for i, b in enumerate(run.loader):
     train_step(run, [b])

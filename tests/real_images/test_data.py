@@ -13,9 +13,9 @@ from fakeface.data.manifest import build_manifest, gaps, manifest_hash, read_man
 from fakeface.data.sources import scan
 from fakeface.images.twins import candidates, confirmed, hamming, look
 
-FACES = Path(os.environ.get("FAKEFACE_FACES") or "/nonexistent")
+FACES = Path(os.environ.get("FAKEFACE_FACES", os.devnull))  # a device is no folder, on any machine
 pytestmark = pytest.mark.skipif(
-    not FACES.is_dir(), reason="FAKEFACE_FACES does not name the folder of development pictures; a user has none"
+    not FACES.is_dir(), reason="FAKEFACE_FACES does not name the folder of development images; a user has none"
 )
 
 

@@ -5,7 +5,7 @@ import subprocess
 import sys
 import nbformat
 import pytest
-from toy import pictures
+from fakeface.testing.datasets import write_toy_set
 
 COMMAND = [sys.executable, "-c", "from fakeface.cli.cli import main; raise SystemExit(main())"]
 
@@ -49,7 +49,7 @@ def test_missing_input_names_the_stage_that_makes_it(root, tmp_path):
 @pytest.fixture(scope="module")
 def photos(tmp_path_factory):
     "Two folders of pictures, one of them broken."
-    folder = (pictures(tmp_path_factory.mktemp("mine"), n=60, size=72) / "stripes/train").rename(
+    folder = (write_toy_set(tmp_path_factory.mktemp("mine"), count=60, size=72) / "stripes/train").rename(
         tmp_path_factory.mktemp("own") / "photos"
     )
     (folder / "fake/broken.png").write_bytes(b"\x89PNG\r\n\x1a\n and no more")

@@ -23,7 +23,7 @@ COMMAND = [sys.executable, "-c", "from fakeface.cli.cli import main; raise Syste
 @pytest.fixture(scope="module")
 def tiny(root, tmp_path_factory):
     "The bundle of 14a_folder's notebook: its network only looks at how bright a picture is."
-    cells = nbformat.read(root / "nbs/14a_folder.ipynb", 4).cells
+    cells = nbformat.read(root / "nbs/11_infer/04_folder.ipynb", 4).cells
     space = {}
     exec("import numpy as np\n" + next(c.source for c in cells if "def tiny_bundle" in c.source), space)
     return space["tiny_bundle"](tmp_path_factory.mktemp("bundle") / "tiny")

@@ -10,7 +10,7 @@ pytest.importorskip("ray.data", reason="Ray is not installed: pip install 'fakef
 
 
 def test_the_how_to_runs_and_agrees_with_one_machine(root, tmp_path):
-    cells = nbformat.read(root / "nbs/14a_folder.ipynb", 4).cells
+    cells = nbformat.read(root / "nbs/11_infer/04_folder.ipynb", 4).cells
     space = {}
     exec(
         "import numpy as np\nfrom pathlib import Path\nfrom PIL import Image\n"

@@ -15,7 +15,7 @@ COMMAND = [sys.executable, "-c", "from fakeface.cli.cli import main; raise Syste
 @pytest.fixture
 def checkout(root, tmp_path):
     "A checkout with five tiny stages, made by the helper of 17_cli's notebook."
-    cells = nbformat.read(root / "nbs/17_cli.ipynb", 4).cells
+    cells = nbformat.read(root / "nbs/13_cli/01_cli.ipynb", 4).cells
     space = {}
     exec(
         "import nbformat\nfrom pathlib import Path\n"
@@ -135,7 +135,7 @@ HEAVY = (
 @pytest.fixture(scope="module")
 def tiny(root, tmp_path_factory):
     "The bundle of 17_cli's notebook: its network only looks at how bright a picture is."
-    cells = nbformat.read(root / "nbs/17_cli.ipynb", 4).cells
+    cells = nbformat.read(root / "nbs/13_cli/01_cli.ipynb", 4).cells
     space = {}
     exec(next(c.source for c in cells if "def tiny_bundle" in c.source), space)
     folder = tmp_path_factory.mktemp("bundle")

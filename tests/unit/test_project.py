@@ -14,7 +14,7 @@ import zipfile
 from pathlib import Path
 import pytest
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 STAGES = ("prepare", "pretrain", "finetune", "evaluate", "report")
 BIN = Path(sys.executable).parent  # where nbdev and jupyter are beside this interpreter
 
