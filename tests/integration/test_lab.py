@@ -1,4 +1,4 @@
-"JupyterLab starts from the environment, and a stage notebook runs in it from the menu, as a person would do it."
+"""JupyterLab starts from the environment, and notebooks run in it from the menu, as a person would do it."""
 
 import shutil
 import socket
@@ -6,70 +6,95 @@ import subprocess
 import sys
 import time
 import urllib.request
+from pathlib import Path
+
 import pytest
 from fakeface.core.files import read_json
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+NBS = Path(__file__).resolve().parents[2] / "nbs"
+pytestmark = [pytest.mark.slow, pytest.mark.skipif(not CHROMIUM, reason="no Chromium on this machine")]
 
 
-@pytest.fixture
-def lab(tmp_path, root):
-    "A copy of the notebooks in a project of its own, served by JupyterLab; gives (project, address)."
-    shutil.copytree(root / "nbs", tmp_path / "nbs", ignore=shutil.ignore_patterns(".ipynb_checkpoints"))
-    shutil.copy(root / "settings.ini", tmp_path)
-    with socket.socket() as s:
-        s.bind(("127.0.0.1", 0))
-        port = s.getsockname()[1]
-    cmd = [
-        sys.executable,
-        "-m",
-        "jupyter",
-        "lab",
-        "--no-browser",
-        "--ip=127.0.0.1",
-        f"--port={port}",
-        "--IdentityProvider.token=t",
-        "--allow-root",
-        f"--ServerApp.root_dir={tmp_path}",
-    ]
-    p = subprocess.Popen(cmd, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    for _ in range(120):
+def free_port():
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+def wait_for(address, seconds=60):
+    "Wait until somebody answers."
+    deadline = time.time() + seconds
+    while time.time() < deadline:
         try:
-            urllib.request.urlopen(f"http://127.0.0.1:{port}/api?token=t", timeout=1)
-            break
+            return urllib.request.urlopen(address, timeout=1)
         except OSError:
             time.sleep(0.5)
-    yield tmp_path, f"http://127.0.0.1:{port}"
-    p.terminate()
-    p.wait(30)
+    raise TimeoutError(address)
 
 
-@pytest.mark.slow
-@pytest.mark.skipif(not CHROMIUM, reason="no Chromium on this machine")
-def test_a_stage_runs_in_jupyterlab(lab, tmp_path):
+@pytest.fixture(scope="module")
+def lab(tmp_path_factory, root):
+    "A copy of the notebooks in a project of its own, served by JupyterLab; gives (project, address)."
+    project = tmp_path_factory.mktemp("lab")
+    shutil.copytree(root / "nbs", project / "nbs", ignore=shutil.ignore_patterns(".ipynb_checkpoints"))
+    shutil.copytree(root / "outputs/bench", project / "outputs/bench")
+    shutil.copy(root / "settings.ini", project)
+    port = free_port()
+    options = ["--no-browser", "--ip=127.0.0.1", f"--port={port}", "--IdentityProvider.token=t", "--allow-root"]
+    command = [sys.executable, "-m", "jupyter", "lab", *options, f"--ServerApp.root_dir={project}"]
+    quiet = dict(stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    with subprocess.Popen(command, **quiet) as server:
+        wait_for(f"http://127.0.0.1:{port}/api?token=t")
+        yield project, f"http://127.0.0.1:{port}"
+        server.terminate()
+
+
+@pytest.fixture(scope="module")
+def browser():
     from playwright.sync_api import sync_playwright
 
+    options = ["--no-sandbox", "--disable-gpu", "--disable-background-networking"]
+    with sync_playwright() as playwright:
+        chromium = playwright.chromium.launch(executable_path=CHROMIUM, args=options)
+        yield chromium
+        chromium.close()
+
+
+def run_all(browser, address, notebook):
+    "Open a notebook, choose Run All Cells, wait until its kernel is idle again; gives the page."
+    page = browser.new_page(viewport=dict(width=1400, height=1000))
+    page.goto(f"{address}/lab/tree/nbs/{notebook}?token=t&reset")
+    page.wait_for_selector(".jp-Notebook .jp-CodeCell", timeout=90_000)
+    if page.get_by_role("button", name="Select Kernel").is_visible():
+        page.get_by_role("button", name="Select Kernel").click()
+    page.get_by_text("| Idle").wait_for(timeout=90_000)
+    page.wait_for_timeout(3_000)  # before the kernel is there, "Run All" does nothing
+    page.locator(".jp-Notebook .jp-CodeCell").first.click()
+    page.locator(".lm-MenuBar-item").get_by_text("Run", exact=True).first.click()
+    page.get_by_text("Run All Cells", exact=True).first.click()
+    page.get_by_text("| Busy").wait_for(timeout=30_000)
+    page.get_by_text("| Idle").wait_for(timeout=300_000)
+    page.wait_for_timeout(1_000)
+    return page
+
+
+def test_a_stage_runs_in_jupyterlab(lab, browser):
     project, address = lab
-    with sync_playwright() as pw:
-        browser = pw.chromium.launch(
-            executable_path=CHROMIUM, args=["--no-sandbox", "--disable-gpu", "--disable-background-networking"]
-        )
-        page = browser.new_page(viewport=dict(width=1300, height=1000))
-        page.goto(f"{address}/lab/tree/nbs/run_prepare.ipynb?token=t&reset")
-        page.wait_for_selector(".jp-Notebook .jp-CodeCell", timeout=90_000)
-        if page.get_by_role("button", name="Select Kernel").is_visible():
-            page.get_by_role("button", name="Select Kernel").click()
-        page.get_by_text("| Idle").wait_for(timeout=90_000)
-        page.wait_for_timeout(3_000)  # before the kernel is there, "Run All" does nothing
-        page.locator(".jp-Notebook .jp-CodeCell").first.click()
-        page.locator(".lm-MenuBar-item").get_by_text("Run", exact=True).first.click()
-        page.get_by_text("Run All Cells", exact=True).first.click()
-        stage = project / "outputs/demo/prepare/stage.json"
-        for _ in range(150):
-            if stage.exists() and read_json(stage)["state"] == "finished":
-                break
-            time.sleep(1)
-        page.wait_for_timeout(2_000)
-        page.screenshot(path=str(tmp_path / "lab.png"))
-        browser.close()
-    assert read_json(stage)["state"] == "finished" and (project / "outputs/demo/prepare/manifest.parquet").exists()
+    run_all(browser, address, "run_prepare.ipynb").close()
+    folder = project / "outputs/demo/prepare"
+    assert read_json(folder / "stage.json")["state"] == "finished" and (folder / "manifest.parquet").exists()
+
+
+def first_rooms():
+    "The first room of each chapter."
+    for chapter in sorted(path for path in NBS.glob("[0-9]*") if path.is_dir()):
+        room = sorted(chapter.glob("[0-9]*.ipynb"))[0]
+        yield pytest.param(str(room.relative_to(NBS)), id=chapter.name)
+
+
+@pytest.mark.parametrize("room", first_rooms())
+def test_a_room_of_each_chapter_runs_in_jupyterlab(lab, browser, room):
+    page = run_all(browser, lab[1], room)
+    assert not page.locator("[data-mime-type='application/vnd.jupyter.error']").count()
+    page.close()
