@@ -1,4 +1,4 @@
-"""Every component notebook runs from top to bottom, each in a process of its own: nothing leaks from one to the next."""
+"""Every component notebook runs from top to bottom, each in a process of its own."""
 
 import re
 import subprocess

@@ -73,7 +73,7 @@ def photos(tmp_path_factory):
 
 
 def test_own_images_from_two_folders_to_a_report(root, tmp_path, photos):
-    "prepare, pretrain a tiny network, finetune from its bundle, evaluate, report: five processes that share only files."
+    "Prepare, pretrain a tiny network, finetune from its bundle, evaluate, report: the five share nothing but files."
     tiny = dict(preset="demo", domains="", size=32, batch=16, epochs=1, workers=0, precision="fp32")
     stages = dict(
         prepare=dict(sources=photos, workers=1),

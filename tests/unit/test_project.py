@@ -239,8 +239,9 @@ def test_wheel_carries_templates_and_bundles(tmp_path):
 
 
 def test_what_must_be_there_is_there():
-    files = """README.md LICENSE CHANGELOG.md CONTRIBUTING.md MANIFEST.in Makefile constraints.txt settings.ini setup.py
-        ruff.toml pyrightconfig.json .pre-commit-config.yaml .gitignore .ci/run outputs/README.md outputs/models""".split()
+    files = """README.md LICENSE CHANGELOG.md CONTRIBUTING.md MANIFEST.in Makefile constraints.txt settings.ini
+        setup.py ruff.toml pyrightconfig.json .pre-commit-config.yaml .gitignore .ci/run
+        outputs/README.md outputs/models""".split()
     files += [f".github/workflows/{name}.yml" for name in ("test", "gpu", "docs")]
     files += [f"nbs/run_{stage}.ipynb" for stage in STAGES]
     assert not [name for name in files if not (ROOT / name).exists()]

@@ -1,4 +1,4 @@
-"""Rooms and modules: the order of imports, what a module may import, one meaning a name, and how much an import weighs."""
+"""Rooms and modules: the order of imports, what a module may import, one meaning a name, light imports."""
 
 import ast
 import json
