@@ -22,12 +22,10 @@ setup(
     long_description_content_type="text/markdown",
     packages=[*find_packages(include=["fakeface", "fakeface.*"]), "fakeface.bundles", "fakeface.pages"],
     include_package_data=False,
-    package_dir={
-        "fakeface.bundles": "outputs/models",
-        "fakeface.pages": "nbs",
-    },  # shipped detectors and the checker's page travel as packages
+    # shipped detectors and the checker's page travel as packages
+    package_dir={"fakeface.bundles": "outputs/models", "fakeface.pages": "nbs"},
     package_data={
-        "fakeface": ["static/*", "templates/*"],
+        "fakeface": ["py.typed", "static/*", "templates/*"],
         "fakeface.bundles": ["*.md", "*/*"],
         "fakeface.pages": ["check.ipynb"],
     },
