@@ -15,8 +15,28 @@ import shutil
 import tempfile
 from pathlib import Path
 from typing import Any, Iterator
+
 import numpy as np
 from .project import FakefaceError
+
+# %% ../../nbs/01_core/04_files.ipynb #9f8b6388
+def _sync(path: Path) -> None:
+    "Ask the system to put a file or a folder's entries on the disk."
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _usual_rights(
+    path: Path,
+    rights: int,  # before the user's umask: 0o666 for a file, 0o777 for a folder
+) -> None:
+    "Give `path` the rights that a new file or folder of this user has."
+    umask = os.umask(0)
+    os.umask(umask)
+    os.chmod(path, rights & ~umask)
 
 # %% ../../nbs/01_core/04_files.ipynb #7f1f6035
 @contextlib.contextmanager
@@ -26,19 +46,17 @@ def atomic_path(
     "Give a temporary path; sync and rename it to `path` on success, remove it on error."
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    fd, tmp = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
-    os.close(fd)
-    tmp = Path(tmp)
+    descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
+    os.close(descriptor)
+    temporary = Path(name)
     try:
-        yield tmp
-        with open(tmp, "rb+") as f:
-            os.fsync(f.fileno())
-        mask = os.umask(0)
-        os.umask(mask)
-        os.chmod(tmp, 0o666 & ~mask)  # mkstemp makes 0600
-        os.replace(tmp, path)
+        yield temporary
+        with open(temporary, "rb+") as file:
+            os.fsync(file.fileno())
+        _usual_rights(temporary, 0o666)
+        os.replace(temporary, path)
     finally:
-        tmp.unlink(missing_ok=True)
+        temporary.unlink(missing_ok=True)
 
 # %% ../../nbs/01_core/04_files.ipynb #24f64f1d
 def write_atomic(
@@ -46,18 +64,27 @@ def write_atomic(
     data: str | bytes,  # its whole content; text is UTF-8
 ) -> Path:  # `path`
     "Write `data` to `path` in one step."
-    with atomic_path(path) as tmp:
-        tmp.write_bytes(data.encode() if isinstance(data, str) else data)
+    with atomic_path(path) as temporary:
+        temporary.write_bytes(data.encode() if isinstance(data, str) else data)
     return Path(path)
 
 # %% ../../nbs/01_core/04_files.ipynb #02f1bee3
-def _sync(path: Path) -> None:
-    "Ask the system to put a file or a folder's entries on the disk."
-    fd = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)
+def _sync_tree(folder: Path) -> None:
+    "Put everything in a folder on the disk, then the folder itself."
+    for path in sorted(folder.rglob("*"), reverse=True):
+        _sync(path)
+    _sync(folder)
+
+
+def _replace_dir(new: Path, path: Path) -> None:
+    "Rename `new` to `path`; what stood there is moved aside first and removed last."
+    old = path.with_name(f".{path.name}.old")
+    if path.exists():
+        shutil.rmtree(old, ignore_errors=True)
+        os.replace(path, old)
+    os.replace(new, path)
+    _sync(path.parent)
+    shutil.rmtree(old, ignore_errors=True)
 
 
 @contextlib.contextmanager
@@ -67,51 +94,43 @@ def atomic_dir(
     "Give a temporary folder; sync and rename it to `path` on success, remove it on error."
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    tmp = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp"))
+    temporary = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp"))
     try:
-        yield tmp
-        mask = os.umask(0)
-        os.umask(mask)
-        os.chmod(tmp, 0o777 & ~mask)
-        for p in sorted(tmp.rglob("*"), reverse=True):
-            _sync(p)
-        _sync(tmp)
-        old = path.with_name(f".{path.name}.old")
-        if path.exists():
-            shutil.rmtree(old, ignore_errors=True)
-            os.replace(path, old)
-        os.replace(tmp, path)
-        _sync(path.parent)
-        shutil.rmtree(old, ignore_errors=True)
+        yield temporary
+        _usual_rights(temporary, 0o777)
+        _sync_tree(temporary)
+        _replace_dir(temporary, path)
     finally:
-        shutil.rmtree(tmp, ignore_errors=True)
+        shutil.rmtree(temporary, ignore_errors=True)
 
 # %% ../../nbs/01_core/04_files.ipynb #3be0d32f
-def _plain(o: Any) -> Any:
-    "`o` as JSON knows it: no NumPy, no paths, no NaN."
-    if dataclasses.is_dataclass(o) and not isinstance(o, type):
-        o = dataclasses.asdict(o)
-    if isinstance(o, dict):
-        return {str(k): _plain(v) for k, v in o.items()}
-    if isinstance(o, np.ndarray):
-        o = o.tolist()
-    if isinstance(o, (list, tuple, set)):
-        return [_plain(v) for v in (sorted(o) if isinstance(o, set) else o)]
-    if isinstance(o, np.generic):
-        o = o.item()
-    if isinstance(o, float) and not np.isfinite(o):
+def _plain(value: Any) -> Any:
+    "`value` as JSON knows it: no NumPy, no paths, no NaN."
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        value = dataclasses.asdict(value)
+    elif isinstance(value, np.ndarray):
+        value = value.tolist()
+    elif isinstance(value, np.generic):
+        value = value.item()
+    elif isinstance(value, set):
+        value = sorted(value)
+    if isinstance(value, dict):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(item) for item in value]
+    if isinstance(value, float) and not np.isfinite(value):
         return None
-    return str(o) if isinstance(o, os.PathLike) else o
+    return str(value) if isinstance(value, os.PathLike) else value
 
 
-def to_json(o: Any) -> str:
-    "`o` as indented JSON text, keys in their order."
-    return json.dumps(_plain(o), indent=1, ensure_ascii=False) + "\n"
+def to_json(value: Any) -> str:
+    "`value` as indented JSON text, keys in their order."
+    return json.dumps(_plain(value), indent=1, ensure_ascii=False) + "\n"
 
-
-def write_json(path: str | os.PathLike, o: Any) -> Path:
-    "Write `o` as JSON in one step."
-    return write_atomic(path, to_json(o))
+# %% ../../nbs/01_core/04_files.ipynb #31440716
+def write_json(path: str | os.PathLike, value: Any) -> Path:
+    "Write `value` as JSON in one step."
+    return write_atomic(path, to_json(value))
 
 
 def read_json(path: str | os.PathLike) -> Any:
@@ -120,16 +139,17 @@ def read_json(path: str | os.PathLike) -> Any:
         return json.loads(Path(path).read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise FakefaceError(f"{path} is missing.") from None
-    except (json.JSONDecodeError, UnicodeDecodeError) as e:
-        raise FakefaceError(f"{path} is not JSON: {e}") from None
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise FakefaceError(f"{path} is not JSON: {error}") from None
 
 # %% ../../nbs/01_core/04_files.ipynb #d42764d0
 def sha256_file(path: str | os.PathLike) -> str:
     "Hex SHA-256 of a file's bytes, read in pieces."
-    with open(path, "rb") as f:
-        return hashlib.file_digest(f, "sha256").hexdigest()
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def sha256_json(o: Any) -> str:
-    "Hex SHA-256 of `o` as JSON with sorted keys: the identity of a configuration."
-    return hashlib.sha256(json.dumps(_plain(o), sort_keys=True).encode()).hexdigest()
+def sha256_json(value: Any) -> str:
+    "Hex SHA-256 of `value` as JSON with sorted keys: the identity of a configuration."
+    text = json.dumps(_plain(value), sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()

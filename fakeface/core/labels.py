@@ -17,4 +17,4 @@ class Label(IntEnum):
 
 
 REAL, FAKE = Label.REAL, Label.FAKE
-LABEL_NAMES = ("real", "fake")
+LABEL_NAMES = ("real", "fake")  # at the position of their label

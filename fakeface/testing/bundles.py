@@ -9,8 +9,9 @@ __all__ = ['brightness_onnx', 'tiny_bundle']
 import os
 
 import numpy as np
-from ..images.decode import InputSpec
-from ..models.bundle import Bundle, write_bundle
+from ..images.preprocess import InputSpec
+from ..models.bundle import Bundle
+from ..models.storage import write_bundle
 
 # %% ../../nbs/14_testing/03_bundles.ipynb #da306240
 def brightness_onnx(

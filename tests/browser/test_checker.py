@@ -1,4 +1,4 @@
-"The checker in a real browser: as a page of its own (Voila) and, slowly, in JupyterLab. And without one: what a saved notebook holds."
+"The checker in a real browser: as a page of its own and, slowly, in JupyterLab. And what a saved notebook holds."
 
 import base64
 import io
@@ -16,7 +16,7 @@ import pytest
 from PIL import Image
 from fakeface.models.bundle import Bundle
 from fakeface.core.seeds import rng
-from fakeface.images.decode import jpeg_bytes
+from fakeface.images.jpeg import jpeg_bytes
 
 HEADS = {"real": "Looks like a photograph", "fake": "Looks generated", "unsure": "Unsure"}
 BROWSER = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
@@ -30,7 +30,8 @@ for name in ("voila", "anywidget"):
 def bundle(tmp_path_factory):
     "A tiny untrained detector whose threshold lies between two pictures; gives (its folder, the pictures' folder)."
     from fakeface.infer.detector import Detector
-    from fakeface.models.network import build_model, save_model
+    from fakeface.models.network import build_model
+    from fakeface.models.persistence import save_model
     import torch
 
     torch.manual_seed(0)
@@ -41,23 +42,22 @@ def bundle(tmp_path_factory):
         x = rng("checker", i).normal(128, 25 * (i + 1), (96, 80, 3)).clip(0, 255).astype(np.uint8)
         (pics / f"{'abc'[i]}.jpg").write_bytes(jpeg_bytes(Image.fromarray(x), 90))
     model = build_model("test_resnet", weights=None, size=32)
-    make = lambda name, **kw: (
-        save_model(model, d / name, Bundle(name, "test_resnet", model.spec, domains=["noise"], **kw))
-        and Detector.load(d / name)
-    )
-    z = [
-        float(np.subtract(*probe.logits(probe_views(p, model.spec))[0, ::-1]))
-        for probe in [make("probe")]
-        for p in sorted(pics.glob("*.jpg"))
-    ]
-    t = float(np.std(z))
-    b = -float(np.mean(z)) / t
-    p = sorted(1 / (1 + np.exp(-(v / t + b))) for v in z)
+
+    def make(name, **fields):
+        save_model(model, d / name, Bundle(name, "test_resnet", model.spec, domains=["noise"], **fields))
+        return Detector.load(d / name)
+
+    probe = make("probe")
+    views = [probe_views(path, model.spec) for path in sorted(pics.glob("*.jpg"))]
+    z = [float(np.subtract(*probe.logits(x)[0, ::-1])) for x in views]
+    temperature = float(np.std(z))
+    bias = -float(np.mean(z)) / temperature
+    p = sorted(1 / (1 + np.exp(-(logit / temperature + bias))) for logit in z)
     cut = (p[0] + p[1]) / 2
     detector = make(
         "tiny",
-        temperature=t,
-        bias=b,
+        temperature=temperature,
+        bias=bias,
         thresholds={"youden": cut, "0.5": 0.5},
         threshold="youden",
         band=[cut - 0.01, cut + 0.01],
@@ -66,7 +66,8 @@ def bundle(tmp_path_factory):
 
 
 def probe_views(path, spec):
-    from fakeface.images.decode import eval_views, open_image
+    from fakeface.images.preprocess import eval_views
+    from fakeface.images.decode import open_image
 
     return eval_views(open_image(path), spec)
 
@@ -90,7 +91,7 @@ def free_port():
 
 def serve(root, log, **env):
     "Voila with the checker's page; gives (process, address)."
-    from fakeface.infer.checker import voila_args
+    from fakeface.infer.page import voila_args
 
     port = free_port()
     command = [sys.executable, "-m", "voila", *voila_args(root / "nbs/check.ipynb", port=port)]
@@ -188,7 +189,10 @@ def said(page, text):
     page.locator(".ff-status").get_by_text(text).wait_for()
 
 
-SLIDE = "([id, v]) => { const e = document.getElementById(id); e.value = v; e.dispatchEvent(new Event('input', { bubbles: true })); }"
+SLIDE = """([id, value]) => {
+  const slider = document.getElementById(id);
+  slider.value = value;
+  slider.dispatchEvent(new Event('input', { bubbles: true })); }"""
 
 
 def slide(page, id, value):
@@ -248,6 +252,10 @@ def test_three_files_one_broken(page, bundle):
     assert len(set(shapes.values())) == len(shapes) >= 2, "verdicts differ in shape, not only in colour"
 
 
+PASTE = """t => document.dispatchEvent(
+  new ClipboardEvent('paste', { clipboardData: t, bubbles: true, cancelable: true }))"""
+
+
 def test_drop_and_paste(page, bundle):
     data = (bundle[1] / "a.jpg").read_bytes()
     files = transfer(page, ("dropped.jpg", data), ("too.jpg", data))
@@ -258,8 +266,7 @@ def test_drop_and_paste(page, bundle):
         page.locator(".ff-name").all_inner_texts() == ["dropped.jpg", "too.jpg"]
         and not page.locator(".ff-over").count()
     )
-    paste = "t => document.dispatchEvent(new ClipboardEvent('paste', { clipboardData: t, bubbles: true, cancelable: true }))"
-    page.evaluate(paste, transfer(page, ("image.png", data)))
+    page.evaluate(PASTE, transfer(page, ("image.png", data)))
     settled(page, 3)
     assert re.fullmatch(r"pasted picture \d+\.png", page.locator(".ff-name").nth(2).inner_text())
 
@@ -359,6 +366,11 @@ def test_names_are_text(page, bundle):
     assert not page.locator(".ff script, .ff [onerror], .ff [onload]").count()
 
 
+# ids, keys, or the first eight letters of what has the focus
+TAB_ORDER = ["ff-path", "Check", "Settings", "ff-threshold", "youden (", "0.5", "ff-prior", "ff-faces", "ff-stability"]
+TAB_ORDER += ["Save as ", "Remove a", "heat 0", "facts"]
+
+
 def test_keyboard_only(page, bundle):
     def tab():
         page.keyboard.press("Tab")
@@ -370,10 +382,7 @@ def test_keyboard_only(page, bundle):
     chooser.value.set_files([str(bundle[1] / "a.jpg"), str(bundle[1] / "b.jpg")])
     settled(page, 2)
     page.get_by_role("button", name="Choose pictures").focus()
-    order = "ff-path Check Settings ff-threshold youden_( 0.5 ff-prior ff-faces ff-stability Save_as_ Remove_a heat_0 facts".replace(
-        "_", "\0"
-    ).split()
-    assert [tab() for _ in order] == [o.replace("\0", " ") for o in order]
+    assert [tab() for _ in TAB_ORDER] == TAB_ORDER
     page.keyboard.press("Enter")
     assert "80 × 96 pixels" in card(page, "a.jpg").locator("dl").inner_text(), "opened"
     t = page.locator("#ff-threshold")
@@ -390,17 +399,19 @@ def test_keyboard_only(page, bundle):
     )
 
 
+EVERY_DRAWING_IS_NAMED_OR_HIDDEN = """() => [...document.querySelectorAll('.ff svg')].every(
+  e => e.closest('[aria-hidden=true]') || e.closest('[role=img][aria-label]'))"""
+LEVELS_OF_HEADINGS = """() => [...document.querySelectorAll('.ff :is(h1, h2, h3, h4)')]
+  .filter(e => !e.closest('[hidden]')).map(e => +e.tagName[1])"""
+
+
 def test_page_is_named_and_fits(page, bundle):
     upload(page, bundle[1] / "a.jpg", named("x" * 200 + ".jpg", b"no"))
     assert page.evaluate(
         "[...document.querySelectorAll('.ff input:not([type=file])')].every(e => e.labels.length === 1)"
     ), "every field has a label"
-    assert page.evaluate(
-        "[...document.querySelectorAll('.ff svg')].every(e => e.closest('[aria-hidden=true]') || e.closest('[role=img][aria-label]'))"
-    )
-    levels = page.evaluate(
-        "[...document.querySelectorAll('.ff :is(h1, h2, h3, h4)')].filter(e => !e.closest('[hidden]')).map(e => +e.tagName[1])"
-    )
+    assert page.evaluate(EVERY_DRAWING_IS_NAMED_OR_HIDDEN)
+    levels = page.evaluate(LEVELS_OF_HEADINGS)
     assert levels[0] == 1 and all(b - a <= 1 for a, b in zip(levels, levels[1:]))
     assert (
         page.locator(".ff-status").get_attribute("aria-live") == "polite"
@@ -418,12 +429,18 @@ def test_page_is_named_and_fits(page, bundle):
 
 
 CONTRAST = """() => {
-  const channel = x => (x /= 255) <= .03928 ? x / 12.92 : ((x + .055) / 1.055) ** 2.4, rgb = s => s.match(/[\\d.]+/g).map(Number);
+  const channel = x => (x /= 255) <= .03928 ? x / 12.92 : ((x + .055) / 1.055) ** 2.4;
+  const rgb = s => s.match(/[\\d.]+/g).map(Number);
   const light = c => .2126 * channel(c[0]) + .7152 * channel(c[1]) + .0722 * channel(c[2]);
-  const behind = e => { const c = e ? rgb(getComputedStyle(e).backgroundColor) : [255, 255, 255]; return (c[3] ?? 1) > .99 ? c : behind(e.parentElement); };
-  const ratio = e => { const [a, b] = [light(rgb(getComputedStyle(e).color)), light(behind(e))].sort((x, y) => x - y); return (b + .05) / (a + .05); };
+  const behind = e => {
+    const c = e ? rgb(getComputedStyle(e).backgroundColor) : [255, 255, 255];
+    return (c[3] ?? 1) > .99 ? c : behind(e.parentElement); };
+  const ratio = e => {
+    const [a, b] = [light(rgb(getComputedStyle(e).color)), light(behind(e))].sort((x, y) => x - y);
+    return (b + .05) / (a + .05); };
   const text = e => e.checkVisibility() && [...e.childNodes].some(n => n.nodeType === 3 && n.textContent.trim());
-  return [...document.querySelectorAll('.ff *')].filter(text).map(e => [e.className || e.tagName, ratio(e)]).filter(x => x[1] < 4.5); }"""
+  const all = [...document.querySelectorAll('.ff *')].filter(text);
+  return all.map(e => [e.className || e.tagName, ratio(e)]).filter(x => x[1] < 4.5); }"""
 
 
 def contrast(page):
@@ -457,15 +474,18 @@ def test_page_without_a_detector_and_its_end(browser, root, tmp_path):
 
 # ---- what a notebook keeps
 NOTEBOOK = """
-from fakeface.infer.checker import Desk, checker, plain_checker
+from fakeface.infer.checker import checker, plain_checker
+from fakeface.infer.desk import Desk
 data = open(PICTURE, "rb").read()
 w = checker(BUNDLE); w
 #
-for a in w.desk.handle(dict(kind="part", id="1", name="a.jpg", part=0, parts=1, size=len(data)), [memoryview(data)]): w.send(a)
+message = dict(kind="part", id="1", name="a.jpg", part=0, parts=1, size=len(data))
+for a in w.desk.handle(message, [memoryview(data)]): w.send(a)
 w.desk.summary()
 #
 desk = Desk(w.desk.detector); plain = plain_checker(desk); up = plain.children[1]
-up.set_state(dict(value=[dict(name="a.jpg", type="image/jpeg", size=len(data), content=memoryview(data), last_modified=0)]))     # as the browser does
+value = dict(name="a.jpg", type="image/jpeg", size=len(data), content=memoryview(data), last_modified=0)
+up.set_state(dict(value=[value]))  # as the browser does
 assert up.value == () and len(desk.cards) == 1; plain
 """
 
@@ -498,7 +518,7 @@ def clean(text, bundle):
 
 @pytest.fixture
 def lab(bundle, root, tmp_path):
-    "JupyterLab in a copy of the notebooks, told to save widgets' state with a notebook: the worst case. Gives (folder, address)."
+    "JupyterLab in a copy of the notebooks, told to save widgets' state: the worst case. Gives (folder, address)."
     shutil.copytree(root / "nbs", tmp_path / "nbs", ignore=shutil.ignore_patterns(".ipynb_checkpoints"))
     settings = tmp_path / "settings/@jupyter-widgets/jupyterlab-manager"
     settings.mkdir(parents=True)

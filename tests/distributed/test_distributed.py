@@ -4,77 +4,61 @@ import itertools
 import os
 import subprocess
 import sys
+from pathlib import Path
 import numpy as np
 import pandas as pd
 from fakeface.core.files import write_json
-from fakeface.testing.datasets import TOY_TRAINING
-from fakeface.testing.datasets import toy_run
+from fakeface.data.manifest import read_manifest
+from fakeface.testing.datasets import TOY_TRAINING, toy_run
+from fakeface.train.recipe import train_config
+from fakeface.train.trainer import start_training
+
+# nothing that mixes the images of a batch in the order in which a process sees them
+PLAIN = dict(TOY_TRAINING, mixup=0.0, augment="light", optimizer="sgd", lr=0.05, batch=16)
+
+
+def history_of(out: Path, processes: int) -> pd.DataFrame:
+    "Train with so many processes."
+    run = f"processes{processes}"
+    toy_run(out, run)
+    frozen = dict(freeze_bn=True, ema_buffers="raw", bn_batches=0)
+    config = dict(PLAIN, **frozen, stage="finetune", out=str(out), run=run, processes=processes)
+    path = write_json(out / f"{run}.json", config)
+    launcher = []
+    if processes > 1:
+        launcher = ["torch.distributed.run", "--standalone", "--nproc_per_node", str(processes), "-m"]
+    done = subprocess.run(
+        [sys.executable, "-m", *launcher, "fakeface.train", str(path)],
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=300,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    return pd.read_csv(out / run / "finetune/history.csv")
 
 
 def test_two_processes_follow_one(tmp_path):
-    over = dict(
-        TOY_TRAINING,
-        stage="finetune",
-        out=str(tmp_path),
-        mixup=0.0,
-        augment="light",
-        freeze_bn=True,
-        ema_buffers="raw",
-        bn_batches=0,
-        optimizer="sgd",
-        lr=0.05,
-        batch=16,
-    )
-    loss = {}
-    for n in (1, 2):
-        toy_run(tmp_path, f"p{n}")
-        config = write_json(tmp_path / f"p{n}.json", dict(over, run=f"p{n}", processes=n))
-        cmd = [
-            sys.executable,
-            "-m",
-            *(["torch.distributed.run", "--standalone", "--nproc_per_node", "2", "-m"] if n == 2 else []),
-        ]
-        r = subprocess.run(
-            [*cmd, "fakeface.train.trainer", str(config)],
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            timeout=300,
-            env={**os.environ, "OMP_NUM_THREADS": "1"},
-        )
-        assert r.returncode == 0, r.stderr[-3000:]
-        loss[n] = pd.read_csv(tmp_path / f"p{n}/finetune/history.csv")
-    a, b = loss[1], loss[2]
-    np.testing.assert_allclose(
-        a.train_loss, b.train_loss, rtol=2e-4
-    )  # the same draws, split; sums differ in their order only
-    np.testing.assert_allclose(a.valid_raw_loss, b.valid_raw_loss, rtol=2e-3)
-    assert (a.step == b.step).all()
+    one, two = history_of(tmp_path, 1), history_of(tmp_path, 2)
+    # the same draws, split; sums differ in their order only
+    np.testing.assert_allclose(one.train_loss, two.train_loss, rtol=2e-4)
+    np.testing.assert_allclose(one.valid_raw_loss, two.valid_raw_loss, rtol=2e-3)
+    assert (one.step == two.step).all()
 
 
 def test_accumulation_is_the_large_batch(tmp_path):
-    "Four micro-batches of 4 and one batch of 16 give the same weights; the network has no BatchNorm, which would see other batches."
-    from fakeface.data.manifest import read_manifest
-    from fakeface.train.recipe import train_config
-    from fakeface.train.trainer import start, train_step
-
-    toy_run(tmp_path, "a")
-    manifest = read_manifest(tmp_path / "a/prepare/manifest.parquet")
-    weights = {}
-    over = {
-        **TOY_TRAINING,
-        "arch": "test_convnext",
-        "mixup": 0.0,
-        "augment": "light",
-        "optimizer": "sgd",
-        "lr": 0.05,
-        "batch": 16,
-    }
-    for n in (1, 4):
-        run = start(train_config("finetune", **over, accumulate=n), manifest, tmp_path / f"n{n}")
-        first = {k: v.clone() for k, v in run.model.state_dict().items()}
-        train_step(run, list(itertools.islice(run.loader, n)))
-        weights[n] = run.model.state_dict()
-    for k, v in weights[1].items():
-        np.testing.assert_allclose(weights[4][k], v, rtol=0, atol=1e-6, err_msg=k)
-    assert max(float((v - first[k]).abs().max()) for k, v in weights[1].items()) > 1e-3  # they did move
+    "Four micro-batches of 4 and one batch of 16 give the same weights; the network has no BatchNorm."
+    toy_run(tmp_path, "toy")
+    manifest = read_manifest(tmp_path / "toy/prepare/manifest.parquet")
+    before, after = {}, {}
+    for accumulate in (1, 4):
+        cfg = train_config("finetune", **PLAIN | dict(arch="test_convnext", accumulate=accumulate))
+        trainer = start_training(cfg, manifest, tmp_path / f"accumulate{accumulate}")
+        before = {name: weight.clone() for name, weight in trainer.model.state_dict().items()}
+        trainer.train_step(list(itertools.islice(trainer.data.loader, accumulate)))
+        after[accumulate] = trainer.model.state_dict()
+    for name, weight in after[1].items():
+        np.testing.assert_allclose(after[4][name], weight, rtol=0, atol=1e-6, err_msg=name)
+    moved = max(float((weight - before[name]).abs().max()) for name, weight in after[1].items())
+    assert moved > 1e-3, "they did move"

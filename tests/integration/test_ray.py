@@ -3,42 +3,48 @@
 import os
 import subprocess
 import sys
+
 import nbformat
 import pytest
+from fakeface.testing.bundles import tiny_bundle
+from fakeface.testing.images import write_grey_images
 
 pytest.importorskip("ray.data", reason="Ray is not installed: pip install 'fakeface[ray]'")
 
+BEFORE = """
+import sys
+import ray
+
+pictures, bundle, out = sys.argv[1:]
+address = None
+ray.init(num_cpus=2, object_store_memory=100 * 2**20, include_dashboard=False, log_to_driver=False)
+"""
+AFTER = """
+from fakeface import Detector
+from fakeface.infer.listing import walk
+from fakeface.infer.pool import check_paths
+
+here = {path: verdicts[0] for path, verdicts in check_paths(Detector.load(bundle, threads=1), walk([pictures]))}
+there = {row["path"]: row for row in rows.take_all()}
+assert set(here) == set(there) and len(here) == 50
+for path, verdict in here.items():
+    row = there[path]
+    assert verdict.label == row["label"] and verdict.error == row["error"]
+    assert verdict.error or abs(verdict.p_fake - row["p_fake"]) < 1e-6
+print("agreed")
+"""
+
 
 def test_the_how_to_runs_and_agrees_with_one_machine(root, tmp_path):
-    cells = nbformat.read(root / "nbs/11_infer/04_folder.ipynb", 4).cells
-    space = {}
-    exec(
-        "import numpy as np\nfrom pathlib import Path\nfrom PIL import Image\n"
-        + next(c.source for c in cells if "def tiny_bundle" in c.source),
-        space,
-    )
-    tiny = space["tiny_bundle"](tmp_path / "tiny")
-    space["grey_pictures"](tmp_path / "in", 50)
+    tiny_bundle(tmp_path / "tiny", slope=12.0, size=16, band=[0.4, 0.6])
+    write_grey_images(tmp_path / "in", 50)
     (tmp_path / "in/00020.png").write_bytes(b"no picture")
-    steps = [
-        c.source
-        for c in nbformat.read(root / "nbs/tutorials/howto_ray.ipynb", 4).cells
-        if c.cell_type == "code" and "parameters" not in c.metadata.get("tags", [])
-    ]
-    script = "\n".join(
-        [
-            f"import os; pictures, bundle, out, address = {str(tmp_path / 'in')!r}, {str(tiny)!r}, {str(tmp_path / 'out')!r}, None",
-            "import ray; ray.init(num_cpus=2, object_store_memory=100*2**20, include_dashboard=False, log_to_driver=False)",
-            *steps,
-            "from fakeface.infer.folder import check_paths, walk; from fakeface.infer.detector import Detector",
-            "here = {p: vs[0] for p, vs in check_paths(Detector.load(bundle, threads=1), walk([pictures]))}; there = {r['path']: r for r in rows.take_all()}",
-            "assert set(here) == set(there) and len(here) == 50",
-            "same = lambda v, r: v.label == r['label'] and v.error == r['error'] and (v.error or abs(v.p_fake - r['p_fake']) < 1e-6)",
-            "assert all(same(v, there[p]) for p, v in here.items()); print('agreed')",
-        ]
-    )
-    env = {**os.environ, "RAY_USAGE_STATS_ENABLED": "0"}
-    r = subprocess.run(
-        [sys.executable, "-c", script], cwd=tmp_path, capture_output=True, text=True, timeout=300, env=env
-    )
-    assert r.returncode == 0 and r.stdout.rstrip().endswith("agreed"), r.stdout[-2000:] + r.stderr[-4000:]
+    cells = nbformat.read(root / "nbs/tutorials/howto_ray.ipynb", 4).cells
+    code = [cell for cell in cells if cell.cell_type == "code"]
+    steps = [cell.source for cell in code if "parameters" not in cell.metadata.get("tags", [])]
+    script = "\n".join([BEFORE, *steps, AFTER])
+    folders = [str(tmp_path / name) for name in ("in", "tiny", "out")]
+    environment = {**os.environ, "RAY_USAGE_STATS_ENABLED": "0"}
+    command = [sys.executable, "-c", script, *folders]
+    ran = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=300, env=environment)
+    assert ran.returncode == 0 and ran.stdout.rstrip().endswith("agreed"), ran.stdout[-2000:] + ran.stderr[-4000:]

@@ -9,17 +9,15 @@ import time
 from pathlib import Path
 import pytest
 from fakeface.core.files import sha256_file, write_json
-from fakeface.testing.datasets import TOY_TRAINING
-from fakeface.testing.datasets import toy_run
+from fakeface.testing.datasets import TOY_TRAINING, toy_run
 
 
-def begin(out: Path, run: str, **over) -> subprocess.Popen:
-    config = write_json(
-        out / f"{run}.json",
-        dict(TOY_TRAINING, stage="finetune", run=run, out=str(out), resume=True, checkpoint_every=3, **over),
-    )
+def begin(out: Path, run: str, **options) -> subprocess.Popen:
+    "Start the command in a process of its own."
+    fields = dict(TOY_TRAINING, stage="finetune", run=run, out=str(out), resume=True, checkpoint_every=3)
+    config = write_json(out / f"{run}.json", fields | options)
     return subprocess.Popen(
-        [sys.executable, "-m", "fakeface.train.trainer", str(config)],
+        [sys.executable, "-m", "fakeface.train", str(config)],
         stdin=subprocess.DEVNULL,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
@@ -27,51 +25,53 @@ def begin(out: Path, run: str, **over) -> subprocess.Popen:
     )
 
 
-def result(out: Path, run: str) -> dict:
+def result(out: Path, run: str) -> dict[str, str]:
+    "What must not differ."
     folder = out / run / "finetune"
-    return {n: sha256_file(folder / n) for n in ("bundle/model.safetensors", "history.csv")}
+    return {name: sha256_file(folder / name) for name in ("bundle/model.safetensors", "history.csv")}
 
 
-def finish(p: subprocess.Popen) -> None:
-    assert p.wait(300) == 0, p.stderr.read().decode()[-2000:]
+def wait_for_end(process: subprocess.Popen) -> None:
+    assert process.wait(300) == 0, process.stderr.read().decode()[-2000:]
 
 
-def steps(out: Path, run: str) -> int:
+def last_step(out: Path, run: str) -> int:
     "The step of a run's newest checkpoint; 0 where there is none."
-    return max(
-        (int(d.name[5:]) for d in (out / run / "finetune/checkpoints").glob("step-*") if d.name[5:].isdigit()),
-        default=0,
-    )
+    folders = (out / run / "finetune/checkpoints").glob("step-*")
+    steps = [folder.name.removeprefix("step-") for folder in folders]
+    return max((int(step) for step in steps if step.isdigit()), default=0)
 
 
-def kill_and_resume(out: Path, n: int, seed: int, spread: int = 5, **over) -> list[int]:
-    """One run killed `n` times, then left to end. Each kill comes at a random moment: while it starts, or after fewer than `spread` more checkpoints (every 3 steps)
-    and some tenths of a second. Loader workers differ from start to start. Gives the step it had reached each time."""
+def kill_and_resume(out: Path, kills: int, seed: int, spread: int = 5, **options) -> list[int]:
+    """One run killed `kills` times, then left to end. Each kill comes at a random moment: while it starts, or after
+    fewer than `spread` more checkpoints (every 3 steps) and some tenths of a second. Loader workers differ from start
+    to start. Gives the step it had reached each time."""
     toy_run(out, "killed")
-    rand, reached = random.Random(seed), []
-    for k in range(n):
-        p = begin(out, "killed", workers=k % 3, **over)
-        target = steps(out, "killed") + 3 * rand.randrange(spread)
-        if target == steps(out, "killed"):
-            time.sleep(rand.uniform(0, 6))
+    random_moment, reached = random.Random(seed), []
+    for i in range(kills):
+        process = begin(out, "killed", workers=i % 3, **options)
+        before = last_step(out, "killed")
+        target = before + 3 * random_moment.randrange(spread)
+        if target == before:
+            time.sleep(random_moment.uniform(0, 6))
         else:
-            while steps(out, "killed") < target and p.poll() is None:
+            while last_step(out, "killed") < target and process.poll() is None:
                 time.sleep(0.01)
-            time.sleep(rand.uniform(0, 0.4))
-        assert p.poll() is None, f"the run ended before kill {k + 1} of {n}"
-        p.kill()
-        p.wait()
-        reached.append(steps(out, "killed"))
-    finish(begin(out, "killed", **over))
+            time.sleep(random_moment.uniform(0, 0.4))
+        assert process.poll() is None, f"the run ended before kill {i + 1} of {kills}"
+        process.kill()
+        process.wait()
+        reached.append(last_step(out, "killed"))
+    wait_for_end(begin(out, "killed", **options))
     return reached
 
 
-def compare(out: Path, n: int, seed: int, spread: int = 5, **over) -> list[int]:
+def compare(out: Path, kills: int, seed: int, spread: int = 5, **options) -> list[int]:
     "Kill one run, leave another alone, and compare their bytes."
     toy_run(out, "alone")
-    finish(begin(out, "alone", **over))
-    reached = kill_and_resume(out, n, seed, spread, **over)
-    print(f"steps reached at each of {n} kills: {reached}; the whole run has {steps(out, 'alone')}")
+    wait_for_end(begin(out, "alone", **options))
+    reached = kill_and_resume(out, kills, seed, spread, **options)
+    print(f"steps reached at each of {kills} kills: {reached}; the whole run has {last_step(out, 'alone')}")
     assert result(out, "killed") == result(out, "alone")
     return reached
 
@@ -82,17 +82,37 @@ def test_three_kills(tmp_path):
 
 @pytest.mark.slow
 def test_twenty_kills(tmp_path):
-    assert len(set(compare(tmp_path, 20, 100, 9, epochs=30))) > 12  # spread over the run
+    reached = compare(tmp_path, 20, 100, 9, epochs=30)
+    assert len(set(reached)) > 12, "spread over the run"
+
+
+def test_batchnorm_is_measured_on_the_whole_epoch_after_a_kill_too(tmp_path):
+    "Under evaluation's view the images are those of the epoch's first draws, wherever the run went on."
+    options = dict(bn_view="eval", ema=0.9, epochs=1)
+    toy_run(tmp_path, "alone")
+    wait_for_end(begin(tmp_path, "alone", **options))
+    toy_run(tmp_path, "killed")
+    process = begin(tmp_path, "killed", **options)
+    while last_step(tmp_path, "killed") < 3:
+        assert process.poll() is None
+        time.sleep(0.01)
+    process.kill()
+    process.wait()
+    assert 0 < last_step(tmp_path, "killed") < last_step(tmp_path, "alone")
+    wait_for_end(begin(tmp_path, "killed", **options))
+    assert result(tmp_path, "killed") == result(tmp_path, "alone")
 
 
 def test_sigterm_writes_a_checkpoint(tmp_path):
     toy_run(tmp_path, "term")
-    p = begin(tmp_path, "term", epochs=50)
-    while not list((tmp_path / "term/finetune/checkpoints").glob("step-*/state.json")):
-        assert p.poll() is None
+    process = begin(tmp_path, "term", epochs=50)
+    folder = tmp_path / "term/finetune/checkpoints"
+    while not list(folder.glob("step-*/state.json")):
+        assert process.poll() is None
         time.sleep(0.1)
-    p.terminate()
-    assert p.wait(60) == 143 and not list((tmp_path / "term/finetune/checkpoints").glob(".*"))
+    process.terminate()
+    assert process.wait(60) == 143
+    assert not list(folder.glob(".*")), "nothing half-written is left"
 
 
 def test_full_disk_leaves_the_previous_checkpoint(tmp_path, monkeypatch):
@@ -100,15 +120,16 @@ def test_full_disk_leaves_the_previous_checkpoint(tmp_path, monkeypatch):
     from fakeface.train import checkpoint
 
     folder = tmp_path / "checkpoints"
-    one = dict(model={"w": torch.ones(4)})
-    checkpoint.save_checkpoint(folder, dict(step=1, identity={}, data="d"), one, dict(optimizer={}))
+    tensors = dict(model={"weight": torch.ones(4)})
+    checkpoint.save_checkpoint(folder, dict(step=1, identity={}, data="hash"), tensors, dict(optimizer={}))
 
-    def full(*a, **k):
+    def full(*_, **__):
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr(checkpoint, "save_file", full)
     with pytest.raises(OSError, match="No space left"):
-        checkpoint.save_checkpoint(folder, dict(step=2, identity={}, data="d"), one, dict(optimizer={}))
+        checkpoint.save_checkpoint(folder, dict(step=2, identity={}, data="hash"), tensors, dict(optimizer={}))
     monkeypatch.undo()
-    state, tensors, _ = checkpoint.load_checkpoint(checkpoint.checkpoints(folder)[-1], {})
-    assert state["step"] == 1 and torch.equal(tensors["model"]["w"], torch.ones(4)) and len(list(folder.iterdir())) == 1
+    saved = checkpoint.load_checkpoint(checkpoint.checkpoints(folder)[-1], {})
+    assert saved.state["step"] == 1 and torch.equal(saved.tensors["model"]["weight"], torch.ones(4))
+    assert len(list(folder.iterdir())) == 1

@@ -8,7 +8,7 @@ import nbformat
 import pytest
 from fakeface.testing.datasets import write_toy_set
 
-COMMAND = [sys.executable, "-c", "from fakeface.cli.cli import main; raise SystemExit(main())"]
+COMMAND = [sys.executable, "-c", "from fakeface.cli.main import main; raise SystemExit(main())"]
 
 
 def run(root, command, *parameters):

@@ -1,8 +1,11 @@
-"The development pictures: what is in training under another size, codec or name is kept out of a folder that is said to be new."
+"""The development images: what is in training under another size, codec or name is kept out of a folder that is said
+to be new."""
 
 import os
 from pathlib import Path
+
 import pytest
+
 from fakeface.data.manifest import build_manifest
 from fakeface.data.sources import scan
 from fakeface.evaluate.unseen import MET, EvaluateError, extra_rows
@@ -16,30 +19,29 @@ def known(tmp_path_factory):
     "tpdne at 256 px as a run's manifest."
     home = tmp_path_factory.mktemp("run")
     (home / "prepare").mkdir()
-    return home, build_manifest(
-        scan("folder", Path(FACES) / "tpdne", "tpdne"), home / "prepare", cache=home / ".facts.sqlite"
-    )
+    rows = scan("folder", Path(FACES) / "tpdne", "tpdne")
+    return home, build_manifest(rows, home / "prepare", cache=home / ".facts.sqlite")
 
 
 def test_originals_of_training_pictures_are_not_unseen(known):
-    "native/tpdne holds originals, at up to 1024 px, of pictures that training met at 256 px."
+    "native/tpdne holds originals, at up to 1024 px, of images that training met at 256 px."
     home, manifest = known
-    with pytest.raises(EvaluateError, match="no picture .* is left") as e:
+    with pytest.raises(EvaluateError, match="no picture .* is left") as raised:
         extra_rows(f"native={Path(FACES) / 'native/tpdne'}", manifest, home)
-    assert "near-duplicate" in str(e.value)
+    assert "near-duplicate" in str(raised.value)
 
 
 def test_near_duplicates_are_found_without_the_names(known):
     "The same with every source renamed: pixels alone."
     home, manifest = known
-    other = manifest.assign(source="x")
-    other.attrs = manifest.attrs
-    trained = manifest.split.isin(("train", "valid"))
-    rows, left = extra_rows(f"native={Path(FACES) / 'native/tpdne'}", other, home)
-    n = left["near-duplicate"] + left["same pixels"]
-    assert n > 0.6 * left["pictures"], left
-    names = set(manifest.path[trained].str.rpartition("/")[2].str.rpartition(".")[0])
-    missed = [p for p in rows.path if Path(p).stem in names]
+    renamed = manifest.assign(source="x")
+    renamed.attrs = manifest.attrs
+    rows, left = extra_rows(f"native={Path(FACES) / 'native/tpdne'}", renamed, home)
+    found = left["near-duplicate"] + left["same pixels"]
+    assert found > 0.6 * left["pictures"], left
+    trained = manifest.path[manifest.split.isin(("train", "valid"))]
+    names = {Path(path).stem for path in trained}
+    missed = [path for path in rows.path if Path(path).stem in names]
     assert not missed, missed[:5]
 
 

