@@ -42,7 +42,8 @@ def _grid_warnings(grid: dict[str, GridProbe]) -> list[str]:
     for domain, found in grid.items():
         if found.auc > max(0.65, found.luck):
             sentences.append(
-                f"{domain}: 8×8 blocks tell the classes apart (AUC {found.auc:.2f}): the classes have another JPEG past."
+                f"{domain}: 8×8 blocks tell the classes apart (AUC {found.auc:.2f}): "
+                "the classes have another JPEG past."
             )
     return sentences
 
