@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 from ..core.project import FakefaceError
-from ..images.facts import facts_of
+from ..images.facts import file_infos
 from ..data.manifest import build_manifest
 from ..data.prepare import find_path
 from ..data.sources import scan
@@ -125,7 +125,7 @@ def mirrored_hashes(
 ) -> np.ndarray:  # uint64 [n]; 0 where there is nothing to see
     "The perceptual hash of each picture's mirror image."
     paths = [os.path.join(rows.attrs["root"], path) for path in rows.path]
-    looks = pd.DataFrame(facts_of(paths, cache, workers))["look"]
+    looks = [info.look for info in file_infos(paths, cache, workers)]
     # a look is a hash of the picture, then one of its mirror image
     hashes = [np.frombuffer(bytes.fromhex(look), ">u8")[1] if look else 0 for look in looks]
     return np.array(hashes, np.uint64)

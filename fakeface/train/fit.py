@@ -17,7 +17,7 @@ from torch import nn
 from tqdm.auto import tqdm
 from ..core.config import split_csv
 from ..core.files import read_json
-from ..metrics.figures import by_domain
+from ..metrics.figures import Evaluation, by_domain
 from ..models.bundle import Bundle
 from ..models.network import FaceNet, freeze_bn, model_line
 from ..models.persistence import save_model
@@ -135,7 +135,7 @@ def _bundle(
     trainer: Trainer,
     model: FaceNet,
     decision: Decision,
-    valid: dict[str, dict],  # validation's figures, of `by_domain`
+    valid: dict[str, Evaluation],  # validation's figures, of `by_domain`
 ) -> Bundle:
     "What the finished bundle says about itself."
     cfg, rows = trainer.cfg, trainer.data.rows

@@ -16,7 +16,7 @@ from torch import nn
 from ..augment.batches import BatchPart
 from ..data.quarantine import Quarantine
 from ..metrics.calibrate import fit_band, fit_calibration, fit_thresholds
-from ..metrics.figures import by_domain
+from ..metrics.figures import Evaluation, by_domain
 from ..models.bundle import p_fake
 from .engine import Engine, score
 from .recipe import TrainConfig
@@ -71,7 +71,7 @@ def as_built(model: _Model) -> _Model:
 
 # %% ../../nbs/08_train/09_validation.ipynb #72f4c1b2
 def figure_of(
-    result: dict[str, dict],  # of `by_domain`
+    result: dict[str, Evaluation],  # of `by_domain`
     domain: str,  # or macro, micro
     name: str,
 ) -> float:
@@ -80,7 +80,7 @@ def figure_of(
     return figure["value"] if isinstance(figure, dict) else figure
 
 
-def quick_summary(scores: pd.DataFrame) -> dict[str, dict]:
+def quick_summary(scores: pd.DataFrame) -> dict[str, Evaluation]:
     "`by_domain` in milliseconds, without intervals."
     return by_domain(scores, 0.5, quick=True)
 
