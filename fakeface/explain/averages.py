@@ -269,7 +269,8 @@ def explain_predictions(
     except ExplainError as error:
         why["no_cams"] = str(error)
     why["names"] = dict(spectrum=list(spectrum_maps), cam=list(cam_maps))
-    arrays = {**_numbered_maps("spectrum", spectrum_maps), **_numbered_maps("cam", cam_maps)}
+    # keywords of NumPy's function, whose own are no arrays
+    arrays: dict[str, Any] = {**_numbered_maps("spectrum", spectrum_maps), **_numbered_maps("cam", cam_maps)}
     with atomic_path(folder / "why.npz") as part, open(part, "wb") as file:
         np.savez_compressed(file, **arrays)
     write_json(folder / "why.json", why)

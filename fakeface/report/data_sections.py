@@ -105,8 +105,10 @@ class UnusedSection:
 def _reasons_table(excluded: pd.DataFrame) -> Table:
     "How many pictures were left out for what reason, the most frequent first."
     reason = excluded.reason.fillna("no reason given")
-    sizes = excluded.groupby([excluded.domain, reason]).size().sort_values(ascending=False)
-    rows = [[domain, f"{count:,}", why] for (domain, why), count in sizes.head(MOST_REASONS).items()]
+    counts = pd.Series(excluded.groupby([excluded.domain, reason]).size())
+    sizes = counts.sort_values(ascending=False)
+    largest = sizes.head(MOST_REASONS)
+    rows = [[domain, f"{count:,}", why] for (domain, why), count in zip(largest.index, largest)]
     caption = "The most frequent reasons" if len(sizes) > MOST_REASONS else ""
     return table_of(("domain", "pictures", "reason"), rows, caption, text=True)
 
