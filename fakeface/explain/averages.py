@@ -60,16 +60,17 @@ def spectrum(
 
 
 def azimuthal(
-    s: np.ndarray,  # a spectrum [side,side], frequency 0 in the middle
+    decibels: np.ndarray,  # a spectrum [side,side], frequency 0 in the middle
 ) -> tuple[np.ndarray, np.ndarray]:  # frequency in cycles a pixel, from above 0 to .5; mean over all directions
     "Mean of a spectrum over circles."
-    side = len(s)
+    side = len(decibels)
     count = side // 2 + 1
     freq = np.fft.fftshift(np.fft.fftfreq(side))
     radius = np.round(np.hypot(*np.meshgrid(freq, freq)) * side).astype(int)
     inside = (radius > 0) & (radius <= side // 2)
-    totals = np.bincount(radius[inside], s[inside], count)
-    sizes = np.maximum(np.bincount(radius[inside], minlength=count), 1)
+    circle = radius[inside]
+    totals = np.bincount(circle, decibels[inside], count)
+    sizes = np.maximum(np.bincount(circle, minlength=count), 1)
     return np.arange(1, count) / side, (totals / sizes)[1:]
 
 # %% ../../nbs/10_explain/02_averages.ipynb #1c512e8b

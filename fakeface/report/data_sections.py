@@ -51,12 +51,17 @@ def _audit_cells(audit: dict, domain: str) -> list[Cell]:
     ]
 
 
+def _short(value: Any) -> Any:
+    "A float with three digits, anything else as it is."
+    return f"{value:.3g}" if isinstance(value, float) else value
+
+
 def _header_tables(audit: dict, when: str) -> list[Table]:
     "What the files of each domain and class say, if that was noted."
     records = audit.get("table") or []
     if not records:
         return []
-    rows = [[f"{v:.3g}" if isinstance(v, float) else v for v in record.values()] for record in records]
+    rows = [[_short(value) for value in record.values()] for record in records]
     return [table_of(records[0], rows, f"What the files say, {when}")]
 
 
