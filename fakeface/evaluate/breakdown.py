@@ -15,6 +15,13 @@ from ..metrics.figures import summary
 from ..metrics.intervals import Interval
 
 # %% ../../nbs/09_evaluate/04_breakdown.ipynb #e0374a59
+def _numbers(values: pd.Series) -> np.ndarray:  # float [n]
+    "A column's numbers, NaN where there is none."
+    # a Series, as `values` is one: the stubs allow for a single number, too
+    numbers = pd.Series(pd.to_numeric(values, errors="coerce"))
+    return numbers.to_numpy(float, na_value=np.nan)
+
+
 def _binned(
     values: pd.Series,
     edges: tuple[int, ...],
@@ -23,21 +30,30 @@ def _binned(
 ) -> np.ndarray:  # of str [n]
     "The name of each value's bin."
     between = [f"{low} to {high - 1} {unit}" for low, high in zip(edges, edges[1:])]
-    names = np.array([f"below {edges[0]} {unit}", *between, f"{edges[-1]} {unit} and more"])
-    numbers = pd.to_numeric(values, errors="coerce").to_numpy(float, na_value=np.nan)
-    return np.where(np.isnan(numbers), absent, names[np.digitize(np.nan_to_num(numbers), edges)])
+    below = f"below {edges[0]} {unit}"
+    above = f"{edges[-1]} {unit} and more"
+    names = np.array([below, *between, above])
+    numbers = _numbers(values)
+    is_absent = np.isnan(numbers)
+    at = np.digitize(np.nan_to_num(numbers), edges)
+    return np.where(is_absent, absent, names[at])
 
 
 def _by_side(pred: pd.DataFrame) -> np.ndarray:
-    return _binned(pred[["width", "height"]].min(axis=1), (128, 256, 512, 1024), "px")
+    sides = pred[["width", "height"]]
+    shorter = sides.min(axis=1)
+    edges = (128, 256, 512, 1024)
+    return _binned(shorter, edges, "px")
 
 
 def _by_quality(pred: pd.DataFrame) -> np.ndarray:
-    return _binned(pred.quality, (60, 75, 85, 95), "", "not a JPEG")
+    edges = (60, 75, 85, 95)
+    return _binned(pred.quality, edges, "", "not a JPEG")
 
 
 def _by_source(pred: pd.DataFrame) -> np.ndarray:
-    return pred.source.astype(str).to_numpy()
+    sources = pred["source"]
+    return sources.astype(str).to_numpy()
 
 
 PARTS: dict[str, Callable[[pd.DataFrame], np.ndarray]] = {  # each gives the name of every picture's part
@@ -63,19 +79,29 @@ class Part:
     def to_dict(self) -> dict[str, Any]:
         "As metrics.json holds it."
         records = {name: figure.to_dict() for name, figure in self.figures.items()}
-        return dict(part=self.name, **records, n=self.n, n_real=self.n_real, n_fake=self.n_fake)
+        counts = dict(n=self.n, n_real=self.n_real, n_fake=self.n_fake)
+        return {"part": self.name, **records, **counts}
 
 
 def _place(name: str) -> tuple[bool, bool, bool, int, str]:
     "Where a part stands in its table: bins from below to above, then what has no bin."
-    digits = len(name.split()[0]) if name[0].isdigit() else 0
-    return not name.startswith("below"), name.endswith("more"), name.startswith("not"), digits, name
+    first_word = name.split()[0]
+    digits = len(first_word) if name[0].isdigit() else 0
+    is_bin_above = not name.startswith("below")
+    is_last_bin = name.endswith("more")
+    has_no_bin = name.startswith("not")
+    return is_bin_above, is_last_bin, has_no_bin, digits, name
 
 
 def _part(name: str, pred: pd.DataFrame, threshold: float) -> Part:
-    found = summary(pred.label, pred.p_fake, threshold, draws=0)
-    figures = {metric: found.figures[metric] for metric in SHOWN}
-    return Part(name, figures, found.n, found.n_real, found.n_fake)
+    found = summary(pred["label"], pred["p_fake"], threshold, draws=0)
+    return Part(
+        name=name,
+        figures={metric: found.figures[metric] for metric in SHOWN},
+        n=found.n,
+        n_real=found.n_real,
+        n_fake=found.n_fake,
+    )
 
 
 def breakdown(
@@ -87,9 +113,13 @@ def breakdown(
         return {}
     tables = {}
     for by, part_of in PARTS.items():
-        names = np.array([name.strip() or "not known" for name in part_of(pred)], object)
-        groups = {name: pred[names == name] for name in sorted(set(names), key=_place)}
-        parts = [_part(name, group, threshold) for name, group in groups.items() if len(group) >= 10]
+        stripped = [name.strip() for name in part_of(pred)]
+        names = np.array([name or "not known" for name in stripped], object)
+        parts = []
+        for name in sorted(set(names), key=_place):
+            of_part = names == name
+            if of_part.sum() >= 10:
+                parts.append(_part(name, pred.loc[of_part], threshold))
         if len(parts) > 1:
             tables[by] = parts
     return tables

@@ -382,19 +382,19 @@ def beside(
     out: str = "outputs",  # root of all runs
 ) -> pd.DataFrame:  # domain, without, epochs, n; auc, fpr, fnr of either as value, low, high; AUC difference
     "The rounds of two runs side by side; raises `FakefaceError` where they have none in common."
-    homes = [run_dir(name, out) for name in (run, other)]
-    rounds, other_rounds = (_rounds_by_domain(home) for home in homes)
+    home, other_home = (run_dir(name, out) for name in (run, other))
+    rounds, other_rounds = _rounds_by_domain(home), _rounds_by_domain(other_home)
     common = rounds.keys() & other_rounds.keys()
     if not common:
         raise FakefaceError(f"{run} and {other} have no round in common: leave out the same domains in both.")
     rows = []
     for key in common:
         mine, theirs = rounds[key], other_rounds[key]
-        folders = (home.parent / found.run for home, found in zip(homes, (mine, theirs)))
+        folder, other_folder = home.parent / mine.run, other_home.parent / theirs.run
         row = dict(domain=mine.domain, without=", ".join(mine.left_out), epochs=mine.epochs)
         row |= {"epochs, other": theirs.epochs, "n": mine.unseen.n}
         row |= _figure_columns(("auc", "fpr", "fnr"), "run", mine.unseen)
         row |= _figure_columns(("auc", "fpr", "fnr"), "other", theirs.unseen)
-        row |= _columns("AUC difference", paired_difference(*folders, mine.domain))
+        row |= _columns("AUC difference", paired_difference(folder, other_folder, mine.domain))
         rows.append(row)
     return pd.DataFrame(rows).sort_values(["without", "domain"], ignore_index=True)

@@ -23,13 +23,17 @@ def worst(
     n: int = 12,  # at most so many
 ) -> pd.DataFrame:
     "The most confident wrong verdicts, worst first."
-    wrong = pred[(pred.p_fake >= threshold) != pred.label]
-    sure = np.where(wrong.label == 1, 1 - wrong.p_fake, wrong.p_fake)
-    return wrong.iloc[np.argsort(-sure, kind="stable")][:n]
+    is_wrong = (pred["p_fake"] >= threshold) != pred["label"]
+    wrong = pred.loc[is_wrong]
+    sure = np.where(wrong["label"] == 1, 1 - wrong["p_fake"], wrong["p_fake"])
+    order = np.argsort(-sure, kind="stable")
+    return wrong.iloc[order][:n]
 
 
 def _log_odds(p: np.ndarray | float) -> np.ndarray:
-    return np.log(np.clip(p, 1e-12, 1)) - np.log(np.clip(1 - p, 1e-12, 1))
+    fake = np.clip(p, 1e-12, 1)
+    real = np.clip(1 - p, 1e-12, 1)
+    return np.log(fake) - np.log(real)
 
 
 def hardest(
@@ -38,8 +42,10 @@ def hardest(
     n: int = 12,  # at most so many
 ) -> pd.DataFrame:
     "The pictures nearest to the threshold in log-odds, nearest first."
-    distance = np.abs(_log_odds(pred.p_fake.to_numpy()) - _log_odds(threshold))
-    return pred.iloc[np.argsort(distance, kind="stable")][:n]
+    log_odds = _log_odds(np.asarray(pred["p_fake"]))
+    distance = np.abs(log_odds - _log_odds(threshold))
+    order = np.argsort(distance, kind="stable")
+    return pred.iloc[order][:n]
 
 # %% ../../nbs/09_evaluate/05_mistakes.ipynb #43698d5a
 def show_mistakes(
@@ -55,16 +61,18 @@ def show_mistakes(
 
     if worst(pred, threshold, 1).empty:
         return "No mistakes."
-    may = worst(pred[pred.may_show.astype(bool)], threshold, n)
-    if may.empty:
+    may_show = pred["may_show"].astype(bool)
+    shown = worst(pred.loc[may_show], threshold, n)
+    if shown.empty:
         return "There are mistakes, but none of the pictures may be shown."
-    rows = -(-len(may) // cols)
+    rows = -(-len(shown) // cols)
     size = (1.3 * cols, 1.75 * rows)
     fig, axes = plt.subplots(rows, cols, figsize=size, dpi=80, layout="constrained", squeeze=False)
     plt.close(fig)
     for ax in axes.flat:
         ax.axis("off")
-    for ax, row in zip(axes.flat, may.itertuples()):
-        ax.imshow(open_image(Path(root) / row.path))
-        ax.set_title(f"{row.domain}\nis {LABEL_NAMES[row.label]}, p_fake {row.p_fake:.2f}", fontsize=7)
+    for ax, row in zip(axes.flat, shown.to_dict("records")):
+        ax.imshow(open_image(Path(root) / row["path"]))
+        truth = LABEL_NAMES[row["label"]]
+        ax.set_title(f"{row['domain']}\nis {truth}, p_fake {row['p_fake']:.2f}", fontsize=7)
     return fig

@@ -39,16 +39,17 @@ def pick_split(
     split: str = "test",
 ) -> pd.DataFrame:  # the rows, index 0…n-1
     "The rows of one split; raises `EvaluateError` where a domain has none."
-    rows = manifest[manifest.split == split]
-    have = list(dict.fromkeys(rows.domain))
+    rows = manifest[manifest["split"] == split]
+    have = list(dict.fromkeys(rows["domain"]))
     lacks = [domain for domain in domains if domain not in have]
     if lacks:
         there_is = ", ".join(have) or "no pictures at all"
         raise EvaluateError(f"The {split} split has no domain {', '.join(lacks)}. It has {there_is}.")
-    rows = rows[rows.domain.isin(domains or have)].reset_index(drop=True)
+    wanted = rows.domain.isin(domains or have)
+    rows = rows.loc[wanted].reset_index(drop=True)
     rows.attrs = manifest.attrs
     if rows.empty:
-        splits = ", ".join(sorted(manifest.split.unique()))
+        splits = ", ".join(sorted(manifest["split"].unique()))
         raise EvaluateError(f"The manifest has no pictures in the split {split!r}; it has {splits}.")
     return rows
 
@@ -69,7 +70,8 @@ class OnnxNet:
 
 def device_of(name: str = "auto") -> torch.device:
     "The GPU where there is one and `name` is auto, else the CPU."
-    return torch.device("cuda" if name == "auto" and torch.cuda.is_available() else "cpu")
+    use_gpu = name == "auto" and torch.cuda.is_available()
+    return torch.device("cuda" if use_gpu else "cpu")
 
 
 def open_net(
@@ -79,7 +81,8 @@ def open_net(
 ) -> tuple[OnnxNet | FaceNet, Bundle]:
     "The fastest form of a bundle's network that gives its verdicts on this device."
     bundle = read_bundle(folder)
-    if onnx and torch.device(device).type == "cpu" and ONNX in bundle.files:
+    on_cpu = torch.device(device).type == "cpu"
+    if onnx and on_cpu and ONNX in bundle.files:
         return OnnxNet(folder, bundle), bundle
     return load_model(folder)
 
@@ -149,17 +152,21 @@ def _through_torch(
     "In batches, decoded ahead by loader processes."
     states = getattr(dataset, "states", 1)
     stack = partial(collate, size=net.spec.size)
-    loader = make_loader(dataset, range(len(dataset)), max(1, batch // states), workers, stack)
+    pictures = max(1, batch // states)
+    loader = make_loader(dataset, range(len(dataset)), pictures, workers, stack)
 
     def one_row_a_form() -> Iterator[dict[str, Any]]:
         for samples in progress(loader):
             note(samples["bad"])
-            forms = samples["row"][:, None] * states + torch.arange(states)
+            first_forms = samples["row"][:, None] * states
+            forms = first_forms + torch.arange(states)
             yield {**samples, "row": forms.reshape(-1)}
 
     device = next(net.parameters()).device
-    rows, logits = score(net, one_row_a_form(), BatchPart(net.spec).to(device), Engine(channels_last=True))
-    return rows[::states] // states, logits.reshape(-1, states, 2)
+    prepare = BatchPart(net.spec).to(device)
+    forms, logits = score(net, one_row_a_form(), prepare, Engine(channels_last=True))
+    rows = forms[::states] // states
+    return rows, logits.reshape(-1, states, 2)
 
 
 def run_net(
@@ -198,12 +205,17 @@ def predict(
         if quarantine is not None:
             quarantine.add(bad, split)
 
-    at, logits = run_net(net, EvalDataset(rows, net.spec), batch, workers, device, note, progress)
+    dataset = EvalDataset(rows, net.spec)
+    at, logits = run_net(net, dataset, batch, workers, device, note, progress)
     logits = logits[:, 0]
-    pred = rows.iloc[at][[column for column in KEPT_COLUMNS if column in rows]].reset_index(drop=True)
+    kept = [column for column in KEPT_COLUMNS if column in rows]
+    pred = rows.iloc[at][kept].reset_index(drop=True)
     pred.attrs = rows.attrs
-    pred["logit_real"], pred["logit_fake"] = logits.T.astype(np.float64)
-    pred["z"] = pred.logit_fake - pred.logit_real
+    logit_real, logit_fake = logits.T.astype(np.float64)
+    pred["logit_real"] = logit_real
+    pred["logit_fake"] = logit_fake
+    pred["z"] = pred["logit_fake"] - pred["logit_real"]
     pred["p_fake"] = p_fake(logits, bundle.temperature, bundle.bias)
-    pred["pred"] = (pred.p_fake >= bundle.thresholds[bundle.threshold]).astype("int8")
+    is_fake = pred["p_fake"] >= bundle.thresholds[bundle.threshold]
+    pred["pred"] = is_fake.astype("int8")
     return pred

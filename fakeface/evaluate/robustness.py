@@ -25,7 +25,7 @@ from ..images.jpeg import jpeg_bytes
 from ..augment.operations import rescale
 from ..data.dataset import EvalDataset
 from ..models.bundle import Bundle, p_fake
-from ..metrics.figures import by_domain
+from ..metrics.figures import Evaluation, by_domain
 from ..models.network import FaceNet
 from .predict import OnnxNet, run_net
 
@@ -36,16 +36,19 @@ if TYPE_CHECKING:
 def recode(image: Image.Image, quality: int, kind: str = "JPEG") -> Image.Image:
     "Saved and opened again."
     if kind == "JPEG":
-        return Image.open(io.BytesIO(jpeg_bytes(image, quality))).convert("RGB")
-    buffer = io.BytesIO()
-    image.save(buffer, kind, quality=quality)
-    return Image.open(buffer).convert("RGB")
+        data = jpeg_bytes(image, quality)
+    else:
+        buffer = io.BytesIO()
+        image.save(buffer, kind, quality=quality)
+        data = buffer.getvalue()
+    return Image.open(io.BytesIO(data)).convert("RGB")
 
 
 def scaled(image: Image.Image, by: float, back: bool = False) -> Image.Image:
     "Both sides times `by`; with `back`, to the old size again."
     if back:
-        return Image.fromarray(rescale(np.asarray(image), by, Image.Resampling.BICUBIC))
+        pixels = rescale(np.asarray(image), by, Image.Resampling.BICUBIC)
+        return Image.fromarray(pixels)
     size = [max(8, round(side * by)) for side in image.size]
     return image.resize(size, Image.Resampling.BICUBIC)
 
@@ -53,15 +56,19 @@ def scaled(image: Image.Image, by: float, back: bool = False) -> Image.Image:
 def noisy(image: Image.Image, sigma: float, gen: np.random.Generator) -> Image.Image:
     "Gaussian noise of `sigma` (of full scale), clipped."
     pixels = np.asarray(image, np.float32)
-    pixels = pixels + 255 * sigma * gen.standard_normal(pixels.shape, np.float32)
-    return Image.fromarray(pixels.clip(0, 255).round().astype(np.uint8))
+    noise = gen.standard_normal(pixels.shape, np.float32)
+    pixels = pixels + 255 * sigma * noise
+    pixels = pixels.clip(0, 255).round()
+    return Image.fromarray(pixels.astype(np.uint8))
 
 
 def cropped(image: Image.Image, keep: float) -> Image.Image:
     "The central part, `keep` of each side."
     width, height = image.size
-    left, top = round(width * (1 - keep) / 2), round(height * (1 - keep) / 2)
-    return image.crop((left, top, width - left, height - top))
+    left = round(width * (1 - keep) / 2)
+    top = round(height * (1 - keep) / 2)
+    box = (left, top, width - left, height - top)
+    return image.crop(box)
 
 
 def brightened(image: Image.Image, factor: float) -> Image.Image:
@@ -72,7 +79,9 @@ def screenshot(image: Image.Image) -> Image.Image:
     "Shown at an odd scale on a slightly brighter screen with a white rim, saved as a middling JPEG."
     shown = brightened(scaled(image, 0.63), 1.05)
     rim = max(2, round(0.03 * max(shown.size)))
-    page = Image.new("RGB", (shown.width + 2 * rim, shown.height + 2 * rim), "white")
+    width = shown.width + 2 * rim
+    height = shown.height + 2 * rim
+    page = Image.new("RGB", (width, height), "white")
     page.paste(shown, (rim, rim))
     return recode(page, 85)
 
@@ -176,13 +185,16 @@ class GridDataset(EvalDataset):
         try:
             image = self.open(row)
         except ImageError as error:
-            return sample | dict(bad=[(row, self.path(row), error.reason)])
-        return sample | dict(x=np.concatenate([self._views(image, name, row) for name in self.names]))
+            bad = (row, self.path(row), error.reason)
+            return sample | dict(bad=[bad])
+        views = [self._views(image, name, row) for name in self.names]
+        return sample | dict(x=np.concatenate(views))
 
     def _views(self, image: Image.Image, name: str, row: int) -> np.ndarray:
         "The network's views of the picture after one corruption."
         gen = rng(self.seed, name, self.path(row))
-        return eval_views(CORRUPTIONS[name].apply(image, gen), self.spec)
+        corrupted = CORRUPTIONS[name].apply(image, gen)
+        return eval_views(corrupted, self.spec)
 
 # %% ../../nbs/09_evaluate/02_robustness.ipynb #560b58ea
 def sample_rows(
@@ -194,14 +206,28 @@ def sample_rows(
     "A sample of each domain and class, the same one for the same seed and key."
     if not n:
         return rows
-    order = np.argsort([rng(seed, key, path).random() for path in rows.path])
-    keep = rows.iloc[order].groupby(["domain", "label"], sort=False).head(n).index
+    draws = [rng(seed, key, path).random() for path in rows["path"]]
+    shuffled = rows.iloc[np.argsort(draws)]
+    keep = shuffled.groupby(["domain", "label"], sort=False).head(n).index
     sample = rows.loc[sorted(keep)].reset_index(drop=True)
     sample.attrs = rows.attrs
     return sample
 
 # %% ../../nbs/09_evaluate/02_robustness.ipynb #ce71c79e
 COMPARED = ("auc", "accuracy", "fpr", "fnr")  # figures that stand in the grid with their limits
+
+
+def _row_of_grid(name: str, domain: str, evaluation: Evaluation) -> dict[str, Any]:
+    "What the grid holds of a corruption in a domain."
+    corruption = CORRUPTIONS[name]
+    row: dict[str, Any] = dict(corruption=name, family=corruption.family, level=corruption.level)
+    row |= dict(domain=domain, n=evaluation.n)
+    figures = evaluation.figures
+    row |= {metric: figures[metric].value for metric in (*COMPARED, "tpr@1%fpr")}
+    for metric in COMPARED:
+        row[f"{metric}_low"] = figures[metric].low
+        row[f"{metric}_high"] = figures[metric].high
+    return row
 
 
 def grid_table(
@@ -212,17 +238,10 @@ def grid_table(
     "One row for each corruption and domain, and for the mean over domains."
     rows = []
     for name in names:
-        evaluations = by_domain(pred[pred.corruption == name], threshold, draws=0)
+        evaluations = by_domain(pred.loc[pred["corruption"] == name], threshold, draws=0)
         del evaluations["micro"]
-        corruption = CORRUPTIONS[name]
         for domain, evaluation in evaluations.items():
-            row = dict(corruption=name, family=corruption.family, level=corruption.level)
-            row |= dict(domain=domain, n=evaluation.n)
-            row |= {metric: evaluation.figures[metric].value for metric in (*COMPARED, "tpr@1%fpr")}
-            for metric in COMPARED:
-                row[f"{metric}_low"] = evaluation.figures[metric].low
-                row[f"{metric}_high"] = evaluation.figures[metric].high
-            rows.append(row)
+            rows.append(_row_of_grid(name, domain, evaluation))
     return pd.DataFrame(rows)
 
 # %% ../../nbs/09_evaluate/02_robustness.ipynb #d88f0416
@@ -258,7 +277,8 @@ def robustness_grid(
 ) -> pd.DataFrame:  # of `grid_table`
     "AUC, accuracy, FPR and FNR of each domain after each corruption, at the stored threshold."
     names = names or list(CORRUPTIONS)
-    key = sha256_json([bundle.hash, names, seed, part, rows.sha256.tolist()])[:16]
+    made_of = [bundle.hash, names, seed, part, rows["sha256"].tolist()]
+    key = sha256_json(made_of)[:16]
     scored = []
     for start in progress(range(0, len(rows), part)):
         some = rows.iloc[start : start + part].reset_index(drop=True)
@@ -266,7 +286,12 @@ def robustness_grid(
         file = Path(folder) / f"{key}-{start}.npz" if folder else None
         dataset = GridDataset(some, net.spec, names, seed)
         at, logits = _scores_of_part(net, dataset, file, batch=batch, workers=workers, device=device)
-        labels = some.loc[np.repeat(at, len(names)), ["domain", "label"]]
+        # a picture's states stand one below the other
+        repeated = np.repeat(at, len(names))
+        corruption = np.tile(names, len(at))
+        labels = some.loc[repeated, ["domain", "label"]]
         p = p_fake(logits.reshape(-1, 2), bundle.temperature, bundle.bias)
-        scored.append(labels.assign(corruption=np.tile(names, len(at)), p_fake=p))
-    return grid_table(pd.concat(scored, ignore_index=True), names, bundle.thresholds[bundle.threshold])
+        scored.append(labels.assign(corruption=corruption, p_fake=p))
+    pred = pd.concat(scored, ignore_index=True)
+    threshold = bundle.thresholds[bundle.threshold]
+    return grid_table(pred, names, threshold)

@@ -166,9 +166,16 @@ def _score(request: _Request, folder: Path, progress: Callable[..., Iterable]) -
     return _Scored(pred, extra, both, len(quarantine), speed)
 
 # %% ../../nbs/09_evaluate/06_stage.ipynb #b5018790
+def _band_of(bundle: Bundle) -> tuple[float, float] | None:
+    if not bundle.band:
+        return None
+    low, high = bundle.band
+    return low, high
+
+
 def _results(request: _Request, scored: _Scored) -> dict[str, Any]:
     "The figures, as metrics.json holds them."
-    band = tuple(request.bundle.band) if request.bundle.band else None
+    band = _band_of(request.bundle)
     tables = breakdown(scored.pred, request.threshold)
     results = dict(
         result=by_domain_records(by_domain(scored.pred, request.threshold, band=band)),
@@ -182,7 +189,8 @@ def _results(request: _Request, scored: _Scored) -> dict[str, Any]:
 def _about(request: _Request, scored: _Scored) -> dict[str, Any]:
     "What was evaluated, on what, and what it had seen."
     bundle, manifest = request.bundle, request.manifest
-    learned = manifest[manifest.split.isin(("train", "valid")) & manifest.domain.isin(bundle.domains)]
+    is_learned = manifest["split"].isin(("train", "valid")) & manifest["domain"].isin(bundle.domains)
+    learned = manifest.loc[is_learned]
     return dict(
         split=request.cfg.split,
         threshold=request.threshold,

@@ -63,7 +63,8 @@ def seen_or_not(
     "Each domain: `seen`, `unseen`, or `unknown` where a parent bundle is missing."
     seen, whole = lineage(bundle, home)
     otherwise = "unseen" if whole else "unknown"
-    return {domain: "seen" if domain in seen else otherwise for domain in dict.fromkeys(domains)}
+    distinct = dict.fromkeys(domains)
+    return {domain: "seen" if domain in seen else otherwise for domain in distinct}
 
 # %% ../../nbs/09_evaluate/03_unseen.ipynb #a3fb8566
 MET = ("same pixels", "near-duplicate", "mirrored near-duplicate", "same source", "same person")
@@ -71,7 +72,8 @@ MET = ("same pixels", "near-duplicate", "mirrored near-duplicate", "same source"
 
 def _collection(source: pd.Series) -> pd.Series:
     "What stands behind a domain's name in each source: 140k/ffhq -> ffhq; else empty."
-    return pd.Series([str(name).partition("/")[2] for name in source], source.index, "str")
+    after_slash = [str(name).partition("/")[2] for name in source]
+    return pd.Series(after_slash, source.index, "str")
 
 
 def _both_say(one: pd.Series, other: pd.Series) -> np.ndarray:
@@ -103,14 +105,15 @@ def overlap_with_training(
 ) -> np.ndarray:  # "" or one of `MET`, one each row of `extra`
     "Which pictures of `extra` the detector may have met before, and how."
     met = known[known.split.isin(("train", "valid"))]
-    hashes = np.unique(met["phash"].to_numpy(np.uint64))
+    hashes = np.unique(np.asarray(met["phash"], np.uint64))
     hashes = hashes[hashes != 0]
     files = set(met.file_sha256) | set(met.made_from) - {""}
     if mirrored is None:
         mirrored = np.zeros(len(extra), np.uint64)
+    same_pixels = extra.sha256.isin(met.sha256) | extra.file_sha256.isin(files)
     flags = [
-        (extra.sha256.isin(met.sha256) | extra.file_sha256.isin(files)).to_numpy(),
-        _near(extra["phash"].to_numpy(np.uint64), hashes, bits),
+        same_pixels.to_numpy(),
+        _near(np.asarray(extra["phash"], np.uint64), hashes, bits),
         _near(mirrored, hashes, bits),
         _both_say(_collection(extra.source), _collection(met.source)),
         _both_say(extra.identity, met.identity),
@@ -118,16 +121,23 @@ def overlap_with_training(
     return np.select(flags, MET, "").astype(object)
 
 # %% ../../nbs/09_evaluate/03_unseen.ipynb #251ad5f7
+def _mirror_hash(look: str) -> int:
+    "Of a look, which is a hash of the picture, then one of its mirror image; 0 where there is none."
+    if not look:
+        return 0
+    hashes = np.frombuffer(bytes.fromhex(look), ">u8")
+    return hashes[1]
+
+
 def mirrored_hashes(
     rows: pd.DataFrame,  # a manifest
     cache: str | os.PathLike | None = None,  # the SQLite file with what was found in which file
     workers: int | None = None,
 ) -> np.ndarray:  # uint64 [n]; 0 where there is nothing to see
     "The perceptual hash of each picture's mirror image."
-    paths = [os.path.join(rows.attrs["root"], path) for path in rows.path]
-    looks = [info.look for info in file_infos(paths, cache, workers)]
-    # a look is a hash of the picture, then one of its mirror image
-    hashes = [np.frombuffer(bytes.fromhex(look), ">u8")[1] if look else 0 for look in looks]
+    root = rows.attrs["root"]
+    paths = [os.path.join(root, path) for path in rows["path"]]
+    hashes = [_mirror_hash(info.look) for info in file_infos(paths, cache, workers)]
     return np.array(hashes, np.uint64)
 
 # %% ../../nbs/09_evaluate/03_unseen.ipynb #86eed65a
@@ -135,7 +145,8 @@ def _refuse_training_folder(folder: Path, manifest: pd.DataFrame) -> None:
     "Raise `EvaluateError` where pictures in the folder are the run's training pictures."
     inside = os.path.realpath(folder) + os.sep
     root = os.path.realpath(manifest.attrs["root"])
-    for path in manifest.path[manifest.split.isin(("train", "valid"))]:
+    learned = manifest["split"].isin(("train", "valid"))
+    for path in manifest.loc[learned, "path"]:
         if os.path.realpath(os.path.join(root, path)).startswith(inside):
             raise EvaluateError(f"extra: pictures in {folder} are among the training pictures of this run.")
 

@@ -19,11 +19,14 @@ def placements(
     neg: np.ndarray,  # scores of the reals [..., n]
 ) -> tuple[np.ndarray, np.ndarray]:  # [..., m] and [..., n]
     "For each fake the share of reals below it, for each real the share of fakes above it; a tie is half."
-    n_fake, n_real = pos.shape[-1], neg.shape[-1]
-    ranks = rankdata(np.concatenate([pos, neg], -1), axis=-1)
-    reals_below = (ranks[..., :n_fake] - rankdata(pos, axis=-1)) / n_real
-    fakes_above = 1 - (ranks[..., n_fake:] - rankdata(neg, axis=-1)) / n_fake
-    return reals_below, fakes_above
+    n_fake = pos.shape[-1]
+    n_real = neg.shape[-1]
+    among_all = rankdata(np.concatenate([pos, neg], -1), axis=-1)
+    among_fakes = rankdata(pos, axis=-1)
+    among_reals = rankdata(neg, axis=-1)
+    reals_below = (among_all[..., :n_fake] - among_fakes) / n_real
+    fakes_below = (among_all[..., n_fake:] - among_reals) / n_fake
+    return reals_below, 1 - fakes_below
 
 
 def auc(y: npt.ArrayLike, p: npt.ArrayLike) -> float:
@@ -31,7 +34,8 @@ def auc(y: npt.ArrayLike, p: npt.ArrayLike) -> float:
     y, p = clean(y, p)
     if not 0 < y.sum() < len(y):
         return float("nan")
-    return float(placements(p[y == 1], p[y == 0])[0].mean())
+    reals_below, _ = placements(p[y == 1], p[y == 0])
+    return float(reals_below.mean())
 
 # %% ../../nbs/07_metrics/02_areas.ipynb #23f95a53
 class Areas(NamedTuple):
@@ -45,10 +49,14 @@ class Areas(NamedTuple):
 
 def _standard_error(reals_below: np.ndarray, fakes_above: np.ndarray) -> np.ndarray:
     "DeLong's standard error of the AUC; NaN where a class has one picture."
-    n_fake, n_real = reals_below.shape[-1], fakes_above.shape[-1]
+    n_fake = reals_below.shape[-1]
+    n_real = fakes_above.shape[-1]
     if min(n_fake, n_real) < 2:
-        return np.full(reals_below.shape[:-1], np.nan)
-    return np.sqrt(reals_below.var(-1, ddof=1) / n_fake + fakes_above.var(-1, ddof=1) / n_real)
+        samples = reals_below.shape[:-1]
+        return np.full(samples, np.nan)
+    of_fakes = reals_below.var(-1, ddof=1) / n_fake
+    of_reals = fakes_above.var(-1, ddof=1) / n_real
+    return np.sqrt(of_fakes + of_reals)
 
 
 def delong(
@@ -59,27 +67,35 @@ def delong(
     "AUC with its DeLong interval on the logit scale, for many samples at once."
     reals_below, fakes_above = placements(pos, neg)
     value = reals_below.mean(-1)
-    few = np.minimum((reals_below < 1).sum(-1), (fakes_above < 1).sum(-1)) < 5
+    fakes_in_reach = (reals_below < 1).sum(-1)
+    reals_in_reach = (fakes_above < 1).sum(-1)
+    few = np.minimum(fakes_in_reach, reals_in_reach) < 5
+    z = ndtri(0.5 + level / 2)
     with np.errstate(divide="ignore", invalid="ignore"):
         error = _standard_error(reals_below, fakes_above)
-        half = ndtri(0.5 + level / 2) * error / (value * (1 - value))
-        low = expit(logit(value) - half)
-        high = expit(logit(value) + half)
+        half = z * error / (value * (1 - value))
+        middle = logit(value)
+        low = expit(middle - half)
+        high = expit(middle + half)
+    # where no spread is seen, the interval of as many pairs as the smaller class has pictures
     pairs = min(pos.shape[-1], neg.shape[-1])
     pairs_low, pairs_high = wilson(value * pairs, pairs, level)
     flat = ~np.isfinite(half) | (error == 0)
-    high = np.where(few, 1.0, np.where(flat, pairs_high, high))
-    return Areas(value, np.where(flat, pairs_low, low), high, few)
+    low = np.where(flat, pairs_low, low)
+    high = np.where(flat, pairs_high, high)
+    high = np.where(few, 1.0, high)
+    return Areas(value, low, high, few)
 
 
 def delong_ci(y: npt.ArrayLike, p: npt.ArrayLike, level: float = 0.95) -> Interval:
     "AUC with its interval; `note` says where it is a lower bound only."
     y, p = clean(y, p)
-    if not 0 < y.sum() < len(y):
-        return unknown(len(y), "one class", missing(y))
+    n = len(y)
+    if not 0 < y.sum() < n:
+        return unknown(n, "one class", missing(y))
     area = delong(p[y == 1], p[y == 0], level)
     note = "lower bound only" if area.few else None
-    return interval(area.value, len(y), area.low, area.high, "delong-logit", note)
+    return interval(area.value, n, area.low, area.high, "delong-logit", note)
 
 # %% ../../nbs/07_metrics/02_areas.ipynb #ce5ad93e
 def simulate(
@@ -92,5 +108,6 @@ def simulate(
     gap = ndtri(true_auc) * 2**0.5
     reals = gen.normal(-gap / 2, 1, n_real)
     fakes = gen.normal(gap / 2, 1, n_fake)
+    scores = np.concatenate([reals, fakes])
     labels = np.repeat([0, 1], [n_real, n_fake])
-    return labels, expit(gap * np.concatenate([reals, fakes]))
+    return labels, expit(gap * scores)

@@ -9,7 +9,7 @@ __all__ = ['T_RANGE', 'MAX_FPR', 'THRESHOLDS', 'SplitError', 'refuse_test', 'bal
 # %% ../../nbs/07_metrics/09_calibrate.ipynb #15c55d93
 import warnings
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 import numpy as np
 import numpy.typing as npt
 from scipy.optimize import brentq
@@ -128,9 +128,11 @@ def _bias_at(slope: float, z: np.ndarray, target: np.ndarray, weight: np.ndarray
     far = slope * np.abs(z).max() + 50
 
     def gradient(bias: float) -> float:
-        return (weight * (expit(slope * z + bias) - target)).sum()
+        excess = expit(slope * z + bias) - target
+        return (weight * excess).sum()
 
-    return brentq(gradient, -far, far)
+    # cast: a bare root, because full_output is left out
+    return cast(float, brentq(gradient, -far, far))
 
 # %% ../../nbs/07_metrics/09_calibrate.ipynb #9e2a38af
 class _Places(NamedTuple):

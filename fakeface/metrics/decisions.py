@@ -15,16 +15,21 @@ from .intervals import Interval, clean, interval, missing, mover, proportion, un
 def confusion_matrix(y: npt.ArrayLike, p: npt.ArrayLike, threshold: float) -> np.ndarray:
     "[[TN, FP], [FN, TP]]: rows the truth (real, fake), columns the verdict."
     y, p = clean(y, p)
-    return np.bincount(2 * y + (p >= threshold), minlength=4).reshape(2, 2)
+    called_fake = p >= threshold
+    counts = np.bincount(2 * y + called_fake, minlength=4)
+    return counts.reshape(2, 2)
 
 
 def _ratios(tn: npt.ArrayLike, fp: npt.ArrayLike, fn: npt.ArrayLike, tp: npt.ArrayLike) -> dict[str, np.ndarray]:
     "What depends on both rows of the confusion matrix; numbers or arrays; NaN where a denominator is 0."
     tn, fp, fn, tp = (np.asarray(count, float) for count in (tn, fp, fn, tp))
     with np.errstate(divide="ignore", invalid="ignore"):
-        precision, precision_real = tp / (tp + fp), tn / (tn + fn)
-        f1, f1_real = 2 * tp / (2 * tp + fp + fn), 2 * tn / (2 * tn + fp + fn)
-        mcc = (tp * tn - fp * fn) / np.sqrt((tp + fp) * (tp + fn) * (tn + fp) * (tn + fn))
+        precision = tp / (tp + fp)
+        precision_real = tn / (tn + fn)
+        f1 = 2 * tp / (2 * tp + fp + fn)
+        f1_real = 2 * tn / (2 * tn + fp + fn)
+        margins = (tp + fp) * (tp + fn) * (tn + fp) * (tn + fn)
+        mcc = (tp * tn - fp * fn) / np.sqrt(margins)
     return dict(
         precision=precision,
         f1=f1,
@@ -43,13 +48,16 @@ def _posterior_rates(
     gen = rng(seed, "jeffreys")
     tn, fp, fn, tp = c.ravel()
     fpr = gen.beta(fp + 0.5, tn + 0.5, draws)
-    return fpr, gen.beta(tp + 0.5, fn + 0.5, draws)
+    tpr = gen.beta(tp + 0.5, fn + 0.5, draws)
+    return fpr, tpr
 
 
 def _jeffreys(value: float | np.ndarray, drawn: np.ndarray, n: int) -> Interval:
     "A figure with the middle 95% of its draws, which always hold the value itself."
     low, high = np.quantile(drawn, (0.025, 0.975))
-    return interval(value, n, min(low, value), max(high, value), "jeffreys")
+    low = min(low, value)
+    high = max(high, value)
+    return interval(value, n, low, high, "jeffreys")
 
 # %% ../../nbs/07_metrics/04_decisions.ipynb #9eb92f91
 def _value_of_fake(fpr: np.ndarray, tpr: np.ndarray, prior: float) -> np.ndarray:
@@ -76,11 +84,14 @@ def ppv(
     if not of_class.all():
         return unknown(n, "one class", missing(np.repeat([0, 1], of_class)))
     worth = _value_of_real if negative else _value_of_fake
+    fpr, tpr = c[:, 1] / of_class
     with np.errstate(invalid="ignore"):
-        value = np.float64(worth(*(c[:, 1] / of_class), prior))
+        value = np.float64(worth(fpr, tpr, prior))
     if np.isnan(value):
-        return unknown(n, "undefined", f"nothing was called {'real' if negative else 'fake'}")
-    return _jeffreys(value, worth(*_posterior_rates(c), prior), n)
+        verdict = "real" if negative else "fake"
+        return unknown(n, "undefined", f"nothing was called {verdict}")
+    drawn_fpr, drawn_tpr = _posterior_rates(c)
+    return _jeffreys(value, worth(drawn_fpr, drawn_tpr, prior), n)
 
 # %% ../../nbs/07_metrics/04_decisions.ipynb #1fa6d78c
 PRIORS = (0.5, 0.1, 0.01)
@@ -103,10 +114,11 @@ def _composed(c: np.ndarray, seed: int) -> dict[str, Interval]:
     n_real, n_fake = tn + fp, fn + tp
     n = n_real + n_fake
     fpr, tpr = _posterior_rates(c, seed)
+    values = _ratios(tn, fp, fn, tp)
     drawn = _ratios(n_real * (1 - fpr), n_real * fpr, n_fake * (1 - tpr), n_fake * tpr)
     figures = {}
     for name in ("f1", "precision_macro", "f1_macro", "mcc"):
-        value = _ratios(tn, fp, fn, tp)[name]
+        value = values[name]
         if np.isfinite(value):
             figures[name] = _jeffreys(value, drawn[name], n)
         else:

@@ -76,28 +76,44 @@ def _quick_figures(y: np.ndarray, p: np.ndarray, threshold: float) -> dict[str, 
         area = interval(auc(y, p), n)
     else:
         area = unknown(n, "one class", missing(y))
-    share_right = np.mean((p >= threshold) == y) if n else None
-    return dict(auc=area, accuracy=interval(share_right, n), nll=interval(nll(y, p), n))
+    right = (p >= threshold) == y
+    share_right = np.mean(right) if n else None
+    return dict(
+        auc=area,
+        accuracy=interval(share_right, n),
+        nll=interval(nll(y, p), n),
+    )
 
 
-def _all_figures(y: np.ndarray, p: np.ndarray, c: np.ndarray, draws: int, seed: int) -> dict[str, Interval]:
+def _all_figures(
+    y: np.ndarray,
+    p: np.ndarray,
+    confusion: np.ndarray,
+    draws: int,
+    seed: int,
+) -> dict[str, Interval]:
     "Every figure of `METRICS`; what one class alone cannot give is unknown, with the reason."
-    known = dict(auc=delong_ci(y, p), **decisions(c, seed), **bootstrap(y, p, draws, seed))
-    known["slope"], known["intercept"] = calibration(y, p)
-    known["ece"] = ece_figure(y, p, seed)
-    absent = unknown(len(y), "one class" if len(y) else "no rows", missing(y))
+    known = dict(auc=delong_ci(y, p))
+    known |= decisions(confusion, seed)
+    known |= bootstrap(y, p, draws, seed)
+    slope, intercept = calibration(y, p)
+    known |= dict(slope=slope, intercept=intercept, ece=ece_figure(y, p, seed))
+    method = "one class" if len(y) else "no rows"
+    absent = unknown(len(y), method, missing(y))
     return {name: known.get(name, absent) for name in METRICS}
 
 
 def _band_figures(y: np.ndarray, p: np.ndarray, threshold: float, band: tuple[float, float]) -> dict[str, Interval]:
     "How many pictures get no verdict, and how many of the other verdicts are right."
     n = len(y)
-    sure = (p < band[0]) | (p >= band[1])
+    low, high = band
+    sure = (p < low) | (p >= high)
+    right = (p >= threshold) == y
     n_sure = int(sure.sum())
-    right = int(((p >= threshold) == y)[sure].sum())
+    n_right = int(right[sure].sum())
     return dict(
         unsure=proportion(n - n_sure, n, method="no rows"),
-        accuracy_sure=proportion(right, n_sure, "no verdict at all"),
+        accuracy_sure=proportion(n_right, n_sure, "no verdict at all"),
     )
 
 
@@ -112,12 +128,23 @@ def summary(
 ) -> Evaluation:
     "Every figure of one set of pictures."
     y, p = clean(y, p)
-    c = confusion_matrix(y, p, threshold)
-    figures = _quick_figures(y, p, threshold) if quick else _all_figures(y, p, c, draws, seed)
+    confusion = confusion_matrix(y, p, threshold)
+    if quick:
+        figures = _quick_figures(y, p, threshold)
+    else:
+        figures = _all_figures(y, p, confusion, draws, seed)
     if band is not None and not quick:
         figures |= _band_figures(y, p, threshold, band)
+    n = len(y)
     n_fake = int((y == 1).sum())
-    return Evaluation(figures, len(y), len(y) - n_fake, n_fake, float(threshold), c.tolist())
+    return Evaluation(
+        figures=figures,
+        n=n,
+        n_real=n - n_fake,
+        n_fake=n_fake,
+        threshold=float(threshold),
+        confusion=confusion.tolist(),
+    )
 
 # %% ../../nbs/07_metrics/08_figures.ipynb #7a632dca
 def _numbers(figures: Mapping[str, Interval], field: str) -> list[float]:
@@ -147,22 +174,26 @@ def _mean_figure(name: str, parts: Mapping[str, Evaluation]) -> Interval:
     figures = {domain: figure for domain, figure in all_figures.items() if figure.value is not None}
     if not figures:
         return next(iter(all_figures.values()))
-    mean = mover(*(_numbers(figures, field) for field in ("value", "low", "high")))
-    known = np.isfinite(mean.low) or np.isfinite(mean.high)
+    values = _numbers(figures, "value")
+    lows = _numbers(figures, "low")
+    highs = _numbers(figures, "high")
+    mean = mover(values, lows, highs)
+    has_end = np.isfinite(mean.low) or np.isfinite(mean.high)
+    method = "mover" if has_end else "none"
     n = sum(figure.n for figure in figures.values())
     note = _mean_note(list(parts), figures)
-    return interval(mean.value, n, mean.low, mean.high, "mover" if known else "none", note)
+    return interval(mean.value, n, mean.low, mean.high, method, note)
 
 
 def _macro(parts: Mapping[str, Evaluation]) -> Evaluation:
     "Unweighted mean over domains of every figure, with its interval from theirs."
     first = next(iter(parts.values()))
     return Evaluation(
-        {name: _mean_figure(name, parts) for name in first.figures},
-        sum(part.n for part in parts.values()),
-        sum(part.n_real for part in parts.values()),
-        sum(part.n_fake for part in parts.values()),
-        first.threshold,
+        figures={name: _mean_figure(name, parts) for name in first.figures},
+        n=sum(part.n for part in parts.values()),
+        n_real=sum(part.n_real for part in parts.values()),
+        n_fake=sum(part.n_fake for part in parts.values()),
+        threshold=first.threshold,
         domains=list(parts),
     )
 
@@ -181,11 +212,16 @@ def by_domain(
     names = list(dict.fromkeys(domain.tolist()))
     if not names:
         raise MetricError("There are no predictions to summarise.")
-    if taken := {"macro", "micro"} & set(names):
+    taken = {"macro", "micro"} & set(names)
+    if taken:
         raise MetricError(f"A domain cannot be called {taken.pop()!r}: that name is the table's own.")
     evaluate = partial(summary, threshold=threshold, band=band, draws=draws, seed=seed, quick=quick)
-    parts = {name: evaluate(y[domain == name], p[domain == name]) for name in names}
-    return {**parts, "macro": _macro(parts), "micro": evaluate(y, p)}
+    parts = {}
+    for name in names:
+        rows = domain == name
+        parts[name] = evaluate(y[rows], p[rows])
+    means = dict(macro=_macro(parts), micro=evaluate(y, p))
+    return parts | means
 
 
 def by_domain_records(evaluations: Mapping[str, Evaluation]) -> dict[str, dict[str, Any]]:

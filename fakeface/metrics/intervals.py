@@ -33,10 +33,11 @@ def clean(
     if not np.isin(y, (0, 1)).all():
         found = np.setdiff1d(y, (0, 1))[:5].tolist()
         raise MetricError(f"Labels are 0 (real) and 1 (fake); found {found}.")
-    bad = ~((p >= 0) & (p <= 1))
-    if bad.any():
-        first = bad.argmax()
-        raise MetricError(f"{bad.sum()} of {len(p)} scores are no probability, the first at row {first}: {p[first]}.")
+    possible = (p >= 0) & (p <= 1)
+    if not possible.all():
+        n_bad = (~possible).sum()
+        first = possible.argmin()
+        raise MetricError(f"{n_bad} of {len(p)} scores are no probability, the first at row {first}: {p[first]}.")
     return y.astype(np.int8), p
 
 
@@ -44,7 +45,9 @@ def missing(y: np.ndarray) -> str:
     "Why a figure that needs both classes does not exist."
     if not len(y):
         return "no rows"
-    return "no reals" if y.any() else "no fakes"
+    if y.any():
+        return "no reals"
+    return "no fakes"
 
 # %% ../../nbs/07_metrics/01_intervals.ipynb #6588fa9b
 class ReadableAsDict(dict):
@@ -87,7 +90,10 @@ def readable_as_dict(record: Record) -> Record:
 # %% ../../nbs/07_metrics/01_intervals.ipynb #cc479410
 def _short(number: float) -> str:
     "Three decimals without a leading zero: .968, 1.000, -.250."
-    return f"{number:.3f}".replace("0.", ".", 1) if abs(number) < 0.9995 else f"{number:.3f}"
+    text = f"{number:.3f}"
+    if abs(number) >= 0.9995:
+        return text
+    return text.replace("0.", ".", 1)
 
 
 @readable_as_dict
@@ -105,25 +111,39 @@ class Interval(ReadableAsDict):
 
     def __str__(self) -> str:
         if self.value is None:
-            return f"not known ({self.note or self.method}), n = {self.n}"
-        limits = "" if self.low is None or self.high is None else f" [{_short(self.low)}, {_short(self.high)}]"
-        return f"{_short(self.value)}{limits}, n = {self.n}"
+            reason = self.note or self.method
+            return f"not known ({reason}), n = {self.n}"
+        text = _short(self.value)
+        if self.low is not None and self.high is not None:
+            text += f" [{_short(self.low)}, {_short(self.high)}]"
+        return f"{text}, n = {self.n}"
 
     def to_dict(self) -> dict[str, Any]:
         "The record as files hold it; a note that is not there is left out."
-        record = dict(value=self.value, low=self.low, high=self.high, n=self.n, method=self.method, **self.details)
-        return record if self.note is None else {**record, "note": self.note}
+        record: dict[str, Any] = {name: getattr(self, name) for name in ("value", "low", "high", "n", "method")}
+        record.update(self.details)
+        if self.note is not None:
+            record["note"] = self.note
+        return record
 
     @classmethod
     def from_dict(cls, record: Mapping[str, Any]) -> "Interval":
         "The record of a file."
-        own = {"value", "low", "high", "n", "method", "note"}
+        own = ("value", "low", "high", "n", "method", "note")
+        known = {name: record[name] for name in own if name in record}
         details = {name: number for name, number in record.items() if name not in own}
-        return cls(**{name: record[name] for name in own & record.keys()}, details=details)
+        return cls(**known, details=details)
 
     _pairs = to_dict
 
 # %% ../../nbs/07_metrics/01_intervals.ipynb #97d2fe25
+def _plain(number: Any) -> float | None:
+    "A plain Python number; None where it is not finite."
+    if number is None or not np.isfinite(number):
+        return None
+    return float(number)
+
+
 def interval(
     value: float | np.ndarray | None,  # the estimate; None or NaN where it does not exist
     n: int,  # how many pictures it rests on
@@ -134,11 +154,15 @@ def interval(
     **details: float,  # further numbers: p, auc_a, …
 ) -> Interval:
     "An `Interval` of plain Python numbers; what is not finite becomes None."
-
-    def plain(number: Any) -> float | None:
-        return None if number is None or not np.isfinite(number) else float(number)
-
-    return Interval(plain(value), plain(low), plain(high), int(n), method, note, details)
+    return Interval(
+        value=_plain(value),
+        low=_plain(low),
+        high=_plain(high),
+        n=int(n),
+        method=method,
+        note=note,
+        details=details,
+    )
 
 
 def unknown(
@@ -147,7 +171,7 @@ def unknown(
     note: str | None = None,  # the same more closely
 ) -> Interval:
     "A figure that does not exist, with the reason."
-    return Interval(None, None, None, n, method, note)
+    return Interval(value=None, n=n, method=method, note=note)
 
 # %% ../../nbs/07_metrics/01_intervals.ipynb #c9a24a05
 def wilson(
@@ -159,13 +183,18 @@ def wilson(
     k = np.asarray(k, float)
     n = np.asarray(n, float)
     z = ndtri(0.5 + level / 2)
+    z_squared = z * z
+    total = n + z_squared
     with np.errstate(divide="ignore", invalid="ignore"):
-        middle = (k + z * z / 2) / (n + z * z)
-        half = z / (n + z * z) * np.sqrt(k * (n - k) / n + z * z / 4)
+        middle = (k + z_squared / 2) / total
+        spread = np.sqrt(k * (n - k) / n + z_squared / 4)
+    half = z / total * spread
     low = np.clip(middle - half, 0, 1)
     high = np.clip(middle + half, 0, 1)
     # none and all are exact ends; `half` carries the NaN of n = 0
-    return np.where(k == 0, half * 0, low), np.where(k == n, half * 0 + 1, high)
+    low = np.where(k == 0, half * 0, low)
+    high = np.where(k == n, half * 0 + 1, high)
+    return low, high
 
 
 def proportion(
@@ -177,7 +206,8 @@ def proportion(
     "A share k of n with Wilson's interval."
     if not n:
         return unknown(0, method, note)
-    return interval(k / n, n, *wilson(k, n), "wilson")
+    low, high = wilson(k, n)
+    return interval(k / n, n, low, high, "wilson")
 
 # %% ../../nbs/07_metrics/01_intervals.ipynb #6226bc71
 class Mean(NamedTuple):
@@ -194,8 +224,13 @@ def mover(
     highs: npt.ArrayLike,  # upper ends [k]
 ) -> Mean:
     "Mean of independent estimates with its interval, recovered from theirs (Zou and Donner 2008)."
-    values, lows, highs = (np.asarray(numbers, float) for numbers in (values, lows, highs))
+    values = np.asarray(values, float)
+    lows = np.asarray(lows, float)
+    highs = np.asarray(highs, float)
+    n = len(values)
     mean = values.mean()
-    below = np.sqrt(((values - lows) ** 2).sum()) / len(values)
-    above = np.sqrt(((highs - values) ** 2).sum()) / len(values)
+    squares_below = (values - lows) ** 2
+    squares_above = (highs - values) ** 2
+    below = np.sqrt(squares_below.sum()) / n
+    above = np.sqrt(squares_above.sum()) / n
     return Mean(mean, mean - below, mean + above)

@@ -7,6 +7,7 @@ __all__ = ['EPS', 'brier', 'log_losses', 'nll', 'ReliabilityBins', 'reliability_
            'Line', 'logistic', 'calibration']
 
 # %% ../../nbs/07_metrics/06_probabilities.ipynb #ecf46693
+from collections.abc import Callable
 from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
@@ -21,7 +22,10 @@ EPS = float(np.finfo(float).eps)
 def brier(y: npt.ArrayLike, p: npt.ArrayLike) -> float:
     "Mean squared difference between `p_fake` and the truth; NaN without rows."
     y, p = clean(y, p)
-    return float(np.mean((p - y) ** 2)) if len(y) else float("nan")
+    if not len(y):
+        return float("nan")
+    squares = (p - y) ** 2
+    return float(np.mean(squares))
 
 
 def log_losses(
@@ -30,13 +34,16 @@ def log_losses(
 ) -> np.ndarray:  # [n]
     "Log-loss of each picture, in nats; probabilities are kept a rounding error away from 0 and 1."
     p = np.clip(p, EPS, 1 - EPS)
-    return -np.log(np.where(y == 1, p, 1 - p))
+    of_truth = np.where(y == 1, p, 1 - p)
+    return -np.log(of_truth)
 
 
 def nll(y: npt.ArrayLike, p: npt.ArrayLike) -> float:
     "Mean log-loss, in nats; NaN without rows."
     y, p = clean(y, p)
-    return float(log_losses(y, p).mean()) if len(y) else float("nan")
+    if not len(y):
+        return float("nan")
+    return float(log_losses(y, p).mean())
 
 # %% ../../nbs/07_metrics/06_probabilities.ipynb #de41efe7
 class ReliabilityBins(NamedTuple):
@@ -75,7 +82,8 @@ def reliability_bins(
     n = n[filled]
     fakes = np.bincount(at, y, minlength=bins)[filled]
     total = np.bincount(at, p, minlength=bins)[filled]
-    return ReliabilityBins(total / n, fakes / n, *wilson(fakes, n), n.astype(int))
+    low, high = wilson(fakes, n)
+    return ReliabilityBins(total / n, fakes / n, low, high, n.astype(int))
 
 
 def ece(y: npt.ArrayLike, p: npt.ArrayLike, bins: int = 15, equal: str = "n") -> float:
@@ -83,7 +91,9 @@ def ece(y: npt.ArrayLike, p: npt.ArrayLike, bins: int = 15, equal: str = "n") ->
     found = reliability_bins(y, p, bins, equal)
     if not len(found.n):
         return float("nan")
-    return float((found.n * abs(found.p - found.share)).sum() / found.n.sum())
+    gaps = abs(found.p - found.share)
+    weighted = found.n * gaps
+    return float(weighted.sum() / found.n.sum())
 
 # %% ../../nbs/07_metrics/06_probabilities.ipynb #597a740b
 def ece_if_calibrated(
@@ -95,17 +105,23 @@ def ece_if_calibrated(
     "Mean ECE that these scores would show if they were exactly right: what noise alone makes at this n."
     p = np.sort(np.asarray(p, float))
     at = _bin_of(p, bins)
-    starts = np.flatnonzero(np.r_[True, at[1:] != at[:-1]])
+    begins_bin = np.r_[True, at[1:] != at[:-1]]
+    starts = np.flatnonzero(begins_bin)
     gen = rng(seed, "ece")
-    gaps = [np.add.reduceat((gen.random(len(p)) < p) - p, starts) for _ in range(draws)]
-    return float(np.abs(gaps).sum(1).mean() / len(p))
+    gaps = []
+    for _ in range(draws):
+        y = gen.random(len(p)) < p
+        gaps.append(np.add.reduceat(y - p, starts))
+    gap_of_draw = np.abs(gaps).sum(1)
+    return float(gap_of_draw.mean() / len(p))
 
 
 def ece_figure(y: np.ndarray, p: np.ndarray, seed: int = 0) -> Interval:
     "ECE as a figure: without an interval, with `if_calibrated` among its details."
     if not len(y):
         return unknown(0, "no rows")
-    return interval(ece(y, p), len(y), if_calibrated=ece_if_calibrated(p, seed=seed))
+    from_noise = ece_if_calibrated(p, seed=seed)
+    return interval(ece(y, p), len(y), if_calibrated=from_noise)
 
 # %% ../../nbs/07_metrics/06_probabilities.ipynb #39d3eb87
 class Line(NamedTuple):
@@ -116,10 +132,11 @@ class Line(NamedTuple):
     covariance: np.ndarray  # of both [2, 2], meant for unit weights
 
 
-def _halved_step(loss, beta: np.ndarray, step: np.ndarray) -> np.ndarray:
+def _halved_step(loss: Callable[[np.ndarray], float], beta: np.ndarray, step: np.ndarray) -> np.ndarray:
     "The step, halved until it no longer makes the loss larger."
+    most = loss(beta) + 1e-15
     scale = 1.0
-    while scale > 1e-9 and not loss(beta - scale * step) <= loss(beta) + 1e-15:
+    while scale > 1e-9 and not loss(beta - scale * step) <= most:
         scale /= 2
     return scale * step
 
@@ -136,21 +153,30 @@ def logistic(
 
     def loss(beta: np.ndarray) -> float:
         z = features @ beta
-        return (weight * (np.logaddexp(0, z) - target * z)).sum()
+        log_loss = np.logaddexp(0, z) - target * z
+        return (weight * log_loss).sum()
 
     beta = np.zeros(2)
     for _ in range(100):
         p = expit(features @ beta)
-        hessian = (features * (weight * p * (1 - p))[:, None]).T @ features
+        curvature = weight * p * (1 - p)
+        hessian = (features * curvature[:, None]).T @ features
         gradient = features.T @ (weight * (p - target))
-        step = _halved_step(loss, beta, np.linalg.lstsq(hessian, gradient, rcond=None)[0])
+        newton_step = np.linalg.lstsq(hessian, gradient, rcond=None)[0]
+        step = _halved_step(loss, beta, newton_step)
         beta = beta - step
         if np.abs(step).max() < 1e-11:
             break
     scale = np.array([spread, 1.0])
-    return Line(beta[0] / spread, beta[1], np.linalg.pinv(hessian) / np.outer(scale, scale))
+    covariance = np.linalg.pinv(hessian) / np.outer(scale, scale)
+    return Line(beta[0] / spread, beta[1], covariance)
 
 # %% ../../nbs/07_metrics/06_probabilities.ipynb #e9900b5c
+def _wald(value: float, half: float, n: int) -> Interval:
+    "A figure and so much to either side."
+    return interval(value, n, value - half, value + half, "wald")
+
+
 def calibration(
     y: npt.ArrayLike,  # labels [n]
     p: npt.ArrayLike,  # p_fake [n]
@@ -163,9 +189,12 @@ def calibration(
         absent = unknown(n, "one class", missing(y))
         return absent, absent
     if reals.max() <= fakes.min() or fakes.max() <= reals.min():
-        absent = unknown(n, "undefined", "the classes are separable" if np.ptp(p) else "all scores are alike")
+        reason = "the classes are separable" if np.ptp(p) else "all scores are alike"
+        absent = unknown(n, "undefined", reason)
         return absent, absent
-    line = logistic(logit(np.clip(p, EPS, 1 - EPS)), y)
+    log_odds = logit(np.clip(p, EPS, 1 - EPS))
+    line = logistic(log_odds, y)
     half = 1.959964 * np.sqrt(np.diag(line.covariance))
-    slope = interval(line.slope, n, line.slope - half[0], line.slope + half[0], "wald")
-    return slope, interval(line.intercept, n, line.intercept - half[1], line.intercept + half[1], "wald")
+    slope = _wald(line.slope, half[0], n)
+    intercept = _wald(line.intercept, half[1], n)
+    return slope, intercept

@@ -18,7 +18,9 @@ def descending(
     "Rows from the highest score to the lowest."
     order = np.argsort(-p, kind="stable")
     ranked = p[order]
-    return order, np.flatnonzero(np.r_[ranked[1:] != ranked[:-1], True])
+    changes = ranked[1:] != ranked[:-1]
+    ends_run = np.r_[changes, True]
+    return order, np.flatnonzero(ends_run)
 
 
 def _counts(y: npt.ArrayLike, p: npt.ArrayLike) -> tuple[np.ndarray, np.ndarray]:
@@ -27,8 +29,10 @@ def _counts(y: npt.ArrayLike, p: npt.ArrayLike) -> tuple[np.ndarray, np.ndarray]
     if not 0 < y.sum() < len(y):
         raise MetricError(f"A ranking needs both classes; there are {missing(y)}.")
     order, last = descending(y, p)
-    tp = np.cumsum(y[order], dtype=np.int64)[last]
-    return tp, last + 1 - tp
+    fakes_so_far = np.cumsum(y[order], dtype=np.int64)
+    tp = fakes_so_far[last]
+    fp = last + 1 - tp
+    return tp, fp
 
 # %% ../../nbs/07_metrics/05_ranking.ipynb #a05cc58d
 def ap_of_counts(
@@ -36,13 +40,17 @@ def ap_of_counts(
     fp: np.ndarray,  # cumulative reals [..., k]
 ) -> np.ndarray:  # [...]
     "Average precision of one or many samples."
+    n_fake = tp[..., -1]
     found = np.diff(tp, axis=-1, prepend=0)
-    return (found * tp / np.maximum(tp + fp, 1)).sum(-1) / tp[..., -1]
+    called_fake = np.maximum(tp + fp, 1)
+    steps = found * tp / called_fake
+    return steps.sum(-1) / n_fake
 
 
 def average_precision(y: npt.ArrayLike, p: npt.ArrayLike) -> float:
     "Area under the precision-recall steps, fake class."
-    return float(ap_of_counts(*_counts(y, p)))
+    tp, fp = _counts(y, p)
+    return float(ap_of_counts(tp, fp))
 
 # %% ../../nbs/07_metrics/05_ranking.ipynb #d81e0922
 def tpr_of_counts(
@@ -51,14 +59,22 @@ def tpr_of_counts(
     max_fpr: float,
 ) -> np.ndarray:  # [...]
     "Largest TPR whose FPR is at most `max_fpr`, of one or many samples."
-    allowed = (fp <= max_fpr * fp[..., -1:] + 1e-9).sum(-1, keepdims=True)
-    found = np.take_along_axis(tp, np.maximum(allowed - 1, 0), -1)
-    return (found * (allowed > 0) / tp[..., -1:])[..., 0]
+    n_fake = tp[..., -1:]
+    n_real = fp[..., -1:]
+    allowed = fp <= max_fpr * n_real + 1e-9
+    n_allowed = allowed.sum(-1, keepdims=True)
+    last = np.maximum(n_allowed - 1, 0)
+    found = np.take_along_axis(tp, last, -1)
+    # none where even the highest score gives too many alarms
+    found = found * (n_allowed > 0)
+    rate = found / n_fake
+    return rate[..., 0]
 
 
 def tpr_at_fpr(y: npt.ArrayLike, p: npt.ArrayLike, fpr: float = 0.01) -> float:
     "Share of fakes found when at most a share `fpr` of the reals is called fake."
-    return float(tpr_of_counts(*_counts(y, p), fpr))
+    tp, fp = _counts(y, p)
+    return float(tpr_of_counts(tp, fp, fpr))
 
 # %% ../../nbs/07_metrics/05_ranking.ipynb #5c5e5a34
 def eer_of_counts(
@@ -67,19 +83,24 @@ def eer_of_counts(
 ) -> np.ndarray:  # [...]
     "Error rate where FPR = FNR, of one or many samples."
     fpr = fp / fp[..., -1:]
+    tpr = tp / tp[..., -1:]
     # FPR − FNR, which rises along the curve
-    excess = fpr + tp / tp[..., -1:] - 1
+    excess = fpr + tpr - 1
     after = (excess < 0).sum(-1, keepdims=True)
     before = np.maximum(after - 1, 0)
     excess_after = np.take_along_axis(excess, after, -1)
     fpr_after = np.take_along_axis(fpr, after, -1)
+    excess_before = np.take_along_axis(excess, before, -1)
+    fpr_before = np.take_along_axis(fpr, before, -1)
     # the curve begins at FPR = 0, FNR = 1
-    excess_before = np.where(after > 0, np.take_along_axis(excess, before, -1), -1)
-    fpr_before = np.where(after > 0, np.take_along_axis(fpr, before, -1), 0)
-    rate = fpr_before + (fpr_after - fpr_before) * -excess_before / (excess_after - excess_before)
+    excess_before = np.where(after > 0, excess_before, -1)
+    fpr_before = np.where(after > 0, fpr_before, 0)
+    rise = (fpr_after - fpr_before) * -excess_before / (excess_after - excess_before)
+    rate = fpr_before + rise
     return rate[..., 0]
 
 
 def eer(y: npt.ArrayLike, p: npt.ArrayLike) -> float:
     "Equal error rate."
-    return float(eer_of_counts(*_counts(y, p)))
+    tp, fp = _counts(y, p)
+    return float(eer_of_counts(tp, fp))

@@ -8,6 +8,7 @@ __all__ = ['RANKED', 'BOTH_CLASSES', 'bootstrap']
 # %% ../../nbs/07_metrics/07_resampling.ipynb #557c22e1
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import cast
 import numpy as np
 import numpy.typing as npt
 from scipy.special import expit, logit, ndtri
@@ -32,26 +33,39 @@ class _Sample:
     @property
     def classes(self) -> list[np.ndarray]:
         "The rows of the reals and of the fakes."
-        return [np.flatnonzero(self.y == label) for label in (0, 1)]
+        reals = np.flatnonzero(self.y == 0)
+        fakes = np.flatnonzero(self.y == 1)
+        return [reals, fakes]
 
 
 def _sorted_sample(y: np.ndarray, p: np.ndarray) -> _Sample:
     order, last = descending(y, p)
-    y, p = y[order], p[order]
-    losses = np.c_[(p - y) ** 2, log_losses(y, p)]
+    y = y[order]
+    p = p[order]
+    squares = (p - y) ** 2
+    losses = np.c_[squares, log_losses(y, p)]
     # without ties a slice saves a copy of every draw
-    return _Sample(y, losses, slice(None) if len(last) == len(y) else last)
+    has_ties = len(last) < len(y)
+    ends = last if has_ties else slice(None)
+    return _Sample(y, losses, ends)
 
 
 def _figures(sample: _Sample, counts: np.ndarray) -> np.ndarray:  # [draws, len(RANKED)]
     "The figures of `RANKED` where each picture comes as often as `counts` [draws, n] says."
     n = len(sample.y)
+    mean_losses = counts @ sample.losses / n
     if not 0 < sample.y.sum() < n:
-        return np.c_[np.full((len(counts), len(BOTH_CLASSES)), np.nan), counts @ sample.losses / n]
-    tp = np.cumsum(counts * sample.y, -1, dtype=np.int32)[:, sample.ends]
-    fp = np.cumsum(counts, -1, dtype=np.int32)[:, sample.ends] - tp
-    strict, lax = tpr_of_counts(tp, fp, 0.01), tpr_of_counts(tp, fp, 0.05)
-    return np.c_[ap_of_counts(tp, fp), strict, lax, eer_of_counts(tp, fp), counts @ sample.losses / n]
+        absent = np.full((len(counts), len(BOTH_CLASSES)), np.nan)
+        return np.c_[absent, mean_losses]
+    fakes_so_far = np.cumsum(counts * sample.y, -1, dtype=np.int32)
+    drawn_so_far = np.cumsum(counts, -1, dtype=np.int32)
+    tp = fakes_so_far[:, sample.ends]
+    fp = drawn_so_far[:, sample.ends] - tp
+    ap = ap_of_counts(tp, fp)
+    strict = tpr_of_counts(tp, fp, 0.01)
+    lax = tpr_of_counts(tp, fp, 0.05)
+    equal_error = eer_of_counts(tp, fp)
+    return np.c_[ap, strict, lax, equal_error, mean_losses]
 
 # %% ../../nbs/07_metrics/07_resampling.ipynb #7f41166c
 def _counts(sample: _Sample, draws: int, gen: np.random.Generator) -> np.ndarray:  # int32 [draws, n]
@@ -61,8 +75,10 @@ def _counts(sample: _Sample, draws: int, gen: np.random.Generator) -> np.ndarray
         k = len(rows)
         drawn = gen.integers(k, size=(draws, k))
         # one histogram for all draws: each has k bins of its own
-        shifted = drawn + k * np.arange(draws)[:, None]
-        counts[:, rows] = np.bincount(shifted.ravel(), minlength=draws * k).reshape(draws, -1)
+        first_bins = k * np.arange(draws)
+        shifted = drawn + first_bins[:, None]
+        histogram = np.bincount(shifted.ravel(), minlength=draws * k)
+        counts[:, rows] = histogram.reshape(draws, -1)
     return counts
 
 
@@ -71,21 +87,24 @@ def _blocks(sample: _Sample, draws: int, seed: int) -> Iterator[np.ndarray]:
     gen = rng(seed, "bootstrap")
     size = max(1, 2**17 // len(sample.y))
     for start in range(0, draws, size):
-        yield _figures(sample, _counts(sample, min(size, draws - start), gen))
+        counts = _counts(sample, min(size, draws - start), gen)
+        yield _figures(sample, counts)
 
 # %% ../../nbs/07_metrics/07_resampling.ipynb #52c9d43e
 def _scale(figures: np.ndarray, n: int) -> np.ndarray:
     "Log-odds of the first five figures (a draw without any error counts as half an error), logarithm of the log-loss."
-    return np.c_[
-        logit(np.clip(figures[:, :4], 0.5 / n, 1 - 0.5 / n)),
-        logit(np.clip(figures[:, 4:5], 1e-12, 1 - 1e-12)),
-        np.log(np.maximum(figures[:, 5:], 1e-12)),
-    ]
+    half_an_error = 0.5 / n
+    rates = np.clip(figures[:, :4], half_an_error, 1 - half_an_error)
+    squares = np.clip(figures[:, 4:5], 1e-12, 1 - 1e-12)
+    log_loss = np.maximum(figures[:, 5:], 1e-12)
+    return np.c_[logit(rates), logit(squares), np.log(log_loss)]
 
 
 def _unscale(scaled: np.ndarray) -> np.ndarray:
     "Back from `_scale`."
-    return np.c_[expit(scaled[:, :5]), np.exp(scaled[:, 5:])]
+    shares = expit(scaled[:, :5])
+    log_loss = np.exp(scaled[:, 5:])
+    return np.c_[shares, log_loss]
 
 
 def _limits(sample: _Sample, value: np.ndarray, draws: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
@@ -94,17 +113,24 @@ def _limits(sample: _Sample, value: np.ndarray, draws: int, seed: int) -> tuple[
     half = np.full(len(RANKED), np.nan)
     if draws > 1:
         drawn = np.concatenate(list(_blocks(sample, draws, seed)))
-        half = ndtri(0.975) * _scale(drawn, n).std(0, ddof=1)
+        spread = _scale(drawn, n).std(0, ddof=1)
+        half = ndtri(0.975) * spread
     middle = _scale(value, n)
-    return _unscale(middle - half)[0], _unscale(middle + half)[0]
+    low = _unscale(middle - half)
+    high = _unscale(middle + half)
+    return low[0], high[0]
 
 # %% ../../nbs/07_metrics/07_resampling.ipynb #c3e5fdb4
 def _at_least_wilson(figure: Interval, trials: float, note: str | None = None) -> Interval:
     "The figure with an interval that is nowhere shorter than Wilson's for so many trials."
-    value, low, high = (float(number) for number in (figure.value, figure.low, figure.high))
+    # casts: a redrawn figure of both classes has a value and both ends
+    value = cast(float, figure.value)
+    low = cast(float, figure.low)
+    high = cast(float, figure.high)
     wilson_low, wilson_high = wilson(value * trials, trials)
-    low, high = min(float(wilson_low), low), max(float(wilson_high), high)
-    return interval(figure.value, figure.n, low, high, "bootstrap+wilson", note)
+    low = min(float(wilson_low), low)
+    high = max(float(wilson_high), high)
+    return interval(value, figure.n, low, high, "bootstrap+wilson", note)
 
 
 def _repaired(figures: dict[str, Interval], n_real: int, n_fake: int) -> dict[str, Interval]:
@@ -112,10 +138,11 @@ def _repaired(figures: dict[str, Interval], n_real: int, n_fake: int) -> dict[st
     repaired = dict(figures)
     for share in (0.01, 0.05):
         name = f"tpr@{share:.0%}fpr"
-        few = share * n_real < 5
-        note = f"{share:.0%} of {n_real} reals is {share * n_real:.1f} pictures" if few else None
+        n_alarms = share * n_real
+        note = f"{share:.0%} of {n_real} reals is {n_alarms:.1f} pictures" if n_alarms < 5 else None
         repaired[name] = _at_least_wilson(figures[name], n_fake, note)
-    repaired["eer"] = _at_least_wilson(figures["eer"], 4 / (1 / n_real + 1 / n_fake))
+    harmonic = 4 / (1 / n_real + 1 / n_fake)
+    repaired["eer"] = _at_least_wilson(figures["eer"], harmonic)
     if figures["ap"].value == 1:
         note = "no error in this sample: the bootstrap has no lower end"
         repaired["ap"] = interval(1.0, figures["ap"].n, note=note)
@@ -132,15 +159,21 @@ def bootstrap(
     y, p = clean(y, p)
     n = len(y)
     if not n:
-        return {name: unknown(0, "no rows") for name in RANKED}
+        absent = unknown(0, "no rows")
+        return {name: absent for name in RANKED}
     sample = _sorted_sample(y, p)
     value = _figures(sample, np.ones((1, n), np.int32))
     low, high = _limits(sample, value, draws, seed)
-    low, high = np.minimum(value[0], low), np.maximum(value[0], high)
+    low = np.minimum(value[0], low)
+    high = np.maximum(value[0], high)
     method = "bootstrap" if draws > 1 else "none"
-    figures = {name: interval(value[0, i], n, low[i], high[i], method) for i, name in enumerate(RANKED)}
+    figures = {}
+    for i, name in enumerate(RANKED):
+        figures[name] = interval(value[0, i], n, low[i], high[i], method)
     n_real, n_fake = map(len, sample.classes)
     if not n_real or not n_fake:
         absent = unknown(n, "one class", missing(y))
         return figures | {name: absent for name in BOTH_CLASSES}
-    return _repaired(figures, n_real, n_fake) if draws > 1 else figures
+    if draws <= 1:
+        return figures
+    return _repaired(figures, n_real, n_fake)
