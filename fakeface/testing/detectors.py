@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from ..images.preprocess import InputSpec
 from ..images.decode import open_image
-from ..infer.detector import Detector, Part
+from ..infer.detector import Detector, LookedAt
 from ..models.bundle import Bundle
 from .images import image_bytes
 from PIL import Image
@@ -39,8 +39,8 @@ class BrightDetector(Detector):
         level = x.reshape(len(x), -1).mean(1) / 255
         return np.stack([np.log(1 - level + 1e-9), np.log(level + 1e-9)], 1)
 
-    def _parts(self, image: Image.Image) -> tuple[list[Part], list[str]]:
-        faces = [Part(f"face {i} of 2", (i, i, 40, 40), (9 + i, 9 + i, 30, 30)) for i in (1, 2)]
+    def _parts(self, image: Image.Image) -> tuple[list[LookedAt], list[str]]:
+        faces = [LookedAt(f"face {i} of 2", (i, i, 40, 40), (9 + i, 9 + i, 30, 30)) for i in (1, 2)]
         return faces, []
 
     def heatmap(self, image: Any, box: tuple[int, int, int, int] | None = None) -> Image.Image:
