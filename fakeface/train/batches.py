@@ -80,7 +80,7 @@ def augmented_loader(
 ) -> DataLoader:
     "Micro-batches of uint8 images under the config's augmentation."
     part = SamplePart(training_policy(cfg), dataclasses.replace(spec, size=cfg.size), cfg.light_epochs)
-    max_side = part.most
+    max_side = part.max_side
     workers = worker_count(cfg)
     cache = _decoded(cfg, rows, folder, max_side, workers)
     # as published, every image is decoded in full
