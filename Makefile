@@ -18,7 +18,9 @@ test-all: .venv/ready               # the same and whatever takes long
 	$(TEST)
 
 lint: .venv/ready                   # what can be said without running anything
-	$(BIN)/ruff check nbs fakeface tests
+	$(BIN)/ruff check nbs fakeface tests setup.py
+	$(BIN)/ruff format --check nbs tests setup.py
+	$(BIN)/pyright
 
 lab: .venv/ready                    # JupyterLab; options through ARGS=
 	$(BIN)/jupyter lab $(ARGS)

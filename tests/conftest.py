@@ -1,6 +1,7 @@
-"""What all tests share: one core a process, a marker for each folder and for what is slow, the project root."""
+"""What all tests share: one core a process, markers (each folder, what is slow), the project root, a browser."""
 
 import os
+import shutil
 from pathlib import Path
 
 import pytest
@@ -33,3 +34,19 @@ def pytest_collection_modifyitems(items):
 @pytest.fixture(scope="session")
 def root() -> Path:
     return Path(__file__).resolve().parents[1]
+
+
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+CHROMIUM_OPTIONS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking"]
+
+
+@pytest.fixture(scope="session")
+def browser():
+    "Headless Chromium, started once; who asks for it is skipped where it or playwright is missing."
+    sync = pytest.importorskip("playwright.sync_api", reason="playwright is not installed: pip install playwright")
+    if not CHROMIUM:
+        pytest.skip("no Chromium on this machine: apt-get install chromium")
+    with sync.sync_playwright() as playwright:
+        chromium = playwright.chromium.launch(executable_path=CHROMIUM, args=CHROMIUM_OPTIONS)
+        yield chromium
+        chromium.close()

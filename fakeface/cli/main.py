@@ -80,7 +80,11 @@ class _Doors:
         "For people who train one."
         for stage, text in STAGE_HELP.items():
             parser = self.add(stage, stage_command, text)
-            parser.add_argument("--params", action="store_true", help="list the stage's parameters and stop")
+            parser.add_argument(
+                "--params",
+                action="store_true",
+                help="list all of the stage's parameters, with the preset's values, and stop",
+            )
             _add_parameters(parser)
         _add_parameters(self.add("demo", demo_command, "the five stages on the embedded demo, in minutes on a CPU"))
 

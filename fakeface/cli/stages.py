@@ -9,6 +9,7 @@ __all__ = ['DEMO', 'StageFailed', 'run_stage_notebook', 'demo', 'stage_command',
 import argparse
 import builtins
 import contextlib
+import logging
 import os
 import signal
 import sys
@@ -121,6 +122,9 @@ def _execute(
     "Run a stage's notebook in a kernel of its own."
     import papermill
 
+    # names are checked by now; papermill would warn of each that the notebook does not show
+    logging.getLogger("papermill").setLevel(logging.ERROR)
+
     def go_on(**_: Any) -> None:
         if stopped:
             raise StageFailed("stopped between two cells")
@@ -206,11 +210,11 @@ def demo(
 def stage_command(args: argparse.Namespace) -> None:
     "`fakeface prepare`, `pretrain`, …: list the parameters, or run the stage."
     stage = args.command
-    if args.params:
-        for name, (default, comment) in stage_parameters(stage).items():
-            print(f"  {name:<14} {default!r:<18} {comment}")
-        return
     params = given_parameters(args.p, defaults_of([stage]), f"parameter of {stage}")
+    if args.params:
+        for name, (default, comment) in stage_parameters(stage, params.get("preset")).items():
+            print(f"  {name:<18} {default!r:<26} {comment}")
+        return
     print(os.path.relpath(run_stage_notebook(stage, **params)))
 
 

@@ -73,9 +73,9 @@ def audit_command(args: argparse.Namespace) -> int:  # the exit code
     found = audit(build_manifest(scan(kind, folder, folder.name), folder))
     import pandas as pd
 
-    table = pd.DataFrame(found["table"]).to_string(index=False)
-    print(table, verdicts(found).to_string(), *found["warnings"], sep="\n\n")
-    return int(found["verdict"] == "refuse")
+    table = pd.DataFrame(found.table).to_string(index=False)
+    print(table, verdicts(found).to_string(), *found.warnings, sep="\n\n")
+    return int(found.verdict == "refuse")
 
 
 def fetch_command(args: argparse.Namespace) -> None:

@@ -4,12 +4,12 @@
 
 # %% auto #0
 __all__ = ['JUDGE_FOLDS', 'JUDGE_SHUFFLES', 'MAX_JUDGED', 'MIN_JUDGED', 'MIN_JUDGED_GROUPS', 'HEADER_AUC_LIMIT', 'HEADER_P_LIMIT',
-           'AuditError', 'auc_of', 'two_sided', 'judged_together', 'header_gate']
+           'AuditError', 'auc_of', 'two_sided', 'Judgement', 'judged_together', 'DomainGate', 'header_gate']
 
 # %% ../../nbs/04_data/15_gate.ipynb #76e1af47
 from collections.abc import Iterable
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import asdict, dataclass, field
+from typing import Any, Mapping
 
 import numpy as np
 import pandas as pd
@@ -162,7 +162,18 @@ def _shuffled_aucs(cells: _Cells, labels: np.ndarray, group: np.ndarray, seed: i
     return np.array(aucs), unit_labels
 
 
-def _judge(table: pd.DataFrame, seed: int = 0) -> dict[str, Any]:
+@dataclass(frozen=True, kw_only=True)
+class Judgement:
+    "How well the file header tells the classes apart."
+
+    header_auc: float | None = None  # of the judge; None where a class has too few images for one
+    p: float | None = None  # share of shuffled labels that do as well
+    luck: float | None = None  # the AUC that 99% of the shuffles stay below
+    groups: int = 0  # groups of the class that has fewer
+    by_fact: dict[str, float] = field(default_factory=dict)  # AUC of each kind of fact alone, highest first
+
+
+def _judge(table: pd.DataFrame, seed: int = 0) -> Judgement:
     "The gate's numbers for the rows of one domain that has both classes."
     classes = []
     for _, images in table.groupby("label"):
@@ -178,7 +189,7 @@ def _judge(table: pd.DataFrame, seed: int = 0) -> dict[str, Any]:
     for kind, facts in cells.facts.items():
         if facts and kind != "together":
             alone[kind] = round(cells.auc(labels, [kind]), 3)
-    return dict(
+    return Judgement(
         header_auc=auc,
         p=float((1 + as_good) / (1 + JUDGE_SHUFFLES)),
         luck=float(np.quantile(shuffled, 0.99)),
@@ -202,24 +213,46 @@ HEADER_AUC_LIMIT = 0.60
 HEADER_P_LIMIT = 0.01
 
 
-def _verdict(judged: dict[str, Any], n_smaller: int) -> str:
+@dataclass(frozen=True, kw_only=True)
+class DomainGate(Judgement):
+    "What the gate says of one domain."
+
+    n: int  # images that are not excluded
+    n_real: int
+    n_fake: int
+    verdict: str  # pass, refuse, or few: too few images to judge
+    judged_with: list[
+        str
+    ]  # the domains that were judged as one with it, itself among them; none if it was judged alone
+
+    def to_dict(self) -> dict[str, Any]:
+        "As audit.json holds it."
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, record: Mapping[str, Any]) -> "DomainGate":
+        "From `to_dict`."
+        return cls(**record)
+
+
+def _verdict(judged: Judgement, n_smaller: int) -> str:
     "few, refuse or pass, from the judge's numbers and the images of the smaller class."
-    if n_smaller < MIN_JUDGED or judged["groups"] < MIN_JUDGED_GROUPS:
+    if n_smaller < MIN_JUDGED or judged.groups < MIN_JUDGED_GROUPS:
         return "few"
-    is_told = judged["p"] < HEADER_P_LIMIT and judged["header_auc"] > HEADER_AUC_LIMIT
+    if judged.p is None or judged.header_auc is None:
+        return "few"
+    is_told = judged.p < HEADER_P_LIMIT and judged.header_auc > HEADER_AUC_LIMIT
     return "refuse" if is_told else "pass"
 
 
-def _gate_of(images: pd.DataFrame, unit: list[str]) -> dict[str, Any]:
+def _gate_of(images: pd.DataFrame, unit: list[str]) -> DomainGate:
     "What the gate says of the domains `unit`, judged as one."
     n_real = int((images.label == 0).sum())
     n_fake = int((images.label == 1).sum())
-    if min(n_real, n_fake) >= JUDGE_FOLDS:
-        judged = _judge(images)
-    else:
-        judged = dict(header_auc=None, p=None, luck=None, groups=0, by_fact={})
-    return dict(
-        judged,
+    has_enough = min(n_real, n_fake) >= JUDGE_FOLDS
+    judged = _judge(images) if has_enough else Judgement()
+    return DomainGate(
+        **asdict(judged),
         n=n_real + n_fake,
         n_real=n_real,
         n_fake=n_fake,
@@ -230,12 +263,10 @@ def _gate_of(images: pd.DataFrame, unit: list[str]) -> dict[str, Any]:
 # %% ../../nbs/04_data/15_gate.ipynb #d30536dc
 def header_gate(
     table: pd.DataFrame,  # a manifest
-) -> dict[
-    str, dict[str, Any]
-]:  # domain → header_auc, p, luck, groups, by_fact, n, n_real, n_fake, verdict, judged_with
+) -> dict[str, DomainGate]:  # by domain
     "Can the class be told from the file header? For each domain `pass`, `refuse` or `few`."
     used = usable(table)
-    gate: dict[str, dict[str, Any]] = {}
+    gate: dict[str, DomainGate] = {}
     for domain, unit in judged_together(used).items():
         done = [gate[other] for other in unit if other in gate]
         gate[domain] = done[0] if done else _gate_of(used.loc[used.domain.isin(unit)], unit)

@@ -9,6 +9,7 @@ __all__ = ['Eigenfaces', 'VAE', 'one_thread', 'fit_vae', 'blend', 'blends']
 import contextlib
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any, cast
 
 import cv2
 import numpy as np
@@ -94,7 +95,8 @@ def _initialise(network: VAE, generator: torch.Generator) -> None:
             nn.init.zeros_(parameter)
         else:
             nn.init.normal_(parameter, std=0.5 * parameter.shape[1] ** -0.5, generator=generator)
-    nn.init.zeros_(network.dec[-1].weight)
+    last = cast(nn.Linear, network.dec[-1])
+    nn.init.zeros_(last.weight)
 
 # %% ../../nbs/04_data/09_generators.ipynb #0ab49f10
 def _half_size(faces: np.ndarray) -> torch.Tensor:
@@ -131,8 +133,10 @@ def _aligned(donor: np.ndarray, target: np.ndarray) -> tuple[np.ndarray, float]:
     "`donor` moved onto `target` (uint8 [H, W]), and their correlation afterwards; -1 where they could not be aligned."
     transform = np.eye(2, 3, dtype=np.float32)
     stop = (cv2.TERM_CRITERIA_COUNT | cv2.TERM_CRITERIA_EPS, 30, 1e-3)
+    # OpenCV's stubs know of no call without a mask
+    no_mask: Any = None
     try:
-        correlation, transform = cv2.findTransformECC(target, donor, transform, cv2.MOTION_AFFINE, stop, None, 5)
+        correlation, transform = cv2.findTransformECC(target, donor, transform, cv2.MOTION_AFFINE, stop, no_mask, 5)
     except cv2.error:
         return donor, -1.0
     too_far = abs(transform[:, :2] - np.eye(2)).max() > 0.25
@@ -172,14 +176,15 @@ def blends(
     pairs: list[tuple[int, int]] = []
     while len(made) < n:
         target = int(generator.integers(len(faces)))
-        donors = []
-        for donor in generator.permutation(len(faces)).tolist():
-            if people[donor] != people[target] and (target, donor) not in pairs:
-                donors.append(donor)
-        if not donors[:tries]:
+        in_any_order = generator.permutation(len(faces)).tolist()
+        others = [donor for donor in in_any_order if people[donor] != people[target]]
+        donors = [donor for donor in others if (target, donor) not in pairs][:tries]
+        if not donors:
             raise FakefaceError(f"{len(faces)} photographs do not make {n} blends.")
-        candidates = [blend(faces[target], faces[donor]) for donor in donors[:tries]]
-        best = int(np.argmax([agreement for _, agreement in candidates]))
-        made.append(candidates[best][0])
+        candidates = [blend(faces[target], faces[donor]) for donor in donors]
+        agreements = [agreement for _, agreement in candidates]
+        best = int(np.argmax(agreements))
+        blended, _ = candidates[best]
+        made.append(blended)
         pairs.append((target, donors[best]))
     return np.stack(made), np.array(pairs)

@@ -23,7 +23,7 @@ from .manifest import MANIFEST_COLUMNS, rebase
 from ..images.preprocess import KERNELS
 from ..images.decode import ImageError, open_image
 from ..images.jpeg import save_jpeg
-from ..images.facts import facts_of, in_processes
+from ..images.facts import file_infos, in_processes
 
 # %% ../../nbs/04_data/16_harmonise.ipynb #73fba13d
 FRAMINGS = ("square", "whole")
@@ -171,7 +171,7 @@ def _make(
     reasons = pd.Series("", used.index)
     for position, reason in in_processes(_do, jobs, workers, "harmonising"):
         reasons.iloc[position] = reason
-    facts = pd.DataFrame(facts_of([job.dst for job in jobs], cache, workers), index=used.index)
+    facts = pd.DataFrame(file_infos([job.dst for job in jobs], cache, workers), index=used.index)
     reasons = reasons.mask(reasons == "", facts.reason)
     phash = [np.uint64(int(digits[:16] or "0", 16)) for digits in facts["look"]]
     facts = facts.drop(columns="reason").assign(made_from=used.file_sha256, phash=phash)

@@ -6,7 +6,7 @@
 __all__ = ['usable', 'shorter_side', 'header_table', 'plot_headers']
 
 # %% ../../nbs/04_data/14_headers.ipynb #c6de34d6
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import numpy as np
 import pandas as pd
@@ -51,10 +51,11 @@ def header_table(
     split = pd.Categorical(used.split, ["train", "valid", "test"])
     used = used.assign(size=size, split=split)
     rows = []
-    for (domain, split, label), images in used.groupby(["domain", "split", "label"], observed=True):
+    for key, images in used.groupby(["domain", "split", "label"], observed=True):
+        domain, split, label = cast(tuple[str, str, int], key)
         row = {"domain": domain, "split": split, "class": LABEL_NAMES[label], "n": len(images)}
         for fact in ("format", "quality", "tables", "subsampling", "size", "mode"):
-            row[fact] = _usual(images[fact])
+            row[fact] = _usual(cast(pd.Series, images[fact]))
         row["exif"] = images.exif.mean()
         row["bytes_per_pixel"] = (images.bytes / (images.width * images.height)).median()
         rows.append(row)

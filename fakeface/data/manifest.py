@@ -11,6 +11,7 @@ import hashlib
 import os
 from collections.abc import Mapping
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 import pandas as pd
@@ -20,7 +21,7 @@ from ..core.labels import FAKE, LABEL_NAMES, REAL
 from ..core.project import FakefaceError
 from .groups import group_rows
 from .splits import FRACTIONS, SPLITS, assign_splits
-from ..images.facts import facts_of
+from ..images.facts import file_infos
 
 # %% ../../nbs/04_data/13_manifest.ipynb #8b87f1e5
 class ManifestError(FakefaceError):
@@ -100,7 +101,7 @@ def _checked(rows: pd.DataFrame) -> pd.DataFrame:
         raise ManifestError(f"split {bad_splits[0]!r} is none of train, valid, test.")
     meanings = table.groupby(["domain", "path"])[["label", "split"]].nunique().max(axis=1)
     if (meanings > 1).any():
-        domain, path = meanings.idxmax()
+        domain, path = cast(tuple[str, str], meanings.idxmax())
         raise ManifestError(f"{path} is listed twice in domain {domain!r}, with two labels or two splits.")
     return table.drop_duplicates(["domain", "path"]).sort_values(["domain", "path"], ignore_index=True)
 
@@ -163,7 +164,7 @@ def build_manifest(
 ) -> pd.DataFrame:  # the manifest; bad and clashing files have split "excluded" and a reason
     "Look at every picture, tie together what belongs together, and split."
     table = _checked(rows)
-    facts = pd.DataFrame(facts_of(table.path.tolist(), cache, workers))
+    facts = pd.DataFrame(file_infos(table.path.tolist(), cache, workers))
     table = pd.concat([table, facts], axis=1)
     table["path"] = [relative(path, root) for path in table.path]
     table["group"] = ""
@@ -240,9 +241,10 @@ def counts(
     table: pd.DataFrame,  # a manifest
 ) -> pd.DataFrame:  # domain × (split, class), int64
     "How many images there are, by domain, split and class."
-    sizes = table.groupby(["domain", "split", "label"]).size().unstack(["split", "label"], fill_value=0)
+    sizes = table.groupby(["domain", "split", "label"]).size()
+    side_by_side = cast(pd.DataFrame, sizes.unstack(["split", "label"], fill_value=0))
     every = pd.MultiIndex.from_product([SPLITS, [0, 1]], names=["split", "label"])
-    full = sizes.reindex(columns=every, fill_value=0)
+    full = side_by_side.reindex(columns=every, fill_value=0)
     full.columns = pd.MultiIndex.from_product([SPLITS, LABEL_NAMES], names=["split", "class"])
     return full.astype("int64")
 

@@ -40,7 +40,7 @@ def _split_of_group(
     "Each row's split: the highest that a source brings for its group, else the hash."
     is_free = highest == 0
     hashed = {}
-    for name in group[is_free].unique():
+    for name in group.loc[is_free].unique():
         hashed[name] = hashed_split(name, salt, fractions)
     split_of_rank = {rank: split for split, rank in _RANKS.items()}
     brought = highest.map(split_of_rank)

@@ -8,6 +8,7 @@ __all__ = ['read_table', 'read_csv']
 # %% ../../nbs/04_data/02_tables.ipynb #424bcb45
 import os
 from pathlib import Path
+from typing import cast
 
 import pandas as pd
 
@@ -32,7 +33,8 @@ def read_table(
         raise SourceError(f"{path} has no column {', '.join(missing)}; it has {', '.join(table.columns)}.")
     if allowed:
         refuse_unknown(table.columns, (*needed, *allowed), f"column of {path.name}")
-    return table.apply(lambda column: column.str.strip())
+    # one column after the other gives a table again
+    return cast(pd.DataFrame, table.apply(lambda column: column.str.strip()))
 
 # %% ../../nbs/04_data/02_tables.ipynb #2735eee1
 _NEEDED = ("path", "label")

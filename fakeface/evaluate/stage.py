@@ -21,7 +21,7 @@ from ..core.stages import Stage, require, run_dir
 from ..core.files import atomic_path, read_json, write_json
 from ..core.config import split_csv
 from ..data.manifest import manifest_hash, read_manifest
-from ..data.audit import require_unbiased
+from ..data.audit import read_audit, require_unbiased
 from ..data.prepare import find_path
 from ..data.quarantine import Quarantine
 from ..metrics.figures import by_domain, by_domain_records
@@ -127,7 +127,7 @@ def _request(cfg: EvaluateConfig) -> _Request:
     rows = pick_split(manifest, split_csv(cfg.domains), cfg.split)
     device = device_of(cfg.device)
     net, bundle = open_net(folder, device, cfg.engine == "auto")
-    require_unbiased(read_json(require(home / "prepare/audit.json", "prepare")), bundle.allow_bias)
+    require_unbiased(read_audit(require(home / "prepare/audit.json", "prepare")), bundle.allow_bias)
     request = _Request(cfg, manifest, rows, None, None, net, bundle, device)
     if not cfg.extra:
         return request

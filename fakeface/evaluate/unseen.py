@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 from ..core.project import FakefaceError
-from ..images.facts import facts_of
+from ..images.facts import file_infos
 from ..data.manifest import build_manifest
 from ..data.prepare import find_path
 from ..data.sources import scan
@@ -137,8 +137,7 @@ def mirrored_hashes(
     "The perceptual hash of each picture's mirror image."
     root = rows.attrs["root"]
     paths = [os.path.join(root, path) for path in rows["path"]]
-    facts = pd.DataFrame(facts_of(paths, cache, workers))
-    hashes = [_mirror_hash(look) for look in facts["look"]]
+    hashes = [_mirror_hash(info.look) for info in file_infos(paths, cache, workers)]
     return np.array(hashes, np.uint64)
 
 # %% ../../nbs/09_evaluate/03_unseen.ipynb #86eed65a

@@ -60,16 +60,17 @@ def spectrum(
 
 
 def azimuthal(
-    s: np.ndarray,  # a spectrum [side,side], frequency 0 in the middle
+    decibels: np.ndarray,  # a spectrum [side,side], frequency 0 in the middle
 ) -> tuple[np.ndarray, np.ndarray]:  # frequency in cycles a pixel, from above 0 to .5; mean over all directions
     "Mean of a spectrum over circles."
-    side = len(s)
+    side = len(decibels)
     count = side // 2 + 1
     freq = np.fft.fftshift(np.fft.fftfreq(side))
     radius = np.round(np.hypot(*np.meshgrid(freq, freq)) * side).astype(int)
     inside = (radius > 0) & (radius <= side // 2)
-    totals = np.bincount(radius[inside], s[inside], count)
-    sizes = np.maximum(np.bincount(radius[inside], minlength=count), 1)
+    circle = radius[inside]
+    totals = np.bincount(circle, decibels[inside], count)
+    sizes = np.maximum(np.bincount(circle, minlength=count), 1)
     return np.arange(1, count) / side, (totals / sizes)[1:]
 
 # %% ../../nbs/10_explain/02_averages.ipynb #1c512e8b
@@ -269,7 +270,8 @@ def explain_predictions(
     except ExplainError as error:
         why["no_cams"] = str(error)
     why["names"] = dict(spectrum=list(spectrum_maps), cam=list(cam_maps))
-    arrays = {**_numbered_maps("spectrum", spectrum_maps), **_numbered_maps("cam", cam_maps)}
+    # keywords of NumPy's function, whose own are no arrays
+    arrays: dict[str, Any] = {**_numbered_maps("spectrum", spectrum_maps), **_numbered_maps("cam", cam_maps)}
     with atomic_path(folder / "why.npz") as part, open(part, "wb") as file:
         np.savez_compressed(file, **arrays)
     write_json(folder / "why.json", why)

@@ -9,8 +9,10 @@ __all__ = ['ViewBox', 'DIMMED', 'ExplainError', 'feature_map', 'gradcam', 'unit'
 # %% ../../nbs/10_explain/01_gradcam.ipynb #af8e70b6
 import copy
 import os
+from collections.abc import Callable
 from functools import lru_cache
 from pathlib import Path
+from typing import cast
 
 import cv2
 import numpy as np
@@ -55,7 +57,9 @@ def gradcam(
     "Grad-CAM of each picture."
     features = feature_map(model.eval(), x).requires_grad_()
     with torch.enable_grad():
-        logits = model.head(model.body.forward_head(features)).float()
+        # every network of timm has this function; its type says only that the network is a module
+        pool = cast(Callable[[torch.Tensor], torch.Tensor], model.body.forward_head)
+        logits = model.head(pool(features)).float()
         z = logits[:, 1] - logits[:, 0]
         if label is None:
             sign = torch.where(z >= 0, 1.0, -1.0)
@@ -87,8 +91,10 @@ def seen_boxes(
     width, height = size
     side = min(width, height)
     if spec.view == "resize" or side <= spec.size:
-        left, top = (width - side) / 2, (height - side) / 2
-        right, bottom = (width + side) / 2, (height + side) / 2
+        left = (width - side) / 2
+        top = (height - side) / 2
+        right = (width + side) / 2
+        bottom = (height + side) / 2
         return [(left, top, right, bottom)]
     far_x = width - spec.size
     far_y = height - spec.size
@@ -158,7 +164,8 @@ def overlay(
     img, scale = _shrunk(img, max_side)
     cams = np.asarray(cam, np.float32)
     cams = cams.reshape(-1, *cams.shape[-2:])
-    boxes = boxes or [(0, 0, img.width / scale, img.height / scale)]
+    whole = (0, 0, img.width / scale, img.height / scale)
+    boxes = boxes or [whole]
     pixels = np.asarray(img, np.float32)
     heat = np.zeros(pixels.shape[:2], np.float32)
     seen = np.zeros(pixels.shape[:2], bool)
@@ -168,13 +175,14 @@ def overlay(
     coloured = _coloured(pixels, heat, strength)
     dimmed = 0.35 * pixels + DIMMED
     mixed = np.where(seen[..., None], coloured, dimmed)
-    return Image.fromarray(mixed.round().clip(0, 255).astype(np.uint8))
+    rounded = mixed.round().clip(0, 255).astype(np.uint8)
+    return Image.fromarray(rounded)
 
 # %% ../../nbs/10_explain/01_gradcam.ipynb #56f9f802
 @lru_cache(maxsize=4)
-def _loaded(dir: str, stamp: int) -> tuple[FaceNet, Bundle]:
+def _loaded(folder: str, stamp: int) -> tuple[FaceNet, Bundle]:
     "A bundle; `stamp` changes when its file does."
-    return load_model(dir)
+    return load_model(folder)
 
 
 def _network(model: FaceNet | str | os.PathLike) -> tuple[FaceNet, Bundle | None]:
@@ -189,7 +197,8 @@ def _network(model: FaceNet | str | os.PathLike) -> tuple[FaceNet, Bundle | None
 def _verdict(net: FaceNet, bundle: Bundle | None, x: torch.Tensor) -> int:
     "The class that is said of a picture, from all of its views [V,3,S,S]."
     with torch.inference_mode():
-        logits = net.eval()(x).float().mean(0, keepdim=True).cpu().numpy()
+        of_views = net.eval()(x).float()
+        logits = of_views.mean(0, keepdim=True).cpu().numpy()
     if bundle is None:
         return int(logits[0, 1] >= logits[0, 0])
     score = p_fake(logits, bundle.temperature, bundle.bias)[0]
@@ -204,15 +213,18 @@ def heatmap(
 ) -> tuple[np.ndarray, Image.Image]:  # map float32 [S,S] in 0..1 of the first view; the picture with all maps
     "Where in a picture the evidence for its verdict lies."
     net, bundle = _network(model)
-    spec, device = net.spec, next(net.parameters()).device
+    spec = net.spec
+    device = next(net.parameters()).device
     views = normalise(eval_views(img, spec), spec)
     x = torch.from_numpy(views).to(device)
     if label is None:
         label = _verdict(net, bundle, x)
     cams = gradcam(net, x, label).cpu().numpy()
     # one scale for all views
-    cams = (cams / max(cams.max(), 1e-12)).astype(np.float32)
-    first = Image.fromarray(cams[0]).resize((spec.size, spec.size), Image.Resampling.BILINEAR)
+    highest = max(cams.max(), 1e-12)
+    cams = (cams / highest).astype(np.float32)
+    size = (spec.size, spec.size)
+    first = Image.fromarray(cams[0]).resize(size, Image.Resampling.BILINEAR)
     over_image = overlay(img, cams, seen_boxes(img.size, spec), max_side=max_side)
     return np.asarray(first).clip(0, 1), over_image
 
@@ -224,7 +236,8 @@ def _parts(name: str, layer: torch.nn.Module) -> list[_NamedLayer]:
     "A layer, or from last to first those that a sequence consists of."
     if not isinstance(layer, torch.nn.Sequential):
         return [(name, layer)]
-    return [(f"{name}.{part_name}", part) for part_name, part in reversed(list(layer.named_children()))]
+    last_first = reversed(list(layer.named_children()))
+    return [(f"{name}.{part_name}", part) for part_name, part in last_first]
 
 
 def _layers(model: FaceNet) -> list[_NamedLayer]:
@@ -261,9 +274,11 @@ def rank_correlation(
     b: np.ndarray,  # as many
 ) -> np.ndarray:  # [n]
     "Spearman's correlation of each pair of maps, over their positions; 0 where a map is flat."
-    x, y = _centred_ranks(a), _centred_ranks(b)
+    x = _centred_ranks(a)
+    y = _centred_ranks(b)
     scale = np.sqrt((x**2).sum(1) * (y**2).sum(1))
-    correlation = (x * y).sum(1) / np.maximum(scale, 1e-12)
+    common = (x * y).sum(1)
+    correlation = common / np.maximum(scale, 1e-12)
     return np.where(scale > 0, correlation, 0)
 
 # %% ../../nbs/10_explain/01_gradcam.ipynb #9ff2b027

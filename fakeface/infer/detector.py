@@ -19,7 +19,7 @@ from ..faces.detect import FacesError, face_crop, find_faces
 from ..images.doubts import doubts
 from ..images.clues import plain
 from ..images.preprocess import eval_views
-from ..images.decode import open_image
+from ..images.decode import ImageSource as StoredImage, open_image
 from .inputs import ImageSource, OpenedImage, each_input, name_of, read_input
 from .scorer import Scorer
 from .verdict import InferError, Verdict, band_at, label_of, posterior, states
@@ -245,7 +245,7 @@ class Detector(_Judge):
 
     def heatmap(
         self,
-        image: ImageSource,
+        image: StoredImage | Image.Image,  # path, bytes, file object or Pillow image
         box: tuple[int, int, int, int] | None = None,  # left, top, right, bottom: this part of it only
     ) -> Image.Image:
         "Where the network looked (Grad-CAM); needs torch."

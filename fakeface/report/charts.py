@@ -8,6 +8,7 @@ __all__ = ['BY_DOMAIN', 'WEIGHT_STYLES', 'VALIDATED', 'METRIC_NAMES', 'GRID_KEYS
 
 # %% ../../nbs/12_report/04_charts.ipynb #41287660
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -40,7 +41,7 @@ def _draw_rate(ax: Axes, history: pd.DataFrame) -> None:
     ax.set_title("learning rate", loc="left")
 
 # %% ../../nbs/12_report/04_charts.ipynb #092fb536
-WEIGHT_STYLES = dict(
+WEIGHT_STYLES: dict[str, dict[str, Any]] = dict(
     raw=dict(label="validation, raw", color=PALETTE[1], ls="--", marker="s"),
     ema=dict(label="validation, EMA", color=PALETTE[0], ls="-", marker="o"),
 )
@@ -55,7 +56,7 @@ def _kept_rows(history: pd.DataFrame) -> pd.DataFrame:
     "The last epoch that was selected, as a table of one row or none."
     if "selected" not in history:
         return history.iloc[:0]
-    return history[history["selected"] == 1].tail(1)
+    return history.loc[history["selected"] == 1].tail(1)
 
 
 def _draw_validated(ax: Axes, history: pd.DataFrame, panel: str) -> None:
@@ -66,7 +67,7 @@ def _draw_validated(ax: Axes, history: pd.DataFrame, panel: str) -> None:
         ax.plot(history.epoch, history.train_loss, color=GREY, ls=":", marker=".", label="training")
     for weights, style in WEIGHT_STYLES.items():
         name = f"valid_{weights}_{ending}"
-        if name not in history or history[name].isna().all():
+        if name not in history or np.all(history[name].isna()):
             continue
         ax.plot(history.epoch, history[name], lw=1.6, ms=3, **style)
         if weights == "ema" and len(kept):
@@ -186,10 +187,19 @@ def plot_robustness_curves(
     return fig
 
 # %% ../../nbs/12_report/04_charts.ipynb #e8de18da
+def _bound(rows: pd.DataFrame, metric: str, end: str) -> pd.Series:
+    "One end of each interval; the figure itself where there is none."
+    name = f"{metric}_{end}"
+    if name not in rows:
+        return pd.Series(rows[metric], dtype=float)
+    return pd.Series(rows[name], dtype=float).fillna(rows[metric])
+
+
 def _draw_errors(ax: Axes, rows: pd.DataFrame, metric: str, label: int, name: str) -> None:
     "One kind of error, a little above or below the middle of each line."
     value = rows[metric].astype(float)
-    low, high = (rows.get(f"{metric}_{end}", value).astype(float).fillna(value) for end in ("low", "high"))
+    low = _bound(rows, metric, "low")
+    high = _bound(rows, metric, "high")
     ax.errorbar(
         value,
         np.arange(len(rows)) + (label - 0.5) * 0.28,
@@ -208,7 +218,7 @@ def plot_errors(
     domain: str = "macro",
 ) -> Figure:
     "FPR and FNR of one domain (or their mean) under each corruption."
-    rows = grid[grid.domain == domain].reset_index(drop=True)
+    rows = grid.loc[grid["domain"] == domain].reset_index(drop=True)
     fig, (ax,) = new_figure(width=5.4, height=0.9 + 0.24 * len(rows))
     _draw_errors(ax, rows, "fpr", 0, "real faces called fake (FPR)")
     _draw_errors(ax, rows, "fnr", 1, "fakes missed (FNR)")

@@ -7,7 +7,7 @@ __all__ = ['Report', 'report_contents']
 
 # %% ../../nbs/12_report/13_contents.ipynb #16cb7d18
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, cast
 
 import pandas as pd
 from markupsafe import Markup
@@ -90,7 +90,9 @@ def _verdict_by_kind(facts: RunFacts) -> dict[str, list[str]]:
 
 def _evaluated(facts: RunFacts, metrics: dict) -> dict[str, Any]:
     "The fields of `Report` that rest on an evaluation."
-    test = facts.pred[facts.pred.split != "extra"]
+    # whoever writes the metrics writes the predictions
+    pred = cast(pd.DataFrame, facts.pred)
+    test = pred.loc[pred["split"] != "extra"]
     macro, threshold = metrics["result"]["macro"], metrics["threshold"]
     started = facts.stages["evaluate"].started or ""
     return dict(

@@ -51,12 +51,17 @@ def _audit_cells(audit: dict, domain: str) -> list[Cell]:
     ]
 
 
+def _short(value: Any) -> Any:
+    "A float with three digits, anything else as it is."
+    return f"{value:.3g}" if isinstance(value, float) else value
+
+
 def _header_tables(audit: dict, when: str) -> list[Table]:
     "What the files of each domain and class say, if that was noted."
     records = audit.get("table") or []
     if not records:
         return []
-    rows = [[f"{v:.3g}" if isinstance(v, float) else v for v in record.values()] for record in records]
+    rows = [[_short(value) for value in record.values()] for record in records]
     return [table_of(records[0], rows, f"What the files say, {when}")]
 
 
@@ -105,8 +110,10 @@ class UnusedSection:
 def _reasons_table(excluded: pd.DataFrame) -> Table:
     "How many pictures were left out for what reason, the most frequent first."
     reason = excluded.reason.fillna("no reason given")
-    sizes = excluded.groupby([excluded.domain, reason]).size().sort_values(ascending=False)
-    rows = [[domain, f"{count:,}", why] for (domain, why), count in sizes.head(MOST_REASONS).items()]
+    counts = pd.Series(excluded.groupby([excluded.domain, reason]).size())
+    sizes = counts.sort_values(ascending=False)
+    largest = sizes.head(MOST_REASONS)
+    rows = [[domain, f"{count:,}", why] for (domain, why), count in zip(largest.index, largest)]
     caption = "The most frequent reasons" if len(sizes) > MOST_REASONS else ""
     return table_of(("domain", "pictures", "reason"), rows, caption, text=True)
 

@@ -8,6 +8,7 @@ __all__ = ['PREDICTION_FIGURES', 'SectionFigure', 'section_figure', 'report_figu
 # %% ../../nbs/12_report/10_figures.ipynb #24eea616
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import cast
 
 import pandas as pd
 from markupsafe import Markup
@@ -234,8 +235,10 @@ def report_figures(facts: RunFacts) -> dict[str, SectionFigure]:
     "Every figure of the page but the training curves, by the name that the templates use."
     figures = {**_robustness_figures(facts.robustness), **_why_figures(facts)}
     if facts.metrics:
+        # whoever writes the metrics writes the predictions
+        pred = cast(pd.DataFrame, facts.pred)
         for name, draw in PREDICTION_FIGURES.items():
-            figures[name] = draw(facts.metrics, facts.pred)
+            figures[name] = draw(facts.metrics, pred)
     return figures
 
 # %% ../../nbs/12_report/10_figures.ipynb #bb312bea

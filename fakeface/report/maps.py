@@ -169,12 +169,13 @@ def gallery(
     "The first `n` pictures as thumbnails, those that may be shown and can still be read."
     items = []
     rows = pred.head(n)
-    may_show = rows.may_show.astype(bool)
-    for row in rows[may_show].itertuples():
-        text = f"{row.domain}: {LABEL_NAMES[row.label]}, p_fake {row.p_fake:.2f}"
+    may_show = rows["may_show"].astype(bool)
+    shown = rows.loc[may_show]
+    for path, domain, label, score in zip(shown["path"], shown["domain"], shown["label"], shown["p_fake"]):
+        text = f"{domain}: {LABEL_NAMES[label]}, p_fake {score:.2f}"
         try:
-            src = data_uri(open_image(Path(root) / row.path), 112)
+            src = data_uri(open_image(Path(root) / path), 112)
         except FakefaceError:
             continue
         items.append(Thumbnail(src, f"Picture from {text}", text))
-    return Gallery(items, hidden=int((~may_show).sum()), n=len(rows))
+    return Gallery(items, hidden=len(rows) - len(shown), n=len(rows))

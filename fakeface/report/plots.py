@@ -59,14 +59,14 @@ def plot_roc(
     spans = (1.0, 0.1) if zoom is None else (zoom,)
     fig, axes = new_figure(len(spans), height=3.3)
     for index, domain in enumerate(domains_of(pred)):
-        _draw_domain_roc(axes, index, domain, pred[pred.domain == domain], threshold)
+        _draw_domain_roc(axes, index, domain, pred.loc[pred["domain"] == domain], threshold)
     for ax, span in zip(axes, spans):
         _frame_roc(ax, span)
     add_legend(axes[0], title="domain, AUC", loc="lower right")
     return fig
 
 # %% ../../nbs/12_report/03_plots.ipynb #d05eccfe
-def _draw_histogram(ax: Axes, score: pd.Series, label: int, edges: np.ndarray) -> None:
+def _draw_histogram(ax: Axes, score: pd.Series, label: int, edges: list[float]) -> None:
     "The scores of one class, as shares of it."
     name = LABEL_NAMES[label]
     ax.hist(
@@ -90,7 +90,7 @@ def plot_scores(
     "Histograms of p_fake by class, one panel a domain."
     domains = domains_of(pred)
     fig, axes = new_figure(len(domains), sharey=True, width=4.2 if len(domains) == 1 else 3.2, height=2.6)
-    edges = np.linspace(0, 1, bins + 1)
+    edges = np.linspace(0, 1, bins + 1).tolist()
     for ax, domain in zip(axes, domains):
         for label in range(len(LABEL_NAMES)):
             score = pred.loc[(pred.domain == domain) & (pred["label"] == label), "p_fake"]
@@ -113,7 +113,7 @@ def reliability_table(
     "Mean score against observed share of fakes, in bins of equal count per domain."
     rows = []
     for domain in domains_of(pred):
-        sorted_rows = pred[pred.domain == domain].sort_values("p_fake", kind="stable")
+        sorted_rows = pred.loc[pred["domain"] == domain].sort_values("p_fake", kind="stable")
         labels, scores = sorted_rows["label"].to_numpy(), sorted_rows["p_fake"].to_numpy()
         bin_count = min(bins, max(1, len(sorted_rows) // 5))
         for part in np.array_split(np.arange(len(sorted_rows)), bin_count):
@@ -191,7 +191,7 @@ def plot_confusion(
     domains = domains_of(pred)
     fig, axes = new_figure(len(domains), width=2.5, height=2.2)
     for ax, domain in zip(axes, domains):
-        _draw_confusion(ax, confusion_counts(pred[pred.domain == domain], threshold))
+        _draw_confusion(ax, confusion_counts(pred.loc[pred["domain"] == domain], threshold))
         ax.set(xlabel="said", ylabel="truth")
         ax.set_title(domain, loc="left")
         ax.grid(False)

@@ -106,7 +106,7 @@ def card_robustness(
     grid: pd.DataFrame,  # robustness.csv
 ) -> str:
     "What corruption does, as Markdown: mean of domains for each corruption."
-    means = grid[grid.domain == "macro"]
+    means = grid.loc[grid["domain"] == "macro"]
     rows = []
     for row in means.to_dict("records"):
         figures = [format_interval(_record(row, key, "_")) for key in ("auc", "accuracy", "fpr", "fnr")]

@@ -12,7 +12,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 from ..core.labels import LABEL_NAMES
 from ..data.sampler import BalancedSampler
-from ..data.dataset import FaceDataset
+from ..data.dataset import FaceDataset, Sample
 from ..augment.batches import BatchPart
 from ..augment.samples import SamplePart
 from ..augment.policies import policy_of
@@ -30,12 +30,12 @@ NOTHING_TO_SHOW = "No picture of this data may be shown."
 def _shown_rows(manifest: pd.DataFrame, cfg: TrainConfig) -> pd.DataFrame:
     "Training pictures of a stage that may be shown."
     rows = choose_rows(manifest, cfg, "train")
-    rows = rows[rows.may_show.astype(bool)].reset_index(drop=True)
+    rows = rows.loc[rows["may_show"].astype(bool)].reset_index(drop=True)
     rows.attrs = manifest.attrs
     return rows
 
 
-def _draw_items(rows: pd.DataFrame, cfg: TrainConfig, sample_part: SamplePart, count: int) -> list[dict]:
+def _draw_items(rows: pd.DataFrame, cfg: TrainConfig, sample_part: SamplePart, count: int) -> list[Sample]:
     "The first items of the first strong epoch, as the loader would give them."
     epoch = cfg.light_epochs
     dataset = FaceDataset(rows, sample_part, cfg.seed)

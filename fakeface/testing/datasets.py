@@ -33,8 +33,10 @@ def toy_image(
     rows, columns = np.indices((size, size))
     phase = rows if domain == "stripes" else rows + columns
     noise = rng(domain, split, label, index).normal(128, 30, (size, size))
-    pixels = noise + label * 45 * (phase % 8 < 4)
-    return Image.fromarray(np.repeat(pixels.clip(0, 255).astype(np.uint8)[..., None], 3, 2))
+    stripe = phase % 8 < 4
+    pixels = noise + label * 45 * stripe
+    grey = pixels.clip(0, 255).astype(np.uint8)
+    return Image.fromarray(np.repeat(grey[..., None], 3, 2))
 
 # %% ../../nbs/14_testing/02_datasets.ipynb #a953b6a8
 def write_toy_set(
@@ -61,8 +63,10 @@ def toy_manifest(
 ) -> pd.DataFrame:  # as `read_manifest` gives it
     "A toy set with training and validation split, and its manifest."
     write_toy_set(root, count, size, ("train", "valid"))
-    write_manifest(build_manifest(scan("tree", root, "toy"), root, workers=0), root / "manifest.parquet")
-    return read_manifest(root / "manifest.parquet")
+    found = scan("tree", root, "toy")
+    path = root / "manifest.parquet"
+    write_manifest(build_manifest(found, root, workers=0), path)
+    return read_manifest(path)
 
 
 def toy_run(
@@ -73,7 +77,8 @@ def toy_run(
     "A run whose `prepare` stage stands as the stage itself would leave it."
     folder = out / run / "prepare"
     write_toy_set(folder / "dataset", **options)
-    manifest = build_manifest(scan("tree", folder / "dataset", "toy"), folder, workers=0)
+    found = scan("tree", folder / "dataset", "toy")
+    manifest = build_manifest(found, folder, workers=0)
     write_manifest(manifest, folder / "manifest.parquet")
     write_json(folder / "audit.json", audit(manifest))
     return out / run

@@ -19,8 +19,11 @@ from PIL import Image, ImageDraw
 def _sky(width: int, height: int) -> Image.Image:
     "A smooth background in three colours."
     y, x = np.mgrid[:height, :width]
-    channels = [60 + x * 140 // width, 90 + y * 120 // height, 200 - y * 110 // height]
-    return Image.fromarray(np.dstack(channels).astype(np.uint8))
+    red = 60 + x * 140 // width
+    green = 90 + y * 120 // height
+    blue = 200 - y * 110 // height
+    pixels = np.dstack([red, green, blue]).astype(np.uint8)
+    return Image.fromarray(pixels)
 
 
 def portrait(
@@ -32,8 +35,10 @@ def portrait(
     draw = ImageDraw.Draw(image)
 
     def oval(center_x, center_y, radius_x, radius_y, color):
-        left, right = width * (center_x - radius_x), width * (center_x + radius_x)
-        top, bottom = height * (center_y - radius_y), height * (center_y + radius_y)
+        left = width * (center_x - radius_x)
+        right = width * (center_x + radius_x)
+        top = height * (center_y - radius_y)
+        bottom = height * (center_y + radius_y)
         draw.ellipse([left, top, right, bottom], fill=color)
 
     oval(0.18, 0.5, 0.08, 0.1, "#c33")
@@ -62,7 +67,9 @@ def image_bytes(
 # %% ../../nbs/14_testing/01_images.ipynb #1690aaa4
 def png_chunk(kind: bytes, data: bytes) -> bytes:
     "One chunk of a PNG: length, kind, data, checksum."
-    return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+    length = struct.pack(">I", len(data))
+    checksum = struct.pack(">I", zlib.crc32(kind + data))
+    return length + kind + data + checksum
 
 
 def raw_png(
@@ -74,8 +81,10 @@ def raw_png(
 ) -> bytes:  # the file's content
     "A PNG with any header over any pixels."
     header = struct.pack(">IIBBBBB", width, height, depth, color_type, 0, 0, 0)
-    chunks = [(b"IHDR", header), (b"IDAT", zlib.compress(rows)), (b"IEND", b"")]
-    return b"\x89PNG\r\n\x1a\n" + b"".join(png_chunk(kind, data) for kind, data in chunks)
+    chunks = png_chunk(b"IHDR", header)
+    chunks += png_chunk(b"IDAT", zlib.compress(rows))
+    chunks += png_chunk(b"IEND", b"")
+    return b"\x89PNG\r\n\x1a\n" + chunks
 
 # %% ../../nbs/14_testing/01_images.ipynb #70bedd4f
 def write_grey_images(
@@ -88,7 +97,8 @@ def write_grey_images(
     folder.mkdir(parents=True, exist_ok=True)
     for index in range(count):
         level = round(255 * index / max(1, count - 1))
-        Image.new("RGB", (size, size), (level, level, level)).save(folder / f"{index:05}.png")
+        image = Image.new("RGB", (size, size), (level, level, level))
+        image.save(folder / f"{index:05}.png")
     return folder
 
 
@@ -98,6 +108,7 @@ def write_noise_image(
     size: int = 96,  # pixels of a side
 ) -> Path:  # `path`
     "Write an RGB image of even noise around a brightness; the same noise each time."
-    noise = np.random.default_rng(0).integers(level - 40, level + 40, (size, size, 3), dtype=np.uint8)
+    generator = np.random.default_rng(0)
+    noise = generator.integers(level - 40, level + 40, (size, size, 3), dtype=np.uint8)
     Image.fromarray(noise).save(path)
     return Path(path)

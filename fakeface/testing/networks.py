@@ -25,16 +25,21 @@ def striped_noise(
     amplitude: float = 0.3,  # of the stripe, in standard deviations of the noise
 ) -> NoiseBatch:
     "Noise images, every second one with a faint vertical stripe."
-    generator = torch.Generator().manual_seed(seed)
+    generator = torch.Generator()
+    generator.manual_seed(seed)
     labels = torch.arange(count) % 2
+    has_stripe = labels[:, None, None, None]
     stripe = amplitude * torch.sin(torch.arange(16) * 2.2)
     noise = torch.randn(count, 1, 16, 16, generator=generator)
-    return NoiseBatch(3 + 2 * (noise + stripe * labels[:, None, None, None]), labels)
+    images = 3 + 2 * (noise + stripe * has_stripe)
+    return NoiseBatch(images, labels)
 
 # %% ../../nbs/14_testing/05_networks.ipynb #d5998c5a
 def _toy_block(inputs: int, outputs: int) -> list[nn.Module]:
     "Convolution, BatchNorm, ReLU."
-    return [nn.Conv2d(inputs, outputs, 3, padding=1, bias=False), nn.BatchNorm2d(outputs), nn.ReLU()]
+    convolution = nn.Conv2d(inputs, outputs, 3, padding=1, bias=False)
+    norm = nn.BatchNorm2d(outputs)
+    return [convolution, norm, nn.ReLU()]
 
 
 def toy_network(
@@ -42,4 +47,6 @@ def toy_network(
 ) -> nn.Sequential:  # images [B,1,H,W] → logits [B,2]
     "A convolutional network with BatchNorm that a training of seconds can teach something."
     torch.manual_seed(seed)
-    return nn.Sequential(*_toy_block(1, 8), *_toy_block(8, 8), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 2))
+    layers = _toy_block(1, 8) + _toy_block(8, 8)
+    layers += [nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 2)]
+    return nn.Sequential(*layers)

@@ -54,8 +54,8 @@ def synthetic_predictions(
 def _metrics(predictions: pd.DataFrame, threshold: float) -> dict:
     "What `evaluate` would write into metrics.json."
     band = (0.2, 0.7)
-    test = predictions[predictions.split == "test"]
-    extra = predictions[predictions.split == "extra"]
+    test = predictions.loc[predictions["split"] == "test"]
+    extra = predictions.loc[predictions["split"] == "extra"]
     trained_on = test.domain.unique().tolist()
     metrics: dict[str, Any] = dict(
         result=by_domain_records(by_domain(test, threshold, band=band, draws=100)),
@@ -116,8 +116,8 @@ def _spectrum(freq: np.ndarray) -> dict:
     )
 
 
-def _explanation_arrays(domain_count: int) -> dict[str, np.ndarray]:
-    "Noise for every map of why.npz."
+def _explanation_arrays(domain_count: int) -> dict[str, Any]:
+    "Noise for every map of why.npz, as keywords of `np.savez_compressed`."
     generator = rng("why")
     arrays = {}
     for kind in ("spectrum", "cam"):

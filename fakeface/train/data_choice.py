@@ -8,11 +8,10 @@ __all__ = ['TrainError', 'prepared_manifest', 'choose_rows']
 # %% ../../nbs/08_train/06_data_choice.ipynb #50c1bf65
 import pandas as pd
 from ..core.config import split_csv
-from ..core.files import read_json
 from ..core.labels import LABEL_NAMES
 from ..core.project import FakefaceError
 from ..core.stages import require, run_dir
-from ..data.audit import require_unbiased
+from ..data.audit import read_audit, require_unbiased
 from ..data.manifest import read_manifest
 from .recipe import TrainConfig
 
@@ -24,7 +23,7 @@ class TrainError(FakefaceError):
 def prepared_manifest(cfg: TrainConfig) -> pd.DataFrame:  # as `read_manifest` gives it
     "The prepared manifest; raises where it is missing or the audit refused it and `allow_bias` gives no reason."
     path = require(run_dir(cfg.run, cfg.out) / "prepare/manifest.parquet", "prepare")
-    require_unbiased(read_json(path.with_name("audit.json")), cfg.allow_bias or None)
+    require_unbiased(read_audit(path.with_name("audit.json")), cfg.allow_bias or None)
     return read_manifest(path)
 
 # %% ../../nbs/08_train/06_data_choice.ipynb #97c8dddd

@@ -24,16 +24,23 @@ def _cosine_lr(cfg: TrainConfig, done: float, total: float) -> float:
 def _epoch_lr(cfg: TrainConfig, epoch: int) -> float:
     "The rate of all steps of an epoch."
     if epoch < cfg.warmup:
-        return cfg.lr * min((epoch + 1) / cfg.warmup, 1.0)
-    return _cosine_lr(cfg, epoch - cfg.warmup, cfg.epochs - cfg.warmup)
+        way = min((epoch + 1) / cfg.warmup, 1.0)
+        return cfg.lr * way
+    done = epoch - cfg.warmup
+    total = cfg.epochs - cfg.warmup
+    return _cosine_lr(cfg, done, total)
 
 
 def _step_lr(cfg: TrainConfig, step: int, total: int) -> float:
     "The rate of one of `total` steps."
-    warmup = max(1, round(cfg.warmup * total)) if cfg.warmup else 0
+    warmup = 0
+    if cfg.warmup:
+        warmup = max(1, round(cfg.warmup * total))
     if step < warmup:
         return cfg.lr * (step + 1) / warmup
-    return _cosine_lr(cfg, step - warmup, total - warmup)
+    done = step - warmup
+    left = total - warmup
+    return _cosine_lr(cfg, done, left)
 
 
 def lr_at(
@@ -43,8 +50,10 @@ def lr_at(
 ) -> float:  # the rate for the next step
     "Linear warm-up to `cfg.lr`, then half a cosine down to `cfg.min_lr`."
     if cfg.schedule == "epoch":
-        return _epoch_lr(cfg, step // steps)
-    return _step_lr(cfg, step, cfg.epochs * steps)
+        epoch = step // steps
+        return _epoch_lr(cfg, epoch)
+    total = cfg.epochs * steps
+    return _step_lr(cfg, step, total)
 
 # %% ../../nbs/08_train/02_schedule.ipynb #a31aa768
 def make_optimizer(

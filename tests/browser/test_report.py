@@ -2,7 +2,6 @@
 
 import json
 import re
-from pathlib import Path
 
 import pandas as pd
 import pytest
@@ -13,7 +12,6 @@ from fakeface.report.page import build_report
 from fakeface.report.records import format_figure
 from fakeface.testing.runs import synthetic_explanations, synthetic_robustness, synthetic_run
 
-BROWSER = Path("/usr/bin/chromium")
 THRESHOLD = 0.42137
 GAPS = dict(easy=4.0, hard=2.0)
 
@@ -46,17 +44,6 @@ def run(tmp_path_factory):
     write_leaveout(home)
     write_pictures(home)
     return home, build_report(home)
-
-
-@pytest.fixture(scope="module")
-def browser():
-    sync = pytest.importorskip("playwright.sync_api", reason="playwright is not installed: pip install playwright")
-    if not BROWSER.exists():
-        pytest.skip(f"there is no {BROWSER}: apt-get install chromium")
-    with sync.sync_playwright() as playwright:
-        chromium = playwright.chromium.launch(executable_path=str(BROWSER), args=["--no-sandbox", "--disable-gpu"])
-        yield chromium
-        chromium.close()
 
 
 def opened(browser, path, width, height=900):

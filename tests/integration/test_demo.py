@@ -35,7 +35,7 @@ def test_manifest_takes_all_of_it(demo):
     assert manifest.groupby("group").split.nunique().eq(1).all() and manifest.sha256.is_unique
     people = manifest[manifest.label == 0].groupby("identity")
     assert people.group.nunique().eq(1).all() and people.ngroups == 40
-    verdicts = {domain: gate["verdict"] for domain, gate in header_gate(manifest).items()}
+    verdicts = {domain: gate.verdict for domain, gate in header_gate(manifest).items()}
     assert verdicts == dict(blend="pass", eigenface="pass", vae="pass")
 
 

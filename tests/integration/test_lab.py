@@ -11,9 +11,8 @@ from pathlib import Path
 import pytest
 from fakeface.core.files import read_json
 
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 NBS = Path(__file__).resolve().parents[2] / "nbs"
-pytestmark = [pytest.mark.slow, pytest.mark.skipif(not CHROMIUM, reason="no Chromium on this machine")]
+pytestmark = pytest.mark.slow
 
 
 def free_port():
@@ -34,7 +33,7 @@ def wait_for(address, seconds=60):
 
 
 @pytest.fixture(scope="module")
-def lab(tmp_path_factory, root):
+def lab(browser, tmp_path_factory, root):
     "A copy of the notebooks in a project of its own, served by JupyterLab; gives (project, address)."
     project = tmp_path_factory.mktemp("lab")
     shutil.copytree(root / "nbs", project / "nbs", ignore=shutil.ignore_patterns(".ipynb_checkpoints"))
@@ -48,17 +47,6 @@ def lab(tmp_path_factory, root):
         wait_for(f"http://127.0.0.1:{port}/api?token=t")
         yield project, f"http://127.0.0.1:{port}"
         server.terminate()
-
-
-@pytest.fixture(scope="module")
-def browser():
-    from playwright.sync_api import sync_playwright
-
-    options = ["--no-sandbox", "--disable-gpu", "--disable-background-networking"]
-    with sync_playwright() as playwright:
-        chromium = playwright.chromium.launch(executable_path=CHROMIUM, args=options)
-        yield chromium
-        chromium.close()
 
 
 def run_all(browser, address, notebook):

@@ -55,14 +55,12 @@ def test_140k_is_clean(found):
 
 def test_gate_on_what_was_found(found):
     gate = header_gate(found)
-    print(
-        {domain: (said["verdict"], round(said["header_auc"], 3), round(said["p"], 3)) for domain, said in gate.items()}
-    )
+    for domain, said in gate.items():
+        print(domain, said.verdict, round(said.header_auc, 3), round(said.p, 3))
     refused = ("hfd", "native-tpdne", "native-diffusion")
-    assert {domain: said["verdict"] for domain, said in gate.items()} == {"140k": "pass"} | dict.fromkeys(
-        refused, "refuse"
-    )
-    assert gate["140k"]["header_auc"] == 0.5 and min(gate[domain]["header_auc"] for domain in refused) > 0.95
+    verdicts = {domain: said.verdict for domain, said in gate.items()}
+    assert verdicts == {"140k": "pass", **dict.fromkeys(refused, "refuse")}
+    assert gate["140k"].header_auc == 0.5 and min(gate[domain].header_auc for domain in refused) > 0.95
     with pytest.raises(AuditError, match="hfd: header AUC 1.000"):
         require_unbiased(found)
     assert require_unbiased(found, "to measure the shortcut") == "to measure the shortcut"
@@ -73,13 +71,13 @@ def test_harmonised_builds_pass(found, tmp_path):
     part.attrs = found.attrs
     alike = harmonise(part, tmp_path / "alike")
     audited = audit(alike, grid=30)
-    for domain, said in audited["domains"].items():
-        print(domain, said["verdict"], round(said["header_auc"], 3), round(said["p"], 3), audited["grid"][domain])
-    print(*audited["warnings"], sep="\n")
-    assert audited["verdict"] == "pass" and require_unbiased(audited) is None
-    assert {said["verdict"] for said in audited["domains"].values()} == {"pass"}
+    for domain, said in audited.domains.items():
+        print(domain, said.verdict, round(said.header_auc, 3), round(said.p, 3), audited.grid[domain])
+    print(*audited.warnings, sep="\n")
+    assert audited.verdict == "pass" and require_unbiased(audited) is None
+    assert {said.verdict for said in audited.domains.values()} == {"pass"}
     side = {"hfd": 178, "native-tpdne": 256, "native-diffusion": 600}
-    assert audited["harmonised"]["side"] == side
+    assert audited.harmonised["side"] == side
     assert (alike.width == alike.domain.map(side)).all() and (alike.width == alike.height).all()
     assert set(alike.subsampling) == {"4:2:0"} and not alike.exif.any()
     assert alike.split.equals(part.split) and alike.group.equals(part.group)

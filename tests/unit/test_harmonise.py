@@ -39,7 +39,7 @@ def slow(function):
 
 rows, folder, workers = pd.read_parquet(sys.argv[1]), sys.argv[2], int(sys.argv[3])
 if workers == 0:
-    facts.picture_facts = slow(facts.picture_facts)
+    facts.file_info = slow(facts.file_info)
     harmonise.harmonise_one = slow(harmonise.harmonise_one)
 print("ready", flush=True)
 found = manifest.build_manifest(rows, folder, cache=folder + "/facts.sqlite", workers=workers)

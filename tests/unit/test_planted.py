@@ -127,7 +127,7 @@ def test_look_alikes_are_listed_not_merged(folder):
     assert len(manifest.attrs["build"]["listed"]) == 1
     listed = manifest.attrs["build"]["listed"][0]
     assert len(listed) > 20 and set(listed) <= set(names) and manifest.group[listed].is_unique
-    warnings = audit(manifest.reset_index(drop=True), grid=0)["warnings"]
+    warnings = audit(manifest.reset_index(drop=True), grid=0).warnings
     assert any("look alike" in warning for warning in warnings)
 
 
@@ -215,8 +215,8 @@ def test_odd_names(folder):
 def test_empty_class(folder):
     folder.rows = [row for row in folder.rows if row["label"] == 0]
     manifest = folder.build()
-    assert "no usable fake pictures at all" in gaps(manifest)[0] and header_gate(manifest)["d"]["verdict"] == "few"
-    warnings = audit(manifest.reset_index(drop=True), grid=0)["warnings"]
+    assert "no usable fake pictures at all" in gaps(manifest)[0] and header_gate(manifest)["d"].verdict == "few"
+    warnings = audit(manifest.reset_index(drop=True), grid=0).warnings
     assert any("no usable fake" in warning for warning in warnings)
 
 

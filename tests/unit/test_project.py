@@ -170,6 +170,20 @@ def test_the_index_lists_every_room_with_its_sentence():
         assert line in text, f"nbs/index.ipynb lacks the line {line}"
 
 
+def test_contributing_names_places_that_exist():
+    "Each row of the table names notebooks, and words that stand in one of them."
+    rows = re.findall(
+        r"^\| [^|]+ \| ([^|]+) \| ([^|]+) \|$", (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8"), re.M
+    )
+    links = ""
+    for place, words in rows:
+        links = links if place == "the same" else place
+        texts = [(ROOT / link).read_text(encoding="utf-8") for link in re.findall(r"\((nbs/[^)]+)\)", links)]
+        for word in re.findall(r"`([^`]+)`", words):
+            assert any(word in text for text in texts), f"{word} does not stand in {links}"
+    assert len([place for place, _ in rows if "nbs/" in place]) >= 10
+
+
 def test_version_and_metadata_are_stated_once():
     config = settings()
     version = re.search(r'__version__ = "(.+)"', (ROOT / "fakeface/__init__.py").read_text(encoding="utf-8"))
