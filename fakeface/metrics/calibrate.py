@@ -18,10 +18,8 @@ from ..core.project import FakefaceError
 from fakeface.metrics.intervals import (
     Interval,
     MetricError,
-    ReadableAsDict,
     clean,
     interval,
-    readable_as_dict,
     unknown,
     wilson,
 )
@@ -194,9 +192,8 @@ def fit_thresholds(
     return thresholds | {"0.5": 0.5}
 
 # %% ../../nbs/07_metrics/09_calibrate.ipynb #0d377e7d
-@readable_as_dict
 @dataclass(frozen=True)
-class Band(ReadableAsDict):
+class Band:
     "Where the detector is unsure (low <= p < high), and what is outside."
 
     low: float
@@ -208,12 +205,10 @@ class Band(ReadableAsDict):
     wrong_real: Interval  # wrong among those called real
     notes: list[str]
 
-    def _pairs(self) -> dict[str, Any]:
-        return dict(self.__dict__)
-
     def to_dict(self) -> dict[str, Any]:
         "As files hold it."
-        return {**self._pairs(), "wrong_fake": self.wrong_fake.to_dict(), "wrong_real": self.wrong_real.to_dict()}
+        intervals = dict(wrong_fake=self.wrong_fake.to_dict(), wrong_real=self.wrong_real.to_dict())
+        return {**vars(self), **intervals}
 
 
 def _wrong_rates(places: _Places) -> tuple[np.ndarray, np.ndarray]:

@@ -18,13 +18,11 @@ from .decisions import confusion_matrix, decisions
 from fakeface.metrics.intervals import (
     Interval,
     MetricError,
-    ReadableAsDict,
     clean,
     interval,
     missing,
     mover,
     proportion,
-    readable_as_dict,
     unknown,
 )
 from .probabilities import calibration, ece_figure, nll
@@ -39,9 +37,8 @@ METRICS = tuple(
 )
 
 
-@readable_as_dict
 @dataclass(frozen=True)
-class Evaluation(ReadableAsDict):
+class Evaluation:
     "All figures of one set of pictures, or their mean over several."
 
     figures: Mapping[str, Interval]  # by the names of `METRICS`; "unsure" and "accuracy_sure" where there is a band
@@ -52,21 +49,26 @@ class Evaluation(ReadableAsDict):
     confusion: list[list[int]] | None = None  # [[TN, FP], [FN, TP]]; a mean has none
     domains: list[str] | None = None  # what a mean is over; one set has none
 
-    def _pairs(self) -> dict[str, Any]:
-        counts = dict(n=self.n, n_real=self.n_real, n_fake=self.n_fake, threshold=self.threshold)
-        more = dict(confusion=self.confusion, domains=self.domains)
-        return {**self.figures, **counts, **{name: value for name, value in more.items() if value is not None}}
+    def __getitem__(self, name: str) -> Interval:
+        "A figure by its name."
+        return self.figures[name]
 
     def to_dict(self) -> dict[str, Any]:
         "As files hold it: the records of the figures, then the counts."
-        records = {name: figure.to_dict() for name, figure in self.figures.items()}
-        return {**self._pairs(), **records}
+        record: dict[str, Any] = {name: figure.to_dict() for name, figure in self.figures.items()}
+        record |= dict(n=self.n, n_real=self.n_real, n_fake=self.n_fake, threshold=self.threshold)
+        if self.confusion is not None:
+            record["confusion"] = self.confusion
+        if self.domains is not None:
+            record["domains"] = self.domains
+        return record
 
     @classmethod
     def from_dict(cls, record: Mapping[str, Any]) -> "Evaluation":
         "What a file holds."
         figures = {name: Interval.from_dict(value) for name, value in record.items() if isinstance(value, Mapping)}
-        return cls(figures, **{name: value for name, value in record.items() if name not in figures})
+        rest = {name: value for name, value in record.items() if name not in figures}
+        return cls(figures, **rest)
 
 # %% ../../nbs/07_metrics/08_figures.ipynb #58afc0b5
 def _quick_figures(y: np.ndarray, p: np.ndarray, threshold: float) -> dict[str, Interval]:

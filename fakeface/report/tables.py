@@ -130,7 +130,7 @@ def point_table(
     "Mean over domains of the decisions at each stored threshold."
     rows = []
     for name, threshold in metrics["thresholds"].items():
-        macro = by_domain(pred, threshold, draws=0)["macro"]
+        macro = by_domain(pred, threshold, draws=0)["macro"].to_dict()
         mark = " (stored)" if name == metrics["threshold_name"] else ""
         rows.append([name + mark, f"{threshold:.3f}", *(stacked(macro, key) for key in POINT_COLUMNS)])
     head = ["threshold", "p_fake ≥", *POINT_COLUMNS.values()]

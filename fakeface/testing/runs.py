@@ -16,7 +16,7 @@ from ..core.files import write_json
 from ..core.project import environment
 from ..core.seeds import rng
 from ..evaluate.robustness import CORRUPTIONS
-from ..metrics.figures import by_domain
+from ..metrics.figures import by_domain, by_domain_records
 from ..models.bundle import p_fake
 
 # %% ../../nbs/14_testing/04_runs.ipynb #594ed369
@@ -58,7 +58,7 @@ def _metrics(predictions: pd.DataFrame, threshold: float) -> dict:
     extra = predictions.loc[predictions["split"] == "extra"]
     trained_on = test.domain.unique().tolist()
     metrics: dict[str, Any] = dict(
-        result=by_domain(test, threshold, band=band, draws=100),
+        result=by_domain_records(by_domain(test, threshold, band=band, draws=100)),
         split="test",
         threshold=threshold,
         threshold_name="youden",
@@ -75,7 +75,7 @@ def _metrics(predictions: pd.DataFrame, threshold: float) -> dict:
         quarantined=0,
     )
     if len(extra):
-        metrics["extra"] = by_domain(extra, threshold, band=band, draws=100)
+        metrics["extra"] = by_domain_records(by_domain(extra, threshold, band=band, draws=100))
         metrics["seen"][STRANGER] = "unseen"
         metrics["overlap"] = {"pictures": 123, "unreadable": 0, "same pixels": 1, "near-duplicate": 2}
     return metrics

@@ -6,7 +6,6 @@
 __all__ = ['OnEpoch', 'train_epoch', 'end_epoch', 'finish', 'is_over', 'fit']
 
 # %% ../../nbs/08_train/14_fit.ipynb #220835b5
-import dataclasses
 import itertools
 import time
 from pathlib import Path
@@ -17,7 +16,7 @@ from torch import nn
 from tqdm.auto import tqdm
 from ..core.config import split_csv
 from ..core.files import read_json
-from ..metrics.figures import Evaluation, by_domain
+from ..metrics.figures import by_domain, by_domain_records
 from ..models.bundle import Bundle
 from ..models.network import FaceNet, freeze_bn, model_line
 from ..models.persistence import save_model
@@ -135,7 +134,7 @@ def _bundle(
     trainer: Trainer,
     model: FaceNet,
     decision: Decision,
-    valid: dict[str, Evaluation],  # validation's figures, of `by_domain`
+    valid: dict[str, dict[str, Any]],  # validation's figures, of `by_domain_records`
 ) -> Bundle:
     "What the finished bundle says about itself."
     cfg, rows = trainer.cfg, trainer.data.rows
@@ -151,7 +150,7 @@ def _bundle(
         bias=decision.bias,
         thresholds=decision.thresholds,
         threshold=decision.threshold,
-        band=[decision.band["low"], decision.band["high"]],
+        band=[decision.band.low, decision.band.high],
         domains=sorted(rows.domain.unique()),
         stage=cfg.stage,
         preset=cfg.preset,
@@ -174,7 +173,7 @@ def finish(trainer: Trainer) -> dict[str, Any]:  # what metrics.json holds
     scores = trainer.validator.scores(model)
     decision = fit_decision(scores, cfg)
     scores["p_fake"] = decision.p_fake(scores)
-    valid = by_domain(scores, decision.thresholds[decision.threshold])
+    valid = by_domain_records(by_domain(scores, decision.thresholds[decision.threshold]))
     metrics = dict(
         valid=valid,
         best_epoch=best.epoch,
@@ -182,7 +181,7 @@ def finish(trainer: Trainer) -> dict[str, Any]:  # what metrics.json holds
         select=cfg.select,
         epochs=trainer.progress.history[-1]["epoch"],
         quarantined=len(trainer.quarantine),
-        **dataclasses.asdict(decision),
+        **decision.to_dict(),
     )
     if trainer.accelerator.is_main_process:
         bundle = _bundle(trainer, model, decision, valid)

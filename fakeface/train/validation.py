@@ -8,14 +8,14 @@ __all__ = ['Validator', 'as_built', 'figure_of', 'quick_summary', 'history_figur
 # %% ../../nbs/08_train/09_validation.ipynb #635ef9e4
 import copy
 import dataclasses
-from typing import Any, Iterable, Iterator, TypeVar
+from typing import Any, Iterable, Iterator, TypeVar, cast
 import numpy as np
 import pandas as pd
 from accelerate.utils import gather_object
 from torch import nn
 from ..augment.batches import BatchPart
 from ..data.quarantine import Quarantine
-from ..metrics.calibrate import fit_band, fit_calibration, fit_thresholds
+from ..metrics.calibrate import Band, fit_band, fit_calibration, fit_thresholds
 from ..metrics.figures import Evaluation, by_domain
 from ..models.bundle import p_fake
 from .engine import Engine, score
@@ -76,8 +76,8 @@ def figure_of(
     name: str,
 ) -> float:
     "One figure of a `by_domain` result without its interval."
-    figure = result[domain][name]
-    return figure["value"] if isinstance(figure, dict) else figure
+    # cast: a figure that does not exist is None, which a table reads as NaN
+    return cast(float, result[domain][name].value)
 
 
 def quick_summary(scores: pd.DataFrame) -> dict[str, Evaluation]:
@@ -108,13 +108,17 @@ _LOGIT_COLUMNS = ["logit_real", "logit_fake"]
 
 @dataclasses.dataclass(frozen=True)
 class Decision:
-    "How the logits of a finished network become a verdict; the fields stand in metrics.json."
+    "How the logits of a finished network become a verdict; `to_dict` stands in metrics.json."
 
     temperature: float
     bias: float
     thresholds: dict[str, float]  # by name
     threshold: str  # the name of the one that verdicts use
-    band: dict[str, Any]  # of `fit_band`: unsure where low <= p_fake < high
+    band: Band  # of `fit_band`: unsure where low <= p_fake < high
+
+    def to_dict(self) -> dict[str, Any]:
+        "As metrics.json holds it."
+        return {**vars(self), "band": self.band.to_dict()}
 
     def p_fake(self, scores: pd.DataFrame) -> np.ndarray:  # [n]
         "Calibrated scores."
