@@ -7,6 +7,7 @@ __all__ = ['STAGE_HELP', 'command_parser', 'main']
 
 # %% ../../nbs/13_cli/06_main.ipynb #518fb445
 import argparse
+import math
 import os
 import sys
 from typing import Callable
@@ -29,9 +30,9 @@ STAGE_HELP = {
 
 
 def _positive(text: str) -> float:
-    "A number above 0."
+    "A number above 0, and not infinite."
     number = float(text)
-    if number > 0:
+    if 0 < number < math.inf:
         return number
     raise ValueError
 

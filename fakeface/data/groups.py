@@ -46,7 +46,7 @@ class Groups(NamedTuple):
 
 def group_rows(
     table: pd.DataFrame,  # columns sha256, width, height, identity; readable rows only
-    looks: np.ndarray,  # uint64 [n, 10] from `twins.look`
+    looks: np.ndarray,  # uint64 [n, 10] from `twins.appearance`
 ) -> Groups:
     "Name each row's group."
     size = table.width.astype(str) + "x" + table.height.astype(str)

@@ -200,7 +200,7 @@ def _test_round(
 def one_round(
     cfg: LeaveoutConfig,
     group: list[str],  # what is left out
-    on_epoch: Callable | None = None,  # as in `trainer.run_stage`
+    on_epoch: Callable | None = None,  # as in `stage.run_training_stage`
     progress: Callable[..., Iterable] | None = None,  # as in `stage.evaluate`
 ) -> Path:  # the round's folder
     "Train without a group of domains and test on it."
@@ -348,7 +348,7 @@ def _epochs_note(rounds: list[Round]) -> str:
 # %% ../../nbs/09_evaluate/07_leave_one_out.ipynb #0d1966b9
 def leave_out_rounds(
     cfg: LeaveoutConfig,
-    on_epoch: Callable | None = None,  # as in `trainer.run_stage`
+    on_epoch: Callable | None = None,  # as in `stage.run_training_stage`
     progress: Callable[..., Iterable] | None = None,  # as in `stage.evaluate`
 ) -> pd.DataFrame:  # of `rounds_table`
     "Make every round and write leaveout.json and leaveout.csv into the run's folder."

@@ -186,7 +186,7 @@ def _upload_limit() -> int:
     said = os.environ.get("FAKEFACE_UPLOAD_MB")
     try:
         return max(1, int(float(said or 64) * 2**20))
-    except ValueError:
+    except (ValueError, OverflowError):
         raise ConfigError(f"FAKEFACE_UPLOAD_MB = {said!r} should be a number of megabytes.") from None
 
 

@@ -64,7 +64,7 @@ class Pieces:
         return b"".join(self.open.pop(id))
 
 # %% ../../nbs/11_infer/15_desk.ipynb #339e51e7
-log = logging.getLogger("fakeface.infer.checker")
+log = logging.getLogger(__name__)
 PRIVACY_NOTE = (
     "Nothing is kept and nothing is sent on: pictures are held in memory only, "
     "by the program behind this page, until you remove them or {end}."

@@ -64,7 +64,7 @@ def fixed_size(arch: str) -> bool:
 def spec_of(
     arch: str,  # a network's name
     size: int = 224,  # pixels
-    view: str = "resize",  # one of `images.VIEWS`
+    view: str = "resize",  # one of `preprocess.VIEWS`
 ) -> InputSpec:
     "What the pretrained weights of `arch` were trained to see, at `size`."
     if base_arch(arch) == RESNET50:

@@ -125,7 +125,7 @@ def build_model(
     weights: str | None = "imagenet",  # "imagenet", or None for random ones
     dropout: float = 0.7,  # before the two logits
     size: int = 224,  # pixels
-    view: str = "resize",  # one of `images.VIEWS`
+    view: str = "resize",  # one of `preprocess.VIEWS`
 ) -> FaceNet:  # in training mode, on the CPU
     "A network with two fresh logits; raises `ConfigError` for an unknown name, `WeightsError` for lack of weights."
     if weights not in (None, "imagenet"):

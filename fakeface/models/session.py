@@ -81,7 +81,7 @@ def run_network(
 
 def run_views(
     session: ort.InferenceSession,  # of `open_session`
-    x: np.ndarray,  # uint8 [N,3,S,S], of `images.eval_views`
+    x: np.ndarray,  # uint8 [N,3,S,S], of `preprocess.eval_views`
     spec: InputSpec,  # mean and std
 ) -> np.ndarray:  # float32 [N,2]
     "Logits of views, one at a time; any number of threads may call it."

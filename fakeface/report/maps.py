@@ -126,7 +126,7 @@ def plot_cam_maps(
 
 # %% ../../nbs/12_report/06_maps.ipynb #9c6b5216
 def plot_sanity(
-    table: list[dict],  # of `explain.sanity`
+    table: list[dict],  # of `gradcam.sanity`
 ) -> Figure:
     "Rank correlation with the trained network's maps, as more and more of the network is made random."
     rows = pd.DataFrame(table)

@@ -11,6 +11,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 from ..core.project import ConfigError
 from ..core.config import configure, refuse_unknown, split_csv, stage_config
+from ..images.preprocess import VIEWS
 from ..metrics.calibrate import THRESHOLDS
 
 if TYPE_CHECKING:
@@ -104,8 +105,8 @@ _CHOICES = dict(
     stage=("pretrain", "finetune"),
     sampler=("balanced", "replace", "shuffle"),
     weights=("imagenet", "none"),
-    view=("resize", "crop", "multicrop"),
-    augment=("strong", "light", "mild", "web"),
+    view=VIEWS,
+    augment=POLICY_NAMES,
     pairing=("random", "roll"),
     optimizer=("sgd", "adamw"),
     schedule=("step", "epoch"),

@@ -146,7 +146,7 @@ def fresh_accelerator(cfg: TrainConfig, precision: str) -> Accelerator:
 
 
 def _agreed_engine(cfg: TrainConfig, model: FaceNet, engine: Engine | None) -> Engine:
-    "The engine that is given, or the fastest that the first process measures, for all."
+    "The engine that is given, or what the first process measured as the fastest (all measure), for all."
     device = device_for(cfg.device)
     model.to(device)
     if engine is None:

@@ -8,7 +8,8 @@ __all__ = ['Validator', 'as_built', 'figure_of', 'quick_summary', 'history_figur
 # %% ../../nbs/08_train/09_validation.ipynb #635ef9e4
 import copy
 import dataclasses
-from typing import Any, Iterable, Iterator, TypeVar, cast
+import math
+from typing import Any, Iterable, Iterator, TypeVar
 import numpy as np
 import pandas as pd
 from accelerate.utils import gather_object
@@ -75,9 +76,9 @@ def figure_of(
     domain: str,  # or macro, micro
     name: str,
 ) -> float:
-    "One figure of a `by_domain` result without its interval."
-    # cast: a figure that does not exist is None, which a table reads as NaN
-    return cast(float, result[domain][name].value)
+    "One figure of a `by_domain` result without its interval; NaN where it does not exist."
+    value = result[domain][name].value
+    return math.nan if value is None else value
 
 
 def quick_summary(scores: pd.DataFrame) -> dict[str, Evaluation]:

@@ -80,8 +80,9 @@ def test_a_public_name_has_one_meaning():
     for path in MODULES:
         for node in ast.parse(path.read_text(encoding="utf-8")).body:
             names = [node.name] if isinstance(node, ast.FunctionDef | ast.ClassDef) else []
-            if isinstance(node, ast.Assign):
-                names = [target.id for target in node.targets if isinstance(target, ast.Name)]
+            if isinstance(node, ast.Assign | ast.AnnAssign):
+                targets = node.targets if isinstance(node, ast.Assign) else [node.target]
+                names = [name.id for target in targets for name in ast.walk(target) if isinstance(name, ast.Name)]
             for name in names:
                 homes[name].add(module_name(path))
     twice = {n: sorted(where) for n, where in homes.items() if len(where) > 1 and not n.startswith("_") and n != "main"}
