@@ -176,10 +176,10 @@ def open_image(
     "Any picture as upright 8-bit RGB; raises `ImageError` with the reason."
     if isinstance(source, Image.Image):
         name = str(getattr(source, "filename", "") or UNNAMED)
-        image = source.copy()
+        # a picture of Pillow's may not be decoded yet: the copy decodes it
         with _strict_decoding(name):
-            _refuse_large(image, name, max_pixels)
-            return _upright_rgb(image)
+            _refuse_large(source, name, max_pixels)
+            return _upright_rgb(source.copy())
     with image_stream(source) as (stream, name), _strict_decoding(name):
         image = lazy_image(stream, name, max_pixels)
         if reduce and image.format in ("JPEG", "MPO"):

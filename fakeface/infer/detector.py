@@ -14,7 +14,7 @@ from typing import Any, Iterable, NamedTuple
 
 import numpy as np
 from PIL import Image
-from ..core.labels import LABEL_NAMES
+from ..core.labels import FAKE, REAL
 from ..faces.detect import FacesError, face_crop, find_faces
 from ..images.doubts import doubts
 from ..images.clues import plain
@@ -132,6 +132,10 @@ class _Judge(Scorer):
         return _Question(name, stability, threshold, prior)
 
 # %% ../../nbs/11_infer/05_detector.ipynb #a1f30504
+_CLASSES = np.array([REAL, FAKE], dtype=int)
+_CLASSES.setflags(write=False)
+
+
 class Detector(_Judge):
     """A bundle, ready to judge images.
 
@@ -145,7 +149,7 @@ class Detector(_Judge):
     'Is text, not a picture.'
     """
 
-    classes_ = np.array(LABEL_NAMES)  # the columns of `predict_proba`
+    classes_ = _CLASSES  # the columns of `predict_proba`: 0 real, 1 fake
 
     def check(
         self,
@@ -189,7 +193,7 @@ class Detector(_Judge):
         ['tan', 'grey']
         """
         question = self._question("", stability, threshold, prior)
-        given = itertools.chain(names or (), itertools.repeat(""))
+        given = itertools.chain(() if names is None else names, itertools.repeat(""))
         verdicts = []
         for (image, reason), name in zip(each_input(images), given):
             name = plain(name, 255) if name else name_of(image)
@@ -224,7 +228,7 @@ class Detector(_Judge):
     def predict_proba(
         self,
         images: str | os.PathLike | Iterable[Checkable],  # a folder, or a collection of what `check` takes
-    ) -> np.ndarray:  # float64 [n, 2]: the chances of `classes_`, real and fake
+    ) -> np.ndarray:  # float64 [n, 2]: the chances of `classes_`, 0 (real) and 1 (fake)
         """The calibrated chances, as scikit-learn's functions take them; raises `InferError` for an unreadable image.
 
         >>> from PIL import Image
@@ -232,7 +236,7 @@ class Detector(_Judge):
         >>> detector = Detector.load()
         >>> chances = detector.predict_proba([Image.new("RGB", (300, 300), color) for color in ("tan", "grey", "red")])
         >>> chances.shape, detector.classes_.tolist()
-        ((3, 2), ['real', 'fake'])
+        ((3, 2), [0, 1])
         """
         p = []
         for i, (image, reason) in enumerate(each_input(images)):

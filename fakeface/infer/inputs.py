@@ -41,6 +41,17 @@ def _from_array(pixels: np.ndarray) -> Image.Image:
     return Image.fromarray(np.ascontiguousarray(pixels))
 
 
+def _content(file: Any) -> bytes:
+    "What is left of an open file; raises `ImageError`."
+    try:
+        content = file.read()
+    except (OSError, ValueError) as error:
+        raise ImageError(f"cannot be read ({error})") from None
+    if isinstance(content, str):
+        raise ImageError("is open as text; open the file with 'rb'")
+    return content
+
+
 def _open(source: Any) -> OpenedImage:
     "An image of whatever kind; raises `ImageError`."
     if isinstance(source, np.ndarray):
@@ -48,7 +59,7 @@ def _open(source: Any) -> OpenedImage:
     if isinstance(source, Image.Image):
         return OpenedImage(open_image(source), None, {})
     if hasattr(source, "read"):
-        source = source.read()
+        source = _content(source)
     if not isinstance(source, (str, os.PathLike, bytes, bytearray, memoryview)):
         kind = type(source).__name__
         raise ImageError(f"is of the type {kind}; give a path, bytes, an array or a Pillow picture")

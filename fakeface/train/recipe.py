@@ -9,8 +9,9 @@ __all__ = ['PRESETS', 'TrainConfig', 'train_config', 'stage_train_config', 'show
 import dataclasses
 from functools import partial
 from typing import TYPE_CHECKING, Any
-from ..core.project import ConfigError
+from ..augment.policies import POLICY_NAMES
 from ..core.config import configure, refuse_unknown, split_csv, stage_config
+from ..core.project import ConfigError
 from ..images.preprocess import VIEWS
 from ..metrics.calibrate import THRESHOLDS
 

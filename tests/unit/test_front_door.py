@@ -1,18 +1,21 @@
 "What `import fakeface` offers: names, examples, weight, types; numbers for scikit-learn."
 
 import doctest
+import io
 import json
 import subprocess
 import sys
 
 import numpy as np
 import pytest
+from PIL import Image
+from fakeface.core.labels import FAKE, REAL
 from fakeface.testing.bundles import tiny_bundle
-from fakeface.testing.images import portrait, write_grey_images
+from fakeface.testing.images import image_bytes, portrait, write_grey_images
 
 import fakeface
 
-NAMES = ("Detector", "Verdict", "list_detectors")
+NAMES = ("Detector", "InferError", "Verdict", "list_detectors")
 HEAVY = "numpy PIL onnxruntime torch pandas scipy sklearn matplotlib".split()
 IMPORT_ALONE = """
 import sys, time
@@ -58,7 +61,7 @@ def test_import_alone_is_light():
     assert min(seconds) < 0.05
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", [name for name in NAMES if name != "InferError"])
 def test_examples(name):
     "The examples in the docstrings, with the detector that ships."
     if not fakeface.list_detectors():
@@ -84,7 +87,7 @@ def test_predict_proba_is_p_fake(detector, tmp_path):
     assert chances.dtype == np.float64 and chances.shape == (5, 2)
     assert chances[:, 1].tolist() == [verdict.p_fake for verdict in verdicts]
     np.testing.assert_allclose(chances.sum(1), 1)
-    assert detector.classes_.tolist() == ["real", "fake"]
+    assert detector.classes_.tolist() == [REAL, FAKE] and not detector.classes_.flags.writeable
     (folder / "notes.txt").write_text("hello")
     with pytest.raises(fakeface.infer.InferError, match=r"notes\.txt.* cannot be judged: Is text"):
         detector.predict_proba(folder)
@@ -97,7 +100,21 @@ def test_scikit_learn_takes_it(detector):
     y = [0, 0, 1, 1]
     chances = detector.predict_proba(images)
     assert roc_auc_score(y, chances[:, 1]) == 1
-    assert log_loss(y, chances) < 0.5
+    assert log_loss(y, chances, labels=detector.classes_) < 0.5
+    assert detector.classes_[chances.argmax(1)].tolist() == y
+
+
+def test_what_cannot_be_decoded_is_an_error_and_stops_nothing(detector, tmp_path):
+    "A truncated picture that Pillow has not decoded yet, a file that is open as text, one that is closed."
+    data = image_bytes(portrait(), "JPEG", quality=90)
+    truncated = Image.open(io.BytesIO(data[: len(data) // 2]))
+    path = tmp_path / "a.jpg"
+    path.write_bytes(data)
+    with open(path, "rb") as closed:
+        pass
+    *wrong, right = detector.check_many([truncated, io.StringIO(str(path)), closed, data])
+    assert all(verdict.error and not verdict.label for verdict in wrong) and right.label
+    assert "open as text" in wrong[1].error
 
 
 def test_one_many_and_faces(detector):
