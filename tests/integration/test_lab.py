@@ -81,7 +81,7 @@ def first_rooms():
         yield pytest.param(str(room.relative_to(NBS)), id=chapter.name)
 
 
-@pytest.mark.parametrize("room", first_rooms())
+@pytest.mark.parametrize("room", list(first_rooms()))
 def test_a_room_of_each_chapter_runs_in_jupyterlab(lab, browser, room):
     page = run_all(browser, lab[1], room)
     assert not page.locator("[data-mime-type='application/vnd.jupyter.error']").count()
