@@ -1,5 +1,6 @@
 """JupyterLab starts from the environment, and notebooks run in it from the menu, as a person would do it."""
 
+import contextlib
 import shutil
 import socket
 import subprocess
@@ -10,6 +11,8 @@ from pathlib import Path
 
 import pytest
 from fakeface.core.files import read_json
+
+PlaywrightTimeout = pytest.importorskip("playwright.sync_api").TimeoutError
 
 NBS = Path(__file__).resolve().parents[2] / "nbs"
 pytestmark = pytest.mark.slow
@@ -61,7 +64,8 @@ def run_all(browser, address, notebook):
     page.locator(".jp-Notebook .jp-CodeCell").first.click()
     page.locator(".lm-MenuBar-item").get_by_text("Run", exact=True).first.click()
     page.get_by_text("Run All Cells", exact=True).first.click()
-    page.get_by_text("| Busy").wait_for(timeout=30_000)
+    with contextlib.suppress(PlaywrightTimeout):  # a quick notebook is idle again before anybody looks
+        page.get_by_text("| Busy").wait_for(timeout=5_000)
     page.get_by_text("| Idle").wait_for(timeout=300_000)
     page.wait_for_timeout(1_000)
     return page
@@ -83,6 +87,11 @@ def first_rooms():
 
 @pytest.mark.parametrize("room", list(first_rooms()))
 def test_a_room_of_each_chapter_runs_in_jupyterlab(lab, browser, room):
-    page = run_all(browser, lab[1], room)
-    assert not page.locator("[data-mime-type='application/vnd.jupyter.error']").count()
+    project, address = lab
+    page = run_all(browser, address, room)
+    page.keyboard.press("Control+s")
+    page.wait_for_timeout(3_000)
     page.close()
+    cells = [cell for cell in read_json(project / "nbs" / room)["cells"] if cell["cell_type"] == "code"]
+    assert all(cell["execution_count"] for cell in cells), "not every cell has run, or the notebook was not saved"
+    assert not [output for cell in cells for output in cell["outputs"] if output["output_type"] == "error"]
