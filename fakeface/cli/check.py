@@ -29,10 +29,12 @@ _EXIT_CODES = """exit codes:
   141  whoever read standard output went away
 """
 _ABOUT_ROWS = (
-    "Rows hold the verdict, p_fake, threshold, detector, size, warnings and metadata, or an error. "
+    "Rows hold the verdict, p_fake, threshold, detector, size, warnings, provenance and metadata, or an error. "
     "Beside FILE stands FILE.run.json, which says what the\n"
     "rows were made with. An interrupted or killed run goes on with --resume: no row is lost or doubled. "
     "--json writes one object a line.\n"
+    "What a file says of how it was made stands before its score and is no part of it; content credentials are "
+    "verified with\nthe extra provenance, and FAKEFACE_TRUST names authorities (PEM) whose signers are known.\n"
     '"-" as FILE is standard output; '
     '"-" as PATH reads names from standard input (one a line, or separated by null bytes).'
 )
@@ -73,12 +75,24 @@ def add_check_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--quiet", action="store_true", help="no progress, no summary")
 
 # %% ../../nbs/13_cli/03_check.ipynb #a1f33006
+_IN_PROVENANCE = ("software", "camera", "declared", "generator", "credential")  # said before the score
+
+
+def _claim_line(verdict: "Verdict", begin: str) -> str:
+    "What the file says of how it was made, once for all its faces; empty where it says nothing."
+    is_first = verdict.looked_at == "whole picture" or verdict.looked_at.startswith("face 1 of ")
+    if not (is_first and verdict.provenance.speaks):
+        return ""
+    return f"{begin}{safe_for_terminal(verdict.provenance.says)}\n"
+
+
 def told(
     verdict: "Verdict",
     name: bool = True,  # begin with the file's name
 ) -> str:  # lines for a terminal; nothing in them acts on it
     "A verdict for people."
     begin = f"{safe_for_terminal(verdict.name)}: " if name else ""
+    claim = _claim_line(verdict, begin)
     if verdict.looked_at != "whole picture":
         begin += f"{verdict.looked_at}: "
     lines = []
@@ -88,9 +102,9 @@ def told(
         span = f"p_fake {low:.3f} to {high:.3f}"
         lines.append(f"The same in {agree:.0%} of {count} re-encoded or rescaled versions: {span}.")
     lines += verdict.warnings
-    lines += [f"The file says {key}: {text}" for key, text in verdict.metadata.items()]
+    lines += [f"The file says {key}: {text}" for key, text in verdict.metadata.items() if key not in _IN_PROVENANCE]
     more = "".join(f"\n    {safe_for_terminal(line)}" for line in lines)
-    return begin + safe_for_terminal(verdict.words()) + more
+    return claim + begin + safe_for_terminal(verdict.words()) + more
 
 
 def _summary(found: dict[str, Any]) -> str:

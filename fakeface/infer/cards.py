@@ -21,25 +21,24 @@ from .wording import agreement, head_of, row_of, shown_name, worth
 
 # %% ../../nbs/11_infer/12_cards.ipynb #e2596e0c
 THUMBNAIL = 480  # pixels of the longer side
-_DECLARED = ("generator", "declared", "credential")  # what a file may say of how it was made
 
 
 def _facts(
     source: bytes | Path,
-    metadata: dict[str, str],  # what the file says about itself
+    verdict: Verdict,  # what was found in it
 ) -> dict[str, Any]:  # the part of a card that only an image that was read has
     "Thumbnail, size, and what the file says."
     header = read_header(source)
     size = f"{header.width:,} × {header.height:,} pixels, {header.format}"
-    said = [[plain(key), plain(value, 300)] for key, value in metadata.items()]
-    declared = [plain(f"{key}: {metadata[key]}") for key in _DECLARED if metadata.get(key)]
+    said = [[plain(key), plain(value, 300)] for key, value in verdict.metadata.items()]
+    provenance = verdict.provenance
     return dict(
         thumb=data_uri(open_image(source, reduce=THUMBNAIL), THUMBNAIL),
         width=header.width,
         height=header.height,
         again=True,
         facts=[["picture", size], *said],
-        declared="; ".join(declared),
+        declared=plain(provenance.says, 900) if provenance.speaks else "",
     )
 
 
@@ -88,7 +87,7 @@ class Cards:
         card = self.blank(id, name, found[0].error)
         self.cards[id] = card
         if not card["error"]:
-            card |= _facts(source, found[0].metadata)
+            card |= _facts(source, found[0])
             self.hold(id, source)
         card |= self.labels(id)
         return card

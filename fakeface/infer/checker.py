@@ -48,7 +48,7 @@ if anywidget:
                 self.send(answer)
 
 # %% ../../nbs/11_infer/16_checker.ipynb #490e06f2
-_TABLE_COLUMNS = ("picture", "verdict", "in words", "at this share of fakes", "stability", "warnings", "the file says")
+_TABLE_COLUMNS = ("picture", "the file says", "verdict", "in words", "at this share of fakes", "stability", "warnings")
 _LEFT = "style='text-align:left;vertical-align:top;white-space:normal'"
 
 
@@ -59,7 +59,7 @@ def _table_rows(desk: Desk) -> list[list[str]]:
         without_verdict = dict(head=card["head"], words=card["error"], prior="", stable="", warnings=[])
         for row in card["rows"] or [without_verdict]:
             texts = [row["head"], row["words"], row["prior"], row["stable"], " ".join(row["warnings"])]
-            rows.append([card["name"], *texts, card["declared"]])
+            rows.append([card["name"], card["declared"], *texts])
     return rows
 
 

@@ -110,6 +110,7 @@ class _Judge(Scorer):
             face=part.face,
             native=image.size,
             metadata=opened.metadata,
+            provenance=opened.provenance,
             warnings=tuple(notes + doubtful),
         )
         if not question.stability:

@@ -17,6 +17,7 @@ import time
 from typing import TYPE_CHECKING, Iterator
 
 from ..core.project import FakefaceError, cores, git_commit, project_root
+from ..images.provenance import TRUST_VARIABLE, ProvenanceError, cannot_verify, trust_list
 from .detector import Detector
 from .reference import compare_reference, pattern, score_as_file
 from ..models.bundle import BundleError
@@ -134,6 +135,23 @@ def _torch() -> Finding:
         first = (str(error).splitlines() or [""])[0][:150]
         return Finding("fault", "torch", f"cannot be used ({type(error).__name__}: {first}). Install it again.")
 
+# %% ../../nbs/11_infer/14_doctor.ipynb #9c01d774
+def _credentials() -> Finding:
+    "Can content credentials be verified, and are there signers that are known?"
+    what = "content credentials"
+    lack = cannot_verify()
+    if lack:
+        return Finding("note", what, f"are not verified: {lack}. Scores do not depend on it.")
+    try:
+        count = trust_list().count("BEGIN CERTIFICATE")
+    except ProvenanceError as error:
+        return Finding("fault", what, str(error))
+    known = f"{count} certificates on the trust list"
+    if not count:
+        known = f"no signer is known: {TRUST_VARIABLE} names no list"
+    version = importlib.metadata.version("c2pa-python")
+    return Finding("ok", what, f"are verified (c2pa-python {version}); {known}")
+
 # %% ../../nbs/11_infer/14_doctor.ipynb #a1f31415
 def _seconds_of_a_second_image(detector: Detector) -> float:
     "How long an image takes; the first one warms everything up."
@@ -177,6 +195,7 @@ def doctor(
     yield _python()
     yield _torch()
     yield from _packages()
+    yield _credentials()
     if bundle:
         yield _detector("detector", bundle)
         return

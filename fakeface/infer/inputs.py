@@ -13,6 +13,7 @@ import numpy as np
 from PIL import Image
 from ..images.clues import clues, plain
 from ..images.header import Header, read_header
+from ..images.provenance import Provenance, read_provenance
 from ..images.decode import ImageError, open_image
 from .listing import walk
 from .verdict import InferError
@@ -30,6 +31,7 @@ class OpenedImage(NamedTuple):
     image: Image.Image  # RGB, upright
     header: Header | None  # None where it is no file, or one without a header that can be read
     metadata: dict[str, str]  # of `clues`
+    provenance: Provenance  # what the file says of how it was made, and who signed that
 
 
 def _from_array(pixels: np.ndarray) -> Image.Image:
@@ -57,7 +59,7 @@ def _open(source: Any) -> OpenedImage:
     if isinstance(source, np.ndarray):
         source = _from_array(source)
     if isinstance(source, Image.Image):
-        return OpenedImage(open_image(source), None, {})
+        return OpenedImage(open_image(source), None, {}, Provenance())
     if hasattr(source, "read"):
         source = _content(source)
     if not isinstance(source, (str, os.PathLike, bytes, bytearray, memoryview)):
@@ -68,7 +70,8 @@ def _open(source: Any) -> OpenedImage:
         header = read_header(source)
     except ImageError:
         header = None
-    return OpenedImage(image, header, clues(source))
+    said = clues(source)
+    return OpenedImage(image, header, said, read_provenance(source, said))
 
 # %% ../../nbs/11_infer/04_inputs.ipynb #cd96c18f
 def read_input(

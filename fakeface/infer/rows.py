@@ -24,11 +24,12 @@ from .verdict import Verdict
 ROW_COLUMNS = tuple(
     """
     name label p_fake threshold threshold_name band_low band_high bundle bundle_hash looked_at used width height
-    left top right bottom stable_low stable_high stable_agree prior posterior warnings metadata error
+    left top right bottom stable_low stable_high stable_agree prior posterior warnings
+    provenance claims_model signature signer actions source_types evidence metadata error
     """.split()
 )
 ROW_FORMATS = ("csv", "json")
-_FROM_OUTSIDE = ("name", "warnings", "metadata", "error")
+_FROM_OUTSIDE = ("name", "warnings", "metadata", "error", "provenance", "signer", "actions", "source_types", "evidence")
 
 
 def _cell(column: str, value: Any) -> Any:

@@ -15,6 +15,7 @@ from PIL import Image
 from ..core.labels import LABEL_NAMES
 from ..core.project import FakefaceError
 from ..images.jpeg import jpeg_bytes
+from ..images.provenance import Provenance
 
 # %% ../../nbs/11_infer/01_verdict.ipynb #f89d88d8
 class InferError(FakefaceError):
@@ -58,7 +59,7 @@ def posterior(
     return fake / (fake + real) if fake + real else p
 
 # %% ../../nbs/11_infer/01_verdict.ipynb #b8c986d6
-_NESTED_FIELDS = ("band", "box", "native", "stability", "warnings", "metadata", "face")
+_NESTED_FIELDS = ("band", "box", "native", "stability", "warnings", "metadata", "face", "provenance")
 _LOOKS = {"fake": "Looks generated", "real": "Looks like a photograph"}
 
 
@@ -92,6 +93,7 @@ class Verdict:
     error: str = ""  # the sentence that stands in for a verdict
     face: tuple[int, int, int, int] | None = None  # the face that was found in it
     prior: float | None = None  # share of fakes that was assumed, where one was given
+    provenance: Provenance = Provenance()  # what the file says of how it was made; no part of the score or the label
 
     @property
     def posterior(self) -> float | None:
@@ -127,6 +129,7 @@ class Verdict:
         for key in ("low", "high", "agree"):
             row[f"stable_{key}"] = (self.stability or {}).get(key)
         row["warnings"] = " ".join(self.warnings)
+        row |= self.provenance.row()
         row["metadata"] = "; ".join(f"{key}: {value}" for key, value in self.metadata.items())
         return row
 

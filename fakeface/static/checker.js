@@ -199,9 +199,10 @@ function render({ model, el }) {
     const focus = was?.contains(document.activeElement) ? document.activeElement.dataset.key : null;    // a card is drawn anew; the focus stays where it was
     c.node = h("li", { class: "ff-card", "data-label": label || "none", "data-state": c.state ?? "done" }, face(c), h("div", { class: "ff-body" },
       h(head(2), { class: "ff-name" }, h("bdi", null, c.name)),
+      !c.state && c.declared && h("p", { class: "ff-says" }, "About the file itself, apart from the score: ", c.declared),
       c.state ? h("p", { class: "ff-verdict" }, h("span", { class: "ff-spin", "aria-hidden": "true" }), c.state === "working" ? "Looking at it …" : "Waiting")
         : h("p", { class: "ff-verdict", "data-label": label || "none" }, icon(label), c.head),
-      !c.state && c.error && h("p", { class: "ff-error" }, c.error), !c.state && c.declared && h("p", { class: "ff-says" }, "Beside the score, the file itself says: ", c.declared), !c.state && c.rows.map((r, i) => verdict(c, r, i)),
+      !c.state && c.error && h("p", { class: "ff-error" }, c.error), !c.state && c.rows.map((r, i) => verdict(c, r, i)),
       !c.state && c.facts?.length > 0 && h("details", { open: open || null }, h("summary", { "data-key": "facts" }, "What the file says about itself"),
         h("dl", null, c.facts.flatMap(([k, v]) => [h("dt", null, k), h("dd", null, v)]))),
       h("button", { type: "button", class: "ff-remove", "data-key": "remove", "aria-label": `Remove ${c.name}`, title: "Remove", click: () => remove(id) }, "×")));

@@ -18,6 +18,7 @@ from PIL import Image
 from fakeface.models.bundle import Bundle
 from fakeface.core.seeds import rng
 from fakeface.images.jpeg import jpeg_bytes
+from fakeface.testing.credentials import manifest, signatory, signed
 from fakeface.testing.images import image_bytes
 
 HEADS = {"real": "Looks like a photograph", "fake": "Looks generated", "unsure": "Unsure"}
@@ -368,6 +369,20 @@ def test_names_are_text(page, bundle):
     assert "\u202e" not in page.locator(".ff").inner_text()
     assert all_of(page, ".ff img", "e.src.startsWith('data:image/jpeg;base64,')")
     assert not page.locator(".ff script, .ff [onerror], .ff [onload]").count()
+
+
+def test_what_a_file_says_stands_before_its_score(page, bundle):
+    data = (bundle.images / "a.jpg").read_bytes()
+    by = signatory("<b onclick=alert(4)>Studio</b>")
+    upload(page, named("bare.jpg", data), named("signed.jpg", signed(data, manifest(tool=EVIL), by)))
+    bare, claimed = page.locator(".ff-card").all()
+    assert not bare.locator(".ff-says").count()
+    says = claimed.locator(".ff-says")
+    assert "made by a trained algorithm" in says.inner_text() and "<b onclick=alert(4)>Studio</b>" in says.inner_text()
+    tops = [claimed.locator(part).bounding_box()["y"] for part in (".ff-name", ".ff-says", ".ff-body > .ff-verdict")]
+    assert tops == sorted(tops), "name, what the file says, verdict"
+    assert claimed.locator(".ff-score").inner_text() == bare.locator(".ff-score").inner_text()
+    assert not page.locator(".ff b, .ff-says img").count()
 
 
 # ids, keys, or the first eight letters of what has the focus

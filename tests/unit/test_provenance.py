@@ -1,0 +1,531 @@
+"What a file says of itself: signed, broken, stripped and hostile; never in the score, in every place that shows it."
+
+import csv
+import io
+import json
+import struct
+import subprocess
+import sys
+import threading
+import time
+import zlib
+from concurrent.futures import ThreadPoolExecutor
+from http.server import BaseHTTPRequestHandler, HTTPServer
+
+import pytest
+from PIL import Image, PngImagePlugin
+
+from fakeface.images import provenance as room
+from fakeface.images.clues import SOURCE_TYPES
+from fakeface.images.provenance import INSTALL, TRUST_VARIABLE, Claim, Provenance, from_store, read_provenance
+from fakeface.infer.cards import Cards
+from fakeface.infer.rows import ROW_COLUMNS, row_text
+from fakeface.testing.credentials import manifest, opened_manifest, signatory, signed, with_a_bit_changed
+from fakeface.testing.detectors import BrightDetector
+from fakeface.testing.images import image_bytes, png_chunk, portrait
+
+c2pa = pytest.importorskip("c2pa", reason="c2pa-python is not installed: pip install 'fakeface[provenance]'")
+
+FORMATS = ("JPEG", "PNG", "WEBP", "TIFF", "GIF")
+IPTC = "http://cv.iptc.org/newscodes/digitalsourcetype/"
+EVIL = "<img src=x onerror=alert(1)>\x1b[2J\x00\u202e\n" + "A" * 5000
+
+
+@pytest.fixture(scope="module")
+def toy():
+    return signatory("Toy Studio", "Toy Signer")
+
+
+@pytest.fixture(scope="module")
+def bare():
+    "The same image in each format, without a credential."
+    options = {"JPEG": dict(quality=90), "WEBP": dict(lossless=True)}
+    return {name: image_bytes(portrait(), name, **options.get(name, {})) for name in FORMATS}
+
+
+@pytest.fixture(scope="module")
+def files(toy, bare):
+    "The same, signed: made by a model."
+    return {name: signed(data, manifest(), toy) for name, data in bare.items()}
+
+
+def pixels(data):
+    return Image.open(io.BytesIO(data)).convert("RGB").tobytes()
+
+
+# ---- signatures
+@pytest.mark.parametrize("name", FORMATS)
+def test_a_signed_image_claims_a_model_and_its_signer_is_not_known(files, bare, name):
+    found = read_provenance(files[name])
+    assert (found.state, found.signer, found.claims_model) == ("untrusted", "Toy Studio (Toy Signer)", True)
+    assert found.actions == ("created",) and found.source_types == ("trainedAlgorithmicMedia",)
+    assert found.claims == (Claim("C2PA", "made by a trained algorithm", "model", "trainedAlgorithmicMedia"),)
+    assert "anyone can make a certificate" in found.says and "made by a trained algorithm" in found.says
+    assert pixels(files[name]) == pixels(bare[name])
+
+
+@pytest.mark.parametrize("name", FORMATS)
+def test_a_byte_of_the_image_changed_after_signing_breaks_it(files, bare, name):
+    "The byte is one of the image's own, not one of the manifest's: those of the bare file are found in the signed one."
+    tail = bare[name][-40:-20]
+    place = files[name].rindex(tail)
+    found = read_provenance(with_a_bit_changed(files[name], place))
+    assert found.state == "invalid" and found.claims_model is None
+    assert "changed after it was signed" in found.reason and "counts for nothing" in found.says
+    assert found.claims and not found.counted, "what it claims is shown, and counts for nothing"
+
+
+def test_a_credential_moved_to_another_image_does_not_hold(files, bare):
+    head, rest = bare["JPEG"][:20], bare["JPEG"][20:]
+    file = files["JPEG"]
+    assert file.startswith(head) and file.endswith(rest)
+    credential = file[20 : len(file) - len(rest)]
+    other = image_bytes(portrait().transpose(Image.Transpose.FLIP_LEFT_RIGHT), "JPEG", quality=90)
+    assert read_provenance(head + credential + rest).state == "untrusted"
+    found = read_provenance(other[:20] + credential + other[20:])
+    assert found.state == "invalid" and found.claims_model is None
+
+
+def test_a_signer_below_an_authority_on_the_list_is_known(toy, files, tmp_path, monkeypatch):
+    other = signatory("Other")
+    (tmp_path / "list.pem").write_bytes(
+        b"Subject\tCN=Other\n" + other.authority + b"\nSubject\tCN=Toy\n" + toy.authority
+    )
+    monkeypatch.setenv(TRUST_VARIABLE, str(tmp_path / "list.pem"))
+    found = read_provenance(files["JPEG"])
+    assert found.state == "trusted" and "on the trust list" in found.says and "anyone" not in found.says
+    assert read_provenance(with_a_bit_changed(files["JPEG"])).state == "invalid", "whoever signed it"
+    (tmp_path / "list.pem").write_bytes(other.authority)
+    assert read_provenance(files["JPEG"]).state == "untrusted"
+
+
+@pytest.mark.parametrize("content", [None, b"no certificate", b"\xff\xfe\x00", b"-----BEGIN CERTIFICATE-----\n"])
+def test_a_trust_list_that_cannot_be_used_is_said(files, bare, tmp_path, monkeypatch, content):
+    path = tmp_path / "list.pem"
+    if content is not None:
+        path.write_bytes(content)
+    monkeypatch.setenv(TRUST_VARIABLE, str(path))
+    with pytest.raises(room.ProvenanceError, match="list.pem"):
+        room.trust_list()
+    found = read_provenance(files["PNG"])
+    assert found.state == "untrusted" and found.claims_model
+    assert "doctor says why" in found.says and str(tmp_path) not in found.says
+    assert read_provenance(bare["PNG"]).state == "absent"
+
+
+PURPOSES = {"claims": "1.3.6.1.4.1.62558.2.1", "documents": "1.3.6.1.5.5.7.3.36", "e-mail": "1.3.6.1.5.5.7.3.4"}
+
+
+@pytest.mark.parametrize("purpose", PURPOSES.values(), ids=PURPOSES)
+def test_certificates_for_each_purpose_that_c2pa_allows_hold(bare, tmp_path, monkeypatch, purpose):
+    by = signatory(purpose=purpose)
+    (tmp_path / "list.pem").write_bytes(by.authority)
+    file = signed(bare["JPEG"], manifest(), by)
+    assert read_provenance(file).state == "untrusted"
+    monkeypatch.setenv(TRUST_VARIABLE, str(tmp_path / "list.pem"))
+    assert read_provenance(file).state == "trusted"
+
+
+def test_an_expired_certificate_is_another_matter_than_a_changed_file(bare):
+    by = signatory(days=3 / 86400)
+    file = signed(bare["JPEG"], manifest(), by)
+    assert read_provenance(file).state == "untrusted"
+    time.sleep(4)
+    found = read_provenance(file)
+    assert found.state == "invalid" and "expired" in found.says and "changed" not in found.says
+
+
+# ---- stripped
+def test_saving_again_removes_it_and_its_absence_says_nothing(files, bare):
+    again = image_bytes(Image.open(io.BytesIO(files["PNG"])), "PNG")
+    found = read_provenance(again)
+    assert found == read_provenance(bare["PNG"]) == Provenance("absent")
+    assert "says nothing" in found.says and found.claims_model is None and not found.speaks
+    assert found.row()["provenance"] == "" and found.row()["signature"] == "absent"
+
+
+# ---- what was made from what
+def test_what_a_model_made_stays_so_when_an_editor_opens_it(files, bare):
+    editor = signatory("Toy Editors")
+    found = read_provenance(signed(bare["JPEG"], opened_manifest(), editor, parent=files["JPEG"]))
+    assert found.claims_model and found.signer.startswith("Toy Editors") and "created" in found.actions
+    broken = with_a_bit_changed(files["JPEG"])
+    found = read_provenance(signed(bare["JPEG"], opened_manifest(), editor, parent=broken))
+    assert found.state == "untrusted" and found.claims_model is None and not found.claims
+
+
+def store(relationship, source_type, failure=None):
+    "The JSON of a file with an ingredient."
+    action = dict(action="c2pa.created", digitalSourceType=IPTC + source_type)
+    inner = dict(assertions=[dict(label="c2pa.actions.v2", data=dict(actions=[action]))])
+    results = dict(activeManifest=dict(failure=[dict(code=failure)] if failure else []))
+    ingredient = dict(relationship=relationship, active_manifest="b", validation_results=results)
+    outer = dict(ingredients=[ingredient], assertions=[])
+    return dict(active_manifest="a", validation_state="Valid", manifests=dict(a=outer, b=inner))
+
+
+@pytest.mark.parametrize(
+    "relationship, source_type, failure, claims_model",
+    [
+        ("parentOf", "trainedAlgorithmicMedia", None, True),
+        ("parentOf", "digitalCapture", None, False),
+        ("parentOf", "trainedAlgorithmicMedia", "signingCredential.untrusted", True),
+        ("parentOf", "trainedAlgorithmicMedia", "assertion.dataHash.mismatch", None),
+        ("componentOf", "trainedAlgorithmicMedia", None, True),
+        ("componentOf", "digitalCapture", None, None),
+        ("inputTo", "digitalCapture", None, None),
+        ("inputTo", "trainedAlgorithmicMedia", None, None),
+    ],
+)
+def test_claims_of_ingredients(relationship, source_type, failure, claims_model):
+    assert from_store(store(relationship, source_type, failure)).claims_model is claims_model
+
+
+def test_a_part_is_said_to_be_one():
+    (claim,) = from_store(store("componentOf", "trainedAlgorithmicMedia")).claims
+    assert claim.about == "part" and claim.says == "a part of it made by a trained algorithm"
+
+
+@pytest.mark.parametrize(
+    "source_type, claims_model",
+    [
+        ("trainedAlgorithmicMedia", True),
+        ("compositeWithTrainedAlgorithmicMedia", True),
+        ("digitalCapture", False),
+        ("computationalCapture", False),
+        ("algorithmicMedia", None),
+        ("humanEdits", None),
+    ],
+)
+def test_what_each_kind_of_source_claims(bare, toy, source_type, claims_model):
+    found = read_provenance(signed(bare["JPEG"], manifest(source_type, "Toy Camera"), toy))
+    assert found.state == "untrusted" and found.claims_model is claims_model
+    assert SOURCE_TYPES[source_type] in found.says and found.tools == ("Toy Camera 1.0",)
+
+
+# ---- hostile
+def assert_harmless(found):
+    "Text that a terminal, a CSV and a page can show; bounded."
+    for text in (found.says, *found.row().values()):
+        text = str(text)
+        assert text.isprintable() and len(text) < 2500, text
+
+
+def test_hostile_names_are_plain_and_short(bare):
+    by = signatory(EVIL[:40].replace("\x00", ""), "x\x1b]0;t\x07")
+    claim = manifest("trainedAlgorithmicMedia", EVIL.replace("\x00", ""))
+    claim["title"] = EVIL
+    found = read_provenance(signed(bare["JPEG"], claim, by))
+    assert found.state == "untrusted" and "<img src=x" in found.says, "markup stays text; who shows it escapes it"
+    assert_harmless(found)
+
+
+def hostile_manifests(file):
+    "A signed JPEG with what can go wrong in the bytes of its manifest."
+    # the box inside the first: JPEG's own segments hold the outer one, whose length c2pa does not need
+    start = file.index(b"jumd") - 4
+    inside = file.index(b"c2pa.assertions")
+    end = file.index(b"c2pa.signature")
+    yield "length of a box", file[:start] + b"\xff\xff\xff\xff" + file[start + 4 :]
+    yield "length of nothing", file[:start] + bytes(4) + file[start + 4 :]
+    yield "length in 64 bits", file[:start] + struct.pack(">I", 1) + file[start + 4 :]
+    yield "zeros", file[:inside] + bytes(60) + file[inside + 60 :]
+    yield "ones", file[:inside] + b"\xff" * 60 + file[inside + 60 :]
+    yield "CBOR of a huge list", file[: inside + 120] + b"\x9b" + b"\xff" * 8 + file[inside + 129 :]
+    yield "CBOR that nests", file[: inside + 120] + b"\x81" * 900 + file[inside + 1020 :]
+    yield "torn", file[: (inside + end) // 2]
+    yield "doubled", file[:inside] + file[start:inside] + file[inside:]
+
+
+def test_hostile_manifests_neither_raise_nor_count(files):
+    seen = {}
+    for name, data in hostile_manifests(files["JPEG"]):
+        began = time.monotonic()
+        found = read_provenance(data)
+        assert time.monotonic() - began < 5, name
+        assert found.claims_model is None and found.state in ("unreadable", "invalid"), (name, found)
+        assert_harmless(found)
+        seen[name] = found.state
+    assert "unreadable" in seen.values(), "some cannot even be read"
+
+
+@pytest.mark.parametrize("name", ["JPEG", "PNG", "WEBP"])
+def test_a_thousand_damaged_manifests(files, name):
+    "A byte of the manifest at a time: whatever c2pa makes of it, an answer comes, and never one of a trusted signer."
+    import random
+
+    draw = random.Random(7)
+    start = files[name].index(b"jumb")
+    states = set()
+    for _ in range(350):
+        data = bytearray(files[name])
+        for _ in range(draw.choice((1, 3, 20))):
+            data[draw.randrange(start, min(start + 4000, len(data)))] = draw.randrange(256)
+        found = read_provenance(bytes(data))
+        assert_harmless(found)
+        states.add(found.state)
+    assert {"unreadable", "invalid"} <= states <= {"unreadable", "invalid", "untrusted", "absent", "not checked"}
+
+
+@pytest.mark.parametrize(
+    "odd",
+    [
+        {},
+        dict(active_manifest=["a"], manifests=[1]),
+        dict(active_manifest="a", manifests=dict(a=[])),
+        dict(active_manifest="a", manifests=dict(a=dict(assertions={}, ingredients="x", signature_info=[]))),
+        dict(active_manifest="a", manifests=dict(a=dict(assertions=[dict(label=7, data="x")])), validation_results=[3]),
+    ],
+)
+def test_json_of_any_shape(odd):
+    found = from_store(odd)
+    assert found.state in ("unreadable", "invalid") and found.claims_model is None
+    assert_harmless(found)
+
+
+def test_ingredients_in_a_circle_end():
+    loop = dict(ingredients=[dict(relationship="parentOf", active_manifest=name) for name in "ab"])
+    assert from_store(dict(active_manifest="a", manifests=dict(a=loop, b=loop))).state == "invalid"
+
+
+def test_lists_without_end_are_cut():
+    action = dict(action="c2pa.edited", digitalSourceType=IPTC + "digitalCapture", softwareAgent=EVIL)
+    actions = [action | dict(action=f"c2pa.{i}" + EVIL) for i in range(10_000)]
+    many = dict(assertions=[dict(label="c2pa.actions", data=dict(actions=actions))])
+    found = from_store(dict(active_manifest="a", validation_state="Valid", manifests=dict(a=many)))
+    assert len(found.actions) <= 32 and found.claims_model is False
+    assert_harmless(found)
+
+
+def test_a_slow_one_is_given_up(files, monkeypatch):
+    monkeypatch.setattr(room, "MOST_SECONDS", 0.1)
+    monkeypatch.setattr(room, "_store", lambda *_: time.sleep(3))
+    began = time.monotonic()
+    found = read_provenance(files["JPEG"])
+    assert time.monotonic() - began < 2 and found.state == "unreadable" and "seconds" in found.reason
+
+
+@pytest.mark.parametrize(
+    "error", [MemoryError(), RecursionError("deep"), ValueError(EVIL), OSError(), SystemError("x")]
+)
+def test_whatever_is_raised_becomes_a_sentence(files, monkeypatch, error):
+    def fails(*_):
+        raise error
+
+    monkeypatch.setattr(room, "_store", fails)
+    found = read_provenance(files["JPEG"])
+    assert found.state == "unreadable" and found.claims_model is None
+    assert_harmless(found)
+
+
+def test_a_file_over_the_limit_is_not_verified(files, monkeypatch):
+    monkeypatch.setattr(room, "MOST_BYTES", 1000)
+    found = read_provenance(files["JPEG"])
+    assert found.state == "not checked" and "1,000 bytes" in found.says and found.claims_model is None
+
+
+def test_json_over_the_limit_is_not_read(files, monkeypatch):
+    monkeypatch.setattr(room, "_MOST_TEXT", 100)
+    assert "longer than 100 characters" in read_provenance(files["JPEG"]).says
+
+
+def test_a_file_that_is_not_there_or_no_image(tmp_path):
+    assert read_provenance(tmp_path / "gone.jpg").state == "unreadable"
+    for data in (b"", b"hello", b"\xff\xd8\xff"):
+        assert read_provenance(data).claims_model is None
+
+
+@pytest.fixture
+def listener():
+    "An HTTP server that counts what is asked of it."
+    asked = []
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self):
+            asked.append(self.path)
+            self.send_error(404)
+
+        do_POST = do_GET
+
+        def log_message(self, *_):
+            pass
+
+    server = HTTPServer(("127.0.0.1", 0), Handler)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield f"http://127.0.0.1:{server.server_address[1]}/m.c2pa", asked
+    server.shutdown()
+    server.server_close()
+
+
+def test_nothing_is_fetched(bare, toy, listener):
+    address, asked = listener
+    file = signed(bare["JPEG"], manifest(), toy, kept_at=address)
+    found = read_provenance(file)
+    assert found.state == "not checked" and "nothing is fetched" in found.says and found.claims_model is None
+    assert not asked
+    with c2pa.Context.from_dict({"verify": {"remote_manifest_fetch": True}}) as context:
+        with pytest.raises(c2pa.C2paError):
+            c2pa.Reader.try_create(None, io.BytesIO(file), context=context)
+    assert asked == ["/m.c2pa"], "the same file makes c2pa ask, where it may"
+
+
+def test_many_threads_agree(files):
+    data = [files["JPEG"], with_a_bit_changed(files["JPEG"]), files["PNG"]] * 40
+    with ThreadPoolExecutor(8) as pool:
+        states = [found.state for found in pool.map(read_provenance, data)]
+    assert states == ["untrusted", "invalid", "untrusted"] * 40
+
+
+# ---- unsigned
+def png_with(**texts):
+    info = PngImagePlugin.PngInfo()
+    for name, text in texts.items():
+        info.add_text(name, text)
+    return image_bytes(portrait(), "PNG", pnginfo=info)
+
+
+@pytest.mark.parametrize(
+    "texts, says",
+    [
+        (dict(parameters="a man\nSteps: 20, Sampler: Euler a"), "settings of Stable Diffusion web UI"),
+        (dict(prompt='{"3": {"class_type": "KSampler"}}', workflow='{"nodes": []}'), "settings of ComfyUI"),
+        (dict(workflow='{"nodes": []}'), "settings of ComfyUI"),
+        (dict(invokeai_metadata="{}"), "settings of InvokeAI"),
+    ],
+)
+def test_settings_of_a_generator(texts, says):
+    found = read_provenance(png_with(**texts))
+    assert found.state == "absent" and found.claims_model is True and found.speaks
+    assert found.claims == (Claim("text", says, "model"),)
+    assert says in found.says and "Anyone can write that" in found.says
+
+
+def xmp(text):
+    return image_bytes(portrait(), "JPEG", xmp=f"<x:xmpmeta>{text}</x:xmpmeta>".encode())
+
+
+@pytest.mark.parametrize("form", ['Iptc4xmpExt:DigitalSourceType="{}"', "<Iptc4xmpExt:DigitalSourceType>{}</x>"])
+@pytest.mark.parametrize("prefix", [IPTC, ""])
+@pytest.mark.parametrize("source_type, claims_model", [("trainedAlgorithmicMedia", True), ("digitalCapture", False)])
+def test_source_type_in_xmp(form, prefix, source_type, claims_model):
+    found = read_provenance(xmp(form.format(prefix + source_type)))
+    assert found.claims_model is claims_model and found.source_types == (source_type,)
+    assert [claim.source for claim in found.claims] == ["XMP"] and "Unsigned" in found.says
+
+
+def test_maker_and_software_in_exif():
+    exif = Image.Exif()
+    exif[0x10F], exif[0x110], exif[0x131] = "Canon", "EOS 5D", "darktable 4.6"
+    found = read_provenance(image_bytes(portrait(), "JPEG", exif=exif))
+    assert "camera Canon EOS 5D; software darktable 4.6" in found.says
+    assert found.claims_model is None, "any editor copies EXIF data along"
+    exif[0x131] = "Midjourney v6"
+    assert read_provenance(image_bytes(portrait(), "JPEG", exif=exif)).claims_model is True
+
+
+def test_unsigned_claims_stay_beside_a_broken_signature(toy):
+    file = signed(png_with(parameters="a man\nSteps: 20, Sampler: Euler a"), manifest("digitalCapture"), toy)
+    assert read_provenance(file).claims_model is True
+    broken = read_provenance(with_a_bit_changed(file, file.index(b"IDAT") + 20))
+    assert broken.state == "invalid" and broken.counted == (
+        Claim("text", "settings of Stable Diffusion web UI", "model"),
+    )
+
+
+# ---- without the library
+def test_without_the_library_it_is_said_and_nothing_is_claimed(files, bare, tmp_path):
+    (tmp_path / "signed.jpg").write_bytes(files["JPEG"])
+    (tmp_path / "bare.jpg").write_bytes(bare["JPEG"])
+    program = (
+        "import sys; sys.modules['c2pa'] = None\n"
+        "from fakeface.images.provenance import read_provenance\n"
+        "for name in ('signed.jpg', 'bare.jpg'):\n"
+        "    found = read_provenance(name); print(found.state, found.claims_model, found.speaks, found.says, sep='|')\n"
+    )
+    done = subprocess.run([sys.executable, "-c", program], cwd=tmp_path, capture_output=True, text=True, check=True)
+    lines = [line.split("|") for line in done.stdout.splitlines()]
+    assert [line[:3] for line in lines] == [["not checked", "None", "True"], ["absent", "None", "False"]]
+    assert all(INSTALL in line[3] for line in lines)
+
+
+def test_the_room_brings_nothing_heavy():
+    heavy = {"c2pa", "torch", "pandas", "cryptography", "requests"}
+    program = f"import sys, fakeface.images.provenance; print(sorted({heavy} & set(sys.modules)))"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+# ---- beside the score, never in it
+def with_a_broken_manifest(data, name):
+    "A byte of the manifest changed; the file is as whole as before for whoever shows the image."
+    changed = with_a_bit_changed(data, data.index(b"Toy Diffusion"))
+    if name != "PNG":
+        return changed
+    start = data.index(b"caBX") - 4
+    (length,) = struct.unpack(">I", data[start : start + 4])
+    kept = changed[start + 8 : start + 8 + length]
+    return data[:start] + png_chunk(b"caBX", kept) + data[start + 12 + length :]
+
+
+@pytest.mark.parametrize("name", FORMATS)
+def test_score_and_label_are_the_same_with_and_without(files, bare, name):
+    detector = BrightDetector()
+    without = detector.check(bare[name], stability=True)
+    for data, claims_model in ((files[name], True), (with_a_broken_manifest(files[name], name), None)):
+        verdict = detector.check(data, stability=True)
+        assert verdict.provenance.claims_model is claims_model and verdict.provenance.speaks
+        assert (verdict.p_fake, verdict.label) == (without.p_fake, without.label)
+        assert verdict.stability == without.stability and verdict.words() == without.words()
+    assert without.provenance.claims_model is None and not without.provenance.speaks
+
+
+def test_every_face_carries_it_and_an_image_without_a_file_has_none(files):
+    detector = BrightDetector()
+    assert [one.provenance.claims_model for one in detector.check_faces(files["PNG"])] == [True, True]
+    verdict = detector.check(portrait())
+    assert verdict.provenance == Provenance() and verdict.row()["signature"] == ""
+
+
+def test_rows_carry_it_as_csv_and_json(files):
+    detector = BrightDetector()
+    verdict = detector.check(files["JPEG"], name="a.jpg")
+    record = json.loads(row_text(verdict, "json"))
+    (cells,) = csv.reader([row_text(verdict)])
+    row = dict(zip(ROW_COLUMNS, cells, strict=True))
+    assert record["claims_model"] is True and row["claims_model"] == "True"
+    expected = dict(signature="untrusted", signer="Toy Studio (Toy Signer)", source_types="trainedAlgorithmicMedia")
+    assert expected.items() <= record.items() and expected.items() <= row.items()
+    assert record["evidence"] == "C2PA: made by a trained algorithm" and record["actions"] == "created"
+    nothing = json.loads(row_text(detector.check(portrait()), "json"))
+    assert nothing["claims_model"] is None and nothing["provenance"] == ""
+
+
+def test_terminal_says_it_on_the_line_before_the_score(files):
+    from fakeface.cli.check import told
+
+    detector = BrightDetector()
+    claim, score = told(detector.check(files["JPEG"], name="a.jpg")).splitlines()[:2]
+    assert claim.startswith("a.jpg: Signed in the name of Toy Studio") and score.startswith("a.jpg: Unsure: p_fake")
+    lines = "\n".join(map(told, detector.check_faces(files["JPEG"], name="a.jpg"))).splitlines()
+    assert sum("Signed in the name of" in line for line in lines) == 1, "once for all faces"
+    assert told(detector.check(image_bytes(portrait(), "JPEG"), name="a.jpg")).startswith("a.jpg: Unsure")
+
+
+def test_the_card_has_it_as_text(bare):
+    file = signed(bare["JPEG"], manifest(tool="<script>alert(1)</script>"), signatory("<b>Studio</b>"))
+    cards = Cards(BrightDetector())
+    card = cards.look("1", "a.jpg", file)
+    assert "<b>Studio</b>" in card["declared"], "text; the page puts it into text nodes only"
+    assert cards.look("2", "b.jpg", bare["JPEG"])["declared"] == ""
+    assert cards.look("2", "b.jpg", bare["JPEG"])["label"] == card["label"]
+
+
+# ---- the oracle
+def test_the_damage_is_where_the_tests_say(bare):
+    "PNG: the byte that `with_a_bit_changed` changes lies in the image's data, whose checksum then fails."
+    data = bare["PNG"]
+    start = data.index(b"IDAT") - 4
+    (length,) = struct.unpack(">I", data[start : start + 4])
+    kept = data[start + 4 : start + 8 + length]
+    assert struct.unpack(">I", data[start + 8 + length : start + 12 + length])[0] == zlib.crc32(kept)
+    assert zlib.crc32(with_a_bit_changed(kept, 20)) != zlib.crc32(kept)
