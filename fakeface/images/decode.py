@@ -72,6 +72,11 @@ def image_stream(
             yield file, name
 
 # %% ../../nbs/02_images/01_decode.ipynb #7973a45c
+def _in_one_line(error: Exception) -> str:
+    "What an error says, without line breaks."
+    return " ".join(str(error).split())
+
+
 def _refuse_large(image: Image.Image, name: str, max_pixels: int) -> None:
     "Raise `ImageError` for a picture of more than `max_pixels`."
     if image.width * image.height > max_pixels:
@@ -96,7 +101,7 @@ def lazy_image(
         raise
     except Exception as error:
         # a broken header may raise anything
-        raise ImageError(f"cannot be read ({error})", name) from None
+        raise ImageError(f"cannot be read ({_in_one_line(error)})", name) from None
     if is_raw:
         raise ImageError(f"is {CAMERA_RAW.name}, of which only a preview can be read; {CAMERA_RAW.instead}", name)
     _refuse_large(image, name, max_pixels)
@@ -172,7 +177,7 @@ def _strict_decoding(name: str) -> Iterator[None]:
     except (ImageError, MemoryError):
         raise
     except Exception as error:
-        raise ImageError(f"cannot be decoded ({error})", name) from None
+        raise ImageError(f"cannot be decoded ({_in_one_line(error)})", name) from None
 
 # %% ../../nbs/02_images/01_decode.ipynb #dee56d47
 _ORIENTATION = 0x112  # the EXIF tag; 1 is upright
@@ -247,7 +252,8 @@ def _frame_count(image: Image.Image) -> tuple[int, list[str]]:
     except Exception:
         # damage behind the first frame, which is all that is asked for
         return 1, ["the frames after the first cannot be read"]
-    return count, [f"frame 1 of {count}"] if count > 1 else []
+    # a HEIC file says itself which of its images is meant
+    return count, [f"frame {image.tell() + 1} of {count}"] if count > 1 else []
 
 
 def _decode_file(image: Image.Image, reduce: int | None) -> Decoded:
