@@ -270,7 +270,9 @@ def _decode_file(image: Image.Image, reduce: int | None) -> Decoded:
     frames, frame_notes = _frame_count(image)
     if max(orientation, turned) > 1:
         notes.append(f"turned as EXIF says ({max(orientation, turned)})")
-    native = (height, width) if orientation >= 5 else (width, height)
+    native = rgb.size
+    if factor > 1:
+        native = (height, width) if orientation >= 5 else (width, height)
     return Decoded(rgb, native, factor, frames, (*frame_notes, *notes))
 
 # %% ../../nbs/02_images/01_decode.ipynb #6b0025ce
