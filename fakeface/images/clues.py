@@ -12,7 +12,8 @@ import unicodedata
 from typing import Any, BinaryIO
 
 from PIL import Image
-from .decode import FORMATS, ImageSource, image_stream
+from .decode import ImageSource, image_stream
+from .formats import header_only
 
 Fields = dict[Any, Any]  # field → what stands there, as Pillow gives it
 
@@ -151,7 +152,7 @@ def _has_credential(file: BinaryIO) -> bool:
 def _fields(file: BinaryIO) -> Fields:
     "Field → what the file says, as it stands there."
     file.seek(0)
-    image = Image.open(file, formats=FORMATS)
+    image = header_only(file)
     # not PNG's own method, which decodes in search of a late chunk
     exif = Image.Image.getexif(image)
     fields = _xmp(image.info)

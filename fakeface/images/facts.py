@@ -7,7 +7,9 @@ __all__ = ['FileInfo', 'file_info', 'in_processes', 'file_infos']
 
 # %% ../../nbs/02_images/06_facts.ipynb #ea5f13fb
 import dataclasses
+import functools
 import hashlib
+import importlib.metadata
 import json
 import os
 import sqlite3
@@ -144,13 +146,23 @@ def in_processes(
         ) from error
 
 # %% ../../nbs/02_images/06_facts.ipynb #4e0c3541
+@functools.cache
+def _decoders() -> str:
+    "The versions of what decodes images."
+    try:
+        heif = importlib.metadata.version("pillow-heif")
+    except importlib.metadata.PackageNotFoundError:
+        heif = "none"
+    return f"Pillow {PIL.__version__} pillow-heif {heif}"
+
+
 def _stamp(path: str) -> str:
     "What changes when a file, the decoder or this code changes; '' where there is no file."
     try:
         status = os.stat(path)
     except (OSError, ValueError):
         return ""
-    return f"{status.st_size} {status.st_mtime_ns} Pillow {PIL.__version__} facts 1"
+    return f"{status.st_size} {status.st_mtime_ns} {_decoders()} facts 2"
 
 
 class _Cache:

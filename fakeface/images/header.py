@@ -14,7 +14,7 @@ from typing import Mapping, Sequence
 import numpy as np
 import numpy.typing as npt
 from PIL import Image
-from .decode import MAX_PIXELS, ImageError, ImageSource, image_stream, lazy_image
+from .decode import MAX_PIXELS, ImageError, ImageSource, image_stream, lazy_image, stored_orientation
 
 # %% ../../nbs/02_images/02_header.ipynb #17605978
 # ITU-T T.81, tables K.1 and K.2, in the order in which Pillow gives a file's tables
@@ -83,7 +83,7 @@ class Header:
     frames: int  # more than one: animated, or several pages
 
 
-_ORIENTATION, _SOFTWARE = 0x112, 0x131  # EXIF tags
+_SOFTWARE = 0x131  # EXIF tag
 
 
 def _tables_hash(tables: Mapping[int, Sequence[int]]) -> str:
@@ -92,11 +92,23 @@ def _tables_hash(tables: Mapping[int, Sequence[int]]) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:12]
 
 
-def _shown_size(image: Image.Image, exif: Image.Exif) -> tuple[int, int]:
+def _shown_size(image: Image.Image) -> tuple[int, int]:
     "Width and height after the rotation that EXIF asks for."
     width, height = image.size
-    lies_on_its_side = exif.get(_ORIENTATION, 1) >= 5
+    # Pillow gives a TIFF's size as it is shown
+    lies_on_its_side = image.format != "TIFF" and stored_orientation(image) >= 5
     return (height, width) if lies_on_its_side else (width, height)
+
+
+def _exif(image: Image.Image) -> Image.Exif:
+    "An image's EXIF data; none where they cannot be read."
+    try:
+        return Image.Image.getexif(image)
+    except MemoryError:
+        raise
+    except Exception:
+        # Pillow's parsers raise many kinds, and the pixels may be sound
+        return Image.Exif()
 
 
 def read_header(
@@ -107,8 +119,8 @@ def read_header(
     with image_stream(source) as (stream, name):
         try:
             image = lazy_image(stream, name, max_pixels)
-            exif = Image.Image.getexif(image)
-            width, height = _shown_size(image, exif)
+            exif = _exif(image)
+            width, height = _shown_size(image)
             tables = getattr(image, "quantization", None) or None
             software = exif.get(_SOFTWARE) or image.info.get("Software")
             return Header(
