@@ -71,6 +71,17 @@ def run_all(browser, address, notebook):
     return page
 
 
+def saved_cells(page, notebook, seconds=120):
+    "Save until the file on disk holds a run of every cell; gives its code cells as they are then."
+    deadline = time.time() + seconds
+    while True:
+        page.keyboard.press("Control+s")
+        page.wait_for_timeout(2_000)
+        cells = [cell for cell in read_json(notebook)["cells"] if cell["cell_type"] == "code"]
+        if all(cell["execution_count"] for cell in cells) or time.time() > deadline:
+            return cells
+
+
 def test_a_stage_runs_in_jupyterlab(lab, browser):
     project, address = lab
     run_all(browser, address, "run_prepare.ipynb").close()
@@ -89,9 +100,7 @@ def first_rooms():
 def test_a_room_of_each_chapter_runs_in_jupyterlab(lab, browser, room):
     project, address = lab
     page = run_all(browser, address, room)
-    page.keyboard.press("Control+s")
-    page.wait_for_timeout(3_000)
+    cells = saved_cells(page, project / "nbs" / room)
     page.close()
-    cells = [cell for cell in read_json(project / "nbs" / room)["cells"] if cell["cell_type"] == "code"]
     assert all(cell["execution_count"] for cell in cells), "not every cell has run, or the notebook was not saved"
     assert not [output for cell in cells for output in cell["outputs"] if output["output_type"] == "error"]
