@@ -30,6 +30,7 @@ from ..models.network import FaceNet
 from .breakdown import breakdown
 from .predict import OnnxNet, device_of, open_net, pick_split, predict
 from .robustness import robustness_grid, sample_rows
+from .scene_grid import scene_scores, scene_summary, scene_table
 from .unseen import extra_rows, lineage, seen_or_not
 
 # %% ../../nbs/09_evaluate/08_stage.ipynb #d2dc5522
@@ -47,6 +48,8 @@ class EvaluateConfig:
     extra: str = ""  # name=folder with real/ and fake/ in it: pictures that were never trained on
     robustness: bool = False  # also run the grid of corruptions
     grid_n: int = 200  # pictures of each domain and class in the grid; 0: all
+    scenes: bool = False  # also run the scenes: files as people have them
+    scenes_n: int = 50  # images of each domain and class in the scenes; 0: all
     why_n: int = 50  # pictures of each domain and class for heat-maps and spectra; 0: none
     batch: int = 32  # pictures in memory at once
     workers: int = -1  # threads on a CPU, loader processes before a GPU; -1: from the core count
@@ -60,10 +63,10 @@ class EvaluateConfig:
         for name, allowed in choices.items():
             if getattr(self, name) not in allowed:
                 raise ConfigError(f"{name} = {getattr(self, name)!r} should be {' or '.join(allowed)}.")
-        if self.batch < 1 or self.grid_n < 0 or self.why_n < 0:
+        if self.batch < 1 or min(self.grid_n, self.scenes_n, self.why_n) < 0:
             raise ConfigError(
-                f"batch = {self.batch} should be at least 1, "
-                f"grid_n = {self.grid_n} and why_n = {self.why_n} at least 0."
+                f"batch = {self.batch} should be at least 1, grid_n = {self.grid_n},"
+                f" scenes_n = {self.scenes_n} and why_n = {self.why_n} at least 0."
             )
         name, _, folder = self.extra.partition("=")
         if self.extra and not (name.strip() and folder.strip()):
@@ -227,6 +230,24 @@ def _grid(request: _Request, folder: Path, progress: Callable[..., Iterable]) ->
         grid.to_csv(path, index=False)
     return dict(corruptions=int(grid.corruption.nunique()), grid_n=cfg.grid_n)
 
+
+def _scenes(request: _Request, folder: Path, progress: Callable[..., Iterable]) -> dict[str, Any]:
+    "The scenes, as scenes.csv; gives what metrics.json says of them."
+    cfg = request.cfg
+    scored = scene_scores(
+        request.net,
+        request.bundle,
+        sample_rows(request.rows, cfg.scenes_n, cfg.seed, "scenes"),
+        folder=folder / "grid",
+        workers=request.workers,
+        seed=cfg.seed,
+        progress=partial(progress, desc="scenes"),
+    )
+    table = scene_table(scored)
+    with atomic_path(folder / "scenes.csv") as path:
+        table.to_csv(path, index=False)
+    return scene_summary(table) | dict(scenes_n=cfg.scenes_n)
+
 # %% ../../nbs/09_evaluate/08_stage.ipynb #2ed5e623
 def _begin(request: _Request) -> tuple[Stage, int | None]:
     "Make the stage's folder; with how often the test split was read, this time included."
@@ -261,6 +282,8 @@ def evaluate(
         metrics["overlap"] = request.left_out
     if cfg.robustness:
         metrics["robustness"] = _grid(request, stage.dir, progress)
+    if cfg.scenes:
+        metrics["scenes"] = _scenes(request, stage.dir, progress)
     for look in also:
         metrics |= look(cfg, stage.dir, scored.both)
     shutil.rmtree(stage.dir / "grid", ignore_errors=True)
