@@ -52,7 +52,8 @@ def _image_options(parser: argparse.ArgumentParser) -> None:
     add("--threshold", metavar="T", help=help)
     help = "share of fakes where the pictures come from: adds the chance that follows from it"
     add("--prior", type=float, metavar="P", help=help)
-    add("--faces", action="store_true", help="find the faces and judge each")
+    help = "face: find the heads and judge each (default); centre: judge the whole image, for images framed as heads"
+    add("--framing", choices=("face", "centre"), help=help)
     help = "also judge each picture re-encoded and rescaled (eight times the work)"
     add("--stability", action="store_true", help=help)
     help = "save where the network looked, a JPEG a verdict (needs torch)"
@@ -80,7 +81,7 @@ _IN_PROVENANCE = ("software", "camera", "declared", "generator", "credential")  
 
 def _claim_line(verdict: "Verdict", begin: str) -> str:
     "What the file says of how it was made, once for all its faces; empty where it says nothing."
-    is_first = verdict.looked_at == "whole picture" or verdict.looked_at.startswith("face 1 of ")
+    is_first = verdict.looked_at == "whole image" or verdict.looked_at.startswith("face 1 of ")
     if not (is_first and verdict.provenance.speaks):
         return ""
     return f"{begin}{safe_for_terminal(verdict.provenance.says)}\n"
@@ -93,8 +94,8 @@ def told(
     "A verdict for people."
     begin = f"{safe_for_terminal(verdict.name)}: " if name else ""
     claim = _claim_line(verdict, begin)
-    if verdict.looked_at != "whole picture":
-        begin += f"{verdict.looked_at}: "
+    if verdict.looked_at != "whole image":
+        begin += f"{verdict.looked_at} ({verdict.place}): "
     lines = []
     if verdict.stability:
         agree, count = verdict.stability["agree"], verdict.stability["n"]
@@ -186,7 +187,7 @@ def _check(args: argparse.Namespace) -> dict[str, Any]:
         raise FolderError(f"--prior {args.prior} should be a number from 0 to 1.")
     threads = None if _is_single(args.paths) else 1
     detector = Detector.load(args.bundle, threshold=args.threshold, threads=threads)
-    options = CheckOptions(faces=args.faces, stability=args.stability, prior=args.prior)
+    options = CheckOptions(framing=args.framing or detector.bundle.framing, stability=args.stability, prior=args.prior)
     to = _open_rows(args, detector, options) if _is_file(file) else _printer(args)
     bar = None if _is_file(file) and not args.quiet else False
     found = score_paths(detector, args.paths, to, args.workers, args.heatmap, bar, **options)

@@ -29,6 +29,7 @@ class InputSpec:
     interpolation: str = "bicubic"  # one of `KERNELS`, always with antialiasing
     mean: tuple[float, ...] = (0.485, 0.456, 0.406)  # of RGB in [0, 1]
     std: tuple[float, ...] = (0.229, 0.224, 0.225)
+    frame: int = 0  # crop and multicrop: the shorter side, in pixels, to which a larger image is first brought; 0: none
 
     def __post_init__(self) -> None:
         # lists (from JSON) become tuples, so that equal specs are equal
@@ -45,6 +46,11 @@ class InputSpec:
             raise ConfigError(f"view = {self.view!r} should be one of {', '.join(VIEWS)}.")
         if self.interpolation not in KERNELS:
             raise ConfigError(f"interpolation = {self.interpolation!r} should be one of {', '.join(KERNELS)}.")
+        is_frame = isinstance(self.frame, int) and not isinstance(self.frame, bool)
+        if not is_frame or self.frame and not self.size <= self.frame <= 16384:
+            raise ConfigError(
+                f"frame = {self.frame!r} should be 0, or a whole number from size ({self.size}) to 16384."
+            )
         are_three = len(self.mean) == len(self.std) == 3
         are_positive = all(value > 0 for value in self.std)
         if not are_three or not are_positive:
@@ -98,6 +104,8 @@ def eval_views(
 ) -> Views:  # [V, 3, size, size], contiguous; V = spec.n_views
     "The views of a picture that a model scores."
     size = spec.size
+    if spec.view != "resize" and spec.frame and min(image.size) > spec.frame:
+        image = image.resize(_resized_size(image, spec.frame), KERNELS[spec.interpolation], reducing_gap=3)
     if spec.view == "resize" or min(image.size) <= size:
         kernel = KERNELS[spec.interpolation]
         views = [_centred(image, size, kernel)] * spec.n_views

@@ -10,57 +10,34 @@ import functools
 from typing import Any, Mapping, Sequence
 
 import numpy as np
-from ..images.preprocess import eval_views
 from .detector import Detector
-from .inputs import read_input
-from .verdict import InferError
+from .verdict import InferError, Verdict
 
 # %% ../../nbs/11_infer/07_batch.ipynb #f9a18eb5
-_FILES_AT_A_TIME = 32
-
-
 @functools.lru_cache(maxsize=4)
 def _cached(bundle: str | None) -> Detector:
     return Detector.load(bundle)
 
 
-def _score_files(
-    detector: Detector,
-    files: Sequence[Any],  # of paths, or of the bytes of files
-    as_source: type,  # str or bytes
-) -> tuple[np.ndarray, list[str]]:  # p_fake float64 [n], nan where there is an error; the errors
-    "Read files and score them, some at a time."
+def _judge_views(detector: Detector, x: Sequence[Any]) -> list[Verdict]:
+    "Verdicts on views that are made already."
+    n = len(x)
     spec = detector.bundle.spec
-    n = len(files)
-    p = np.full(n, np.nan)
-    errors = [""] * n
-    for start in range(0, n, _FILES_AT_A_TIME):
-        views = []
-        rows = []
-        for row in range(start, min(n, start + _FILES_AT_A_TIME)):
-            opened, errors[row] = read_input(as_source(files[row]))
-            if opened is not None:
-                views.append(eval_views(opened.image, spec))
-                rows.append(row)
-        if rows:
-            p[rows] = detector.scores(np.concatenate(views))
-    return p, errors
+    views = np.asarray(x, np.uint8).reshape(n * spec.n_views, 3, spec.size, spec.size)
+    return [detector.verdict(p=score) for score in detector.scores(views)]
 
 
-def _score(
+def _judge(
     detector: Detector,
     batch: Mapping[str, Any],  # as in `score_batch`
-) -> tuple[np.ndarray, list[str]]:  # p_fake float64 [n], nan where there is an error; the errors
-    "Score whichever column holds the images."
+) -> list[Verdict]:
+    "Judge whichever column holds the images."
     if "x" in batch:
-        n = len(batch["x"])
-        spec = detector.bundle.spec
-        views = np.asarray(batch["x"], np.uint8).reshape(n * spec.n_views, 3, spec.size, spec.size)
-        return np.array(detector.scores(views), np.float64), [""] * n
+        return _judge_views(detector, batch["x"])
     if "bytes" in batch:
-        return _score_files(detector, batch["bytes"], bytes)
+        return [detector.check(bytes(content)) for content in batch["bytes"]]
     if "path" in batch:
-        return _score_files(detector, batch["path"], str)
+        return [detector.check(str(path)) for path in batch["path"]]
     columns = ", ".join(map(str, batch)) or "(none)"
     raise InferError(f"The batch has the columns {columns}; it needs bytes, path or x.")
 
@@ -68,12 +45,12 @@ def _score(
 def score_batch(
     batch: Mapping[str, Any],  # columns of equal length: "bytes" (files), "path", or "x" (uint8 views), and any others
     bundle: str | None = None,  # as in `Detector.load`; opened once a process
-) -> dict[str, Any]:  # the batch without "bytes" and "x", with p_fake (float64), label and error (text)
+) -> dict[str, Any]:  # the batch without "bytes" and "x", with p_fake (float64), label, reason and error (text)
     "Judge a batch of images: a pure function for Ray Data, Dask, Spark and the like."
     detector = _cached(None if bundle is None else str(bundle))
-    p, errors = _score(detector, batch)
+    verdicts = _judge(detector, batch)
     judged = {name: column for name, column in batch.items() if name not in ("bytes", "x")}
-    judged["p_fake"] = p
-    judged["error"] = np.array(errors, object)
-    judged["label"] = np.array([detector.verdict(p=score).label for score in p], object)
+    judged["p_fake"] = np.array([verdict.p_fake for verdict in verdicts], np.float64)
+    for name in ("label", "reason", "error"):
+        judged[name] = np.array([getattr(verdict, name) for verdict in verdicts], object)
     return judged

@@ -11,9 +11,11 @@ from collections import OrderedDict
 from pathlib import Path
 from typing import Any
 
+from PIL import Image
+from ..faces.frame import Square, cut_square
 from ..images.clues import plain
 from ..images.jpeg import data_uri
-from ..images.decode import open_image
+from ..images.decode import decode
 from ..images.header import read_header
 from .detector import Detector
 from .verdict import InferError, Verdict, band_at, label_of
@@ -21,23 +23,37 @@ from .wording import agreement, head_of, row_of, shown_name, worth
 
 # %% ../../nbs/11_infer/12_cards.ipynb #e2596e0c
 THUMBNAIL = 480  # pixels of the longer side
+_SEEN = 128  # pixels of the small copy of what the network was shown
+
+
+def _seen(image: Image.Image, native_width: int, verdict: Verdict) -> str:
+    "What the network was shown, as a data URI; empty where that is the whole image."
+    if verdict.square is None:
+        return ""
+    x, y, side, angle = verdict.square
+    scale = image.width / native_width
+    square = Square(x * scale, y * scale, side * scale, angle)
+    return data_uri(cut_square(image, square, _SEEN), _SEEN)
 
 
 def _facts(
     source: bytes | Path,
-    verdict: Verdict,  # what was found in it
+    verdicts: list[Verdict],  # what was found in it
 ) -> dict[str, Any]:  # the part of a card that only an image that was read has
-    "Thumbnail, size, and what the file says."
+    "Thumbnail, what the network was shown, size, and what the file says."
+    verdict = verdicts[0]
     header = read_header(source)
     size = f"{header.width:,} × {header.height:,} pixels, {header.format}"
     said = [[plain(key), plain(value, 300)] for key, value in verdict.metadata.items()]
     provenance = verdict.provenance
+    decoded = decode(source, reduce=2 * THUMBNAIL)
     return dict(
-        thumb=data_uri(open_image(source, reduce=THUMBNAIL), THUMBNAIL),
+        thumb=data_uri(decoded.image, THUMBNAIL),
+        seen=[_seen(decoded.image, decoded.native[0], each) for each in verdicts],
         width=header.width,
         height=header.height,
         again=True,
-        facts=[["picture", size], *said],
+        facts=[["image", size], *said],
         declared=plain(provenance.says, 900) if provenance.speaks else "",
     )
 
@@ -57,7 +73,7 @@ class Cards:
         self.source: OrderedDict[str, bytes | Path] = OrderedDict()
         self.threshold = detector.threshold if detector else 0.5
         self.prior = 0.5
-        self.faces = False
+        self.faces = detector is None or detector.bundle.framing == "face"
         self.stability = True
 
     @property
@@ -69,7 +85,7 @@ class Cards:
 
     @property
     def band(self) -> tuple[float, float] | None:
-        "The unsure band, where the threshold lies in it."
+        "The unsure band at the threshold of now."
         return band_at(self.judge.bundle.band, self.threshold)
 
     def look(
@@ -79,15 +95,13 @@ class Cards:
         source: bytes | Path,  # the image
     ) -> dict[str, Any]:  # its card
         "Check an image; what is wrong with it is written on the card."
-        if self.faces:
-            found = self.judge.check_faces(source, name=name, stability=self.stability)
-        else:
-            found = [self.judge.check(source, name=name, stability=self.stability)]
+        framing = "face" if self.faces else "centre"
+        found = self.judge.check_faces(source, name=name, stability=self.stability, framing=framing)
         self.found[id] = found
         card = self.blank(id, name, found[0].error)
         self.cards[id] = card
         if not card["error"]:
-            card |= _facts(source, found[0])
+            card |= _facts(source, found)
             self.hold(id, source)
         card |= self.labels(id)
         return card
@@ -110,6 +124,7 @@ class Cards:
             id=id,
             name=shown_name(name),
             thumb="",
+            seen=[],
             width=0,
             height=0,
             error=plain(error, 400),
@@ -156,7 +171,7 @@ class Tally(Cards):
         words = {"fake": "generated", "real": "photographed", "unsure": "unsure", "": "not checked"}
         labels = [card["label"] for card in self.cards.values()]
         parts = [f"{labels.count(label)} {word}" for label, word in words.items() if label in labels]
-        return f"{total} picture{'s' * (total != 1)}: {', '.join(parts)}."
+        return f"{total} image{'s' * (total != 1)}: {', '.join(parts)}."
 
     def note(self) -> str:
         "What the sliders' positions mean."
@@ -168,7 +183,8 @@ class Tally(Cards):
         if self.band:
             low, high = self.band
             sentences.append(
-                f"Between {low:.3f} and {high:.3f} a score is no answer, wherever the threshold stands in there."
+                f"Below {low:.3f} an image looks like a photograph, from {high:.3f} generated; "
+                "between, a score is no answer."
             )
         return " ".join(filter(None, sentences))
 
@@ -180,7 +196,7 @@ class Tally(Cards):
         verdicts = []
         for id, card in self.cards.items():
             for verdict in self.found.get(id) or [self.judge.verdict(error=card["error"])]:
-                label = label_of(verdict.p_fake, threshold, self.band)
+                label = "unsure" if verdict.reason else label_of(verdict.p_fake, threshold, self.band)
                 stability = verdict.stability
                 if stability:
                     stability = stability | dict(agree=agreement(verdict, threshold, self.band))

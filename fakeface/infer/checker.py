@@ -101,7 +101,7 @@ class _PlainPage:
         self.desk = desk
         layout = ipywidgets.Layout(width="auto")
         self.upload = ipywidgets.FileUpload(
-            accept="image/*", multiple=True, description="Choose pictures", layout=layout
+            accept="image/*,.heic,.heif,.hif", multiple=True, description="Choose pictures", layout=layout
         )
         self.path = _wide(ipywidgets.Text, "or a path (also for files over 10 MB):", continuous_update=False)
         self.threshold = _wide(

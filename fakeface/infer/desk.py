@@ -277,7 +277,7 @@ class Desk(Greeter):
             answer["error"] = "The picture is no longer in memory. Add it again to see its heat-map."
             return [answer]
         try:
-            overlay = self.judge.heatmap(self.source[id], self.found[id][row].box)
+            overlay = self.judge.heatmap(self.source[id], self.found[id][row].square)
             answer["image"] = data_uri(overlay, 640)
         except ImportError as error:
             missing = f"{error.name or 'torch'}, which is not installed"

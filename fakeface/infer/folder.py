@@ -81,7 +81,7 @@ def _save_heatmaps(detector: Detector, path: str, verdicts: list[Verdict], folde
         if verdict.error:
             continue
         number = f"-{i}" if len(verdicts) > 1 else ""
-        save_jpeg(detector.heatmap(path, verdict.box), folder / f"{stem}-{mark}{number}.jpg", 90)
+        save_jpeg(detector.heatmap(path, verdict.square), folder / f"{stem}-{mark}{number}.jpg", 90)
 
 
 @contextlib.contextmanager
@@ -137,7 +137,7 @@ def score_paths(
     workers: int | None = None,  # threads; the cores of this process if not given
     heatmaps: str | os.PathLike | None = None,  # a folder for images of where the network looked; needs torch
     bar: bool | None = None,  # show progress; if not given, where standard error is a terminal
-    **options: Unpack[CheckOptions],  # faces, stability, threshold, prior
+    **options: Unpack[CheckOptions],  # framing, stability, threshold, prior
 ) -> dict[str, Any]:  # files, before (those that had rows), real, fake, unsure, unread, seconds
     "Judge everything that is named, a row at a time; what `to` has rows of is counted and not judged again."
     started = time.time()

@@ -14,7 +14,7 @@ from PIL import Image
 from ..images.clues import clues, plain
 from ..images.header import Header, read_header
 from ..images.provenance import Provenance, read_provenance
-from ..images.decode import ImageError, open_image
+from ..images.decode import Decoded, ImageError, ImageSource, decode
 from .listing import walk
 from .verdict import InferError
 
@@ -28,10 +28,20 @@ Checkable = str | os.PathLike | bytes | bytearray | memoryview | IO[bytes] | np.
 class OpenedImage(NamedTuple):
     "An image, and what the file that it comes from says."
 
-    image: Image.Image  # RGB, upright
+    source: ImageSource | Image.Image  # what it is read from
+    decoded: Decoded  # RGB, upright, perhaps reduced by its decoder
     header: Header | None  # None where it is no file, or one without a header that can be read
     metadata: dict[str, str]  # of `clues`
     provenance: Provenance  # what the file says of how it was made, and who signed that
+
+    @property
+    def frames(self) -> int:
+        "How many frames an animation has; 1 for a still image, however many other images the file holds."
+        is_animation = self.header is not None and self.header.format in _ANIMATIONS
+        return self.decoded.frames if is_animation else 1
+
+
+_ANIMATIONS = ("GIF", "WEBP", "PNG", "AVIF")  # formats in which several frames are an animation
 
 
 def _from_array(pixels: np.ndarray) -> Image.Image:
@@ -54,37 +64,38 @@ def _content(file: Any) -> bytes:
     return content
 
 
-def _open(source: Any) -> OpenedImage:
+def _open(source: Any, decode_side: int | None) -> OpenedImage:
     "An image of whatever kind; raises `ImageError`."
     if isinstance(source, np.ndarray):
         source = _from_array(source)
     if isinstance(source, Image.Image):
-        return OpenedImage(open_image(source), None, {}, Provenance())
+        return OpenedImage(source, decode(source), None, {}, Provenance())
     if hasattr(source, "read"):
         source = _content(source)
     if not isinstance(source, (str, os.PathLike, bytes, bytearray, memoryview)):
         kind = type(source).__name__
         raise ImageError(f"is of the type {kind}; give a path, bytes, an array or a Pillow picture")
-    image = open_image(source)
+    decoded = decode(source, reduce=decode_side)
     try:
         header = read_header(source)
     except ImageError:
         header = None
     said = clues(source)
-    return OpenedImage(image, header, said, read_provenance(source, said))
+    return OpenedImage(source, decoded, header, said, read_provenance(source, said))
 
 # %% ../../nbs/11_infer/04_inputs.ipynb #cd96c18f
 def read_input(
     source: Checkable,
+    decode_side: int | None = None,  # pixels that the shorter side of a JPEG keeps at least; None: all of them
 ) -> tuple[OpenedImage | None, str]:  # (the image, ""), or (None, why there is none)
     "An image, or the sentence that says why there is none."
     try:
-        opened = _open(source)
+        opened = _open(source, decode_side)
     except ImageError as error:
         return None, f"{error.reason[:1].upper()}{error.reason[1:]}."
     except MemoryError:
         return None, "Needs more memory than there is."
-    width, height = opened.image.size
+    width, height = opened.decoded.native
     if min(width, height) < SMALLEST:
         limit = f"below {SMALLEST} pixels on the shorter side nothing can be said"
         return None, f"Has {width:,} × {height:,} pixels; {limit}."

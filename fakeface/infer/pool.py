@@ -11,7 +11,7 @@ import dataclasses
 import queue
 import threading
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import Any, Iterable, Iterator, TypedDict, Unpack
+from typing import Iterable, Iterator, TypedDict, Unpack
 
 from ..core.project import FakefaceError, cores
 from .detector import Detector
@@ -22,18 +22,10 @@ from .verdict import Verdict
 class CheckOptions(TypedDict, total=False):
     "What may be asked about every file."
 
-    faces: bool  # find the faces and judge each on its own
+    framing: str | None  # face: each head in it; centre: the whole image; the detector's own if not given
     stability: bool  # also judge each re-encoded and rescaled
     threshold: str | float | None  # a name in the bundle or a number; the detector's own if not given
     prior: float | None  # share of fakes where the images come from
-
-
-def _ask(detector: Detector, path: str, options: CheckOptions) -> list[Verdict]:
-    "A verdict for the image, or for each face in it."
-    others: dict[str, Any] = {name: value for name, value in options.items() if name != "faces"}
-    if options.get("faces"):
-        return detector.check_faces(path, **others)
-    return [detector.check(path, **others)]
 
 
 def _judge(detector: Detector, path: str, reason: str, options: CheckOptions) -> list[Verdict]:
@@ -41,7 +33,9 @@ def _judge(detector: Detector, path: str, reason: str, options: CheckOptions) ->
     name = safe_for_terminal(path)
     if not reason:
         try:
-            return [dataclasses.replace(verdict, name=name) for verdict in _ask(detector, path, options)]
+            asked = {**options, "framing": options.get("framing") or detector.bundle.framing}
+            found = detector.check_faces(path, **asked)
+            return [dataclasses.replace(verdict, name=name) for verdict in found]
         except FakefaceError:
             raise
         except Exception as error:

@@ -100,7 +100,7 @@ def score_as_file(
     "The score of an image after the whole way from a file; raises `BundleError`."
     file = io.BytesIO()
     image.save(file, "PNG")
-    verdict = detector.check(file.getvalue())
+    verdict = detector.check(file.getvalue(), framing="centre")
     if verdict.error:
         raise BundleError(f"A reference picture could not be judged: {verdict.error}")
     return verdict.p_fake

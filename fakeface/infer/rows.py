@@ -23,8 +23,9 @@ from .verdict import Verdict
 # %% ../../nbs/11_infer/09_rows.ipynb #80937b86
 ROW_COLUMNS = tuple(
     """
-    name label p_fake threshold threshold_name band_low band_high bundle bundle_hash looked_at used width height
-    left top right bottom stable_low stable_high stable_agree prior posterior warnings
+    name label reason p_fake threshold threshold_name band_low band_high bundle bundle_hash
+    looked_at place used width height
+    left top right bottom angle stable_low stable_high stable_agree prior posterior warnings
     provenance claims_model signature signer actions source_types evidence metadata error
     """.split()
 )

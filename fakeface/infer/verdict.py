@@ -23,28 +23,31 @@ class InferError(FakefaceError):
 
 
 def band_at(
-    band: Iterable[float] | None,  # low, high
+    band: Iterable[float] | None,  # low, high, as fitted
     threshold: float,
-) -> tuple[float, float] | None:  # the band; None where the threshold does not lie in it
-    "The unsure band that holds at a threshold."
+) -> tuple[float, float] | None:  # the band; None where the detector has none
+    "The unsure band that holds at a threshold: a threshold above the band makes it wider."
     if band is None:
         return None
     low, high = band
-    return (low, high) if low <= threshold <= high else None
+    return low, max(high, threshold)
 
 
 def label_of(
     p: float,  # p_fake
     threshold: float,  # fake from here on
-    band: Iterable[float] | None = None,  # low, high: unsure where low <= p < high; only if the threshold lies in it
+    band: Iterable[float] | None = None,  # low, high: unsure from low to the higher of high and the threshold
 ) -> str:  # real | fake | unsure; "" where p is not a number
-    "The word for a probability."
+    "The word for a probability. No threshold makes *real* of what lies in the band."
     if not math.isfinite(p):
         return ""
     unsure = band_at(band, threshold)
-    if unsure and unsure[0] <= p < unsure[1]:
+    if unsure is None:
+        return LABEL_NAMES[int(p >= threshold)]
+    low, high = unsure
+    if low <= p < high:
         return "unsure"
-    return LABEL_NAMES[int(p >= threshold)]
+    return LABEL_NAMES[int(p >= high)]
 
 # %% ../../nbs/11_infer/01_verdict.ipynb #1adcad5a
 def posterior(
@@ -59,7 +62,7 @@ def posterior(
     return fake / (fake + real) if fake + real else p
 
 # %% ../../nbs/11_infer/01_verdict.ipynb #b8c986d6
-_NESTED_FIELDS = ("band", "box", "native", "stability", "warnings", "metadata", "face", "provenance")
+_NESTED_FIELDS = ("band", "box", "native", "stability", "warnings", "metadata", "face", "square", "provenance")
 _LOOKS = {"fake": "Looks generated", "real": "Looks like a photograph"}
 
 
@@ -83,7 +86,7 @@ class Verdict:
     band: tuple[float, float] | None  # unsure between; None where the threshold does not lie in it
     bundle: str  # name of the detector
     bundle_hash: str  # identity of the detector
-    looked_at: str = "whole picture"  # or "face 1 of 2"
+    looked_at: str = "whole image"  # or "face 1 of 2"
     box: tuple[int, int, int, int] | None = None  # what was scored: left, top, right, bottom; None: all of it
     native: tuple[int, int] = (0, 0)  # width and height of what it looked at
     used: int = 0  # side of the network's input
@@ -93,12 +96,16 @@ class Verdict:
     error: str = ""  # the sentence that stands in for a verdict
     face: tuple[int, int, int, int] | None = None  # the face that was found in it
     prior: float | None = None  # share of fakes that was assumed, where one was given
+    reason: str = ""  # why no verdict is earned, whatever the score: then the label is unsure
+    place: str = ""  # where what was looked at lies, and its size: "left, 412 × 412 px"
+    angle: float = 0.0  # degrees clockwise by which the head is turned in the image
+    square: tuple[float, float, float, float] | None = None  # what was cut out: centre x, y, side, angle; None: all
     provenance: Provenance = Provenance()  # what the file says of how it was made; no part of the score or the label
 
     @property
     def posterior(self) -> float | None:
-        "The chance that it is fake at the assumed share of fakes; None where no share was given."
-        if self.prior is None or self.error:
+        "The chance that it is fake at the assumed share of fakes; None where no share was given or it is unsure."
+        if self.prior is None or self.error or self.label == "unsure":
             return None
         return posterior(self.p_fake, self.prior)
 
@@ -106,6 +113,8 @@ class Verdict:
         "The verdict as a sentence."
         if self.error:
             return f"No verdict: {self.error}"
+        if self.reason:
+            return f"Unsure: {self.reason}."
         numbers = f"p_fake {self.p_fake:.3f}, threshold {self.threshold:.3f} ({self.threshold_name})"
         if self.label == "unsure":
             low, high = self.band or (0, 1)

@@ -67,8 +67,8 @@ def csv_text(verdicts: list[Verdict]) -> str:
 # %% ../../nbs/11_infer/11_wording.ipynb #c172de8e
 HEADS = {"real": "Looks like a photograph", "fake": "Looks generated", "unsure": "Unsure", "": "Not checked"}
 SAYS = {
-    "real": "Its score is below the threshold of {threshold:.3f}.",
-    "fake": "Its score is at or above the threshold of {threshold:.3f}.",
+    "real": "Its score is below {low:.3f}.",
+    "fake": "Its score is at or above {high:.3f}.",
     "unsure": "Too close to call: a score between {low:.3f} and {high:.3f} is no answer.",
 }
 
@@ -82,6 +82,8 @@ def agreement(
     stability = verdict.stability
     if not stability:
         return None
+    if verdict.reason:
+        return 1.0
     lowest = label_of(stability["low"], threshold, band)
     highest = label_of(stability["high"], threshold, band)
     if lowest == highest:
@@ -115,6 +117,14 @@ def _bar_sentences(p: float, threshold: float, band: tuple[float, float] | None,
     return " ".join(sentences)
 
 # %% ../../nbs/11_infer/11_wording.ipynb #a1f31105
+def _prior_sentence(p: float, label: str, prior: float) -> str:
+    "What a verdict is worth at a share of fakes; empty where there is none: what lies in the band is no answer."
+    if label == "unsure":
+        return ""
+    those = share(posterior(p, prior))
+    return f"Where {share(prior)} of the images are generated, {those} of those with this score are."
+
+
 def row_of(
     verdict: Verdict,  # without error
     threshold: float,  # where the slider stands
@@ -123,25 +133,27 @@ def row_of(
 ) -> dict[str, Any]:  # what the front end shows of one verdict; JSON
     "A verdict in words and numbers for the page."
     p = verdict.p_fake
-    label = label_of(p, threshold, band)
-    low, high = band or (0, 1)
+    label = "unsure" if verdict.reason else label_of(p, threshold, band)
+    low, high = band or (threshold, threshold)
     stability = verdict.stability and dict(low=verdict.stability["low"], high=verdict.stability["high"])
     stable = _stable_sentence(verdict, threshold, band)
-    those = share(posterior(p, prior))
+    words = SAYS[label].format(low=low, high=high)
+    is_earned = not verdict.reason
     return dict(
         label=label,
         head=HEADS[label],
-        words=SAYS[label].format(threshold=threshold, low=low, high=high),
-        score=p,
-        score_text=f"{p:.3f}",
+        words=words if is_earned else f"{verdict.reason}.",
+        score=p if is_earned else None,
+        score_text=f"{p:.3f}" if is_earned else "",
         threshold=threshold,
         band=band,
-        alt=_bar_sentences(p, threshold, band, stable),
-        prior=f"Where {share(prior)} of the pictures are generated, {those} of those with this score are.",
+        alt=_bar_sentences(p, threshold, band, stable) if is_earned else "",
+        prior=_prior_sentence(p, label, prior),
         looked_at=plain(verdict.looked_at),
+        place=verdict.place,
         box=verdict.face or verdict.box,
-        stability=stability,
-        stable=stable,
+        stability=stability if is_earned else None,
+        stable=stable if is_earned else "",
         warnings=[plain(warning, 400) for warning in verdict.warnings],
     )
 

@@ -8,6 +8,7 @@ __all__ = ['AS_PEOPLE_HAVE_THEM', 'md_table', 'model_card']
 # %% ../../nbs/06_models/02_card.ipynb #171a3781
 from typing import Any
 
+from ..faces.earned import DEFAULT_LIMITS
 from .bundle import ONNX, Bundle, is_number
 
 # %% ../../nbs/06_models/02_card.ipynb #929f1458
@@ -96,7 +97,7 @@ tags: [face, deepfake-detection, safetensors{onnx_tag}]
 Tells a photograph of a face from one that a model made. Network: `{arch}`. Identity of this bundle: `{hash12}`.
 
 ```python
-from fakeface.infer.detector import Detector
+from fakeface import Detector
 verdict = Detector.load("path/to/this/folder").check("photo.jpg")
 ```
 
@@ -104,11 +105,8 @@ verdict = Detector.load("path/to/this/folder").check("photo.jpg")
 {trained}
 
 ## What it is for
-One picture that shows one face, framed as head and shoulders, like its training pictures. It answers: does this look \
-more
-like the photographs or more like the generated faces that it was trained on? Its place is research, \
-teaching, and a first
-look before a person decides.
+An image with a face, or several. It answers for each: does this look more like the photographs or more like the \
+generated faces that it was trained on? Its place is research, teaching, and a first look before a person decides.
 
 ## What it is not for
 - **Not proof.** A verdict is evidence with an error rate, never grounds on its own for an accusation, \
@@ -120,7 +118,8 @@ others, without warning.
 - **Not any share of fakes.** With few fakes among many photographs most alarms are false, even with a small error rate.
 
 ## How it decides
-The picture is {view}, scaled with the {interpolation} kernel, and normalised with mean {mean} and \
+{framing}
+What is shown to the network is {view}, scaled with the {interpolation} kernel, and normalised with mean {mean} and \
 standard deviation {std}.
 With z = logit(fake) − logit(real), p_fake = sigmoid(z/{temperature:.4g} + {bias:.4g}).
 
@@ -176,6 +175,13 @@ _VIEWS = dict(
     crop="cut to its central {s}×{s} px at its own scale",
     multicrop="seen through five crops of {s}×{s} px at its own scale, whose scores are averaged",
 )
+_FRAMINGS = dict(
+    face="The faces in an image are found; around each the square is cut that FFHQ would cut, turned upright. An image "
+    "that is framed like that already is taken whole. No word is given, but *unsure* with the reason, where no face is "
+    "found, where a head has fewer than {least_side:.0f} pixels or is turned by more than {most_angle:.0f} degrees, "
+    "where the border cuts it off, and where the image is animated or looks drawn.",
+    centre="It is meant for images that come framed as in training: they are taken whole, and no face is looked for.",
+)
 _ABOUT_VALIDATION = (
     "The pictures that temperature, bias and thresholds were fitted on: optimistic for new ones. "
     "Intervals are 95%. Positive class: fake."
@@ -219,6 +225,7 @@ def model_card(
         trained=_trained_on(bundle),
         decisions=_decisions(bundle),
         measured=_measured(bundle, scenes),
+        framing=_FRAMINGS[bundle.framing].format(**(DEFAULT_LIMITS | bundle.limits)),
         view=_VIEWS[spec.view].format(s=spec.size),
         interpolation=spec.interpolation,
         mean=list(spec.mean),

@@ -211,7 +211,7 @@ def _published_row(figures: dict) -> ResultRow:
 
 
 SCENES_HEADING = (
-    "As people have them: {scenes} kinds of files made of {n} images of the split; unsure where no face is found"
+    "As people have them: {scenes} kinds of files made of {n} images of the split; unsure where no verdict is earned"
 )
 
 

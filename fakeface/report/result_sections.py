@@ -171,6 +171,7 @@ def robustness_section(grid: pd.DataFrame | None) -> TextAndTable | None:
 SCENE_COLUMNS = dict(
     auc="AUC",
     unscored="no face found",
+    unearned="no verdict earned",
     fpr="FPR",
     fnr="FNR",
     unsure="unsure",
@@ -178,8 +179,9 @@ SCENE_COLUMNS = dict(
 )
 SCENES_TEXT = (
     "{scenes} kinds of files made of {n:,} images, each through the whole way: decoded, the face found and framed,"
-    " scored. FPR and FNR are by the word: real faces called fake, fakes called real. An image without a find is"
-    " unsure; AUC is over the others. A label changed where it is not that of the untouched file."
+    " scored. FPR and FNR are by the word: real faces called fake, fakes called real. Where no face is found, or no"
+    " verdict earned, the word is unsure; AUC is over all that have a score. A label changed where it is not that of"
+    " the untouched file."
 )
 
 

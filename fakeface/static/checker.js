@@ -47,7 +47,7 @@ function render({ model, el }) {
 
   // ---- the page's parts, in the order of the Tab key
   const status = h("p", { class: "ff-status", role: "status", "aria-live": "polite" });
-  const file = h("input", { type: "file", multiple: true, accept: "image/*", hidden: true, tabindex: -1, "aria-hidden": "true", change: () => { add([...file.files]); file.value = ""; } });
+  const file = h("input", { type: "file", multiple: true, accept: "image/*,.heic,.heif,.hif", hidden: true, tabindex: -1, "aria-hidden": "true", change: () => { add([...file.files]); file.value = ""; } });
   const choose = h("button", { type: "button", class: "ff-primary", click: () => file.click() }, "Choose pictures");
   const limits = h("p", { class: "ff-soft" });
   const path = h("input", { type: "text", id: "ff-path", autocomplete: "off", spellcheck: "false", placeholder: "/pictures/photo.jpg" });
@@ -64,15 +64,15 @@ function render({ model, el }) {
     h("div", { class: "ff-two" },
       h("div", null, h("label", { for: "ff-threshold" }, "Threshold: “generated” from a score of ", tOut), t, stored),
       h("div", null, h("label", { for: "ff-prior" }, "Share of generated pictures among those you get: ", pOut), prior, note)),
-    h("div", { class: "ff-line" }, h("label", { class: "ff-check" }, faces, "Look at each face by itself"), h("label", { class: "ff-check" }, stable, "Test whether the verdict holds when the picture is re-saved and rescaled")));
+    h("div", { class: "ff-line" }, h("label", { class: "ff-check" }, faces, "Find the faces and look at each (off: the middle of the whole picture)"), h("label", { class: "ff-check" }, stable, "Test whether the verdict holds when the picture is re-saved and rescaled")));
   const save = h("button", { type: "button", click: () => send({ kind: "csv" }) }, "Save as CSV");
   const clear = h("button", { type: "button", click: () => { jobs.length = 0; notice = ""; send({ kind: "remove", ids: [...cards.keys()] }); choose.focus(); } }, "Remove all");
   const actions = h("div", { class: "ff-line", hidden: true }, save, clear), tools = h("div", { class: "ff-tools" }, status, actions);
   const list = h("ul", { class: "ff-cards", role: "list", "aria-label": "Results" });
   const empty = h("div", { class: "ff-empty" },
     h("p", null, h("strong", null, "No picture yet."), " Each one becomes a card with one of these verdicts:"),
-    h("ul", { role: "list" }, [["real", "Looks like a photograph", "its score is below the threshold"], ["fake", "Looks generated", "its score is at or above the threshold"],
-      ["unsure", "Unsure", "too close to call; treat it as no answer"]].map(([k, a, b]) => h("li", null, icon(k), h("span", null, h("strong", null, a), `: ${b}`)))));
+    h("ul", { role: "list" }, [["real", "Looks like a photograph", "its score lies below the unsure range"], ["fake", "Looks generated", "its score lies above the unsure range and at or above the threshold"],
+      ["unsure", "Unsure", "too close to call, or no face that could be judged; treat it as no answer"]].map(([k, a, b]) => h("li", null, icon(k), h("span", null, h("strong", null, a), `: ${b}`)))));
   const about = h("p", { class: "ff-soft ff-about" }), keep = h("p", { class: "ff-soft ff-keep" }), problem = h("div", { class: "ff-problem", role: "alert", hidden: true });
   const key = h("p", { class: "ff-soft ff-key", "aria-hidden": "true", hidden: true });
   const foot = h("footer", { class: "ff-foot" });
@@ -187,11 +187,13 @@ function render({ model, el }) {
   }
   function verdict(c, r, i) {
     return h("section", { class: "ff-row", "data-label": r.label }, c.rows.length > 1 && h(head(3), { class: "ff-verdict ff-minor", "data-label": r.label }, icon(r.label), `${r.looked_at[0].toUpperCase()}${r.looked_at.slice(1)}: ${r.head.toLowerCase()}`),
-      h("p", { class: "ff-words" }, r.words), bar(r),
-      h("div", { class: "ff-scale", "aria-hidden": "true" }, h("span", null, "0 photographed"), h("span", { class: "ff-score" }, `score ${r.score_text}`), h("span", null, "generated 1")),
-      h("p", { class: "ff-prior" }, r.prior), r.stable && h("p", null, r.stable),
+      h("div", { class: "ff-shown" }, c.seen?.[i] && h("img", { src: c.seen[i], class: "ff-seen", alt: `What was looked at: ${r.looked_at}, ${r.place}` }),
+        h("div", null, h("p", { class: "ff-words" }, r.words), r.place && h("p", { class: "ff-soft" }, `Looked at: ${r.looked_at}, ${r.place}`))),
+      r.score !== null && [bar(r),
+        h("div", { class: "ff-scale", "aria-hidden": "true" }, h("span", null, "0 photographed"), h("span", { class: "ff-score" }, `score ${r.score_text}`), h("span", null, "generated 1"))],
+      r.prior && h("p", { class: "ff-prior" }, r.prior), r.stable && h("p", null, r.stable),
       r.warnings.length > 0 && h("ul", { class: "ff-warnings", role: "list", "aria-label": "Warnings" }, r.warnings.map(w => h("li", null, w))),
-      h("div", { class: "ff-heat" }, heatButton(c, i)));
+      r.score !== null && h("div", { class: "ff-heat" }, heatButton(c, i)));
   }
   function draw(id) {
     const c = cards.get(id); if (!c) return;

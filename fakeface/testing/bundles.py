@@ -7,6 +7,7 @@ __all__ = ['brightness_onnx', 'tiny_bundle']
 
 # %% ../../nbs/14_testing/03_bundles.ipynb #e5a93f8e
 import os
+from typing import Any
 
 import numpy as np
 from ..images.preprocess import InputSpec
@@ -46,4 +47,6 @@ def tiny_bundle(
     "Write a bundle whose network only looks at how bright an image is."
     weights, onnx = brightness_onnx(slope)
     spec = InputSpec(size, mean=(0.5,) * 3, std=(0.5,) * 3)
-    return write_bundle(folder, Bundle("tiny", "tiny", spec, **fields), weights, onnx=onnx, overwrite=overwrite)
+    # toy images show no faces, and are small
+    about: dict[str, Any] = dict(framing="centre", limits=dict(least_side=1)) | fields
+    return write_bundle(folder, Bundle("tiny", "tiny", spec, **about), weights, onnx=onnx, overwrite=overwrite)

@@ -12,7 +12,10 @@ from typing import Any
 import numpy as np
 from ..images.preprocess import InputSpec
 from ..images.decode import open_image
-from ..infer.detector import Detector, LookedAt
+from ..faces.frame import Square
+from ..faces.shown import Shown
+from ..infer.detector import Detector
+from ..infer.inputs import OpenedImage
 from ..models.bundle import Bundle
 from .images import image_bytes
 from PIL import Image
@@ -31,6 +34,8 @@ class BrightDetector(Detector):
             threshold="youden",
             band=[0.5, 0.7],
             domains=["toy"],
+            framing="centre",
+            limits={"least_side": 1},
         )
         super().__init__(Path("."), bundle)
 
@@ -39,11 +44,18 @@ class BrightDetector(Detector):
         level = x.reshape(len(x), -1).mean(1) / 255
         return np.stack([np.log(1 - level + 1e-9), np.log(level + 1e-9)], 1)
 
-    def _parts(self, image: Image.Image) -> tuple[list[LookedAt], list[str]]:
-        faces = [LookedAt(f"face {i} of 2", (i, i, 40, 40), (9 + i, 9 + i, 30, 30)) for i in (1, 2)]
-        return faces, []
+    def _shown(self, opened: OpenedImage, framing: str) -> list[Shown]:
+        if framing != "face":
+            return super()._shown(opened, framing)
+        image = opened.decoded.image
+        # noise, so that nothing looks drawn
+        noise = np.random.default_rng(0).integers(-9, 10, (40, 40, 3))
+        part = np.asarray(image.resize((40, 40)), int) + noise
+        face = Image.fromarray(part.clip(0, 255).astype(np.uint8))
+        squares = [Square(20 + i, 20 + i, 40) for i in (1, 2)]
+        return [Shown(face, square, (10, 10, 30, 30), 0.0, (40, 40)) for square in squares]
 
-    def heatmap(self, image: Any, box: tuple[int, int, int, int] | None = None) -> Image.Image:
+    def heatmap(self, image: Any, square: tuple[float, float, float, float] | None = None) -> Image.Image:
         "The image upside down."
         return open_image(image).rotate(180)
 

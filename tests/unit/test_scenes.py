@@ -14,7 +14,7 @@ from fakeface.evaluate.predict import open_net
 from fakeface.evaluate.scene_grid import (
     SCENE_FIGURES,
     UNTOUCHED,
-    file_logits,
+    file_score,
     scene_scores,
     scene_summary,
     scene_table,
@@ -25,6 +25,7 @@ from fakeface.faces.detect import find_faces
 from fakeface.faces.frame import cut_square, ffhq_square
 from fakeface.images.decode import open_image
 from fakeface.images.preprocess import eval_views
+from fakeface.infer.detector import Detector
 from fakeface.infer.verdict import label_of
 from fakeface.metrics.intervals import proportion
 from fakeface.models.bundle import p_fake
@@ -137,7 +138,7 @@ def test_what_is_no_headshot_is_refused(image):
 # ---- words
 
 
-@pytest.mark.parametrize("band", [None, (0.3, 0.7), (0.5, 0.9), (0.5, 0.5)])
+@pytest.mark.parametrize("band", [None, (0.3, 0.7), (0.5, 0.9), (0.5, 0.5), (0.1, 0.2), (0.7, 0.8)])
 def test_words_are_those_of_the_verdict(band):
     chances = np.linspace(0, 1, 101)
     assert list(words_of(chances, 0.5, band)) == [label_of(p, 0.5, band) for p in chances]
@@ -159,9 +160,10 @@ def made_up(seed=0, n=30, domains=("a", "b")):
         for i in range(n):
             for scene in (UNTOUCHED, "padded", "turned"):
                 p = np.nan if gen.random() < 0.15 else gen.random()
-                rows.append(dict(path=f"{domain}/{i}", domain=domain, label=i % 2, scene=scene, p_fake=p))
+                about = dict(path=f"{domain}/{i}", domain=domain, label=i % 2, scene=scene)
+                rows.append(about | dict(p_fake=p, earned=not np.isnan(p) and gen.random() < 0.9))
     pred = pd.DataFrame(rows)
-    return pred.assign(word=words_of(pred.p_fake, 0.5, (0.4, 0.6)))
+    return pred.assign(word=words_of(pred.p_fake.where(pred.earned), 0.5, (0.4, 0.6)))
 
 
 def test_share_of_changed_labels_against_a_loop():
@@ -193,6 +195,7 @@ def test_other_figures_against_their_definitions():
     scored = some.dropna(subset="p_fake")
     row = table.loc["padded", "b"]
     assert row.auc == pytest.approx(roc_auc_score(scored.label, scored.p_fake))
+    assert row.unearned == (~some.earned).mean() > row.unscored
     assert row.unscored == some.p_fake.isna().mean() > 0
     assert row.unsure == (some.word == "unsure").mean() > row.unscored, "what was not scored is unsure too"
     assert row.fpr == (some.word[some.label == 0] == "fake").mean() and row.n_real == 15
@@ -301,9 +304,29 @@ def test_a_turned_head_scores_as_the_same_square_of_the_upright_one(shelf):
         assert p == pytest.approx(p_fake(net(upright)[None])[0], abs=0.02)
 
 
+def test_words_are_those_that_the_detector_gives_to_the_same_file(shelf):
+    "Every scene's file, judged by `Detector` as anyone's file: the same score and the same word."
+    root, rows, net, bundle = shelf
+    some = rows.iloc[:4]
+    pred = scene_scores(net, bundle, some, seed=5).set_index(["path", "scene"])
+    detector = Detector.load(root / "bundle")
+    for path in some["path"]:
+        files = {UNTOUCHED: root / path}
+        for name in SCENES:
+            files[name] = scene_file(name, open_image(root / path), rng(5, "scene", name, path)).data
+        for name, file in files.items():
+            verdict = detector.check(file, framing="face")
+            ours = pred.loc[(path, name)]
+            assert verdict.label == ours.word and bool(verdict.reason) != ours.earned, (path, name)
+            np.testing.assert_allclose(verdict.p_fake, ours.p_fake, rtol=1e-6)
+    assert set(pred.word) >= {"unsure", "real"}, "more than one word is compared"
+
+
 def test_a_file_scores_as_its_bytes(shelf):
-    root, _, net, _ = shelf
-    np.testing.assert_array_equal(file_logits(net, root / "0.png"), file_logits(net, (root / "0.png").read_bytes()))
+    root, _, net, bundle = shelf
+    ours, theirs = (file_score(net, file, bundle.limits) for file in (root / "0.png", (root / "0.png").read_bytes()))
+    np.testing.assert_array_equal(ours.logits, theirs.logits)
+    assert ours.reason == theirs.reason
 
 
 def test_figure_marks_what_changed():
