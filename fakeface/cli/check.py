@@ -95,7 +95,8 @@ def told(
     begin = f"{safe_for_terminal(verdict.name)}: " if name else ""
     claim = _claim_line(verdict, begin)
     if verdict.looked_at != "whole image":
-        begin += f"{verdict.looked_at} ({verdict.place}): "
+        place = f" ({verdict.place})" if verdict.place else ""
+        begin += f"{verdict.looked_at}{place}: "
     lines = []
     if verdict.stability:
         agree, count = verdict.stability["agree"], verdict.stability["n"]

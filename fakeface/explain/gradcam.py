@@ -96,11 +96,13 @@ def seen_boxes(
         right = (width + side) / 2
         bottom = (height + side) / 2
         return [(left, top, right, bottom)]
-    far_x = width - spec.size
-    far_y = height - spec.size
+    # a larger image is brought to `frame` first
+    crop = spec.size * max(1.0, side / (spec.frame or spec.size))
+    far_x = width - crop
+    far_y = height - crop
     centre = (round(far_x / 2), round(far_y / 2))
     corners = [centre, (0, 0), (far_x, 0), (0, far_y), (far_x, far_y)]
-    return [(x, y, x + spec.size, y + spec.size) for x, y in corners[: spec.n_views]]
+    return [(x, y, x + crop, y + crop) for x, y in corners[: spec.n_views]]
 
 # %% ../../nbs/10_explain/01_gradcam.ipynb #4e7c7b0b
 DIMMED = 0.65 * 255 * 0.9  # the grey that lies over what was not looked at

@@ -34,7 +34,7 @@ def _share_seen(size: tuple[int, int], spec: InputSpec) -> float:
     if spec.view == "resize" or shorter <= spec.size:
         return shorter * shorter / (width * height)
     # a larger image is brought to this before it is cropped
-    scale = min(1.0, spec.frame / shorter) if spec.frame else 1.0
+    scale = min(1.0, (spec.frame or spec.size) / shorter)
     area = width * height * scale * scale
     return min(1.0, spec.n_views * spec.size**2 / area)
 

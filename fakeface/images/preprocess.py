@@ -29,7 +29,7 @@ class InputSpec:
     interpolation: str = "bicubic"  # one of `KERNELS`, always with antialiasing
     mean: tuple[float, ...] = (0.485, 0.456, 0.406)  # of RGB in [0, 1]
     std: tuple[float, ...] = (0.229, 0.224, 0.225)
-    frame: int = 0  # crop and multicrop: the shorter side, in pixels, to which a larger image is first brought; 0: none
+    frame: int = 0  # crop and multicrop: the shorter side, in pixels, to which a larger image is first brought; 0: size
 
     def __post_init__(self) -> None:
         # lists (from JSON) become tuples, so that equal specs are equal
@@ -104,9 +104,10 @@ def eval_views(
 ) -> Views:  # [V, 3, size, size], contiguous; V = spec.n_views
     "The views of a picture that a model scores."
     size = spec.size
-    if spec.view != "resize" and spec.frame and min(image.size) > spec.frame:
-        image = image.resize(_resized_size(image, spec.frame), KERNELS[spec.interpolation], reducing_gap=3)
-    if spec.view == "resize" or min(image.size) <= size:
+    frame = spec.frame or size
+    if spec.view != "resize" and min(image.size) > frame > size:
+        image = image.resize(_resized_size(image, frame), KERNELS[spec.interpolation], reducing_gap=3)
+    if spec.view == "resize" or min(frame, *image.size) <= size:
         kernel = KERNELS[spec.interpolation]
         views = [_centred(image, size, kernel)] * spec.n_views
     else:

@@ -155,8 +155,8 @@ class _Judge(Scorer):
             notes.append(f"{len(parts) - 1} more in the image: check_faces judges each face.")
         verdicts = []
         for i, shown in enumerate(parts[:1] if only_first else parts, 1):
-            is_whole = shown.square is None
-            place = "whole image" if is_whole else f"face {i} of {len(parts)}"
+            is_alone = shown.square is None and len(parts) == 1
+            place = "whole image" if is_alone else f"face {i} of {len(parts)}"
             verdicts.append(self._judge(opened, shown, place, question, notes))
         return verdicts
 

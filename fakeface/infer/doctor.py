@@ -17,6 +17,8 @@ import time
 from typing import TYPE_CHECKING, Iterator
 
 from ..core.project import FakefaceError, cores, git_commit, project_root
+from ..faces.detect import find_faces
+from ..faces.networks import FacesError
 from ..images.provenance import TRUST_VARIABLE, ProvenanceError, cannot_verify, trust_list
 from .detector import Detector
 from .reference import compare_reference, pattern, score_as_file
@@ -135,6 +137,22 @@ def _torch() -> Finding:
         first = (str(error).splitlines() or [""])[0][:150]
         return Finding("fault", "torch", f"cannot be used ({type(error).__name__}: {first}). Install it again.")
 
+# %% ../../nbs/11_infer/14_doctor.ipynb #32fdcc80
+def _face_finder() -> Finding:
+    "Do the face finder's networks run here, and how fast?"
+    what = "face finder"
+    scene = pattern(0, 1024)
+    try:
+        find_faces(scene)
+        started = time.time()
+        find_faces(scene)
+        seconds = time.time() - started
+    except FacesError as error:
+        return Finding("fault", what, str(error))
+    return Finding(
+        "ok", what, f"MTCNN, three networks of fakeface's own files; {1000 * seconds:.0f} ms for a megapixel"
+    )
+
 # %% ../../nbs/11_infer/14_doctor.ipynb #9c01d774
 def _credentials() -> Finding:
     "Can content credentials be verified, and are there signers that are known?"
@@ -195,6 +213,7 @@ def doctor(
     yield _python()
     yield _torch()
     yield from _packages()
+    yield _face_finder()
     yield _credentials()
     if bundle:
         yield _detector("detector", bundle)

@@ -195,6 +195,13 @@ def _processes(cfg: TrainConfig, engine: Engine) -> Accelerator:
     return accelerator
 
 
+def _set_frame(model: FaceNet, rows: pd.DataFrame) -> None:
+    "Where the network sees crops, note the scale of its training images: no larger one is cropped at its own."
+    if model.spec.view != "resize":
+        largest = int(rows[["width", "height"]].min(axis=1).max())
+        model.spec = dataclasses.replace(model.spec, frame=max(model.spec.size, largest))
+
+
 def start_training(
     cfg: TrainConfig,
     manifest: pd.DataFrame,  # from `read_manifest`
@@ -209,6 +216,7 @@ def start_training(
         keep_memory()
     torch.manual_seed(seed_of(cfg.seed, "init"))
     model, parent = initial_model(cfg)
+    _set_frame(model, train_rows)
     engine = _agreed_engine(cfg, model, engine)
     accelerator = _processes(cfg, engine)
     engine.layout(model.to(accelerator.device))

