@@ -185,7 +185,7 @@ def run_stage_notebook(
     raise StageFailed(f"{stage} {why}\n{where}", code) from error
 
 # %% ../../nbs/13_cli/02_stages.ipynb #86eab913
-DEMO = dict(run="demo", sources="demo", preset="demo", robustness=True, grid_n=20)
+DEMO = dict(run="demo", sources="demo", preset="demo", robustness=True, grid_n=20, scenes=True, scenes_n=4)
 
 
 def demo(

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['BY_DOMAIN', 'WEIGHT_STYLES', 'VALIDATED', 'METRIC_NAMES', 'GRID_KEYS', 'LOW_IS_GOOD', 'plot_curves', 'plot_forest',
-           'plot_robustness', 'plot_robustness_curves', 'plot_errors']
+           'plot_robustness', 'plot_robustness_curves', 'plot_errors', 'plot_scenes']
 
 # %% ../../nbs/12_report/04_charts.ipynb #41287660
 from pathlib import Path
@@ -226,4 +226,18 @@ def plot_errors(
     ax.invert_yaxis()
     ax.legend(fontsize=8, loc="lower center", bbox_to_anchor=(0.5, 1), ncols=2, frameon=False)
     ax.xaxis.set_major_formatter(PercentFormatter(1, 0))
+    return fig
+
+# %% ../../nbs/12_report/04_charts.ipynb #fe8e3dc7
+def plot_scenes(
+    table: pd.DataFrame,  # scenes.csv
+    domain: str = "macro",
+) -> Figure:
+    "FPR and FNR of one domain (or their mean) in each scene, and how many labels changed."
+    rows = table.loc[table["domain"] == domain].rename(columns=dict(scene="corruption"))
+    fig = plot_errors(rows, domain)
+    (ax,) = fig.axes
+    ax.plot(rows["changed"], np.arange(len(rows)), "D", ms=5, color="black", mfc="none", label="labels that changed")
+    ax.legend(fontsize=8, loc="lower center", bbox_to_anchor=(0.4, 1), ncols=3, frameon=False)
+    ax.set(xlabel="share of the class; of all images for labels that changed")
     return fig

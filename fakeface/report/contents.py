@@ -34,6 +34,7 @@ from fakeface.report.result_sections import (
     results_section,
     robustness_section,
     rounds_section,
+    scenes_section,
     slider_data,
     why_section,
 )
@@ -68,6 +69,7 @@ class Report:
     points: Table | None = None
     calibration: Table | None = None
     robustness: TextAndTable | None = None
+    scenes: TextAndTable | None = None
     why: WhySection | None = None
     scores: Markup | None = None  # JSON for the sliders
     overlap: str = ""
@@ -104,6 +106,7 @@ def _evaluated(facts: RunFacts, metrics: dict) -> dict[str, Any]:
         points=point_table(metrics, test),
         calibration=calibration_table(metrics),
         robustness=robustness_section(facts.robustness),
+        scenes=scenes_section(facts.scenes),
         why=why_section(facts),
         scores=Markup(slider_data(metrics, test)),
         overlap=overlap_text(metrics["overlap"]) if metrics.get("overlap") else "",

@@ -13,7 +13,7 @@ from typing import cast
 import pandas as pd
 from markupsafe import Markup
 from matplotlib.figure import Figure
-from .charts import plot_curves, plot_errors, plot_robustness, plot_robustness_curves
+from .charts import plot_curves, plot_errors, plot_robustness, plot_robustness_curves, plot_scenes
 from .findings import RunFacts
 from .maps import ClassMaps, plot_cam_maps, plot_sanity, plot_spectra, plot_spectrum_maps
 from .plots import plot_confusion, plot_reliability, plot_roc, plot_scores
@@ -148,6 +148,21 @@ def _robustness_figures(grid: pd.DataFrame | None) -> dict[str, SectionFigure]:
         figures["robust_jpeg"] = _jpeg_figure(grid)
     return figures
 
+# %% ../../nbs/12_report/10_figures.ipynb #7c16fc9a
+def _scene_figures(table: pd.DataFrame | None) -> dict[str, SectionFigure]:
+    "Errors and changed labels in the scenes."
+    if table is None:
+        return {}
+    means = table[table.domain == "macro"]
+    changed, missed = means.loc[means.changed.idxmax()], means.loc[means.fnr.idxmax()]
+    alt = (
+        "Real faces called fake, fakes called real and labels that changed by scene, mean of domains;"
+        f" most labels changed {changed.changed:.1%} in {changed.scene},"
+        f" most fakes called real {missed.fnr:.1%} in {missed.scene}."
+    )
+    caption = "Both kinds of error by the word, with 95% intervals, and labels that changed; means over domains."
+    return dict(scenes=section_figure(plot_scenes(table), alt, caption))
+
 # %% ../../nbs/12_report/10_figures.ipynb #b40b221f
 def _class_maps(facts: RunFacts, kind: str) -> dict[str, ClassMaps]:
     "Domain -> [array of reals, of fakes] of one kind in why.npz."
@@ -233,7 +248,7 @@ PREDICTION_FIGURES: dict[str, Callable[[dict, pd.DataFrame], SectionFigure]] = d
 
 def report_figures(facts: RunFacts) -> dict[str, SectionFigure]:
     "Every figure of the page but the training curves, by the name that the templates use."
-    figures = {**_robustness_figures(facts.robustness), **_why_figures(facts)}
+    figures = {**_robustness_figures(facts.robustness), **_scene_figures(facts.scenes), **_why_figures(facts)}
     if facts.metrics:
         # whoever writes the metrics writes the predictions
         pred = cast(pd.DataFrame, facts.pred)

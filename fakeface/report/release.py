@@ -269,7 +269,7 @@ def shipped_card(
     notes: str = "",  # Markdown about data, licences and failures that no file knows
 ) -> str:  # Markdown
     "The whole card; raises `FakefaceError` where the evaluation belongs to another bundle."
-    parts = [model_card(bundle).rstrip()]
+    parts = [model_card(bundle, (evaluation or {}).get("scenes")).rstrip()]
     if notes:
         parts.append(notes.strip())
     if evaluation:
