@@ -208,7 +208,7 @@ def refuse_parity_of_faces(
     if sources:
         raise AuditError(
             f"parity = True leaves files as they are, but {', '.join(sources)} should be framed by faces. "
-            "Give parity = False, or framing = centre in sources.csv."
+            "Give parity = False, or framing = centre for the source."
         )
 
 
