@@ -95,15 +95,15 @@ def crop_box(
 REDUCE_KERNELS = ("bilinear", "bicubic", "lanczos", "box", "area", "plain bilinear")
 
 
-def _draw_reduction(policy: Policy, width: int, height: int, gen: Generator) -> list[Step]:
-    "Made smaller, with new width, height and the kernel's number; or nothing."
+def _draw_reduction(policy: Policy, width: int, height: int, gen: Generator, least: int) -> list[Step]:
+    "Made smaller, with new width, height and the kernel's number; or nothing. The shorter side stays at `least`."
     shorter = min(width, height)
-    # no number is drawn for a policy that never reduces, nor for an image that is no larger than the network's input
-    if not policy.reduce_p or shorter <= policy.size:
+    # no number is drawn for a policy that never reduces, nor for an image that is no larger than the network wants
+    if not policy.reduce_p or shorter <= least:
         return []
     if gen.random() >= policy.reduce_p:
         return []
-    logarithm = gen.uniform(math.log(policy.size), math.log(shorter))
+    logarithm = gen.uniform(math.log(least), math.log(shorter))
     side = round(math.exp(logarithm))
     kernel = int(gen.integers(len(REDUCE_KERNELS)))
     return [("reduce", round(width * side / shorter), round(height * side / shorter), kernel)]
@@ -220,17 +220,30 @@ def _draw_view(policy: Policy, width: int, height: int, gen: Generator, native: 
     return ("crop", *crop_box(width, height, policy, gen))
 
 
+def _scale_steps(policy: Policy, width: int, height: int, gen: Generator, frame: int) -> list[Step]:
+    "What makes the whole image smaller before its square is made."
+    steps = _draw_reduction(policy, width, height, gen, frame or policy.size)
+    if steps:
+        width, height = (int(side) for side in steps[0][1:3])
+    shorter = min(width, height)
+    # the evaluation's view does that by itself
+    if policy.crop and frame and shorter > frame:
+        steps.append(("frame", int(frame * width / shorter), int(frame * height / shorter)))
+    return steps
+
+
 def draw_steps(
     policy: Policy,
     width: int,  # of the image as decoded
     height: int,
     gen: Generator,  # the sample's own
     native: bool = False,  # cut at the image's own scale, for a model whose view is `crop` or `multicrop`
+    frame: int = 0,  # as in `InputSpec`, for such a model
 ) -> list[Step]:  # in the order in which they are done
     "What will be done to one sample."
-    steps = _draw_reduction(policy, width, height, gen)
+    steps = _scale_steps(policy, width, height, gen, frame)
     if steps:
-        width, height = (int(side) for side in steps[0][1:3])
+        width, height = (int(side) for side in steps[-1][1:3])
     steps.append(_draw_view(policy, width, height, gen, native))
     if gen.random() < policy.flip:
         steps.append(("flip",))

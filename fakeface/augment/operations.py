@@ -286,17 +286,27 @@ def _make_square(image: Image.Image, step: Step, spec: InputSpec) -> Pixels:
     return cut(image, box, spec.size, spec.interpolation)
 
 
+def _scaled(image: Image.Image, steps: Sequence[Step], spec: InputSpec) -> tuple[Image.Image, Sequence[Step]]:
+    "The image after those first steps, `reduce` and `frame`, that work on it as a whole, and the other steps."
+    for done, (name, *numbers) in enumerate(steps):
+        whole = [int(number) for number in numbers]
+        if name == "reduce":
+            image = reduce_image(image, *whole)
+        elif name == "frame":
+            image = image.resize((whole[0], whole[1]), KERNELS[spec.interpolation], reducing_gap=3)
+        else:
+            return image, steps[done:]
+    return image, []
+
+
 def apply_steps(
     image: Image.Image,  # RGB
     steps: Sequence[Step],  # from `draw_steps`
     spec: InputSpec,  # the model's size, view and resize kernel
 ) -> Pixels:  # [size, size, 3]
     "Do the steps."
+    image, steps = _scaled(image, steps, spec)
     first, *rest = steps
-    if first[0] == "reduce":
-        width, height, kernel = (int(number) for number in first[1:])
-        image = reduce_image(image, width, height, kernel)
-        first, *rest = rest
     pixels = _make_square(image, first, spec)
     if rest:
         pixels = np.ascontiguousarray(pixels)

@@ -62,7 +62,8 @@ class SamplePart:
         policy = self.light if epoch < self.light_epochs else self.policy
         width, height = image.size
         native = self.spec.view != "resize"
-        steps = draw_steps(policy, width, height, gen, native)
+        frame = self.spec.frame if native else 0
+        steps = draw_steps(policy, width, height, gen, native, frame)
         pixels = apply_steps(image, steps, self.spec)
         channels = np.empty((3, *pixels.shape[:2]), np.uint8)
         cv2.split(pixels, [channels[0], channels[1], channels[2]])

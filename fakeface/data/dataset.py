@@ -18,7 +18,7 @@ from ..core.config import refuse_unknown
 from ..core.labels import LABEL_NAMES
 from ..core.seeds import rng
 from .balance import DataError, number_cells
-from .frames import NO_FACE_FOUND
+from ..faces.earned import NO_FACE
 from ..faces.frame import FRAME_MODES
 from ..faces.shown import shown_of
 from ..images.decode import ImageError, open_image
@@ -175,7 +175,7 @@ class EvalDataset(ImageRows):
         path = os.path.join(self.root, self.path(row))
         shown = shown_of(path, self.spec, self.framing)
         if not shown:
-            raise ImageError(NO_FACE_FOUND, path)
+            raise ImageError(NO_FACE, path)
         return shown[0].views(self.spec)
 
     def __getitem__(self, row: int) -> Sample:

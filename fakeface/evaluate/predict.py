@@ -17,7 +17,7 @@ import pandas as pd
 import torch
 from ..core.project import FakefaceError, cores
 from ..data.dataset import EvalDataset
-from ..data.frames import NO_FACE_FOUND
+from ..faces.earned import NO_FACE
 from ..data.quarantine import Quarantine
 from ..data.loaders import collate, make_loader
 from ..augment.batches import BatchPart
@@ -218,8 +218,8 @@ def predict(
     faceless: set[int] = set()
 
     def note(bad: list) -> None:
-        without_face = [image for image in bad if image[2] == NO_FACE_FOUND]
-        unreadable = [image for image in bad if image[2] != NO_FACE_FOUND]
+        without_face = [image for image in bad if image[2] == NO_FACE]
+        unreadable = [image for image in bad if image[2] != NO_FACE]
         faceless.update(row for row, *_ in without_face)
         if quarantine is not None:
             quarantine.add(unreadable, split)

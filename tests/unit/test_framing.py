@@ -13,24 +13,27 @@ from scipy import stats
 
 import fakeface.augment.operations as operations
 import fakeface.data.frames as frames
-from fakeface.augment.draws import REDUCE_KERNELS
+from fakeface.augment.draws import REDUCE_KERNELS, draw_steps
 from fakeface.augment.policies import POLICY_NAMES, policy_of, strong
 from fakeface.augment.samples import SamplePart
+from fakeface.core.seeds import rng
 from fakeface.data.audit import audit
 from fakeface.data.cache import decoded_cache
 from fakeface.data.dataset import EvalDataset, FaceDataset
-from fakeface.data.frames import NO_FACE_FOUND, FileFrame
+from fakeface.data.frames import FileFrame
 from fakeface.data.gate import AuditError
 from fakeface.data.harmonise import harmonise
 from fakeface.data.loaders import make_loader
 from fakeface.data.manifest import build_manifest
 from fakeface.data.orl import demo_faces
 from fakeface.data.sources import read_sources, scan_all
+from fakeface.faces.earned import NO_FACE
 from fakeface.faces.frame import frame
-from fakeface.faces.shown import shown_of
+from fakeface.faces.shown import Shown, shown_of
 from fakeface.images.decode import open_image
 from fakeface.images.preprocess import InputSpec, eval_views
 from fakeface.images.twins import cloud
+from fakeface.infer.detector import Detector
 
 GREY = (125, 130, 140)
 
@@ -80,7 +83,7 @@ def test_evaluation_yields_what_is_shown(files, framing, spec):
         sample = dataset[row]
         shown = shown_of(f"{files.attrs['root']}/{name}", spec, framing)
         if name == "nobody.png" and framing == "face":
-            assert shown == [] and sample["x"] is None and sample["bad"] == [(row, name, NO_FACE_FOUND)]
+            assert shown == [] and sample["x"] is None and sample["bad"] == [(row, name, NO_FACE)]
             continue
         assert sample["x"].dtype == np.uint8 and sample["x"].shape == (spec.n_views, 3, spec.size, spec.size)
         assert sample["x"].tobytes() == shown[0].views(spec).tobytes() and sample["bad"] == []
@@ -108,6 +111,28 @@ def test_shown_is_what_the_finder_and_the_decoder_say(files):
     views = [face[row]["x"] for row in range(5)]
     assert np.array_equal(views[0], centre[0]["x"]), "framed already"
     assert not any(np.array_equal(views[row], centre[row]["x"]) for row in range(1, 5))
+
+
+@pytest.mark.parametrize("framing", ["centre", "face"])
+def test_a_detector_scores_the_bytes_that_evaluation_scores(files, framing, monkeypatch):
+    detector = Detector.load()
+    spec = detector.bundle.spec
+    scored = []
+
+    def noting(shown, spec, true=Shown.views):
+        scored.append(true(shown, spec))
+        return scored[-1]
+
+    evaluated = [sample["x"] for sample in map(EvalDataset(files, spec, framing).__getitem__, range(len(files)))]
+    monkeypatch.setattr(Shown, "views", noting)
+    for name, views in zip(files.path, evaluated):
+        scored.clear()
+        verdict = detector.check(f"{files.attrs['root']}/{name}", framing=framing)
+        if views is None:
+            assert not scored and verdict.reason == NO_FACE
+            continue
+        assert len(scored) == 1 and scored[0].tobytes() == views.tobytes()
+        assert verdict.p_fake == pytest.approx(detector.scores(views)[0], abs=1e-6)
 
 
 def rows_of(folder, images, framing="face", domain="set"):
@@ -138,7 +163,7 @@ def prepared(tmp_path_factory):
 def test_prepare_cuts_the_largest_face_and_says_what_it_left_out(prepared):
     found, built = prepared
     by_name = built.set_index(found.path.str.removeprefix("files/"))
-    assert by_name.reason["nobody.png"] == NO_FACE_FOUND and by_name.split["nobody.png"] == "excluded"
+    assert by_name.reason["nobody.png"] == NO_FACE and by_name.split["nobody.png"] == "excluded"
     assert by_name.faces["nobody.png"] == 0 and by_name.faces["two.png"] == 2
     used = by_name[by_name.split != "excluded"]
     assert len(used) == 9 and (used.faces.drop("two.png") == 1).all()
@@ -312,6 +337,29 @@ def test_an_image_of_the_networks_size_is_left_alone(training):
     never = SamplePart(type(policy)(**{**vars(policy), "reduce_p": 0.0}), InputSpec(96))
     without = FaceDataset(rows, never, seed=7)
     assert all(np.array_equal(plain[row, 0, row]["x"], without[row, 0, row]["x"]) for row in range(len(rows)))
+
+
+def test_a_frame_is_the_networks_scale(training):
+    "A network that looks at a part of a framed image is trained at the scale of that frame, whatever was drawn."
+    rows, size = training
+    spec = InputSpec(size, "crop", frame=48)
+    bare = dict(ops=0, flip=0.0, jitter_p=0.0, jpeg_p=0.0, blur_p=0.0)
+    policy = type(strong())(**{**vars(strong("pretrain", size)), **bare})
+    drawn = [draw_steps(policy, 96, 120, rng("frame", i), True, 48) for i in range(400)]
+    sides = [plan[0][1] for plan in drawn]
+    assert min(sides) == 48 and max(sides) >= 95, "from the frame to the image's own size"
+    assert all(plan[-1][3:] == (size, size) for plan in drawn)
+    assert all(max(plan[-1][1] + size - 48, plan[-1][2] + size - 60) <= 0 for plan in drawn), "within the frame"
+    plain = type(policy)(**{**vars(policy), "reduce_p": 0.0})
+    image = open_image(f"{rows.attrs['root']}/{rows.path[0]}")
+    part = SamplePart(plain, spec)
+    whole = np.asarray(image.resize((48, 48), Image.Resampling.BICUBIC, reducing_gap=3)).transpose(2, 0, 1)
+    places = np.lib.stride_tricks.sliding_window_view(whole, (3, size, size))[0].reshape(-1, 3, size, size)
+    for i in range(20):
+        assert (places == part(image, rng("part", i))).all((1, 2, 3)).any(), "a part of what evaluation frames"
+    light = SamplePart(strong("pretrain", size), spec, light_epochs=1)
+    seen = eval_views(image, spec)[0]
+    assert {light(image, rng(i), 0).tobytes() for i in range(9)} == {seen.tobytes(), seen[..., ::-1].tobytes()}
 
 
 def test_which_policies_draw_a_scale():
