@@ -4,6 +4,7 @@ The heads are photographs of the ORL face database (AT&T Laboratories Cambridge)
 
 import math
 from collections import defaultdict
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -26,7 +27,9 @@ from fakeface.data.harmonise import harmonise
 from fakeface.data.loaders import make_loader
 from fakeface.data.manifest import build_manifest
 from fakeface.data.orl import demo_faces
+from fakeface.data.prepare import PrepareConfig, build_dataset, collect_sources, index_images, write_prepared
 from fakeface.data.sources import read_sources, scan_all
+from fakeface.evaluate.stage import EvaluateConfig, evaluate
 from fakeface.faces.earned import NO_FACE
 from fakeface.faces.frame import frame
 from fakeface.faces.shown import Shown, shown_of
@@ -133,6 +136,30 @@ def test_a_detector_scores_the_bytes_that_evaluation_scores(files, framing, monk
             continue
         assert len(scored) == 1 and scored[0].tobytes() == views.tobytes()
         assert verdict.p_fake == pytest.approx(detector.scores(views)[0], abs=1e-6)
+
+
+def test_the_stage_counts_what_shows_no_face(tmp_path, root):
+    heads = [*demo_faces(6), None]
+    for i, head in enumerate(heads):
+        for name, left in (("real", 100), ("fake", 300)):
+            image = scene((head, 200 + i, left, 100)) if head else scene(size=(640, 480 + left))
+            (tmp_path / "set/test" / name).mkdir(parents=True, exist_ok=True)
+            image.save(tmp_path / "set/test" / name / f"{i}.png")
+    folder = tmp_path / "run/prepare"
+    folder.mkdir(parents=True)
+    cfg = PrepareConfig(sources=str(tmp_path / "set"), workers=0)
+    found = index_images(cfg, collect_sources(cfg, folder), folder)
+    write_prepared(cfg, found, build_dataset(cfg, found, folder), folder)
+    bundle = str(root / "outputs/models/fakeface-lite0")
+    asked = EvaluateConfig(run="run", out=str(tmp_path), bundle=bundle, workers=1)
+    whole = evaluate(asked, lambda images, desc: images)
+    assert (whole["framing"], whole["missing"]) == ("centre", 0)
+    assert len(pd.read_parquet(tmp_path / "run/evaluate/predictions.parquet")) == 14
+    metrics = evaluate(replace(asked, framing="face", overwrite=True), lambda images, desc: images)
+    assert (metrics["framing"], metrics["missing"], metrics["quarantined"]) == ("face", 2, 0)
+    missing = pd.read_csv(tmp_path / "run/evaluate/missing.csv")
+    assert set(missing.reason) == {NO_FACE} and missing.path.str.contains("/6__").all() and len(missing) == 2
+    assert len(pd.read_parquet(tmp_path / "run/evaluate/predictions.parquet")) == 12
 
 
 def rows_of(folder, images, framing="face", domain="set"):
