@@ -4,7 +4,8 @@
 
 # %% auto #0
 __all__ = ['Pixels', 'OPERATIONS', 'brightness', 'contrast', 'solarize', 'posterize', 'autocontrast', 'equalize', 'gray', 'color',
-           'sharpness', 'hue', 'flip', 'shear', 'translate', 'rotate', 'jpeg', 'blur', 'rescale', 'cut', 'apply_steps']
+           'sharpness', 'hue', 'flip', 'shear', 'translate', 'rotate', 'jpeg', 'blur', 'rescale', 'cut', 'reduce_image',
+           'apply_steps']
 
 # %% ../../nbs/05_augment/03_operations.ipynb #cc5ac92f
 import math
@@ -13,7 +14,7 @@ from typing import Callable, Sequence
 import cv2
 import numpy as np
 from PIL import Image
-from .draws import CropBox, Step
+from .draws import REDUCE_KERNELS, CropBox, Step
 from ..images.preprocess import KERNELS, InputSpec, eval_views
 
 # a loader has a process for each core; OpenCV's own threads in every one of them would only fight
@@ -233,6 +234,24 @@ def cut(
     resized = part.resize(square, KERNELS[interpolation])
     return np.asarray(resized)
 
+# %% ../../nbs/05_augment/03_operations.ipynb #9300d6a2
+_OPENCV_KERNELS = {"area": cv2.INTER_AREA, "plain bilinear": cv2.INTER_LINEAR}
+_PILLOW_KERNELS = {**KERNELS, "box": Image.Resampling.BOX}
+
+
+def reduce_image(
+    image: Image.Image,  # RGB
+    width: int,  # pixels of the result, not more than the image has
+    height: int,
+    kernel: int,  # number in `REDUCE_KERNELS`
+) -> Image.Image:  # RGB
+    "An image made smaller as a whole."
+    name = REDUCE_KERNELS[kernel]
+    if name in _PILLOW_KERNELS:
+        return image.resize((width, height), _PILLOW_KERNELS[name])
+    pixels = cv2.resize(np.asarray(image), (width, height), interpolation=_OPENCV_KERNELS[name])
+    return Image.fromarray(pixels)
+
 # %% ../../nbs/05_augment/03_operations.ipynb #980632c7
 # name of a step → function of (uint8 [H,W,3], *its numbers)
 OPERATIONS: dict[str, Callable[..., Pixels]] = {
@@ -267,12 +286,26 @@ def _make_square(image: Image.Image, step: Step, spec: InputSpec) -> Pixels:
     return cut(image, box, spec.size, spec.interpolation)
 
 
+def _scaled(image: Image.Image, steps: Sequence[Step], spec: InputSpec) -> tuple[Image.Image, Sequence[Step]]:
+    "The image after those first steps, `reduce` and `frame`, that work on it as a whole, and the other steps."
+    for done, (name, *numbers) in enumerate(steps):
+        whole = [int(number) for number in numbers]
+        if name == "reduce":
+            image = reduce_image(image, *whole)
+        elif name == "frame":
+            image = image.resize((whole[0], whole[1]), KERNELS[spec.interpolation], reducing_gap=3)
+        else:
+            return image, steps[done:]
+    return image, []
+
+
 def apply_steps(
     image: Image.Image,  # RGB
     steps: Sequence[Step],  # from `draw_steps`
     spec: InputSpec,  # the model's size, view and resize kernel
 ) -> Pixels:  # [size, size, 3]
     "Do the steps."
+    image, steps = _scaled(image, steps, spec)
     first, *rest = steps
     pixels = _make_square(image, first, spec)
     if rest:

@@ -52,6 +52,9 @@ class Policy:
     rescale_p: float = 0.0
     rescale: tuple[float, float] = (0.4, 1.0)
 
+    # first of all brought to a size between the network's and its own, and not back; nothing is enlarged
+    reduce_p: float = 0.0
+
 # %% ../../nbs/05_augment/01_policies.ipynb #07d871eb
 def light(
     size: int,  # pixels
@@ -65,17 +68,17 @@ def light(
 def strong(
     stage: str = "pretrain",  # pretrain | finetune
     size: int = 224,  # pixels
-    parity: bool = False,  # blur and noise always, as published
+    parity: bool = False,  # blur and noise always and no random scale, as published
 ) -> Policy:
-    "The published strong policy of a stage."
+    "The strong policy of a stage."
     if stage not in ("pretrain", "finetune"):
         raise ConfigError(f"stage = {stage!r} should be pretrain or finetune.")
     policy = Policy(f"strong-{stage}", size)
     if stage == "finetune":
         policy = replace(policy, kernel=7, sigma=(0.1, 3.0), noise=0.01, erase_p=0.4)
     if parity:
-        policy = replace(policy, blur_p=1.0, noise_p=1.0)
-    return policy
+        return replace(policy, blur_p=1.0, noise_p=1.0)
+    return replace(policy, reduce_p=1.0)
 
 # %% ../../nbs/05_augment/01_policies.ipynb #05c4ed40
 def mild(
@@ -93,6 +96,7 @@ def mild(
         sigma=(0.1, 1.0),
         noise_p=0.0,
         erase_p=0.0,
+        reduce_p=1.0,
     )
 
 

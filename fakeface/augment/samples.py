@@ -19,6 +19,9 @@ from ..core.project import ConfigError
 from ..images.preprocess import InputSpec
 
 # %% ../../nbs/05_augment/04_samples.ipynb #7a75c26c
+_DRAWN_FROM = 2  # times the network's size: where it resizes, an image is opened at most as large as that
+
+
 class SamplePart:
     "Image → uint8 [3,S,S]: light for the first epochs, then the policy. No state; goes to workers by pickle."
 
@@ -37,7 +40,7 @@ class SamplePart:
 
     @property
     def max_side(self) -> int | None:
-        "The shorter side may be decoded at this size without enlarging any crop; None where an own scale matters."
+        "The shorter side may be decoded at this size; None where an own scale matters."
         if self.spec.view != "resize":
             return None
         policy = self.policy
@@ -45,7 +48,9 @@ class SamplePart:
             return policy.size
         narrowest = min(policy.ratio[0], 1 / policy.ratio[1])
         smallest_share = math.sqrt(policy.scale[0] * narrowest)
-        return math.ceil(policy.size / smallest_share)
+        enough = math.ceil(policy.size / smallest_share)
+        # where a scale is drawn, there has to be something to draw from
+        return max(enough, _DRAWN_FROM * policy.size) if policy.reduce_p else enough
 
     def __call__(
         self,
@@ -57,7 +62,8 @@ class SamplePart:
         policy = self.light if epoch < self.light_epochs else self.policy
         width, height = image.size
         native = self.spec.view != "resize"
-        steps = draw_steps(policy, width, height, gen, native)
+        frame = self.spec.frame if native else 0
+        steps = draw_steps(policy, width, height, gen, native, frame)
         pixels = apply_steps(image, steps, self.spec)
         channels = np.empty((3, *pixels.shape[:2]), np.uint8)
         cv2.split(pixels, [channels[0], channels[1], channels[2]])

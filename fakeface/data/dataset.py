@@ -14,11 +14,15 @@ import pandas as pd
 import pyarrow as pa
 from PIL import Image
 from torch.utils.data import Dataset
+from ..core.config import refuse_unknown
 from ..core.labels import LABEL_NAMES
 from ..core.seeds import rng
 from .balance import DataError, number_cells
+from ..faces.earned import NO_FACE
+from ..faces.frame import FRAME_MODES
+from ..faces.shown import shown_of
 from ..images.decode import ImageError, open_image
-from ..images.preprocess import InputSpec, eval_views
+from ..images.preprocess import InputSpec, Views
 
 # %% ../../nbs/04_data/22_dataset.ipynb #d8c29b3d
 def open_at_most(
@@ -153,21 +157,31 @@ class FaceDataset(ImageRows):
 
 # %% ../../nbs/04_data/22_dataset.ipynb #907bb5f8
 class EvalDataset(ImageRows):
-    "Evaluation samples: `dataset[row]`; an image that cannot be read has `x=None` and its reason in `bad`."
+    "Evaluation samples: `dataset[row]`; what cannot be read, or framed, has `x=None` and its reason in `bad`."
 
     def __init__(
         self,
         manifest: pd.DataFrame,  # one split
         spec: InputSpec,  # the model's
+        framing: str = "centre",  # one of `FRAME_MODES`; face for images as they come, of which the largest face counts
     ):
         super().__init__(manifest)
+        refuse_unknown([framing], FRAME_MODES, "framing")
         self.spec = spec
+        self.framing = framing
+
+    def _views(self, row: int) -> Views:
+        "What the network is shown of an image; raises `ImageError`, also where no face is found."
+        path = os.path.join(self.root, self.path(row))
+        shown = shown_of(path, self.spec, self.framing)
+        if not shown:
+            raise ImageError(NO_FACE, path)
+        return shown[0].views(self.spec)
 
     def __getitem__(self, row: int) -> Sample:
         y = int(self.y[row])
         try:
-            image = self.open(row)
-            x = eval_views(image, self.spec)
+            x = self._views(row)
         except ImageError as error:
             bad = (row, self.path(row), error.reason)
             return Sample(x=None, y=y, row=row, bad=[bad])

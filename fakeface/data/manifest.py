@@ -19,6 +19,7 @@ import pandas as pd
 from ..core.files import atomic_path
 from ..core.labels import FAKE, LABEL_NAMES, REAL
 from ..core.project import FakefaceError
+from ..faces.frame import FRAME_MODES
 from .groups import group_rows
 from .splits import FRACTIONS, SPLITS, assign_splits
 from ..images.facts import file_infos
@@ -51,16 +52,22 @@ MANIFEST_COLUMNS = dict(
     license="str",
     origin="str",
     may_show="bool",
+    framing="str",  # of its source: centre, or face
+    faces="Int16",  # how many were found, of which the largest is framed; null where none was looked for
     made_from="str",  # file_sha256 of the image it was harmonised from
     reason="str",  # why a row is excluded
 )
 
 # %% ../../nbs/04_data/13_manifest.ipynb #93f072b9
+_BEFORE_FRAMING = dict(framing="centre", faces=None)  # what an older manifest, which lacks these columns, means
+
+
 def _typed(
     table: pd.DataFrame,
     name: str = "the manifest",  # for the error
 ) -> pd.DataFrame:
     "Exactly `MANIFEST_COLUMNS`, in their order and types; raises `ManifestError` where that cannot be."
+    table = table.assign(**{column: value for column, value in _BEFORE_FRAMING.items() if column not in table})
     missing = [column for column in MANIFEST_COLUMNS if column not in table]
     if missing:
         raise ManifestError(f"{name} has no column {', '.join(missing)}.")
@@ -73,7 +80,15 @@ def _typed(
         raise ManifestError(f"{name} has a split {sorted(unknown)[0]!r}; known: {', '.join(SPLITS)}.")
     if not table.label.isin([0, 1]).all():
         raise ManifestError(f"{name} has a label that is neither 0 (real) nor 1 (fake).")
+    _require_frame_modes(table, name)
     return table
+
+
+def _require_frame_modes(table: pd.DataFrame, name: str) -> None:
+    "Raise `ManifestError` for a framing that there is not."
+    unknown = set(table.framing) - set(FRAME_MODES)
+    if unknown:
+        raise ManifestError(f"{name} has a framing {sorted(unknown)[0]!r}; known: {', '.join(FRAME_MODES)}.")
 
 # %% ../../nbs/04_data/13_manifest.ipynb #3a8af7ed
 def _completed(rows: pd.DataFrame) -> pd.DataFrame:
@@ -87,7 +102,9 @@ def _completed(rows: pd.DataFrame) -> pd.DataFrame:
     for column in ("split", "source", "identity", "license", "origin"):
         texts[column] = rows[column].fillna("") if column in rows else ""
     may_show = rows.may_show.astype(bool) if "may_show" in rows else False
-    return rows.assign(**texts).assign(may_show=may_show, path=[os.path.abspath(path) for path in rows.path])
+    framing = rows.framing if "framing" in rows else "centre"
+    paths = [os.path.abspath(path) for path in rows.path]
+    return rows.assign(**texts).assign(may_show=may_show, framing=framing, path=paths)
 
 
 def _checked(rows: pd.DataFrame) -> pd.DataFrame:
@@ -99,10 +116,11 @@ def _checked(rows: pd.DataFrame) -> pd.DataFrame:
     bad_splits = sorted(set(table.split) - {"", "train", "valid", "test"})
     if bad_splits:
         raise ManifestError(f"split {bad_splits[0]!r} is none of train, valid, test.")
-    meanings = table.groupby(["domain", "path"])[["label", "split"]].nunique().max(axis=1)
+    _require_frame_modes(table, "The list of images")
+    meanings = table.groupby(["domain", "path"])[["label", "split", "framing"]].nunique().max(axis=1)
     if (meanings > 1).any():
         domain, path = cast(tuple[str, str], meanings.idxmax())
-        raise ManifestError(f"{path} is listed twice in domain {domain!r}, with two labels or two splits.")
+        raise ManifestError(f"{path} is listed twice in domain {domain!r}, with two labels, splits or framings.")
     return table.drop_duplicates(["domain", "path"]).sort_values(["domain", "path"], ignore_index=True)
 
 # %% ../../nbs/04_data/13_manifest.ipynb #3a560c21
@@ -169,6 +187,7 @@ def build_manifest(
     table["path"] = [relative(path, root) for path in table.path]
     table["group"] = ""
     table["made_from"] = ""
+    table["faces"] = None
     table["phash"] = np.zeros(len(table), np.uint64)
     found = _tie_and_split(table, salt, fractions, _known_splits(previous))
     table.loc[table.reason != "", "split"] = "excluded"

@@ -13,9 +13,11 @@ from typing import Any
 import pandas as pd
 
 from ..core.files import atomic_path, write_json
+from ..core.config import refuse_unknown
 from ..core.project import ConfigError, FakefaceError, project_root
+from ..faces.frame import FRAME_MODES
 from .audit import audit
-from .harmonise import harmonise
+from .harmonise import CUTS, harmonise, refuse_parity_of_faces
 from .manifest import build_manifest, counts, gaps, manifest_hash, write_manifest
 from .sources import read_sources, scan, scan_all
 
@@ -29,11 +31,12 @@ class PrepareConfig:
     overwrite: bool = False  # make a finished stage again
     resume: bool = False  # go on with an unfinished one
     sources: str = "demo"  # a sources.csv, a folder with real/ and fake/ in it, or "demo"
+    framing: str = "centre"  # of such a folder: centre | face; a sources.csv says it of each source
     parity: bool = False  # leave files as they are (then training wants allow_bias)
     size: int = 1024  # largest side of a harmonised image
     quality_low: int = 70  # JPEG quality of harmonised images is drawn
     quality_high: int = 95  #   from this range, for both classes
-    framing: str = "square"  # how an image is cut
+    cut: str = "square"  # square | whole: what is kept of an image that is not framed by a face
     valid: float = 0.15  # share, where a source brings no split
     test: float = 0.15
     salt: str = "fakeface"  # of the hashed split
@@ -42,6 +45,8 @@ class PrepareConfig:
 
     def check(self) -> None:
         "Raise `ConfigError` for a value that cannot be."
+        refuse_unknown([self.framing], FRAME_MODES, "framing")
+        refuse_unknown([self.cut], CUTS, "cut")
         if not 1 <= self.quality_low <= self.quality_high <= 100:
             raise ConfigError(
                 f"quality_low = {self.quality_low} and quality_high = {self.quality_high} "
@@ -75,20 +80,33 @@ def find_path(
     raise ConfigError(f"{path!r} is not there (looked at {places}). {hint}".rstrip())
 
 
-def collect_sources(
-    cfg: PrepareConfig,
-    folder: Path,  # the stage's folder; the demo is made in it
-) -> pd.DataFrame:  # the sources' rows
+def _rows_of(cfg: PrepareConfig, folder: Path) -> pd.DataFrame:
     "All images of all sources."
     if cfg.sources == "demo":
         from fakeface.data.demo import make_demo
 
-        demo = make_demo(folder / "demo", seed=cfg.seed)
-        return scan_all(read_sources(demo / "sources.csv"))
-    path = find_path(cfg.sources, "Give as sources a sources.csv, a folder with real/ and fake/ in it, or 'demo'.")
+        path = make_demo(folder / "demo", seed=cfg.seed) / "sources.csv"
+    else:
+        path = find_path(cfg.sources, "Give as sources a sources.csv, a folder with real/ and fake/ in it, or 'demo'.")
     if path.is_dir():
-        return scan("folder", path, path.name)
+        return scan("folder", path, path.name, framing=cfg.framing)
+    if cfg.framing != "centre":
+        raise ConfigError(
+            f"framing = {cfg.framing!r} is for a single folder. {path} says of each source how it is framed, "
+            "in its column framing."
+        )
     return scan_all(read_sources(path))
+
+
+def collect_sources(
+    cfg: PrepareConfig,
+    folder: Path,  # the stage's folder; the demo is made in it
+) -> pd.DataFrame:  # the sources' rows
+    "All images of all sources; raises `AuditError` where parity would leave alone what is to be framed by faces."
+    rows = _rows_of(cfg, folder)
+    if cfg.parity:
+        refuse_parity_of_faces(rows)
+    return rows
 
 # %% ../../nbs/04_data/19_prepare.ipynb #ce1ca68c
 def _facts_cache(folder: Path) -> Path:
@@ -102,6 +120,14 @@ def excluded_images(manifest: pd.DataFrame) -> pd.DataFrame:
     return manifest.loc[excluded, ["path", "domain", "label", "reason"]].reset_index(drop=True)
 
 
+def _require_both_classes(manifest: pd.DataFrame) -> None:
+    "Raise `FakefaceError` where a domain has nothing left of a class."
+    without_class = [gap for gap in gaps(manifest) if "at all" in gap]
+    if without_class:
+        examples = excluded_images(manifest).head(3).to_string(index=False, header=False)
+        raise FakefaceError(f"{' '.join(without_class)} {examples}")
+
+
 def index_images(
     cfg: PrepareConfig,
     rows: pd.DataFrame,  # from `collect_sources`
@@ -110,10 +136,7 @@ def index_images(
     "Look at every picture, tie together what belongs together, split; raises where a class is missing."
     fractions = (1 - cfg.valid - cfg.test, cfg.valid, cfg.test)
     manifest = build_manifest(rows, folder, cfg.salt, fractions, _facts_cache(folder), cfg.n_workers)
-    without_class = [gap for gap in gaps(manifest) if "at all" in gap]
-    if without_class:
-        examples = excluded_images(manifest).head(3).to_string(index=False, header=False)
-        raise FakefaceError(f"{' '.join(without_class)} {examples}")
+    _require_both_classes(manifest)
     return manifest
 
 
@@ -122,18 +145,21 @@ def build_dataset(
     manifest: pd.DataFrame,  # as found
     folder: Path,  # the stage's folder; images go into dataset/
 ) -> pd.DataFrame:  # the manifest to train on
-    "Both classes of each domain in one form; with parity=True the files as they are."
-    return harmonise(
+    "Both classes of each domain framed and in one form; with parity=True the files as they are."
+    built = harmonise(
         manifest,
         folder / "dataset",
         size=cfg.size,
         quality=(cfg.quality_low, cfg.quality_high),
-        framing=cfg.framing,
+        cut=cfg.cut,
         seed=cfg.seed,
         workers=cfg.n_workers,
         parity=cfg.parity,
         cache=_facts_cache(folder),
     )
+    # of a class there may be no image that shows a face
+    _require_both_classes(built)
+    return built
 
 # %% ../../nbs/04_data/19_prepare.ipynb #a5bb353b
 def _write_csv(table: pd.DataFrame, path: Path, with_index: bool) -> None:
@@ -159,6 +185,8 @@ def write_prepared(
     return dict(
         pictures=int((~is_excluded).sum()),
         excluded=int(is_excluded.sum()),
+        no_face=int((built.faces == 0).sum()),
+        several_faces=int((built.faces > 1).sum()),
         manifest_hash=manifest_hash(built),
         parity=cfg.parity,
     )

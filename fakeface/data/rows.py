@@ -26,6 +26,7 @@ SOURCE_COLUMNS = dict(
     license=str,
     origin=str,  # where the set can be had
     may_show=bool,  # may it appear in reports and galleries?
+    framing=str,  # one of `FRAME_MODES`: as the file shows it, or the square around its face
 )
 
 

@@ -18,6 +18,7 @@ import pandas as pd
 
 from ..core.config import refuse_unknown
 from ..core.labels import FAKE
+from ..faces.frame import FRAME_MODES
 from .folders import read_fake, read_folder, read_real, read_tree
 from .public_sets import read_140k, read_dalle2, read_ffhq, read_tpdne
 from .rows import SOURCE_COLUMNS, SourceError, SourceRow
@@ -127,10 +128,12 @@ def scan(
     name: str,  # becomes the domain and the source; kinds tree and csv may bring their own domains
     license: str = "",  # of the images; what is known of the kind if not given
     may_show: bool = False,  # may these faces appear in reports and galleries?
+    framing: str = "centre",  # one of `FRAME_MODES`
     **options: Any,  # of the kind, e.g. `ids` for ffhq
 ) -> pd.DataFrame:  # one row an image, columns `SOURCE_COLUMNS`
-    "Read a source's layout into rows; raises `SourceError` where it is another layout."
+    "Read a source's layout into rows; raises `SourceError` where it is another layout, `ConfigError` for other words."
     path = _absolute(kind, path, name)
+    refuse_unknown([framing], FRAME_MODES, "framing")
     how = SOURCE_KINDS[kind]
     known_options = list(inspect.signature(how.read).parameters)[2:]
     refuse_unknown(options, known_options, f"option of kind {kind!r}:")
@@ -145,6 +148,7 @@ def scan(
         license=license or how.license,
         origin=_origin(how, path),
         may_show=may_show,
+        framing=framing,
     )
     table = pd.DataFrame([defaults | row for row in rows]).loc[:, list(SOURCE_COLUMNS)]
     _require_domain_names(table, kind)
@@ -161,6 +165,7 @@ class Source:
     license: str = ""
     may_show: bool = False
     ids: str = ""  # for ffhq: absolute path of the list of numbers
+    framing: str = "centre"  # one of `FRAME_MODES`
 
 
 _TRUE = ("true", "yes", "1")
@@ -175,6 +180,9 @@ def _source(record: dict[str, str], folder: Path, place: str) -> Source:
     may_show = record.get("may_show", "").lower()
     if may_show not in _TRUE + _FALSE:
         raise SourceError(f"{place}: may_show = {may_show!r} should be true or false.")
+    framing = record.get("framing") or "centre"
+    if framing not in FRAME_MODES:
+        raise SourceError(f"{place}: framing = {framing!r} should be {' or '.join(FRAME_MODES)}.")
 
     def absolute(path: str) -> str:
         return os.path.abspath(folder / os.path.expanduser(path))
@@ -186,15 +194,16 @@ def _source(record: dict[str, str], folder: Path, place: str) -> Source:
         license=record.get("license", ""),
         may_show=may_show in _TRUE,
         ids=absolute(record["ids"]) if record.get("ids") else "",
+        framing=framing,
     )
 
 # %% ../../nbs/04_data/05_sources.ipynb #6eba5e63
 def read_sources(
-    path: str | os.PathLike,  # columns name, kind, path and optionally license, may_show, ids
+    path: str | os.PathLike,  # columns name, kind, path and optionally license, may_show, ids, framing
 ) -> list[Source]:  # paths absolute
     "Read a list of sources; raises `SourceError` where a line is wrong."
     path = Path(os.path.abspath(path))
-    table = read_table(path, ("name", "kind", "path"), ("license", "may_show", "ids"))
+    table = read_table(path, ("name", "kind", "path"), ("license", "may_show", "ids", "framing"))
     records = table.to_dict("records")
     sources = [_source(record, path.parent, f"{path}, line {line}") for line, record in enumerate(records, start=2)]
     if not sources:
@@ -209,5 +218,6 @@ def scan_all(
     tables = []
     for source in sources:
         options = dict(ids=source.ids) if source.ids else {}
-        tables.append(scan(source.kind, source.path, source.name, source.license, source.may_show, **options))
+        known = (source.license, source.may_show, source.framing)
+        tables.append(scan(source.kind, source.path, source.name, *known, **options))
     return pd.concat(tables, ignore_index=True)

@@ -17,6 +17,7 @@ import pandas as pd
 import torch
 from ..core.project import FakefaceError, cores
 from ..data.dataset import EvalDataset
+from ..faces.earned import NO_FACE
 from ..data.quarantine import Quarantine
 from ..data.loaders import collate, make_loader
 from ..augment.batches import BatchPart
@@ -187,6 +188,19 @@ def run_net(
 KEPT_COLUMNS = ("path", "domain", "label", "split", "source", "width", "height", "quality", "may_show")
 
 
+def _table_of(logits: np.ndarray, kept: pd.DataFrame, bundle: Bundle) -> pd.DataFrame:
+    "What is kept of images beside their scores; logits float32 [N,2]."
+    pred = kept.reset_index(drop=True)
+    logit_real, logit_fake = logits.T.astype(np.float64)
+    pred["logit_real"] = logit_real
+    pred["logit_fake"] = logit_fake
+    pred["z"] = pred["logit_fake"] - pred["logit_real"]
+    pred["p_fake"] = p_fake(logits, bundle.temperature, bundle.bias)
+    is_fake = pred["p_fake"] >= bundle.thresholds[bundle.threshold]
+    pred["pred"] = is_fake.astype("int8")
+    return pred
+
+
 def predict(
     net: OnnxNet | FaceNet,  # of `open_net` or `load_model`
     bundle: Bundle,  # temperature, bias and threshold
@@ -196,25 +210,30 @@ def predict(
     device: torch.device | str = "cpu",
     quarantine: Quarantine | None = None,  # takes what cannot be read
     progress: Callable[..., Iterable] = lambda items: items,  # e.g. tqdm
-) -> pd.DataFrame:  # KEPT_COLUMNS, logit_real, logit_fake, z, p_fake, pred
-    "Score every picture once, by the inference of the bundle."
+    framing: str = "centre",  # face: images as they come, each scored by its largest face, as `Detector` is shown it
+    missing: Quarantine | None = None,  # takes what shows no face and so has no score
+) -> pd.DataFrame:  # KEPT_COLUMNS, logit_real, logit_fake, z, p_fake, pred; attrs["missing"]: how many show no face
+    "Score every picture once, by the inference of the bundle; raises `EvaluateError` where none shows a face."
     split = str(rows["split"].iloc[0]) if len(rows) else ""
+    faceless: set[int] = set()
 
     def note(bad: list) -> None:
+        without_face = [image for image in bad if image[2] == NO_FACE]
+        unreadable = [image for image in bad if image[2] != NO_FACE]
+        faceless.update(row for row, *_ in without_face)
         if quarantine is not None:
-            quarantine.add(bad, split)
+            quarantine.add(unreadable, split)
+        if missing is not None:
+            missing.add(without_face, split)
 
-    dataset = EvalDataset(rows, net.spec)
+    dataset = EvalDataset(rows, net.spec, framing)
     at, logits = run_net(net, dataset, batch, workers, device, note, progress)
-    logits = logits[:, 0]
+    if faceless and not len(at):
+        raise EvaluateError(
+            f"framing = face: none of {len(rows)} pictures shows a face ({rows['path'].iloc[0]}, …). "
+            "Give framing = centre for pictures that are framed already."
+        )
     kept = [column for column in KEPT_COLUMNS if column in rows]
-    pred = rows.iloc[at][kept].reset_index(drop=True)
-    pred.attrs = rows.attrs
-    logit_real, logit_fake = logits.T.astype(np.float64)
-    pred["logit_real"] = logit_real
-    pred["logit_fake"] = logit_fake
-    pred["z"] = pred["logit_fake"] - pred["logit_real"]
-    pred["p_fake"] = p_fake(logits, bundle.temperature, bundle.bias)
-    is_fake = pred["p_fake"] >= bundle.thresholds[bundle.threshold]
-    pred["pred"] = is_fake.astype("int8")
+    pred = _table_of(logits[:, 0], rows.iloc[at][kept], bundle)
+    pred.attrs = {**rows.attrs, "missing": len(faceless)}
     return pred

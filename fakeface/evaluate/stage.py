@@ -24,6 +24,7 @@ from ..data.manifest import manifest_hash, read_manifest
 from ..data.audit import read_audit, require_unbiased
 from ..data.prepare import find_path
 from ..data.quarantine import Quarantine
+from ..faces.frame import FRAME_MODES
 from ..metrics.figures import by_domain, by_domain_records
 from ..models.bundle import Bundle
 from ..models.network import FaceNet
@@ -45,6 +46,7 @@ class EvaluateConfig:
     bundle: str = ""  # a bundle's folder; empty: outputs/<run>/finetune/bundle
     domains: str = ""  # comma string; empty: all that the split has
     split: str = "test"  # test | valid
+    framing: str = "centre"  # centre: pictures that are framed already; face: as they come, by their largest face
     extra: str = ""  # name=folder with real/ and fake/ in it: pictures that were never trained on
     robustness: bool = False  # also run the grid of corruptions
     grid_n: int = 200  # pictures of each domain and class in the grid; 0: all
@@ -59,7 +61,7 @@ class EvaluateConfig:
 
     def check(self) -> None:
         "Raise `ConfigError` for a value that cannot be."
-        choices = dict(split=("test", "valid"), device=("auto", "cpu"), engine=("auto", "torch"))
+        choices = dict(split=("test", "valid"), framing=FRAME_MODES, device=("auto", "cpu"), engine=("auto", "torch"))
         for name, allowed in choices.items():
             if getattr(self, name) not in allowed:
                 raise ConfigError(f"{name} = {getattr(self, name)!r} should be {' or '.join(allowed)}.")
@@ -146,6 +148,7 @@ class _Scored:
     extra: pd.DataFrame | None  # of the extra folder
     both: pd.DataFrame  # one below the other
     quarantined: int  # could not be read
+    missing: int  # show no face
     speed: float  # pictures of the split a second
 
 
@@ -154,8 +157,10 @@ def _score(request: _Request, folder: Path, progress: Callable[..., Iterable]) -
     cfg = request.cfg
     total = len(request.rows) + (0 if request.extra is None else len(request.extra))
     quarantine = Quarantine(folder / "quarantine.csv", total)
-    options = dict(batch=cfg.batch, workers=request.workers, device=request.device, quarantine=quarantine)
-    score = partial(predict, request.net, request.bundle, **options)
+    # without a face there is no score, and of that there may be any number
+    missing = Quarantine(folder / "missing.csv", total, limit=1)
+    options = dict(batch=cfg.batch, workers=request.workers, device=request.device, framing=cfg.framing)
+    score = partial(predict, request.net, request.bundle, quarantine=quarantine, missing=missing, **options)
     started = time.perf_counter()
     pred = score(request.rows, progress=partial(progress, desc=cfg.split))
     speed = len(pred) / max(time.perf_counter() - started, 1e-9)
@@ -166,7 +171,7 @@ def _score(request: _Request, folder: Path, progress: Callable[..., Iterable]) -
         both.attrs = request.rows.attrs
     with atomic_path(folder / "predictions.parquet") as path:
         pd.DataFrame(both).to_parquet(path, index=False)
-    return _Scored(pred, extra, both, len(quarantine), speed)
+    return _Scored(pred, extra, both, len(quarantine), len(missing), speed)
 
 # %% ../../nbs/09_evaluate/08_stage.ipynb #b5018790
 def _band_of(bundle: Bundle) -> tuple[float, float] | None:
@@ -275,6 +280,8 @@ def evaluate(
     metrics |= dict(
         test_reads=reads,
         quarantined=scored.quarantined,
+        missing=scored.missing,
+        framing=cfg.framing,
         engine="onnxruntime" if isinstance(request.net, OnnxNet) else f"torch, {request.device.type}",
         pictures_per_s=round(scored.speed, 1),
     )

@@ -51,7 +51,7 @@ class TrainConfig:
     # augmentation
     augment: str = "strong"  # strong | light | mild | web
     light_epochs: int = 0  # so many epochs of light first
-    parity: bool = False  # blur and noise on every picture, as published
+    parity: bool = False  # blur and noise on every picture and no random scale, as published
     mixup: float = 0.0  # alpha; 0: off
     pairing: str = "random"  # random | roll
     # optimisation
