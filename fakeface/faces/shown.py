@@ -28,6 +28,7 @@ class Shown:
     face: tuple[int, int, int, int] | None  # left, top, right, bottom in native pixels; None where none was looked for
     angle: float  # degrees clockwise by which the head is turned in the image; 0 where none was looked for
     native: tuple[int, int]  # width and height in native pixels of what is shown
+    outside: float = 0.0  # how much of the square around the head lies beyond the image, from 0 to 1
 
     def views(self, spec: InputSpec) -> Views:  # [V,3,S,S]
         "The views that a network scores."
@@ -51,7 +52,8 @@ def _shown(framed: Framed, decoded: Decoded) -> Shown:
         box = (left, top, right, bottom)
     side = round(square.side) if square else 0
     native = (side, side) if square else decoded.native
-    return Shown(framed.image, square, box, face.angle if face else 0.0, native)
+    angle = face.angle if face else 0.0
+    return Shown(framed.image, square, box, angle, native, framed.outside)
 
 
 def _is_short(framed: Framed, decoded: Decoded, size: int) -> bool:

@@ -127,7 +127,7 @@ class _Judge(Scorer):
             metadata=opened.metadata,
             provenance=opened.provenance,
             warnings=tuple(more + found),
-            reason=unearned(shown, views, size, bundle.limits, opened.frames),
+            reason=unearned(shown, views, bundle.limits, opened.frames),
         )
         if not question.stability:
             return verdict
