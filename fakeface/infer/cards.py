@@ -171,7 +171,7 @@ class Tally(Cards):
         words = {"fake": "generated", "real": "photographed", "unsure": "unsure", "": "not checked"}
         labels = [card["label"] for card in self.cards.values()]
         parts = [f"{labels.count(label)} {word}" for label, word in words.items() if label in labels]
-        return f"{total} image{'s' * (total != 1)}: {', '.join(parts)}."
+        return f"{total} picture{'s' * (total != 1)}: {', '.join(parts)}."
 
     def note(self) -> str:
         "What the sliders' positions mean."

@@ -122,7 +122,7 @@ def _prior_sentence(p: float, label: str, prior: float) -> str:
     if label == "unsure":
         return ""
     those = share(posterior(p, prior))
-    return f"Where {share(prior)} of the images are generated, {those} of those with this score are."
+    return f"Where {share(prior)} of the pictures are generated, {those} of those with this score are."
 
 
 def row_of(
