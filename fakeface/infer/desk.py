@@ -179,7 +179,7 @@ class Greeter(Talk):
 
     def _limits(self) -> dict[str, Any]:
         "How much the page takes."
-        formats = "JPEG, PNG, WebP, AVIF, TIFF, GIF, BMP."
+        formats = "JPEG, PNG, HEIC, WebP, AVIF, TIFF, GIF, BMP."
         text = f"Up to {self.limit / 2**20:g} MB a picture, {self.max_cards} pictures. {formats}"
         return dict(bytes=self.limit, part=2**20, cards=self.max_cards, full=self.full, text=text)
 
@@ -188,7 +188,7 @@ class Greeter(Talk):
         bundle = self.judge.bundle
         trained = plain(f", trained on {', '.join(bundle.domains)}") if bundle.domains else ""
         size = bundle.spec.size
-        sees = f"It looks at {size} × {size} pixels and expects one face, framed as head and shoulders."
+        sees = f"It finds the faces in a picture and looks at each, framed as a head, at {size} × {size} pixels."
         return f"Detector `{plain(bundle.name)}` ({bundle.hash[:12]}){trained}. {sees}"
 
 # %% ../../nbs/11_infer/15_desk.ipynb #a1f31506
