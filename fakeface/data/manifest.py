@@ -102,7 +102,7 @@ def _completed(rows: pd.DataFrame) -> pd.DataFrame:
     for column in ("split", "source", "identity", "license", "origin"):
         texts[column] = rows[column].fillna("") if column in rows else ""
     may_show = rows.may_show.astype(bool) if "may_show" in rows else False
-    framing = rows.framing if "framing" in rows else "centre"
+    framing = rows.framing.fillna("centre") if "framing" in rows else "centre"
     paths = [os.path.abspath(path) for path in rows.path]
     return rows.assign(**texts).assign(may_show=may_show, framing=framing, path=paths)
 

@@ -153,7 +153,7 @@ def cut_square(
 # %% ../../nbs/03_faces/04_frame.ipynb #6c14750c
 FRAMED_SIDE = 0.8  # of the image's shorter side, at least
 FRAMED_SHIFT = 0.3  # of the shorter side, at most, in each direction
-FRAMED_PART = 0.9  # of what the image shows of the head, at least
+FRAMED_PART = 0.8  # of what the image shows of the head, at least
 FRAMED_ANGLE = 8.0  # degrees, at most
 
 
