@@ -81,7 +81,7 @@ def file_score(
         return FileScore(np.full(2, np.nan, np.float32), NO_FACE)
     largest = found[0]
     views = largest.views(net.spec)
-    reason = unearned(largest, views, limits, decoded.frames)
+    reason = unearned(largest, views, limits, decoded.animation_frames)
     return FileScore(_logits_of_views(net, views), reason)
 
 # %% ../../nbs/09_evaluate/04_scene_grid.ipynb #6bf22636

@@ -64,11 +64,11 @@ def unearned(
     shown: Shown,
     views: Views,  # [V,3,S,S], of `shown`
     limits: Mapping[str, float],  # of the bundle: least_side, most_angle
-    frames: int = 1,  # of the file
+    frames: int = 1,  # of an animation; 1 for a still image
 ) -> str:  # a sentence without a full stop; empty where a verdict is earned
     "Why an image gets no verdict but *unsure*."
     if frames > 1:
-        return f"The file is an animation or has several pages; only frame 1 of {frames} was looked at"
+        return f"The file is an animation; only frame 1 of {frames} was looked at"
     if reason := _place_reason(shown, limits):
         return reason
     if shown.face is None:

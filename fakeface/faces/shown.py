@@ -42,7 +42,8 @@ def _enlarged(square: Square, factor: float) -> Square:
 
 def _shown(framed: Framed, decoded: Decoded) -> Shown:
     "What was framed in a reduced image, with native coordinates."
-    factor = decoded.native[0] / decoded.image.width
+    # a pixel of the reduced image is so many of the file's wide
+    factor = decoded.factor
     face, square = framed.face, framed.square
     if square is not None:
         square = _enlarged(square, factor)
@@ -69,9 +70,10 @@ def shown_of(
 ) -> list[Shown]:  # one for each face, largest first; none where no face is found; with centre, one
     "What of an image is shown to a network; raises `ImageError`, and `FacesError` where the finder is damaged."
     decoded = decoded or decode(source, reduce=decode_side(spec))
-    found = frame(decoded.image, framing, max_side=_SQUARE_SIDES * spec.size)
+    found = frame(decoded.image, framing, max_side=_most_side(spec))
     parts = [_shown(framed, decoded) for framed in found]
-    short = [_is_short(framed, decoded, spec.size) for framed in found]
+    wanted = max(spec.size, spec.frame)
+    short = [_is_short(framed, decoded, wanted) for framed in found]
     if any(short):
         whole = decode(source).image
         parts = [_from_whole(part, whole, spec) if is_short else part for part, is_short in zip(parts, short)]
@@ -82,12 +84,17 @@ def _from_whole(part: Shown, whole: Image.Image, spec: InputSpec) -> Shown:
     "The same square, cut from the image in full."
     if part.square is None:
         return part
-    side = max(1, min(_SQUARE_SIDES * spec.size, round(part.square.side)))
+    side = max(1, min(_most_side(spec), round(part.square.side)))
     return dataclasses.replace(part, image=cut_square(whole, part.square, side))
+
+
+def _most_side(spec: InputSpec) -> int:
+    "What a square that is cut out measures at most, in pixels."
+    return max(_SQUARE_SIDES * spec.size, spec.frame)
 
 
 def decode_side(
     spec: InputSpec,  # of the network
 ) -> int:
     "What the shorter side of a JPEG keeps at least when its decoder reduces it."
-    return max(DECODE_SIDE, 2 * spec.size)
+    return max(DECODE_SIDE, 2 * spec.size, spec.frame)

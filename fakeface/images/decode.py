@@ -229,6 +229,15 @@ class Decoded:
     factor: int  # 1, 2, 4 or 8: how many of the file's pixels a pixel of `image` is wide
     frames: int  # more than one: animated, or several pages; `image` is the first
     notes: tuple[str, ...]  # what was done or found, as sentences without a full stop
+    format: str = ""  # of the file, as Pillow calls it; empty where that is not known
+
+    @property
+    def animation_frames(self) -> int:
+        "How many frames an animation has; 1 for a still image, however many other images or pages the file holds."
+        return self.frames if self.format in _ANIMATIONS else 1
+
+
+_ANIMATIONS = ("GIF", "WEBP", "PNG", "AVIF")  # formats in which several frames are an animation
 
 
 def reduction(
@@ -251,6 +260,7 @@ def _frame_count(image: Image.Image) -> tuple[int, list[str]]:
         raise
     except Exception:
         # damage behind the first frame, which is all that is asked for
+        image.seek(0)
         return 1, ["the frames after the first cannot be read"]
     # a HEIC file says itself which of its images is meant
     return count, [f"frame {image.tell() + 1} of {count}"] if count > 1 else []
@@ -258,6 +268,8 @@ def _frame_count(image: Image.Image) -> tuple[int, list[str]]:
 
 def _decode_file(image: Image.Image, reduce: int | None) -> Decoded:
     "A lazy image of a file, decoded."
+    # before the pixels are there: to count is to go through the file
+    frames, frame_notes = _frame_count(image)
     width, height = image.size
     is_jpeg = image.format in ("JPEG", "MPO")
     factor = reduction(image.size, reduce if is_jpeg else None)
@@ -267,13 +279,12 @@ def _decode_file(image: Image.Image, reduce: int | None) -> Decoded:
     # Pillow turns TIFF files by itself, and forgets that it did
     turned = stored_orientation(image) if image.format == "TIFF" else 1
     rgb, orientation, notes = _upright_rgb(image)
-    frames, frame_notes = _frame_count(image)
     if max(orientation, turned) > 1:
         notes.append(f"turned as EXIF says ({max(orientation, turned)})")
     native = rgb.size
     if factor > 1:
         native = (height, width) if orientation >= 5 else (width, height)
-    return Decoded(rgb, native, factor, frames, (*frame_notes, *notes))
+    return Decoded(rgb, native, factor, frames, (*frame_notes, *notes), image.format or "")
 
 # %% ../../nbs/02_images/01_decode.ipynb #6b0025ce
 def decode(
@@ -289,7 +300,10 @@ def decode(
         with _strict_decoding(name):
             _refuse_large(source, name, max_pixels)
             # may not be decoded yet: the copy decodes it, and the original stays as it was
-            return _decode_file(source.copy(), None)
+            frames, frame_notes = _frame_count(source)
+            decoded = _decode_file(source.copy(), None)
+            notes = (*frame_notes, *decoded.notes)
+            return dataclasses.replace(decoded, frames=frames, notes=notes, format=source.format or "")
     with image_stream(source) as (stream, name), _strict_decoding(name):
         return _decode_file(lazy_image(stream, name, max_pixels), reduce)
 

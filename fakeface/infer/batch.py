@@ -7,6 +7,8 @@ __all__ = ['score_batch']
 
 # %% ../../nbs/11_infer/07_batch.ipynb #a1f30704
 import functools
+import math
+import os
 from typing import Any, Mapping, Sequence
 
 import numpy as np
@@ -20,11 +22,25 @@ def _cached(bundle: str | None) -> Detector:
 
 
 def _judge_views(detector: Detector, x: Sequence[Any]) -> list[Verdict]:
-    "Verdicts on views that are made already."
-    n = len(x)
+    "Verdicts on views that are made already; raises `InferError`."
     spec = detector.bundle.spec
-    views = np.asarray(x, np.uint8).reshape(n * spec.n_views, 3, spec.size, spec.size)
-    return [detector.verdict(p=score) for score in detector.scores(views)]
+    views = np.asarray(x)
+    a_view = (3, spec.size, spec.size)
+    values = spec.n_views * math.prod(a_view)
+    has_shape = views.shape[-3:] == a_view and views.size % values == 0
+    if views.dtype != np.uint8 or not has_shape:
+        shape = list(views.shape)
+        raise InferError(f"x is {views.dtype} {shape}; it should hold {spec.n_views} uint8 views {list(a_view)} a row.")
+    scores = detector.scores(views.reshape(-1, *a_view))
+    return [detector.verdict(p=score) for score in scores]
+
+
+def _judge_cell(detector: Detector, cell: Any, kinds: tuple[type, ...], what: str) -> Verdict:
+    "The verdict on one file; a cell of another kind is an error of its own row."
+    if not isinstance(cell, kinds):
+        kind = type(cell).__name__
+        return detector.verdict(error=f"Is of the type {kind}; the column holds {what}.")
+    return detector.check(cell)
 
 
 def _judge(
@@ -35,9 +51,10 @@ def _judge(
     if "x" in batch:
         return _judge_views(detector, batch["x"])
     if "bytes" in batch:
-        return [detector.check(bytes(content)) for content in batch["bytes"]]
+        kinds = (bytes, bytearray, memoryview)
+        return [_judge_cell(detector, cell, kinds, "the bytes of files") for cell in batch["bytes"]]
     if "path" in batch:
-        return [detector.check(str(path)) for path in batch["path"]]
+        return [_judge_cell(detector, cell, (str, os.PathLike), "paths") for cell in batch["path"]]
     columns = ", ".join(map(str, batch)) or "(none)"
     raise InferError(f"The batch has the columns {columns}; it needs bytes, path or x.")
 
@@ -50,7 +67,8 @@ def score_batch(
     detector = _cached(None if bundle is None else str(bundle))
     verdicts = _judge(detector, batch)
     judged = {name: column for name, column in batch.items() if name not in ("bytes", "x")}
-    judged["p_fake"] = np.array([verdict.p_fake for verdict in verdicts], np.float64)
+    scores = [verdict.p_fake for verdict in verdicts]
+    judged["p_fake"] = np.array(scores, np.float64)
     for name in ("label", "reason", "error"):
         judged[name] = np.array([getattr(verdict, name) for verdict in verdicts], object)
     return judged

@@ -22,7 +22,7 @@ from ..faces.shown import Shown, decode_side, shown_of
 from ..images.doubts import doubts
 from ..images.clues import plain
 from ..images.preprocess import Views, eval_views
-from ..images.decode import ImageSource as StoredImage, open_image
+from ..images.decode import ImageError, ImageSource as StoredImage, open_image
 from .inputs import Checkable, OpenedImage, each_input, name_of, read_input
 from .scorer import Scorer
 from .verdict import InferError, Verdict, band_at, label_of, posterior, states
@@ -127,7 +127,7 @@ class _Judge(Scorer):
             metadata=opened.metadata,
             provenance=opened.provenance,
             warnings=tuple(more + found),
-            reason=unearned(shown, views, bundle.limits, opened.frames),
+            reason=unearned(shown, views, bundle.limits, opened.decoded.animation_frames),
         )
         if not question.stability:
             return verdict
@@ -140,12 +140,9 @@ class _Judge(Scorer):
         except FacesError as error:
             raise InferError(str(error)) from None
 
-    def _answers(self, source: Checkable, question: _Question, only_first: bool = False) -> list[Verdict]:
-        "One verdict for each face, or one for the image."
-        opened, reason = read_input(source, decode_side(self.bundle.spec))
+    def _judge_all(self, opened: OpenedImage, question: _Question, only_first: bool) -> list[Verdict]:
+        "One verdict for each face of an image, or one for the image; raises `ImageError`."
         asked = (question.name, question.threshold, question.prior)
-        if opened is None:
-            return [self.verdict(*asked, error=reason)]
         notes = [f"{note[:1].upper()}{note[1:]}." for note in opened.decoded.notes]
         parts = self._shown(opened, question.framing)
         if not parts:
@@ -159,6 +156,19 @@ class _Judge(Scorer):
             place = "whole image" if is_alone else f"face {i} of {len(parts)}"
             verdicts.append(self._judge(opened, shown, place, question, notes))
         return verdicts
+
+    def _answers(self, source: Checkable, question: _Question, only_first: bool = False) -> list[Verdict]:
+        "One verdict for each face, or one for the image; one with an error where it cannot be judged."
+        opened, reason = read_input(source, decode_side(self.bundle.spec))
+        if opened is not None:
+            try:
+                return self._judge_all(opened, question, only_first)
+            except ImageError as error:
+                # a small head is cut from the file in full, which may have gone
+                reason = f"{error.reason[:1].upper()}{error.reason[1:]}."
+            except MemoryError:
+                reason = "Needs more memory than there is."
+        return [self.verdict(question.name, question.threshold, question.prior, error=reason)]
 
     def _question(
         self, name: str, stability: bool, threshold: str | float | None, prior: float | None, framing: str | None

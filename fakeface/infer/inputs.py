@@ -34,15 +34,6 @@ class OpenedImage(NamedTuple):
     metadata: dict[str, str]  # of `clues`
     provenance: Provenance  # what the file says of how it was made, and who signed that
 
-    @property
-    def frames(self) -> int:
-        "How many frames an animation has; 1 for a still image, however many other images the file holds."
-        is_animation = self.header is not None and self.header.format in _ANIMATIONS
-        return self.decoded.frames if is_animation else 1
-
-
-_ANIMATIONS = ("GIF", "WEBP", "PNG", "AVIF")  # formats in which several frames are an animation
-
 
 def _from_array(pixels: np.ndarray) -> Image.Image:
     "An array as an image; raises `ImageError`."
@@ -57,8 +48,11 @@ def _content(file: Any) -> bytes:
     "What is left of an open file; raises `ImageError`."
     try:
         content = file.read()
-    except (OSError, ValueError) as error:
-        raise ImageError(f"cannot be read ({error})") from None
+    except MemoryError:
+        raise
+    except Exception as error:
+        # whatever stands behind a file object may fail in its own way
+        raise ImageError(f"cannot be read ({error or type(error).__name__})") from None
     if isinstance(content, str):
         raise ImageError("is open as text; open the file with 'rb'")
     return content
@@ -72,6 +66,8 @@ def _open(source: Any, decode_side: int | None) -> OpenedImage:
         return OpenedImage(source, decode(source), None, {}, Provenance())
     if hasattr(source, "read"):
         source = _content(source)
+    if isinstance(source, memoryview):
+        source = bytes(source)
     if not isinstance(source, (str, os.PathLike, bytes, bytearray, memoryview)):
         kind = type(source).__name__
         raise ImageError(f"is of the type {kind}; give a path, bytes, an array or a Pillow picture")

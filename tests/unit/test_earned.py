@@ -14,6 +14,10 @@ from PIL import Image, ImageDraw
 from fakeface import Detector
 from fakeface.core.seeds import rng
 from fakeface.data.orl import demo_faces
+from fakeface.evaluate.predict import open_net
+from fakeface.evaluate.scene_grid import file_score
+from fakeface.faces import shown
+from fakeface.images.decode import ImageError, decode
 from fakeface.images.jpeg import jpeg_bytes
 from fakeface.infer.checker import open_desk
 from fakeface.testing.bundles import tiny_bundle
@@ -116,6 +120,61 @@ def test_each_face_has_a_row_with_its_place(detector):
     assert {verdict.place.split(",")[0].split()[-1] for verdict in verdicts} >= {"left", "right"}
     largest = detector.check(jpeg_bytes(scene((2400, 1200), heads=3), 92))
     assert largest.looked_at == "face 1 of 3" and "2 more in the image" in largest.warnings[0]
+
+
+def pages(kind, **options):
+    "A file of several images: the first shows a head."
+    file = io.BytesIO()
+    scene().save(file, kind, save_all=True, append_images=[backdrop(1600, 1200, "second")], **options)
+    return file.getvalue()
+
+
+@pytest.mark.parametrize("compression", [None, "tiff_lzw", "tiff_adobe_deflate", "jpeg"])
+def test_pages_are_no_animation(detector, tmp_path, compression):
+    "A TIFF of two pages by every way in; evaluation and check agree on what is an animation."
+    content = pages("TIFF", compression=compression)
+    (tmp_path / "two.tif").write_bytes(content)
+    verdicts = [detector.check(way) for way in (tmp_path / "two.tif", content, Image.open(io.BytesIO(content)))]
+    assert [verdict.reason for verdict in verdicts] == [""] * 3 and len({verdict.p_fake for verdict in verdicts}) == 1
+    assert "Frame 1 of 2." in verdicts[0].warnings
+
+
+@pytest.mark.parametrize("kind", ["GIF", "WEBP", "PNG"])
+def test_an_animation_is_one_by_every_way_in(detector, kind):
+    content = pages(kind)
+    for way in (content, Image.open(io.BytesIO(content))):
+        verdict = detector.check(way)
+        assert verdict.label == "unsure" and "frame 1 of 2" in verdict.reason
+
+
+def test_two_images_in_a_jpeg_are_no_animation(detector):
+    content = pages("MPO")
+    net, _ = open_net(detector.path)
+    assert detector.check(content).reason == "" == file_score(net, content, {}).reason
+
+
+def test_a_file_that_goes_between_two_reads_is_a_sentence(detector, tmp_path, monkeypatch):
+    "A small head in a large JPEG is cut from the file in full: the second read may fail."
+    path = tmp_path / "gone.jpg"
+    path.write_bytes(jpeg_bytes(scene((4800, 3600), width=150), 90))
+
+    def gone(source, *args, **options):
+        if options.get("reduce"):
+            return decode(source, *args, **options)
+        raise ImageError("does not exist", str(source))
+
+    monkeypatch.setattr(shown, "decode", gone)
+    verdict = detector.check(path)
+    assert verdict.error == "Does not exist." and verdict.label == ""
+
+
+def test_coordinates_are_those_of_the_file(detector):
+    "Sides that are no multiples of eight: the place of a head in a reduced JPEG, as in the same PNG."
+    image = backdrop(4803, 3605, "odd")
+    image.paste(head(0, 500), (3900, 2800))
+    by_jpeg = detector.check(jpeg_bytes(image, 95))
+    by_png = detector.check(image_bytes(image, "PNG", compress_level=1))
+    assert np.allclose(by_jpeg.square, by_png.square, atol=8) and np.allclose(by_jpeg.face, by_png.face, atol=12)
 
 
 def words_by_hand(p, threshold, band):
