@@ -18,7 +18,7 @@ import numpy.typing as npt
 import pandas as pd
 import torch
 from ..core.files import atomic_path, sha256_json
-from ..core.labels import FAKE, LABEL_NAMES, REAL
+from ..core.labels import FAKE, LABEL_NAMES, REAL, label_of
 from ..core.project import FakefaceError, cores
 from ..core.seeds import rng
 from ..faces.earned import NO_FACE, unearned
@@ -39,16 +39,13 @@ UNSURE = "unsure"
 def words_of(
     p: npt.ArrayLike,  # p_fake [n]; NaN where nothing was scored
     threshold: float,
-    band: Iterable[float] | None = None,  # low, high
+    band: list[float] | None = None,  # low, high
 ) -> np.ndarray:  # [n] of real, fake and unsure
     "The words for probabilities, by the rule of the verdict."
-    p = np.asarray(p, float)
-    low, high = band or (threshold, threshold)
-    words = np.full(p.shape, UNSURE, dtype=object)
-    # a comparison with NaN is false: what was not scored stays unsure
-    words[p < low] = LABEL_NAMES[REAL]
-    words[p >= max(threshold, high)] = LABEL_NAMES[FAKE]
-    return words
+    scores = np.asarray(p, float).tolist()
+    # what was not scored has no word of its own
+    words = [label_of(score, threshold, band) or UNSURE for score in scores]
+    return np.array(words, dtype=object)
 
 # %% ../../nbs/09_evaluate/04_scene_grid.ipynb #c175e03f
 @dataclass(frozen=True)

@@ -18,7 +18,8 @@ from ..images.jpeg import data_uri
 from ..images.decode import decode
 from ..images.header import read_header
 from .detector import Detector
-from .verdict import InferError, Verdict, band_at, label_of
+from ..core.labels import band_at, label_of
+from .verdict import InferError, Verdict
 from .wording import agreement, head_of, row_of, shown_name, worth
 
 # %% ../../nbs/11_infer/12_cards.ipynb #e2596e0c

@@ -14,7 +14,7 @@ from typing import Any, Iterable, NamedTuple
 
 import numpy as np
 from PIL import Image
-from ..core.labels import FAKE, REAL
+from ..core.labels import FAKE, REAL, band_at, label_of
 from ..faces.earned import NO_FACE, unearned
 from ..faces.frame import FRAME_MODES, Square, cut_square
 from ..faces.networks import FacesError
@@ -25,7 +25,7 @@ from ..images.preprocess import Views, eval_views
 from ..images.decode import ImageError, ImageSource as StoredImage, open_image
 from .inputs import Checkable, OpenedImage, each_input, name_of, read_input
 from .scorer import Scorer
-from .verdict import InferError, Verdict, band_at, label_of, posterior, states
+from .verdict import InferError, Verdict, posterior, states
 from ..models.bundle import Bundle
 
 # %% ../../nbs/11_infer/05_detector.ipynb #a1f30502

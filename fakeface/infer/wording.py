@@ -11,7 +11,8 @@ from typing import Any
 
 from ..images.clues import plain
 from .rows import ROW_COLUMNS, row_text
-from .verdict import Verdict, label_of, posterior
+from ..core.labels import label_of
+from .verdict import Verdict, posterior
 from ..models.bundle import Bundle
 
 # %% ../../nbs/11_infer/11_wording.ipynb #15173677
