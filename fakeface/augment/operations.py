@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['Pixels', 'OPERATIONS', 'brightness', 'contrast', 'solarize', 'posterize', 'autocontrast', 'equalize', 'gray', 'color',
-           'sharpness', 'hue', 'flip', 'shear', 'translate', 'rotate', 'jpeg', 'blur', 'rescale', 'cut', 'reduce_image',
-           'apply_steps']
+           'sharpness', 'hue', 'flip', 'shear', 'translate', 'rotate', 'reframe', 'jpeg', 'blur', 'rescale', 'cut',
+           'reduce_image', 'apply_steps']
 
 # %% ../../nbs/05_augment/03_operations.ipynb #cc5ac92f
 import math
@@ -14,7 +14,7 @@ from typing import Callable, Sequence
 import cv2
 import numpy as np
 from PIL import Image
-from .draws import REDUCE_KERNELS, CropBox, Step
+from .draws import REDUCE_KERNELS, REFRAME_KERNELS, CropBox, Step
 from ..images.preprocess import KERNELS, InputSpec, eval_views
 
 # a loader has a process for each core; OpenCV's own threads in every one of them would only fight
@@ -188,6 +188,31 @@ def rotate(pixels: Pixels, degrees: float) -> Pixels:
     shift_y = y - sin * x - cos * y
     return _warp(pixels, [cos, -sin, shift_x, sin, cos, shift_y])
 
+# %% ../../nbs/05_augment/03_operations.ipynb #91f1e2b4
+_REFRAME_FLAGS = {"bilinear": cv2.INTER_LINEAR, "bicubic": cv2.INTER_CUBIC}
+
+
+def _square_to_square(side: int, factor: float, degrees: float, right: float, down: float) -> np.ndarray:  # [2, 3]
+    "The pixel (across·u − along·v + x, along·u + across·v + y) of the input for a pixel (u, v) of the result."
+    turn = math.radians(degrees)
+    across = math.cos(turn) / factor
+    along = math.sin(turn) / factor
+    # counted from pixel centres; the middle of the result is the middle of the square
+    middle = (side - 1) / 2
+    x = middle + right * side
+    x -= (across - along) * middle
+    y = middle + down * side
+    y -= (along + across) * middle
+    return np.array([[across, -along, x], [along, across, y]])
+
+
+def reframe(pixels: Pixels, factor: float, degrees: float, right: float, down: float, kernel: int) -> Pixels:
+    "The square whose side is 1 / `factor`, turned, its middle moved by shares of a side to the right and down."
+    side = pixels.shape[0]
+    inverse = _square_to_square(side, factor, degrees, right, down)
+    flags = _REFRAME_FLAGS[REFRAME_KERNELS[kernel]] | cv2.WARP_INVERSE_MAP
+    return cv2.warpAffine(pixels, inverse, (side, side), flags=flags, borderMode=cv2.BORDER_REPLICATE)
+
 # %% ../../nbs/05_augment/03_operations.ipynb #fb2c66fd
 def jpeg(pixels: Pixels, quality: int) -> Pixels:
     "Through a JPEG file (4:2:0) and back."
@@ -269,6 +294,7 @@ OPERATIONS: dict[str, Callable[..., Pixels]] = {
     "shear": shear,
     "translate": translate,
     "rotate": rotate,
+    "reframe": reframe,
     "jpeg": jpeg,
     "rescale": rescale,
     "blur": blur,

@@ -55,6 +55,12 @@ class Policy:
     # first of all brought to a size between the network's and its own, and not back; nothing is enlarged
     reduce_p: float = 0.0
 
+    # its square cut out anew, as a face finder frames the same head in another file; comes after the crop
+    reframe_p: float = 0.0
+    nearer: tuple[float, float] = (0.85, 1.25)  # the head's new size, as a share of the old
+    turn: float = 8.0  # degrees at most, in either direction
+    shift: float = 0.06  # of the side at most, in each direction
+
 # %% ../../nbs/05_augment/01_policies.ipynb #07d871eb
 def light(
     size: int,  # pixels
@@ -103,9 +109,17 @@ def mild(
 def web(
     size: int,  # pixels
 ) -> Policy:
-    "*Mild* with what happens to an image on its way through the web: scaled and scaled back, saved again."
+    "*Mild* with what happens to an image on its way through the web: scaled, saved again, the head cut out anew."
     return replace(
-        mild(size), name="web", rescale_p=0.4, jpeg_p=0.6, quality=(40, 95), blur_p=0.1, noise_p=0.1, noise=0.01
+        mild(size),
+        name="web",
+        rescale_p=0.4,
+        jpeg_p=0.6,
+        quality=(40, 95),
+        blur_p=0.1,
+        noise_p=0.1,
+        noise=0.01,
+        reframe_p=0.7,
     )
 
 # %% ../../nbs/05_augment/01_policies.ipynb #deeeaafe
