@@ -15,7 +15,7 @@ import torch
 from torch import nn
 from tqdm.auto import tqdm
 from ..core.config import split_csv
-from ..core.files import read_json
+from ..core.files import read_json, write_atomic
 from ..metrics.figures import by_domain, by_domain_records
 from ..models.bundle import Bundle
 from ..models.network import FaceNet, freeze_bn, model_line
@@ -30,6 +30,7 @@ from .resume import catch_signals, leave, restore_trainer, save_trainer
 from .schedule import lr_at
 from .trainer import Trainer, start_training
 from .validation import Decision, as_built, fit_decision
+from .word_limits import fit_word_limits, words_when_harder
 
 # %% ../../nbs/08_train/14_fit.ipynb #463d8e27
 def _progress_bar(trainer: Trainer, epoch: int, done: int) -> tqdm:
@@ -135,6 +136,7 @@ def _bundle(
     model: FaceNet,
     decision: Decision,
     valid: dict[str, dict[str, Any]],  # validation's figures, of `by_domain_records`
+    limits: dict[str, float],  # of `fit_word_limits`
 ) -> Bundle:
     "What the finished bundle says about itself."
     cfg, rows = trainer.cfg, trainer.data.rows
@@ -151,6 +153,7 @@ def _bundle(
         thresholds=decision.thresholds,
         threshold=decision.threshold,
         band=[decision.band.low, decision.band.high],
+        limits=limits,
         domains=sorted(rows.domain.unique()),
         stage=cfg.stage,
         preset=cfg.preset,
@@ -164,6 +167,13 @@ def _bundle(
     )
 
 
+def _limits(trainer: Trainer, model: FaceNet, decision: Decision) -> dict[str, float]:
+    "What the words bear; the table that says so is limits.csv."
+    words = words_when_harder(model, model.spec, trainer.validator.rows, decision)
+    write_atomic(trainer.folder / "limits.csv", words.to_csv(index=False))
+    return fit_word_limits(words, decision.band.target)
+
+
 def finish(trainer: Trainer) -> dict[str, Any]:  # what metrics.json holds
     "Make the bundle from the best epoch; gives validation's figures with intervals."
     cfg, best, weights = trainer.cfg, trainer.progress.best, trainer.best_weights
@@ -174,7 +184,7 @@ def finish(trainer: Trainer) -> dict[str, Any]:  # what metrics.json holds
     decision = fit_decision(scores, cfg)
     scores["p_fake"] = decision.p_fake(scores)
     valid = by_domain_records(by_domain(scores, decision.thresholds[decision.threshold]))
-    metrics = dict(
+    metrics: dict[str, Any] = dict(
         valid=valid,
         best_epoch=best.epoch,
         best=best.value,
@@ -184,7 +194,9 @@ def finish(trainer: Trainer) -> dict[str, Any]:  # what metrics.json holds
         **decision.to_dict(),
     )
     if trainer.accelerator.is_main_process:
-        bundle = _bundle(trainer, model, decision, valid)
+        limits = _limits(trainer, model, decision)
+        metrics["limits"] = limits
+        bundle = _bundle(trainer, model, decision, valid, limits)
         metrics["bundle_hash"] = save_model(model, trainer.folder / "bundle", bundle, overwrite=True).hash
     trainer.accelerator.wait_for_everyone()
     return metrics
