@@ -39,7 +39,7 @@ class Square:
         ]
 
 
-_SIDE, _RAISE = 1 / 1.016, 0.005
+_SIDE, _RAISE = 1 / 1.019, 0.003
 
 
 def ffhq_square(
