@@ -14,7 +14,8 @@ import pandas as pd
 
 from ..core.config import refuse_unknown
 from ..core.labels import LABEL_NAMES, Label
-from .rows import SPLIT_NAMES, SourceError, SourceRow
+from .names import split_of
+from .rows import SourceError, SourceRow
 
 # %% ../../nbs/04_data/02_tables.ipynb #97b642dd
 def read_table(
@@ -53,10 +54,10 @@ def _label_of(word: str, place: str) -> Label:
 
 def _split_of(word: str, place: str) -> str:
     "The split that a word names; '' for none."
-    word = word.lower()
-    if word and word not in SPLIT_NAMES:
+    split = split_of(word)
+    if word and split is None:
         raise SourceError(f"{place}: split {word!r} is none of train, valid, test.")
-    return SPLIT_NAMES.get(word, "")
+    return split or ""
 
 
 def read_csv(path: Path, name: str) -> list[SourceRow]:
