@@ -204,8 +204,8 @@ def read_sources(
     "Read a list of sources; raises `SourceError` where a line is wrong."
     path = Path(os.path.abspath(path))
     table = read_table(path, ("name", "kind", "path"), ("license", "may_show", "ids", "framing"))
-    records = table.to_dict("records")
-    sources = [_source(record, path.parent, f"{path}, line {line}") for line, record in enumerate(records, start=2)]
+    records = zip(table.index, table.to_dict("records"))
+    sources = [_source(record, path.parent, f"{path}, line {line}") for line, record in records]
     if not sources:
         raise SourceError(f"{path} lists no source.")
     return sources

@@ -6,36 +6,84 @@
 __all__ = ['read_table', 'read_csv']
 
 # %% ../../nbs/04_data/02_tables.ipynb #424bcb45
+import csv
+import io
 import os
-from pathlib import Path
-from typing import cast
+from pathlib import Path, PureWindowsPath
 
 import pandas as pd
 
 from ..core.config import refuse_unknown
-from ..core.labels import LABEL_NAMES, Label
-from .names import split_of
+from ..core.labels import Label
+from .names import class_of, split_of
 from .rows import SourceError, SourceRow
 
 # %% ../../nbs/04_data/02_tables.ipynb #97b642dd
+_SEPARATORS = (",", ";", "\t")
+
+
+def _text_of(path: Path) -> str:
+    "A file's text: UTF-8, or UTF-16 where the first bytes say so."
+    data = path.read_bytes()
+    is_utf16 = data[:2] in (b"\xff\xfe", b"\xfe\xff")
+    return data.decode("utf-16" if is_utf16 else "utf-8-sig")
+
+
+def _fitted(fields: list[str], heading: list[str], place: str, separator: str) -> list[str]:
+    "A line's fields, as many as the heading has; empty ones at the end do not count."
+    fields = [field.strip() for field in fields]
+    while len(fields) > len(heading) and not fields[-1]:
+        fields.pop()
+    if len(fields) != len(heading):
+        raise SourceError(
+            f"{place}: {len(fields)} fields where the heading has {len(heading)} ({', '.join(heading)}). "
+            f"A name with a {separator!r} in it has to stand in double quotes."
+        )
+    return fields
+
+
+def _lines_of(path: Path, text: str) -> tuple[list[str], dict[int, list[str]]]:
+    "The heading, and the fields of each line by its number in the file."
+    first = text.lstrip().split("\n", 1)[0]
+    separator = max(_SEPARATORS, key=first.count)
+    reader = csv.reader(io.StringIO(text, newline=""), delimiter=separator, skipinitialspace=True, strict=True)
+    heading: list[str] = []
+    lines = {}
+    try:
+        for fields in reader:
+            place = f"{path}, line {reader.line_num}"
+            if not any(field.strip() for field in fields):
+                continue
+            if not heading:
+                heading = [field.strip() for field in fields]
+                continue
+            lines[reader.line_num] = _fitted(fields, heading, place, separator)
+    except csv.Error as error:
+        raise SourceError(f"{path}, line {reader.line_num}: not a line of a CSV table ({error}).") from None
+    return heading, lines
+
+
 def read_table(
     path: Path,
     needed: tuple[str, ...],  # columns that must be there
     allowed: tuple[str, ...] = (),  # other columns that may be there; any may if none is given
-) -> pd.DataFrame:  # all columns as text
-    "A CSV file as text; raises `SourceError` for a missing column and `ConfigError` for an unknown one."
+) -> pd.DataFrame:  # all columns as text; the index is the number of the line in the file
+    "A CSV file as text; raises `SourceError` for a bad line or a missing column, `ConfigError` for an unknown one."
     try:
-        table = pd.read_csv(path, dtype=str, keep_default_na=False, encoding="utf-8-sig", skipinitialspace=True)
-    except (OSError, UnicodeDecodeError, pd.errors.ParserError, pd.errors.EmptyDataError) as error:
+        text = _text_of(path)
+    except (OSError, UnicodeDecodeError) as error:
         raise SourceError(f"{path} cannot be read as a CSV table: {error}") from None
-    table.columns = [str(column).strip() for column in table.columns]
-    missing = [column for column in needed if column not in table]
+    heading, lines = _lines_of(path, text)
+    missing = [column for column in needed if column not in heading]
     if missing:
-        raise SourceError(f"{path} has no column {', '.join(missing)}; it has {', '.join(table.columns)}.")
+        raise SourceError(f"{path} has no column {', '.join(missing)}; it has {', '.join(heading) or 'none'}.")
+    twice = sorted({column for column in heading if heading.count(column) > 1})
+    if twice:
+        raise SourceError(f"{path} has the column {', '.join(twice)} twice.")
     if allowed:
-        refuse_unknown(table.columns, (*needed, *allowed), f"column of {path.name}")
-    # one column after the other gives a table again
-    return cast(pd.DataFrame, table.apply(lambda column: column.str.strip()))
+        refuse_unknown(heading, (*needed, *allowed), f"column of {path.name}")
+    table = pd.DataFrame(list(lines.values()), columns=heading, index=list(lines), dtype=str)
+    return table.rename_axis("line")
 
 # %% ../../nbs/04_data/02_tables.ipynb #2735eee1
 _NEEDED = ("path", "label")
@@ -44,12 +92,13 @@ _OPTIONAL = ("domain", "split", "identity", "source", "license")
 
 def _label_of(word: str, place: str) -> Label:
     "The label that a word names; `place` is the file and line for the error."
-    if word.lower() not in LABEL_NAMES:
+    label = class_of(word)
+    if label is None:
         raise SourceError(
             f"{place}: label {word!r} should be the word real or fake. "
             "(A number is not taken: data sets disagree on what 1 means.)"
         )
-    return Label[word.upper()]
+    return label
 
 
 def _split_of(word: str, place: str) -> str:
@@ -60,16 +109,36 @@ def _split_of(word: str, place: str) -> str:
     return split or ""
 
 
+def _image_path(written: str, home: Path) -> str:
+    "Where the image lies that a table names; `home` is the folder of the table."
+    path = os.path.abspath(home / written)
+    if "\\" in written and not os.path.exists(path):
+        return os.path.abspath(home / PureWindowsPath(written).as_posix())
+    return path
+
+
+def _require_one_label(rows: list[SourceRow], lines: list[int], path: Path) -> None:
+    "Raise `SourceError` where an image stands in the table with two labels."
+    first: dict[str, tuple[int, int]] = {}
+    for row, line in zip(rows, lines):
+        label, before = first.setdefault(row["path"], (row["label"], line))
+        if label != row["label"]:
+            raise SourceError(f"{path}, lines {before} and {line}: {row['path']} is called both real and fake.")
+
+
 def read_csv(path: Path, name: str) -> list[SourceRow]:
     "A table of path, label (real or fake) and optionally domain, split, identity, source, license."
     table = read_table(path, _NEEDED, _OPTIONAL)
     copied = [column for column in table.columns if column not in ("path", "label", "split")]
     rows = []
-    for line, record in enumerate(table.to_dict("records"), start=2):
+    for line, record in zip(table.index, table.to_dict("records")):
         place = f"{path}, line {line}"
+        if not record["path"]:
+            raise SourceError(f"{place}: no path.")
         label = _label_of(record["label"], place)
         split = _split_of(record.get("split", ""), place)
-        image = os.path.abspath(path.parent / record["path"])
+        image = _image_path(record["path"], path.parent)
         given = {column: record[column] for column in copied if record[column]}
         rows.append(SourceRow(path=image, label=int(label), split=split, **given))
-    return rows
+    _require_one_label(rows, table.index.tolist(), path)
+    return list({row["path"]: row for row in rows}.values())
