@@ -164,6 +164,26 @@ def _keep(live: Path, kept: Path, failed: bool) -> Path:
     return kept
 
 
+_PATHS = ("sources", "init", "bundle", "extra")  # parameters that name files or folders, or several with commas
+
+
+def _from_here(path: str) -> str:
+    "A path as it was typed, seen from the working directory; the notebook runs in the project's root."
+    here = Path(path).expanduser().absolute()
+    if not path or not here.exists():
+        return path
+    there = project_root() / path
+    if there.exists() and not there.samefile(here):
+        raise StageFailed(f"{path} is there twice: {here} and {there}. Give the whole path.")
+    return str(here)
+
+
+def _typed_paths(params: dict[str, Any]) -> dict[str, Any]:
+    "Parameters with their paths as they were meant where they were typed."
+    typed = {name: value for name, value in params.items() if name in _PATHS and isinstance(value, str)}
+    return params | {name: ",".join(map(_from_here, value.split(","))) for name, value in typed.items()}
+
+
 def run_stage_notebook(
     stage: str,  # one of `STAGES`, or leaveout
     **params: Any,  # the stage's parameters
@@ -171,6 +191,7 @@ def run_stage_notebook(
     "Run a stage's notebook; refuses unknown parameters, raises `StageFailed`, keeps the notebook in either case."
     defaults = defaults_of([stage])
     refuse_unknown(params, defaults, f"parameter of {stage}")
+    params = _typed_paths(params)
     values = defaults | params
     home = run_dir(str(values["run"]), values["out"])
     home.mkdir(parents=True, exist_ok=True)

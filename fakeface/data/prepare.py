@@ -18,6 +18,7 @@ from ..core.project import ConfigError, FakefaceError, project_root
 from ..faces.frame import FRAME_MODES
 from .audit import audit
 from .harmonise import CUTS, harmonise, refuse_parity_of_faces
+from .intake import require_readable
 from .manifest import build_manifest, counts, gaps, manifest_hash, write_manifest
 from .sources import read_sources, scan, scan_all
 
@@ -73,9 +74,11 @@ def find_path(
         candidates.append(project_root() / path)
     except FakefaceError:
         pass
-    for candidate in candidates:
-        if candidate.exists():
-            return candidate.resolve()
+    found = {candidate.resolve() for candidate in candidates if candidate.exists()}
+    if len(found) > 1:
+        raise ConfigError(f"{path!r} is there twice: {' and '.join(map(str, sorted(found)))}. Give the whole path.")
+    if found:
+        return found.pop()
     places = " and ".join(str(candidate.absolute()) for candidate in candidates)
     raise ConfigError(f"{path!r} is not there (looked at {places}). {hint}".rstrip())
 
@@ -136,6 +139,7 @@ def index_images(
     "Look at every picture, tie together what belongs together, split; raises where a class is missing."
     fractions = (1 - cfg.valid - cfg.test, cfg.valid, cfg.test)
     manifest = build_manifest(rows, folder, cfg.salt, fractions, _facts_cache(folder), cfg.n_workers)
+    require_readable(manifest)
     _require_both_classes(manifest)
     return manifest
 
