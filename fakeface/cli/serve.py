@@ -48,6 +48,10 @@ def add_serve_options(
     add("--paths", metavar="DIR", help=help)
 
 # %% ../../nbs/13_cli/05_serve.ipynb #560503ca
+_OPEN_ALL = "open it up to its last letter: without the token nothing answers"
+_UNENCRYPTED = "The page is sent without encryption: who can listen in on this network sees the token and the pictures."
+
+
 def _refuse_missing_packages() -> None:
     missing = [name for name in ("ipywidgets", "voila") if importlib.util.find_spec(name) is None]
     if missing:
@@ -62,10 +66,8 @@ def _settings(bundle: Path, args: argparse.Namespace) -> PageSettings:
     return PageSettings(str(bundle), args.ip, args.port, args.max_upload_mb, args.sessions, paths)
 
 
-def _announce(address: str) -> None:
-    "Print the address that opens the page."
-    print(address, flush=True)
-    print("Open it up to its last letter: without the token nothing answers. Ctrl-C ends the page.", flush=True)
+def _print_now(text: str) -> None:
+    print(text, flush=True)
 
 
 def serve_command(args: argparse.Namespace) -> None:
@@ -78,6 +80,6 @@ def serve_command(args: argparse.Namespace) -> None:
     # no page without a detector: the command says what is missing
     settings = _settings(find_bundle(args.bundle).resolve(), args)
     if settings.host not in LOOPBACK:
-        said = "The page is sent without encryption: who can listen in on this network sees the token and the pictures."
-        print(said, flush=True)
-    serve_page(settings, _announce)
+        _print_now(_UNENCRYPTED)
+    limits = f"pictures up to {settings.upload_mb:g} MB each; Ctrl-C ends it"
+    serve_page(settings, lambda address: _print_now(f"{address}\n({_OPEN_ALL}; {limits})"))

@@ -6,7 +6,6 @@
 __all__ = ['Message', 'KINDS', 'checked_message']
 
 # %% ../../nbs/11_infer/14_messages.ipynb #ab3d6cc5
-import math
 from typing import Any, Callable
 
 from ..core.project import ConfigError
@@ -36,7 +35,8 @@ def _number(low: float, high: float) -> _Check:
 
     def check(value: Any) -> float:
         is_number = isinstance(value, int | float) and not isinstance(value, bool)
-        if not is_number or not math.isfinite(value) or not low <= value <= high:
+        # what is not a number is not between two numbers either
+        if not is_number or not low <= value <= high:
             raise ValueError(f"a number from {low:g} to {high:g}")
         return float(value)
 

@@ -8,15 +8,17 @@ __all__ = ['PATIENCE', 'MOST_CONNECTIONS', 'error_page', 'Sealed', 'LockedApplic
 
 # %% ../../nbs/11_infer/17_server.ipynb #e545766c
 import html
+import http.client
+import importlib.resources
 import json
 import os
 import secrets
 import shutil
 import socket
+import sys
 import tempfile
 import uuid
 import weakref
-from http import HTTPStatus
 from pathlib import Path
 from typing import Any, Callable
 
@@ -55,7 +57,7 @@ def error_page(
     said: str = "",  # a sentence; "": what the number means
 ) -> bytes:
     "A page that says what is wrong, and nothing of the server."
-    meaning = HTTPStatus(status).phrase if status in HTTPStatus else f"error {status}"
+    meaning = http.client.responses.get(status, f"error {status}")
     sentence = said or _SENTENCES.get(status) or f"This did not work ({meaning})."
     return _ERROR_PAGE.format(said=html.escape(sentence)).encode()
 
@@ -215,8 +217,7 @@ class FewConnections(HTTPServer):
             super().handle_stream(stream, address)
 
 # %% ../../nbs/11_infer/17_server.ipynb #acdc61c8
-_STATIC = Path(__file__).resolve().parents[1] / "static"
-_TEMPLATES = Path(__file__).resolve().parents[1] / "templates"
+_PACKAGE = Path(str(importlib.resources.files("fakeface")))
 _KEPT = ("/api/kernels/", "/voila/static/", "/voila/labextensions/", "/voila/api/themes/", "/voila/api/shutdown/")
 _OURS = {KernelHandler: KernelHandler, VoilaKernelWebsocketHandler: PageSocket}
 
@@ -234,7 +235,7 @@ class _Trimmed(Voila):
     def setup_template_dirs(self) -> None:
         "Voila's templates, with ours before them."
         super().setup_template_dirs()
-        self.template_paths = [str(_TEMPLATES), *self.template_paths]
+        self.template_paths = [str(_PACKAGE / "templates"), *self.template_paths]
 
     def init_handlers(self) -> list:
         "Those of Voila's addresses that the page asks for, and its own files."
@@ -244,8 +245,23 @@ class _Trimmed(Voila):
                 kept.append((pattern, _OURS.get(handler, handler), *options))
             if handler is TornadoVoilaHandler:
                 kept.append(("/()", handler, *options))
-        files = (r"/fakeface/(checker_page\.(?:css|js))", _PageFile, dict(path=str(_STATIC)))
+        files = (r"/fakeface/(checker_page\.(?:css|js))", _PageFile, dict(path=str(_PACKAGE / "static")))
         return [files, *kept]
+
+# %% ../../nbs/11_infer/17_server.ipynb #37b6c360
+_PREFIX = "fakeface-page-"
+_IN_FOLDER = len(f"/{_PREFIX}12345678/kernel-{uuid.UUID(int=0)}-ipc-1")
+_LONGEST = 103  # letters of a socket's path; Linux allows four more
+
+
+def _short_folder() -> str:
+    "A folder for temporary files in which a socket's path is short enough; raises `FakefaceError` where none is."
+    for folder in (tempfile.gettempdir(), "/tmp"):
+        is_short = len(os.fsencode(folder)) + _IN_FOLDER <= _LONGEST
+        if os.path.isdir(folder) and (is_short or sys.platform == "win32"):
+            return folder
+    most = _LONGEST - _IN_FOLDER
+    raise FakefaceError(f"The folder for temporary files needs a name of at most {most} letters. Set TMPDIR to one.")
 
 # %% ../../nbs/11_infer/17_server.ipynb #7721241e
 class PageServer(_Trimmed):
@@ -262,7 +278,7 @@ class PageServer(_Trimmed):
 
     def start(self) -> None:
         "Serve until a signal comes."
-        self.connection_dir = tempfile.mkdtemp(prefix="fakeface-")
+        self.connection_dir = tempfile.mkdtemp(prefix=_PREFIX, dir=_short_folder())
         os.environ.update(self.page.environment(Path(self.connection_dir) / "turn"))
         settings = self.init_settings() | dict(disable_check_xsrf=True, log_function=self.log_request)
         self.app = LockedApplication(self.lock, **settings)
