@@ -110,7 +110,7 @@ class Talk(Tally):
         buffers: Iterable[Any] = (),  # bytes that came with it
     ) -> list[Message]:  # answers
         "Answer a message; whatever goes wrong becomes a sentence."
-        kind = message.get("kind") if isinstance(message, dict) else None
+        kind = str(message.get("kind")) if isinstance(message, dict) else ""
         try:
             asked = checked_message(message)
             if asked is None or (self.problem and kind != "hello"):
@@ -135,18 +135,17 @@ class Talk(Tally):
         "What went wrong, where the person looks."
         id = message.get("id")
         name = message.get("name") or "picture"
-        if kind in _FAIL_ON_A_CARD and self._is_id(id) and isinstance(name, str):
-            return self.card(self.fail(id, name[:200], said))
         row = message.get("row")
-        if kind == "heatmap" and self._is_id(id) and isinstance(row, int):
-            return dict(kind=kind, id=id, row=row, image="", error=said)
+        if isinstance(id, str) and self._is_id(id):
+            if kind in _FAIL_ON_A_CARD and isinstance(name, str):
+                return self.card(self.fail(id, name[:200], said))
+            if kind == "heatmap" and isinstance(row, int):
+                return dict(kind=kind, id=id, row=row, image="", error=said)
         return dict(kind="say", text=said)
 
-    def _is_id(self, id: Any) -> bool:
+    def _is_id(self, id: str) -> bool:
         "Whether a card may have this id: one that is there, or one that still finds room."
-        if not isinstance(id, str) or len(id) > 100:
-            return False
-        return id in self.cards or len(self.cards) < self.max_cards
+        return id in self.cards or (len(id) <= 100 and len(self.cards) < self.max_cards)
 
     def card(self, card: dict[str, Any]) -> Message:
         "The message that shows a card."

@@ -25,8 +25,8 @@ from typing import Any, Callable
 import tornado.netutil
 import tornado.web
 from jupyter_core.utils import run_sync
-from jupyter_server.services.kernels.handlers import KernelHandler
 from jupyter_server.services.kernels.kernelmanager import AsyncMappingKernelManager
+from jupyter_server.services.kernels.websocket import KernelWebsocketHandler
 from tornado.httpserver import HTTPServer
 from tornado.httputil import HTTPHeaders, HTTPServerRequest
 from tornado.ioloop import IOLoop
@@ -35,7 +35,6 @@ from traitlets import Integer
 from traitlets.config import Config
 from voila.app import Voila
 from voila.tornado.handler import TornadoVoilaHandler
-from voila.tornado.kernel_websocket_handler import VoilaKernelWebsocketHandler
 
 from ..core.project import FakefaceError
 from .lock import Asked, Lock
@@ -164,8 +163,6 @@ def message_parts(
     sent: bytes | str | dict[str, Any],  # as Jupyter hands it to the websocket, in either of its protocols
 ) -> tuple[str, dict[str, Any]]:  # its type and content
     "Type and content of a message; empty for what cannot be read."
-    if isinstance(sent, str):
-        sent = json.loads(sent)
     if isinstance(sent, bytes):
         count = int.from_bytes(sent[:8], "little")
         starts = [int.from_bytes(sent[8 * i : 8 * (i + 1)], "little") for i in range(1, count + 1)]
@@ -174,10 +171,11 @@ def message_parts(
         # channel, header, parent, metadata, content, buffers
         header, content = (json.loads(sent[starts[i] : starts[i + 1]]) for i in (1, 4))
         return header.get("msg_type", ""), content
-    return sent.get("header", {}).get("msg_type", ""), sent.get("content", {})
+    message = json.loads(sent) if isinstance(sent, str) else sent
+    return message.get("header", {}).get("msg_type", ""), message.get("content", {})
 
 
-class PageSocket(VoilaKernelWebsocketHandler):
+class PageSocket(KernelWebsocketHandler):
     "A kernel's websocket that passes on what widgets need."
 
     def write_message(self, message: Any, binary: bool = False) -> Any:
@@ -219,7 +217,6 @@ class FewConnections(HTTPServer):
 # %% ../../nbs/11_infer/17_server.ipynb #acdc61c8
 _PACKAGE = Path(str(importlib.resources.files("fakeface")))
 _KEPT = ("/api/kernels/", "/voila/static/", "/voila/labextensions/", "/voila/api/themes/", "/voila/api/shutdown/")
-_OURS = {KernelHandler: KernelHandler, VoilaKernelWebsocketHandler: PageSocket}
 
 
 class _PageFile(tornado.web.StaticFileHandler):
@@ -237,12 +234,14 @@ class _Trimmed(Voila):
         super().setup_template_dirs()
         self.template_paths = [str(_PACKAGE / "templates"), *self.template_paths]
 
-    def init_handlers(self) -> list:
+    def init_handlers(self) -> list[Any]:
         "Those of Voila's addresses that the page asks for, and its own files."
         kept = []
-        for pattern, handler, *options in super().init_handlers():
+        handlers: Any = super().init_handlers()
+        for pattern, handler, *options in handlers:
             if pattern.startswith(_KEPT):
-                kept.append((pattern, _OURS.get(handler, handler), *options))
+                is_socket = issubclass(handler, KernelWebsocketHandler)
+                kept.append((pattern, PageSocket if is_socket else handler, *options))
             if handler is TornadoVoilaHandler:
                 kept.append(("/()", handler, *options))
         files = (r"/fakeface/(checker_page\.(?:css|js))", _PageFile, dict(path=str(_PACKAGE / "static")))
@@ -280,7 +279,8 @@ class PageServer(_Trimmed):
         "Serve until a signal comes."
         self.connection_dir = tempfile.mkdtemp(prefix=_PREFIX, dir=_short_folder())
         os.environ.update(self.page.environment(Path(self.connection_dir) / "turn"))
-        settings = self.init_settings() | dict(disable_check_xsrf=True, log_function=self.log_request)
+        settings: Any = self.init_settings()
+        settings.update(disable_check_xsrf=True, log_function=self.log_request)
         self.app = LockedApplication(self.lock, **settings)
         self.app.add_handlers(".*$", self.init_handlers())
         self.listen()

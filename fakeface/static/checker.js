@@ -232,8 +232,9 @@ function render({ model, el }) {
       h("p", null, page ? "What is shown below stays until the page is reloaded. Then add the pictures that you need once more." : "What is shown below stays until the cell is run again."),
       left.length ? h("p", null, "Not judged: ", left.map(({ name }, i) => [i > 0 && ", ", h("bdi", null, name)])) : "",
       page ? h("button", { type: "button", class: "ff-primary", click: () => location.reload() }, "Reload the page") : "");
-    farewell.hidden = false; for (const part of [drop, form, settings, actions]) part.inert = true;
-    say(); farewell.scrollIntoView({ block: "start" }); farewell.focus();
+    farewell.hidden = false; for (const part of [drop, form, settings]) part.inert = true;
+    if (state && left.length) state.summary = `${cards.size} pictures, ${left.length} of them not judged.`;
+    say(); actions.hidden = true; farewell.scrollIntoView({ block: "start" }); farewell.focus();
   }
   const judge = (_, status) => { if (["dead", "restarting", "autorestarting", "terminating"].includes(status)) end(); };
   async function ask(tries = 0) {                                   // the connection is lost: is the program still there?
@@ -252,7 +253,7 @@ function render({ model, el }) {
     state(m) {
       state = m; about.replaceChildren(...code(m.about)); problem.hidden = !m.problem; work.hidden = !!m.problem;
       problem.replaceChildren(h(head(1), null, "No detector"), ...m.problem.split("\n").filter(Boolean).map(x => h("p", null, ...code(x))));
-      limits.textContent = m.limits.text; form.hidden = !m.paths; faces.checked = m.faces; stable.checked = m.stability; keep.textContent = m.keep; where.textContent = m.below ? `Or a file or folder below ${m.below}` : "Or a file or folder on this computer"; foot.textContent = m.foot;
+      limits.textContent = m.limits.text; form.hidden = !m.paths; faces.checked = m.faces; stable.checked = m.stability; keep.textContent = m.keep; where.textContent = m.below ? `Or a file or folder below ${m.below}` : "Or a file or folder on this computer"; path.placeholder = m.below ? "photo.jpg" : "/pictures/photo.jpg"; foot.textContent = m.foot;
       stored.replaceChildren(...Object.entries(m.stored ?? {}).map(([k, v]) => h("button", { type: "button", class: "ff-small", "data-value": v, click: () => set({ threshold: v }) }, k === m.default ? `${k} (stored)` : k)));
       note.textContent = m.note; key.replaceChildren(...legend(m)); for (const c of m.cards) put(c); if (!m.problem) sliders(); say();
     },

@@ -547,7 +547,6 @@ def test_page_says_when_its_kernel_has_died(own, bundle):
         assert "ended before this picture was judged" in card(page, name).inner_text()
     assert page.locator(".ff-cards[aria-busy=false]").count() == 1
     assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
-    page.screenshot(path=os.environ.get("FAKEFACE_SCREENSHOT"))
     farewell.get_by_role("button", name="Reload the page").click()
     page.locator(".ff-empty").wait_for(timeout=60_000)
     upload(page, bundle.images / "b.jpg")

