@@ -47,8 +47,10 @@ class Lock:
         token: str,  # random, printed once
         host: str,  # where the server listens
         port: int,
+        base: str = "/",  # below which the page lives, with a slash at both ends
     ):
         self.token = token
+        self.base = base
         self.host = host
         self.port = port
         self.cookie = f"fakeface-{port}"
@@ -90,6 +92,10 @@ class Lock:
             changes = asked.method not in ("GET", "HEAD")
             return changes or asked.headers.get("Upgrade", "").lower() == "websocket"
         return origin.lower() != f"http://{host.lower()}"
+
+    def set_cookie(self) -> str:
+        "What tells the browser to keep the token: for this page alone, where no script can read it."
+        return f"{self.cookie}={self.token}; HttpOnly; SameSite=Strict; Path={self.base}"
 
     def brings_token(self, asked: Asked) -> bool:
         "Whether this is the printed address, opened for the first time."

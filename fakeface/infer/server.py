@@ -104,8 +104,11 @@ class _TurnedAway(tornado.web.RequestHandler):
 class _LetIn(tornado.web.RequestHandler):
     "Takes the token out of the address."
 
+    def initialize(self, base: str) -> None:
+        self.base = base
+
     def get(self) -> None:
-        self.redirect("/", status=303)
+        self.redirect(self.base, status=303)
 
 
 class LockedApplication(tornado.web.Application):
@@ -127,9 +130,8 @@ class LockedApplication(tornado.web.Application):
             return self.get_handler_delegate(request, _TurnedAway)
         self.proven.add(request.connection.stream)  # pyright: ignore
         if self.lock.brings_token(asked):
-            cookie = f"{self.lock.cookie}={self.lock.token}; HttpOnly; SameSite=Strict; Path=/"
-            request.token_cookie = cookie  # pyright: ignore[reportAttributeAccessIssue]
-            return self.get_handler_delegate(request, _LetIn)
+            request.token_cookie = self.lock.set_cookie()  # pyright: ignore[reportAttributeAccessIssue]
+            return self.get_handler_delegate(request, _LetIn, dict(base=self.lock.base))
         return super().find_handler(request, **kwargs)
 
 # %% ../../nbs/11_infer/17_server.ipynb #54fec01f
@@ -216,7 +218,7 @@ class FewConnections(HTTPServer):
 
 # %% ../../nbs/11_infer/17_server.ipynb #acdc61c8
 _PACKAGE = Path(str(importlib.resources.files("fakeface")))
-_KEPT = ("/api/kernels/", "/voila/static/", "/voila/labextensions/", "/voila/api/themes/", "/voila/api/shutdown/")
+_KEPT = ("api/kernels/", "voila/static/", "voila/labextensions/", "voila/api/themes/", "voila/api/shutdown/")
 
 
 class _PageFile(tornado.web.StaticFileHandler):
@@ -239,13 +241,13 @@ class _Trimmed(Voila):
         kept = []
         handlers: Any = super().init_handlers()
         for pattern, handler, *options in handlers:
-            if pattern.startswith(_KEPT):
+            if pattern.removeprefix(self.base_url).startswith(_KEPT):
                 is_socket = issubclass(handler, KernelWebsocketHandler)
                 kept.append((pattern, PageSocket if is_socket else handler, *options))
             if handler is TornadoVoilaHandler:
-                kept.append(("/()", handler, *options))
-        files = (r"/fakeface/(checker_page\.(?:css|js))", _PageFile, dict(path=str(_PACKAGE / "static")))
-        return [files, *kept]
+                kept.append((f"{self.base_url}()", handler, *options))
+        files = rf"{self.base_url}fakeface/(checker_page\.(?:css|js))"
+        return [(files, _PageFile, dict(path=str(_PACKAGE / "static"))), *kept]
 
 # %% ../../nbs/11_infer/17_server.ipynb #37b6c360
 _PREFIX = "fakeface-page-"
@@ -307,6 +309,8 @@ class PageServer(_Trimmed):
 def _listening(host: str, port: int) -> list[socket.socket]:
     "Sockets at an address; raises `FakefaceError` where nobody can listen."
     try:
+        if not 0 <= port < 2**16:
+            raise OverflowError("a port is a number from 0 to 65535")
         return tornado.netutil.bind_sockets(port, host)
     except (OSError, OverflowError) as error:
         why = getattr(error, "strerror", None) or error
@@ -325,7 +329,8 @@ def serve_page(
     server = PageServer(config=Config(voila_config(settings)))
     server.initialize([str(page_notebook())])
     server.page = settings
-    server.lock = Lock(token, settings.host, port)
+    server.base_url = f"/{secrets.token_urlsafe(6)}/"
+    server.lock = Lock(token, settings.host, port, server.base_url)
     server.listening = listening
     host = f"[{settings.host}]" if ":" in settings.host else settings.host
     announce(f"http://{host}:{port}/?token={token}")

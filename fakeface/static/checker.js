@@ -240,7 +240,7 @@ function render({ model, el }) {
   async function ask(tries = 0) {                                   // the connection is lost: is the program still there?
     if (ended || kernel.connectionStatus === "connected") return;
     let answer = null;
-    try { answer = await fetch(`/api/kernels/${encodeURIComponent(kernel.id)}`); } catch { /* no server */ }
+    try { answer = await fetch(`${location.pathname}api/kernels/${encodeURIComponent(kernel.id)}`); } catch { /* no server */ }
     if (answer ? !answer.ok : tries >= 3) return end();
     doubt = setTimeout(() => ask(tries + 1), 2000);
   }

@@ -2,6 +2,7 @@
 
 import base64
 import contextlib
+import http.server
 import json
 import os
 import re
@@ -10,6 +11,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 from typing import NamedTuple
@@ -162,7 +164,7 @@ def opened(browser, bundle, tmp_path_factory):
         page.get_by_role("button", name="Choose pictures").wait_for(timeout=60_000)
         yield page
         assert not wrong, wrong
-        own = url.split("?")[0]
+        own = url.split("?")[0]  # the server's; the page is below it
         elsewhere = [address for address in asked if not address.startswith((own, "data:", "blob:"))]
         assert not elsewhere, "something was fetched from elsewhere"
         assert "Traceback" not in log.read_text()
@@ -569,31 +571,47 @@ const frame = document.createElement("iframe"); frame.src = "URL"; document.body
 </script>"""
 
 
-def test_another_page_reads_and_starts_nothing(own, tmp_path):
-    page, process = own
-    before = sum(1 for _ in started(tmp_path))
-    # a server of somebody else's on the same machine, which is the same site to the browser
-    (tmp_path / "site").mkdir()
-    (tmp_path / "site/index.html").write_text(FOREIGN.replace("URL", page.url))
-    port = free_port()
-    command = [sys.executable, "-m", "http.server", str(port), "--bind", "127.0.0.1", "-d", str(tmp_path / "site")]
-    other = subprocess.Popen(command, stderr=subprocess.DEVNULL)
-    try:
-        wait_for(port, other)
-        window = page.context.new_page()
-        window.goto(f"http://127.0.0.1:{port}/")
-        window.wait_for_function("document.title.split(' ').length >= 2")
-        window.wait_for_timeout(1000)
-        assert sorted(window.title().split()) == ["closed", "refused"]
-        window.goto("about:blank")
-        # a link there leads to a refusal, cookie or not
-        window.goto(f"http://127.0.0.1:{port}/")
-        window.evaluate(f"location.href = '{page.url}'")
-        window.wait_for_url(page.url)
-        assert "comes from another page" in window.locator("body").inner_text()
-    finally:
-        stop(other)
-    assert sum(1 for _ in started(tmp_path)) == before == 1
+@pytest.fixture
+def neighbour():
+    "A server of another user's on this machine: what it sends is `page`; gives (address, cookies that it was sent)."
+    cookies = []
+
+    class Handler(http.server.BaseHTTPRequestHandler):
+        page = ""
+
+        def do_GET(self):
+            cookies.append(self.headers.get("Cookie"))
+            self.send_response(200)
+            self.send_header("Content-Type", "text/html")
+            self.end_headers()
+            self.wfile.write(self.page.encode())
+
+        def log_message(self, format, *args):
+            "Nothing is printed."
+
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield f"http://127.0.0.1:{server.server_port}/", Handler, cookies
+    server.shutdown()
+    server.server_close()
+
+
+def test_another_page_reads_and_starts_nothing(own, neighbour, tmp_path):
+    page, _ = own
+    # the same host, which is the same site to the browser
+    address, handler, cookies = neighbour
+    handler.page = FOREIGN.replace("URL", page.url)
+    window = page.context.new_page()
+    window.goto(address)
+    window.wait_for_function("document.title.split(' ').length >= 2")
+    window.wait_for_timeout(1000)
+    assert sorted(window.title().split()) == ["closed", "refused"]
+    # a link there leads to a refusal, cookie or not
+    window.evaluate(f"location.href = '{page.url}'")
+    window.wait_for_url(page.url)
+    assert "comes from another page" in window.locator("body").inner_text()
+    assert cookies and not any(cookies), "the token goes to no other port"
+    assert started(tmp_path) == ["Kernel started"]
 
 
 def started(tmp_path):

@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import http.client
+import itertools
 import json
 import os
 import re
@@ -68,6 +69,7 @@ class Server(NamedTuple):
     port: int
     token: str
     cookie: str
+    base: str  # below which the page lives
     folder: Path  # working directory; log.txt is in it
     temporary: Path  # for its temporary files; short, since a socket's path must be
 
@@ -82,7 +84,9 @@ class Server(NamedTuple):
             named["Cookie"] = self.cookie
         connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=PATIENCE)
         try:
-            connection.request(method, path, body, named)
+            # addresses are told from the page's own; what begins with // is meant as it stands
+            whole = path[1:] if path.startswith("//") else self.base + path[1:]
+            connection.request(method, whole, body, named)
             answer = connection.getresponse()
             return Answer(answer.status, answer.headers, answer.read())
         finally:
@@ -128,7 +132,8 @@ def start(folder, *options):
         process.kill()
         pytest.fail(f"the first line is no address with a token: {address!r} {(folder / 'log.txt').read_text()}")
     port, token = int(found[1]), found[2]
-    return Server(process, port, token, f"fakeface-{port}={token}", folder, temporary)
+    server = Server(process, port, token, f"fakeface-{port}={token}", "/", folder, temporary)
+    return server._replace(base=server.ask(f"/?token={token}", cookie=False).headers["Location"])
 
 
 def stop(server, how=signal.SIGTERM):
@@ -163,9 +168,9 @@ def opened(server):
 # ---- the token
 @pytest.mark.parametrize("path", PATHS)
 def test_nothing_answers_without_the_token(server, path):
-    for method in ("GET", "HEAD", "POST", "DELETE"):
+    for method, below in itertools.product(("GET", "HEAD", "POST", "DELETE"), ("", "/")):
         headers = {} if method in ("GET", "HEAD") else {"Origin": server.origin}
-        answer = server.ask(path, method, cookie=False, **headers)
+        answer = server.ask(below + path, method, cookie=False, **headers)
         assert answer.status == 403, method
         assert TOKEN_IS_MISSING in answer.body or method == "HEAD"
         assert "Set-Cookie" not in answer.headers
@@ -173,13 +178,15 @@ def test_nothing_answers_without_the_token(server, path):
 
 
 def test_token_goes_from_the_address_into_a_cookie(server):
-    answer = server.ask(f"/?token={server.token}", cookie=False)
-    assert answer.status == 303 and answer.headers["Location"] == "/"
+    answer = server.ask(f"//?token={server.token}", cookie=False)
+    assert answer.status == 303 and re.fullmatch(r"/[\w-]{8}/", answer.headers["Location"])
     cookie = answer.headers["Set-Cookie"]
     assert cookie.startswith(server.cookie + ";")
-    assert {"HttpOnly", "SameSite=Strict", "Path=/"} <= {part.strip() for part in cookie.split(";")}
+    assert {"HttpOnly", "SameSite=Strict", f"Path={server.base}"} <= {part.strip() for part in cookie.split(";")}
     assert "Domain" not in cookie and "Max-Age" not in cookie and "Expires" not in cookie
     # only at the door
+    assert server.ask(f"/?token={server.token}", cookie=False).status == 403
+    assert server.ask("//").status == 404, "the page is not at the door"
     assert server.ask(f"/fakeface/checker_page.js?token={server.token}", cookie=False).status == 403
     assert server.ask("/fakeface/checker_page.js").status == 200
 
@@ -199,7 +206,7 @@ def test_other_pages_start_nothing(server, opened):
     before = server.kernels()
     for site in ("cross-site", "same-site"):
         for extra in ({}, dict(Sec_Fetch_Dest="image"), dict(Sec_Fetch_Mode="navigate", Sec_Fetch_Dest="document")):
-            answer = server.ask(f"/?token={server.token}", Sec_Fetch_Site=site, **extra)
+            answer = server.ask(f"//?token={server.token}", Sec_Fetch_Site=site, **extra)
             assert answer.status == 403 and b"another page" in answer.body and "Set-Cookie" not in answer.headers
     for origin in ("null", "http://evil.example", f"http://127.0.0.1:{server.port + 1}"):
         assert server.ask("/", Origin=origin).status == 403
@@ -221,7 +228,7 @@ def websocket(server, kernel, **headers):
     from tornado.httpclient import HTTPRequest
     from tornado.websocket import websocket_connect
 
-    address = f"ws://127.0.0.1:{server.port}/api/kernels/{kernel}/channels?session_id=s"
+    address = f"ws://127.0.0.1:{server.port}{server.base}api/kernels/{kernel}/channels?session_id=s"
     return websocket_connect(HTTPRequest(address, headers=headers))
 
 
@@ -301,7 +308,7 @@ def test_page_takes_no_theme_and_holds_no_script(server, opened):
 
 def test_every_answer_has_the_headers(server):
     asked = {
-        303: server.ask(f"/?token={server.token}"),
+        303: server.ask(f"//?token={server.token}"),
         200: server.ask("/voila/static/voila.js"),
         403: server.ask("/", cookie=False),
         404: server.ask("/nothing"),
