@@ -7,6 +7,7 @@ __all__ = ['PATIENCE', 'MOST_CONNECTIONS', 'error_page', 'Sealed', 'LockedApplic
            'PageSocket', 'FewConnections', 'PageServer', 'serve_page']
 
 # %% ../../nbs/11_infer/17_server.ipynb #e545766c
+import asyncio
 import html
 import http.client
 import importlib.resources
@@ -135,6 +136,9 @@ class LockedApplication(tornado.web.Application):
         return super().find_handler(request, **kwargs)
 
 # %% ../../nbs/11_infer/17_server.ipynb #54fec01f
+_LOOKS = 40  # for room, ten a second
+
+
 class FewKernels(AsyncMappingKernelManager):
     "Jupyter's kernels, so many at a time."
 
@@ -145,9 +149,12 @@ class FewKernels(AsyncMappingKernelManager):
         self.reserved: set[str] = set()
 
     async def start_kernel(self, **options: Any) -> str:
-        "Start a kernel; raises `HTTPError` 503 where there are enough."
-        living = {*self.list_kernel_ids(), *self.reserved}
-        if len(living) >= self.most:
+        "Start a kernel; raises `HTTPError` 503 where there are enough, and none ends within some seconds."
+        for _ in range(_LOOKS):
+            if len({*self.list_kernel_ids(), *self.reserved}) < self.most:
+                break
+            await asyncio.sleep(0.1)
+        else:
             raise tornado.web.HTTPError(503)
         id = options.setdefault("kernel_id", str(uuid.uuid4()))
         self.reserved.add(id)
@@ -218,7 +225,7 @@ class FewConnections(HTTPServer):
 
 # %% ../../nbs/11_infer/17_server.ipynb #acdc61c8
 _PACKAGE = Path(str(importlib.resources.files("fakeface")))
-_KEPT = ("api/kernels/", "voila/static/", "voila/labextensions/", "voila/api/themes/", "voila/api/shutdown/")
+_KEPT = ("api/kernels/", "voila/static/", "voila/labextensions/", "voila/api/shutdown/")
 
 
 class _PageFile(tornado.web.StaticFileHandler):

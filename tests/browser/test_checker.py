@@ -519,7 +519,7 @@ def kernel_of(page):
 @pytest.fixture
 def own(browser, bundle, tmp_path):
     "A page of a server of its own, to be broken; gives (page, process of the server)."
-    process, url = serve(tmp_path / "log.txt", bundle=str(bundle.folder))
+    process, url = serve(tmp_path / "log.txt", bundle=str(bundle.folder), sessions=1)
     context = browser.new_context(viewport=dict(width=390, height=800))
     page = context.new_page()
     try:
@@ -552,6 +552,8 @@ def test_page_says_when_its_kernel_has_died(own, bundle):
     farewell.get_by_role("button", name="Reload the page").click()
     page.locator(".ff-empty").wait_for(timeout=60_000)
     upload(page, bundle.images / "b.jpg")
+    page.reload()
+    page.locator(".ff-empty").wait_for(timeout=60_000)
 
 
 def test_page_says_when_its_server_has_gone(own):

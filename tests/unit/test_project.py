@@ -211,6 +211,20 @@ def test_constraints_satisfy_the_requirements():
         assert requirement.specifier.contains(pins[canonicalize_name(requirement.name)], prereleases=True), requirement
 
 
+# the last version with a hole that is known
+HOLES = {"voila": "0.5.5", "jinja2": "3.1.5", "tornado": "6.5.2", "jupyter-server": "2.14.0"}
+
+
+@pytest.mark.parametrize("name", HOLES)
+def test_versions_with_known_holes_are_refused(name):
+    found = [
+        requirement
+        for requirement in requirements(*(key for key in settings() if key.endswith("requirements")))
+        if canonicalize_name(requirement.name) == name
+    ]
+    assert found and not [r for r in found if r.specifier.contains(HOLES[name])]
+
+
 DISTRIBUTIONS = {  # where the name on PyPI is another than the one that is imported
     "cv2": "opencv-python-headless",
     "sklearn": "scikit-learn",
