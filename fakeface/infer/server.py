@@ -232,6 +232,18 @@ class _PageFile(tornado.web.StaticFileHandler):
     "What the page's template asks for."
 
 
+class _PlainErrors:
+    "An error without a body: `Sealed` writes it."
+
+    def write_error(self: Any, status_code: int, **_: Any) -> None:
+        self.finish()
+
+
+def _plain(handler: type) -> type:
+    "A handler whose errors have no body."
+    return type(handler.__name__, (_PlainErrors, handler), {})
+
+
 class _Trimmed(Voila):
     "Voila without what the page does not need."
 
@@ -250,9 +262,9 @@ class _Trimmed(Voila):
         for pattern, handler, *options in handlers:
             if pattern.removeprefix(self.base_url).startswith(_KEPT):
                 is_socket = issubclass(handler, KernelWebsocketHandler)
-                kept.append((pattern, PageSocket if is_socket else handler, *options))
+                kept.append((pattern, _plain(PageSocket if is_socket else handler), *options))
             if handler is TornadoVoilaHandler:
-                kept.append((f"{self.base_url}()", handler, *options))
+                kept.append((f"{self.base_url}()", _plain(handler), *options))
         files = rf"{self.base_url}fakeface/(checker_page\.(?:css|js))"
         return [(files, _PageFile, dict(path=str(_PACKAGE / "static"))), *kept]
 
