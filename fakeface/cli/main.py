@@ -7,13 +7,12 @@ __all__ = ['STAGE_HELP', 'command_parser', 'main']
 
 # %% ../../nbs/13_cli/06_main.ipynb #518fb445
 import argparse
-import math
 import os
 import sys
 from typing import Callable
 
 from .check import add_check_options, check_command
-from .serve import serve_command
+from .serve import add_serve_options, serve_command
 from .stages import demo_command, stage_command
 from .tools import audit_command, doctor_command, export_command, fetch_command
 from ..core.project import FakefaceError
@@ -27,23 +26,6 @@ STAGE_HELP = {
     "report": "everything above as one HTML page",
     "leaveout": "train again without one domain, and test on it",
 }
-
-
-def _positive(text: str) -> float:
-    "A number above 0, and not infinite."
-    number = float(text)
-    if 0 < number < math.inf:
-        return number
-    raise ValueError
-
-
-def _add_serve_options(parser: argparse.ArgumentParser) -> None:
-    add = parser.add_argument
-    add("--bundle", metavar="B", help="the detector, as in check")
-    add("--port", type=int, default=8866)
-    add("--ip", default="127.0.0.1", help="address to listen on (default 127.0.0.1: this machine only)")
-    help = "largest picture that is taken (default 64)"
-    add("--max-upload-mb", type=_positive, default=64.0, metavar="MB", help=help)
 
 
 def _add_parameters(parser: argparse.ArgumentParser) -> None:
@@ -68,7 +50,7 @@ class _Doors:
         "For people who use a detector."
         add_check_options(self.add("check", check_command, "judge pictures: files, folders, lists of names"))
         text = "the checker as a page in the browser, for this machine only unless told otherwise"
-        _add_serve_options(self.add("serve", serve_command, text))
+        add_serve_options(self.add("serve", serve_command, text))
         text = "examine the installation and the detectors; exits with 1 for a fault"
         doctor = self.add("doctor", doctor_command, text)
         doctor.add_argument("--bundle", metavar="B", help="this detector only")

@@ -10,12 +10,16 @@ import html
 import importlib.resources
 import os
 import urllib.parse
+from pathlib import Path
 from typing import Any, Iterable
 
 import ipywidgets
 from ..core.project import ConfigError, FakefaceError
-from .desk import FOOT, PRIVACY_NOTE, Desk, Message
+from .desk import FOOT, PRIVACY_NOTE, Desk
 from .detector import Detector
+from .messages import Message
+from .turns import Turn
+from .typed import names_only
 from .wording import csv_text
 
 try:
@@ -178,7 +182,15 @@ def open_desk(
     try:
         return Desk(Detector.load(bundle), **options)
     except FakefaceError as error:
-        return Desk(None, f"{error}\n{HELP}", **options)
+        return Desk(None, f"{_told(str(error), bundle)}\n{HELP}", **options)
+
+
+def _told(error: str, bundle: str | os.PathLike | None) -> str:
+    "What may be told of an error: everything in one's own notebook, no folder on a page."
+    if os.environ.get("FAKEFACE_PAGE") != "1":
+        return error
+    folder = Path(bundle or ".")
+    return names_only(error, folder, *folder.parents[:-1])
 
 
 def _upload_limit() -> int:
@@ -190,11 +202,19 @@ def _upload_limit() -> int:
         raise ConfigError(f"FAKEFACE_UPLOAD_MB = {said!r} should be a number of megabytes.") from None
 
 
+def _typing() -> dict[str, Any]:
+    "Which paths may be typed, as FAKEFACE_PATHS says: every one (1, as in a notebook), none (0), or below a folder."
+    said = os.environ.get("FAKEFACE_PATHS", "1")
+    if said in ("0", "1"):
+        return dict(paths=said == "1")
+    return dict(paths=True, below=Path(said))
+
+
 def checker(
     bundle: str | os.PathLike | None = None,  # name, folder or hub id; FAKEFACE_BUNDLE or the shipped one if not given
 ) -> ipywidgets.Widget:
     "The checker, to be shown in a notebook; the page of `fakeface serve` gets its settings through the environment."
     which = bundle or os.environ.get("FAKEFACE_BUNDLE") or None
-    paths = os.environ.get("FAKEFACE_PATHS", "1") != "0"
-    desk = open_desk(which, limit=_upload_limit(), paths=paths)
+    turn = Turn(os.environ.get("FAKEFACE_TURN"))
+    desk = open_desk(which, limit=_upload_limit(), turn=turn, **_typing())
     return Checker(desk) if anywidget else plain_checker(desk)

@@ -42,8 +42,8 @@ function render({ model, el }) {
   const page = document.body.dataset.voila !== undefined;          // a page of its own, not a cell
   const top = page ? 1 : 2, head = k => `h${top + k}`;               // heading levels: a notebook has its own h1
   const cards = new Map(), jobs = [], answered = new Map();
-  let state = null, busy = null, setting = false, unset = null, notice = "", pasted = 0, silence = 0;
-  const send = (message, buffers) => model.send(message, undefined, buffers);
+  let state = null, busy = null, setting = false, unset = null, notice = "", pasted = 0, silence = 0, ended = false, doubt = 0;
+  const send = (message, buffers) => { if (!ended) model.send(message, undefined, buffers); };
 
   // ---- the page's parts, in the order of the Tab key
   const status = h("p", { class: "ff-status", role: "status", "aria-live": "polite" });
@@ -51,8 +51,9 @@ function render({ model, el }) {
   const choose = h("button", { type: "button", class: "ff-primary", click: () => file.click() }, "Choose pictures");
   const limits = h("p", { class: "ff-soft" });
   const path = h("input", { type: "text", id: "ff-path", autocomplete: "off", spellcheck: "false", placeholder: "/pictures/photo.jpg" });
+  const where = h("label", { for: "ff-path" }, "Or a file or folder on this computer");
   const form = h("form", { class: "ff-path", hidden: true, submit: e => { e.preventDefault(); notice = ""; if (path.value.trim()) send({ kind: "path", path: path.value }); } },
-    h("label", { for: "ff-path" }, "Or a file or folder on this computer"), h("div", { class: "ff-line" }, path, h("button", { type: "submit" }, "Check")));
+    where, h("div", { class: "ff-line" }, path, h("button", { type: "submit" }, "Check")));
   const drop = h("div", { class: "ff-drop" }, h("div", { class: "ff-droptext" }, choose, h("span", { class: "ff-or" }, "or drop them here, or paste one"), file), limits);
   const tOut = h("output", { for: "ff-threshold" }), pOut = h("output", { for: "ff-prior" });
   const t = h("input", { type: "range", id: "ff-threshold", min: 0, max: 1, step: .001, input: () => set({ threshold: +t.value }) });
@@ -74,11 +75,12 @@ function render({ model, el }) {
     h("ul", { role: "list" }, [["real", "Looks like a photograph", "its score lies below the unsure range"], ["fake", "Looks generated", "its score lies above the unsure range and at or above the threshold"],
       ["unsure", "Unsure", "too close to call, or no face that could be judged; treat it as no answer"]].map(([k, a, b]) => h("li", null, icon(k), h("span", null, h("strong", null, a), `: ${b}`)))));
   const about = h("p", { class: "ff-soft ff-about" }), keep = h("p", { class: "ff-soft ff-keep" }), problem = h("div", { class: "ff-problem", role: "alert", hidden: true });
+  const farewell = h("div", { class: "ff-problem ff-ended", role: "alert", hidden: true, tabindex: -1 });
   const key = h("p", { class: "ff-soft ff-key", "aria-hidden": "true", hidden: true });
   const foot = h("footer", { class: "ff-foot" });
   const work = h("div", { hidden: true }, h("section", { "aria-label": "Add pictures", class: "ff-intake" }, drop, form, keep), settings, h(head(1), { class: "ff-unseen" }, "Results"), tools, key, list, empty);
   const root = h("div", { class: "ff", "data-lm-suppress-shortcuts": "true", "data-page": page ? "" : null },
-    h("header", { class: "ff-head" }, h(head(0), { class: "ff-title" }, "Is this face a photograph?"), about), problem, work, foot);
+    h("header", { class: "ff-head" }, h(head(0), { class: "ff-title" }, "Is this face a photograph?"), about), problem, farewell, work, foot);
   el.append(root);
 
   // ---- light or dark: the notebook's theme in JupyterLab, the system's on a page of its own
@@ -93,7 +95,7 @@ function render({ model, el }) {
 
   // ---- pictures come in
   function add(files) {
-    if (!state || state.problem || !files.length) return;
+    if (!state || state.problem || ended || !files.length) return;
     const room = Math.max(0, state.limits.cards - cards.size); notice = files.length > room ? state.limits.full : "";
     for (const f of files.slice(0, room)) {
       const id = crypto.randomUUID ? crypto.randomUUID() : `${Date.now()}-${Math.random()}`;
@@ -216,6 +218,34 @@ function render({ model, el }) {
     notice = ""; const k = jobs.findIndex(j => j.id === id); if (k >= 0) jobs.splice(k, 1);
     send({ kind: "remove", ids: [id] }); (to?.querySelector(".ff-remove") ?? choose).focus();
   }
+
+  // ---- the program behind the page may end: it died, was ended, or its computer is gone
+  const kernel = model.widget_manager?.kernel;
+  function end() {
+    if (ended) return;
+    const left = [busy, ...jobs].filter(Boolean); ended = true; busy = null; jobs.length = 0; notice = "";
+    for (const go of answered.values()) go();
+    answered.clear(); clearTimeout(silence); clearTimeout(doubt);
+    for (const { id } of left) Object.assign(cards.get(id) ?? {}, { state: null, thumb: "", label: "", head: "Not checked", rows: [], facts: [], heat: {}, warnings: [], error: "The program behind this page ended before this picture was judged." });
+    for (const { id } of left) draw(id);
+    farewell.replaceChildren(h(head(1), null, "The program behind this page has ended"),
+      h("p", null, page ? "What is shown below stays until the page is reloaded. Then add the pictures that you need once more." : "What is shown below stays until the cell is run again."),
+      left.length ? h("p", null, "Not judged: ", left.map(({ name }, i) => [i > 0 && ", ", h("bdi", null, name)])) : "",
+      page ? h("button", { type: "button", class: "ff-primary", click: () => location.reload() }, "Reload the page") : "");
+    farewell.hidden = false; for (const part of [drop, form, settings]) part.inert = true;
+    if (state && left.length) state.summary = `${cards.size} pictures, ${left.length} of them not judged.`;
+    say(); actions.hidden = true; farewell.scrollIntoView({ block: "start" }); farewell.focus();
+  }
+  const judge = (_, status) => { if (["dead", "restarting", "autorestarting", "terminating"].includes(status)) end(); };
+  async function ask(tries = 0) {                                   // the connection is lost: is the program still there?
+    if (ended || kernel.connectionStatus === "connected") return;
+    let answer = null;
+    try { answer = await fetch(`${location.pathname}api/kernels/${encodeURIComponent(kernel.id)}`); } catch { /* no server */ }
+    if (answer ? !answer.ok : tries >= 3) return end();
+    doubt = setTimeout(() => ask(tries + 1), 2000);
+  }
+  const lost = (_, status) => { clearTimeout(doubt); if (page && status !== "connected") doubt = setTimeout(ask, 2000); };
+  kernel?.statusChanged?.connect(judge); kernel?.connectionStatusChanged?.connect(lost);
   const code = text => text.split("`").map((x, i) => i % 2 ? h("code", null, x) : x);
 
   // ---- what the Python side says
@@ -223,7 +253,7 @@ function render({ model, el }) {
     state(m) {
       state = m; about.replaceChildren(...code(m.about)); problem.hidden = !m.problem; work.hidden = !!m.problem;
       problem.replaceChildren(h(head(1), null, "No detector"), ...m.problem.split("\n").filter(Boolean).map(x => h("p", null, ...code(x))));
-      limits.textContent = m.limits.text; form.hidden = !m.paths; faces.checked = m.faces; stable.checked = m.stability; keep.textContent = m.keep; foot.textContent = m.foot;
+      limits.textContent = m.limits.text; form.hidden = !m.paths; faces.checked = m.faces; stable.checked = m.stability; keep.textContent = m.keep; where.textContent = m.below ? `Or a file or folder below ${m.below}` : "Or a file or folder on this computer"; path.placeholder = m.below ? "photo.jpg" : "/pictures/photo.jpg"; foot.textContent = m.foot;
       stored.replaceChildren(...Object.entries(m.stored ?? {}).map(([k, v]) => h("button", { type: "button", class: "ff-small", "data-value": v, click: () => set({ threshold: v }) }, k === m.default ? `${k} (stored)` : k)));
       note.textContent = m.note; key.replaceChildren(...legend(m)); for (const c of m.cards) put(c); if (!m.problem) sliders(); say();
     },
@@ -251,7 +281,8 @@ function render({ model, el }) {
   const message = m => hear[m?.kind]?.(m);
   model.on("msg:custom", message); send({ kind: "hello", page });
   return () => {
-    model.off("msg:custom", message); media.removeEventListener("change", theme); watch.disconnect(); clearTimeout(silence);
+    model.off("msg:custom", message); media.removeEventListener("change", theme); watch.disconnect(); clearTimeout(silence); clearTimeout(doubt);
+    kernel?.statusChanged?.disconnect(judge); kernel?.connectionStatusChanged?.disconnect(lost);
     for (const [o, k, f] of listeners) o.removeEventListener(k, f);
   };
 }

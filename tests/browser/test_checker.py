@@ -1,13 +1,17 @@
 "The checker in a real browser: as a page of its own and, slowly, in JupyterLab. And what a saved notebook holds."
 
 import base64
+import contextlib
+import http.server
 import json
 import os
 import re
 import shutil
+import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 from typing import NamedTuple
@@ -99,17 +103,27 @@ def free_port():
         return probe.getsockname()[1]
 
 
-def serve(root, log, **env):
-    "Voila with the checker's page; gives (process, address)."
-    from fakeface.infer.page import voila_args
+SERVE = """
+import sys
+from pathlib import Path
+from fakeface.infer.page import PageSettings
+from fakeface.infer.server import serve_page
+settings = dict(SETTINGS)
+if "paths" in settings:
+    settings["paths"] = Path(settings["paths"])
+serve_page(PageSettings(port=0, **settings), lambda address: print(address, flush=True))
+"""
 
-    port = free_port()
-    command = [sys.executable, "-m", "voila", *voila_args(root / "nbs/check.ipynb", port=port)]
+
+def serve(log, **settings):
+    "The checker's page, told `settings`; gives (process, address with the token)."
+    command = [sys.executable, "-c", SERVE.replace("SETTINGS", repr(settings))]
     with open(log, "w") as file:
-        streams = dict(stdin=subprocess.DEVNULL, stdout=file, stderr=file)
-        process = subprocess.Popen(command, env={**os.environ, **env}, **streams)
-    wait_for(port, process)
-    return process, f"http://127.0.0.1:{port}/"
+        streams = dict(stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=file, text=True)
+        process = subprocess.Popen(command, **streams)
+    address = process.stdout.readline().strip()
+    assert address, log.read_text()
+    return process, address
 
 
 def stop(process):
@@ -131,16 +145,17 @@ def refuse_dialogs(page, noted):
 
 
 @pytest.fixture(scope="module")
-def opened(browser, bundle, root, tmp_path_factory):
-    "The page, once for all tests; in the end: no dialog, no script error, nothing asked of another address."
+def opened(browser, bundle, tmp_path_factory):
+    "The page, once for all tests; in the end: no dialog, no script error, nothing refused, nothing from elsewhere."
     log = tmp_path_factory.mktemp("voila") / "log.txt"
-    process, url = serve(root, log, FAKEFACE_BUNDLE=str(bundle.folder), FAKEFACE_UPLOAD_MB="3")
+    process, url = serve(log, bundle=str(bundle.folder), upload_mb=3, paths=str(bundle.images.parent))
     context = browser.new_context(viewport=dict(width=1200, height=900), accept_downloads=True)
     page = context.new_page()
     wrong = []
     asked = []
     refuse_dialogs(page, wrong)
     page.on("pageerror", lambda error: wrong.append(str(error)))
+    page.on("console", lambda said: wrong.append(said.text) if "Content Security Policy" in said.text else None)
     page.on("requestfinished", lambda request: asked.append(request.url))
     # from now on, so that none opens before somebody listens
     page.on("filechooser", lambda chooser: None)
@@ -149,7 +164,8 @@ def opened(browser, bundle, root, tmp_path_factory):
         page.get_by_role("button", name="Choose pictures").wait_for(timeout=60_000)
         yield page
         assert not wrong, wrong
-        elsewhere = [address for address in asked if not address.startswith((url, "data:", "blob:"))]
+        own = url.split("?")[0]  # the server's; the page is below it
+        elsewhere = [address for address in asked if not address.startswith((own, "data:", "blob:"))]
         assert not elsewhere, "something was fetched from elsewhere"
         assert "Traceback" not in log.read_text()
     finally:
@@ -235,7 +251,7 @@ def test_page_says_what_it_is_and_what_it_keeps(page, bundle):
         assert words in text
     assert page.title() == "fakeface: is this face a photograph?"
     assert page.locator("h1:visible").count() == 1 and page.locator(".ff-empty").is_visible()
-    assert "default-src 'self'" in page.request.get(page.url).headers["content-security-policy"]
+    assert page.url.endswith("/") and "token" not in page.url, "the token does not stay in the address bar"
     answer = page.request.get(page.url, headers={"Host": "evil.example"})
     assert answer.status == 403, "a page elsewhere that resolves to this computer is refused"
 
@@ -284,18 +300,20 @@ def test_drop_and_paste(page, bundle):
 
 
 def test_path_and_folder(page, bundle, tmp_path):
-    field = page.get_by_label("Or a file or folder on this computer")
-    field.fill(str(bundle.images))
+    field = page.get_by_label(f"Or a file or folder below {bundle.images.parent.name}")
+    field.fill("pictures")
     field.press("Enter")
     settled(page, 3)
     assert page.locator(".ff-name").all_inner_texts() == ["a.jpg", "b.jpg", "c.jpg"]
-    field.fill(str(bundle.images / "none.jpg"))
-    page.get_by_role("button", name="Check", exact=True).click()
-    settled(page, 4)
-    assert "does not exist" in card(page, "none.jpg").inner_text().lower()
-    field.fill(str(tmp_path))
+    for outside in (bundle.images / "none.jpg", tmp_path, "../..", "/etc/passwd"):
+        field.fill(str(outside))
+        page.get_by_role("button", name="Check", exact=True).click()
+        said(page, "There is no file or folder of this name below the folder that this page may read.")
+        page.get_by_role("button", name="youden (stored)").click()
+    field.fill("tiny")
     field.press("Enter")
-    said(page, "There is no picture in")
+    said(page, "There is no picture in tiny.")
+    assert str(bundle.images.parent) not in page.locator(".ff").inner_text()
 
 
 def test_too_big_is_refused_and_large_is_cut_in_pieces(page):
@@ -465,16 +483,16 @@ def text_stands_out(page):
     assert not faint, faint
 
 
-def test_page_without_a_detector_and_its_end(browser, root, tmp_path):
+def test_page_without_a_detector_and_its_end(browser, tmp_path):
     log = tmp_path / "log.txt"
-    process, url = serve(root, log, FAKEFACE_BUNDLE=str(tmp_path / "nothing"))
+    process, url = serve(log, bundle=str(tmp_path / "nothing"))
     context = browser.new_context()
     try:
         page = context.new_page()
         page.goto(url)
         alert = page.get_by_role("alert")
         alert.wait_for(timeout=60_000)
-        assert "fakeface demo" in alert.inner_text()
+        assert "fakeface demo" in alert.inner_text() and str(tmp_path) not in alert.inner_text()
         assert not page.get_by_role("button", name="Choose pictures").is_visible()
         page.goto("about:blank")
         for _ in range(300):
@@ -486,6 +504,120 @@ def test_page_without_a_detector_and_its_end(browser, root, tmp_path):
     finally:
         context.close()
         stop(process)
+
+
+def kernel_of(page):
+    "The process id of a page's kernel."
+    kernel = json.loads(page.locator("#jupyter-config-data").text_content())["kernelId"]
+    for folder in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):
+            if f"kernel-{kernel}.json" in (folder / "cmdline").read_text():
+                return int(folder.name)
+    pytest.fail("the kernel is not there")
+
+
+@pytest.fixture
+def own(browser, bundle, tmp_path):
+    "A page of a server of its own, to be broken; gives (page, process of the server)."
+    process, url = serve(tmp_path / "log.txt", bundle=str(bundle.folder), sessions=1)
+    context = browser.new_context(viewport=dict(width=390, height=800))
+    page = context.new_page()
+    try:
+        page.goto(url)
+        page.get_by_role("button", name="Choose pictures").wait_for(timeout=60_000)
+        yield page, process
+    finally:
+        context.close()
+        stop(process)
+
+
+def test_page_says_when_its_kernel_has_died(own, bundle):
+    page, _ = own
+    upload(page, bundle.images / "a.jpg")
+    pid = kernel_of(page)
+    # stopped first, so that two images wait for certain
+    os.kill(pid, signal.SIGSTOP)
+    data = (bundle.images / "b.jpg").read_bytes()
+    page.locator(".ff input[type=file]").set_input_files([named("b.jpg", data), named(EVIL, data)])
+    page.locator(".ff-card").nth(2).wait_for()
+    os.kill(pid, signal.SIGKILL)
+    farewell = page.get_by_role("alert").filter(has_text="has ended")
+    farewell.wait_for(timeout=20_000)
+    assert f"Not judged: b.jpg, {EVIL}" in farewell.inner_text()
+    assert card(page, "a.jpg").locator(".ff-score").count() == 1, "what was judged stays"
+    for name in ("b.jpg", EVIL):
+        assert "ended before this picture was judged" in card(page, name).inner_text()
+    assert page.locator(".ff-cards[aria-busy=false]").count() == 1
+    assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
+    farewell.get_by_role("button", name="Reload the page").click()
+    page.locator(".ff-empty").wait_for(timeout=60_000)
+    upload(page, bundle.images / "b.jpg")
+    page.reload()
+    page.locator(".ff-empty").wait_for(timeout=60_000)
+
+
+def test_page_says_when_its_server_has_gone(own):
+    page, process = own
+    process.kill()
+    process.wait()
+    page.get_by_role("alert").filter(has_text="has ended").wait_for(timeout=60_000)
+
+
+FOREIGN = """<!DOCTYPE html><title>elsewhere</title><img src="URL"><script>
+const heard = [];
+const note = what => { heard.push(what); document.title = heard.join(" "); };
+fetch("URL").then(r => r.text()).then(text => note(`read ${text.length}`), () => note("refused"));
+const socket = new WebSocket("URL".replace("http", "ws") + "api/kernels/x/channels");
+socket.onopen = () => note("open"); socket.onerror = () => note("closed");
+const frame = document.createElement("iframe"); frame.src = "URL"; document.body.append(frame);
+</script>"""
+
+
+@pytest.fixture
+def neighbour():
+    "A server of another user's on this machine: what it sends is `page`; gives (address, cookies that it was sent)."
+    cookies = []
+
+    class Handler(http.server.BaseHTTPRequestHandler):
+        page = ""
+
+        def do_GET(self):
+            cookies.append(self.headers.get("Cookie"))
+            self.send_response(200)
+            self.send_header("Content-Type", "text/html")
+            self.end_headers()
+            self.wfile.write(self.page.encode())
+
+        def log_message(self, format, *args):
+            "Nothing is printed."
+
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield f"http://127.0.0.1:{server.server_port}/", Handler, cookies
+    server.shutdown()
+    server.server_close()
+
+
+def test_another_page_reads_and_starts_nothing(own, neighbour, tmp_path):
+    page, _ = own
+    # the same host, which is the same site to the browser
+    address, handler, cookies = neighbour
+    handler.page = FOREIGN.replace("URL", page.url)
+    window = page.context.new_page()
+    window.goto(address)
+    window.wait_for_function("document.title.split(' ').length >= 2")
+    window.wait_for_timeout(1000)
+    assert sorted(window.title().split()) == ["closed", "refused"]
+    # a link there leads to a refusal, cookie or not
+    window.evaluate(f"location.href = '{page.url}'")
+    window.wait_for_url(page.url)
+    assert "comes from another page" in window.locator("body").inner_text()
+    assert cookies and not any(cookies), "the token goes to no other port"
+    assert started(tmp_path) == ["Kernel started"]
+
+
+def started(tmp_path):
+    return re.findall("Kernel started", (tmp_path / "log.txt").read_text())
 
 
 # ---- what a notebook keeps

@@ -5,7 +5,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 import nbformat
 import pytest
 from fakeface.testing.bundles import tiny_bundle
@@ -249,6 +248,7 @@ def test_serve_listens_here_only_and_ends_with_its_process(tiny):
         ["--bundle", "nowhere"],
         ["--bundle", tiny, "--port", "99999"],
         ["--bundle", tiny, "--ip", "not an address"],
+        ["--bundle", tiny, "--paths", "no/such/folder"],
     ):
         ran = serve(*bad)
         assert ran.returncode == 1 and "Traceback" not in ran.stderr, ran.stderr
@@ -260,18 +260,15 @@ def test_serve_listens_here_only_and_ends_with_its_process(tiny):
         env=env,
     )
     try:
-        assert process.stdout.readline().startswith(f"http://127.0.0.1:{port}  (in a few seconds; pictures up to 64 MB")
-        page, end = "", time.time() + PATIENCE
-        while not page and time.time() < end:
-            assert process.poll() is None, process.stderr.read()
-            try:
-                page = urllib.request.urlopen(f"http://127.0.0.1:{port}/", timeout=PATIENCE).read().decode()
-            except (urllib.error.URLError, ConnectionError):
-                time.sleep(0.3)
-        assert "jupyter-widgets" in page or "widget" in page
-        elsewhere = urllib.request.Request(f"http://127.0.0.1:{port}/", headers={"Host": "elsewhere.example"})
-        with pytest.raises(urllib.error.HTTPError):
-            urllib.request.urlopen(elsewhere, timeout=PATIENCE)
+        address = process.stdout.readline().strip()
+        assert address.startswith(f"http://127.0.0.1:{port}/?token=") and len(address) > 60
+        assert "pictures up to 64 MB each" in process.stdout.readline()
+        opener = urllib.request.build_opener(urllib.request.HTTPCookieProcessor())
+        page = opener.open(address, timeout=PATIENCE).read().decode()
+        assert "widget-view+json" in page
+        elsewhere = urllib.request.Request(address, headers={"Host": "elsewhere.example"})
+        with pytest.raises(urllib.error.HTTPError, match="403"):
+            opener.open(elsewhere, timeout=PATIENCE)
     finally:
         process.send_signal(signal.SIGTERM)
         process.communicate(timeout=PATIENCE)

