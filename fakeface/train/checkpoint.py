@@ -32,13 +32,15 @@ def save_checkpoint(
     optimizer: dict[str, Any],  # optimizer.state_dict() and what else torch.save must hold
     keep: int = 2,  # how many to keep
 ) -> Path:  # the checkpoint's folder
-    "Write `<folder>/step-<n>` in one step and remove all but the last `keep`."
+    "Write `<folder>/step-<n>` in one step and remove all but the last `keep`; raises `DiskFullError`."
     path = Path(folder) / f"step-{state['step']:09d}"
     with atomic_dir(path) as unfinished:
         for stem, named in tensors.items():
             plain = {name: tensor.detach().contiguous().cpu() for name, tensor in named.items()}
             save_file(plain, unfinished / f"{stem}.safetensors")
-        torch.save(optimizer, unfinished / "optimizer.pt")
+        # an open file: what goes wrong with it is then told as the system tells it
+        with open(unfinished / "optimizer.pt", "wb") as file:
+            torch.save(optimizer, file)
         files = {file.name: sha256_file(file) for file in sorted(unfinished.iterdir())}
         write_json(unfinished / "state.json", {**state, "files": files})
     for old in checkpoints(folder)[:-keep]:
