@@ -19,7 +19,7 @@ from typing import cast
 import numpy as np
 import pandas as pd
 
-from ..core.config import is_line
+from ..core.config import HARMLESS, is_harmless
 from ..core.files import atomic_path, sha256_file, to_json
 from ..core.labels import FAKE, LABEL_NAMES, REAL
 from ..core.project import FakefaceError, cores
@@ -85,7 +85,7 @@ def _typed(
     if not table.label.isin([0, 1]).all():
         raise ManifestError(f"{name} has a label that is neither 0 (real) nor 1 (fake).")
     _require_frame_modes(table, name)
-    _require_lines(table, name)
+    _require_harmless(table, name)
     return table
 
 
@@ -96,11 +96,11 @@ def _require_frame_modes(table: pd.DataFrame, name: str) -> None:
         raise ManifestError(f"{name} has a framing {sorted(unknown)[0]!r}; known: {', '.join(FRAME_MODES)}.")
 
 
-def _require_lines(table: pd.DataFrame, name: str) -> None:
-    "Raise `ManifestError` for a domain whose name cannot be shown in one line."
+def _require_harmless(table: pd.DataFrame, name: str) -> None:
+    "Raise `ManifestError` for a domain whose name cannot be shown anywhere."
     for domain in table.domain.unique():
-        if not domain or not is_line(domain):
-            raise ManifestError(f"{name} has a domain {domain!r:.80}; a name is one line of at most 200 characters.")
+        if not domain or not is_harmless(domain):
+            raise ManifestError(f"{name} has a domain {domain!r:.80}. A domain's name should be {HARMLESS}.")
 
 # %% ../../nbs/04_data/13_manifest.ipynb #3a8af7ed
 def _completed(rows: pd.DataFrame) -> pd.DataFrame:
@@ -129,7 +129,7 @@ def _checked(rows: pd.DataFrame) -> pd.DataFrame:
     if bad_splits:
         raise ManifestError(f"split {bad_splits[0]!r} is none of train, valid, test.")
     _require_frame_modes(table, "The list of images")
-    _require_lines(table, "The list of images")
+    _require_harmless(table, "The list of images")
     meanings = table.groupby(["domain", "path"])[["label", "split", "framing"]].nunique().max(axis=1)
     if (meanings > 1).any():
         domain, path = cast(tuple[str, str], meanings.idxmax())

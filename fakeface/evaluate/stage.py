@@ -70,6 +70,8 @@ class EvaluateConfig:
                 f"batch = {self.batch} should be at least 1, grid_n = {self.grid_n},"
                 f" scenes_n = {self.scenes_n} and why_n = {self.why_n} at least 0."
             )
+        if self.workers < -1:
+            raise ConfigError(f"workers = {self.workers} should be -1 (from the core count) or more.")
         name, _, folder = self.extra.partition("=")
         if self.extra and not (name.strip() and folder.strip()):
             raise ConfigError(f"extra = {self.extra!r} should be name=folder.")

@@ -16,7 +16,7 @@ from typing import Any, Callable, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from ..core.config import is_line, refuse_unknown
+from ..core.config import HARMLESS, is_harmless, refuse_unknown
 from ..core.files import sha256_json
 from ..core.labels import LABEL_NAMES
 from ..core.project import FakefaceError
@@ -84,8 +84,8 @@ _LONGEST_TEXT = 1000  # characters
 
 
 def _is_text(value: Any) -> bool:
-    "One line, of nothing that would steer a terminal."
-    return isinstance(value, str) and is_line(value, _LONGEST_TEXT)
+    "What can be shown anywhere."
+    return isinstance(value, str) and is_harmless(value, _LONGEST_TEXT)
 
 
 def _is_sha256(value: Any) -> bool:
@@ -176,8 +176,8 @@ class Rule(NamedTuple):
 
 
 _HASH_OR_NULL = Rule(_or_none(_is_sha256), "a SHA-256 in hex or null")
-_NAMES = Rule(_list_of(_is_text), "a list of names, each one line")
-_TEXT = Rule(_is_text, "one line of text")
+_NAMES = Rule(_list_of(_is_text), f"a list of names, each {HARMLESS}")
+_TEXT = Rule(_is_text, HARMLESS)
 
 RULES: dict[str, Rule] = {
     "format": Rule(_is_format, f"{FORMAT}"),
@@ -195,7 +195,7 @@ RULES: dict[str, Rule] = {
     "preset": _TEXT,
     "seed": Rule(_or_none(_is_whole), "a whole number or null"),
     "manifest_hash": _HASH_OR_NULL,
-    "allow_bias": Rule(_or_none(_is_text), "one line of text or null"),
+    "allow_bias": Rule(_or_none(_is_text), f"{HARMLESS}, or null"),
     "left_out": _NAMES,
     "metrics": Rule(
         _are_metrics, "a dictionary of finite numbers and lines of text; its sizes, if any, two numbers above 0"

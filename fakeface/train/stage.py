@@ -57,7 +57,7 @@ def launch(
 # %% ../../nbs/08_train/15_stage.ipynb #58446d2a
 def _begin(cfg: TrainConfig, manifest: pd.DataFrame) -> Stage:
     "Begin the stage that the config names; raises where images have changed."
-    print(compare_sample(manifest[manifest.split.isin(("train", "valid"))]))
+    print(compare_sample(manifest.loc[manifest.split.isin(("train", "valid"))]))
     return Stage.begin(
         cfg.stage,
         cfg,
