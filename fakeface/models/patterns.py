@@ -13,18 +13,16 @@ import numpy as np
 from PIL import Image
 
 # %% ../../nbs/06_models/05_patterns.ipynb #59392a62
-# fmt: off
-_FEATURES = (
-    # centre and radii of an oval; its colour, and how much of that each further variant loses
-    ((128, 136), (76, 100), (214, 172, 144), (20, 22, 24)),  # face
-    ((100, 118), (14, 8),   (245, 245, 240), (0, 0, 0)),     # white of an eye
-    ((156, 118), (14, 8),   (245, 245, 240), (0, 0, 0)),
-    ((100, 118), (6, 7),    (70, 50, 40),    (0, 0, 0)),     # iris
-    ((156, 118), (6, 7),    (70, 50, 40),    (0, 0, 0)),
-    ((128, 184), (26, 9),   (176, 70, 76),   (0, 0, 0)),     # mouth
-    ((128, 150), (8, 14),   (190, 146, 122), (20, 20, 20)),  # nose
-)
-# fmt: on
+# an oval's centre and radii, its colour, and how much of that each further variant loses
+_FEATURES = """
+face        128 136   76 100   214 172 144   20 22 24
+left_eye    100 118   14 8     245 245 240   0 0 0
+right_eye   156 118   14 8     245 245 240   0 0 0
+left_iris   100 118   6 7      70 50 40      0 0 0
+right_iris  156 118   6 7      70 50 40      0 0 0
+mouth       128 184   26 9     176 70 76     0 0 0
+nose        128 150   8 14     190 146 122   20 20 20
+"""
 _NOISE = (0, 3, 24, 6)  # amplitude, of each variant
 _STRIPED = 3  # the variant with a fine chequer
 
@@ -36,11 +34,12 @@ def _drawing(
 ) -> np.ndarray:  # int [3, size, size]
     "A face in front of a sky."
     rgb = np.stack([60 + 40 * variant + x // 4, 110 + y // 3 - 15 * variant, 190 - y // 3])
-    for (center_x, center_y), (radius_x, radius_y), color, loss in _FEATURES:
+    for feature in _FEATURES.strip().splitlines():
+        center_x, center_y, radius_x, radius_y, *tones = map(int, feature.split()[1:])
         across = ((x - center_x) * radius_y) ** 2
         down = ((y - center_y) * radius_x) ** 2
         inside = across + down < (radius_x * radius_y) ** 2
-        paint = np.array(color) - variant * np.array(loss)
+        paint = np.array(tones[:3]) - variant * np.array(tones[3:])
         rgb = np.where(inside, paint[:, None, None] + (128 - x) // 8, rgb)
     return rgb
 

@@ -117,7 +117,7 @@ def reference(tmp_path_factory):
     from fakeface.testing.datasets import write_toy_set
 
     base = tmp_path_factory.mktemp("kills")
-    write_toy_set(base / "undisturbed/source", count=8, size=48)
+    write_toy_set(base / "undisturbed/source", count=8, size=72)
     (base / "undisturbed/source/sources.csv").write_text("name,kind,path\ntoy,tree,.\n")
     out = base / "undisturbed/out"
     seconds = {}
