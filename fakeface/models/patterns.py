@@ -33,14 +33,20 @@ def _drawing(
     y: np.ndarray,  # from top to bottom
 ) -> np.ndarray:  # int [3, size, size]
     "A face in front of a sky."
-    rgb = np.stack([60 + 40 * variant + x // 4, 110 + y // 3 - 15 * variant, 190 - y // 3])
+    red = 60 + 40 * variant + x // 4
+    green = 110 + y // 3 - 15 * variant
+    blue = 190 - y // 3
+    rgb = np.stack([red, green, blue])
+    shade = (128 - x) // 8
     for feature in _FEATURES.strip().splitlines():
         center_x, center_y, radius_x, radius_y, *tones = map(int, feature.split()[1:])
         across = ((x - center_x) * radius_y) ** 2
         down = ((y - center_y) * radius_x) ** 2
-        inside = across + down < (radius_x * radius_y) ** 2
+        border = (radius_x * radius_y) ** 2
+        inside = across + down < border
         paint = np.array(tones[:3]) - variant * np.array(tones[3:])
-        rgb = np.where(inside, paint[:, None, None] + (128 - x) // 8, rgb)
+        painted = paint[:, None, None] + shade
+        rgb = np.where(inside, painted, rgb)
     return rgb
 
 # %% ../../nbs/06_models/05_patterns.ipynb #21e61cbf
@@ -56,12 +62,16 @@ def pattern(
     size: int = 256,  # pixels
 ) -> Image.Image:  # mode RGB
     "A drawn face, made of whole numbers."
-    y, x = np.mgrid[:size, :size] * 256 // size
+    grid = np.mgrid[:size, :size]
+    y, x = grid * 256 // size
     rgb = _drawing(variant, x, y)
-    rgb = rgb + _noise(variant, rgb.shape) * _NOISE[variant] // 128
+    noise = _noise(variant, rgb.shape) * _NOISE[variant]
+    rgb = rgb + noise // 128
     if variant == _STRIPED:
-        rgb = rgb + 12 * ((x // 4 + y // 4) % 2)
-    return Image.fromarray(rgb.clip(0, 255).astype(np.uint8).transpose(1, 2, 0))
+        chequer = (x // 4 + y // 4) % 2
+        rgb = rgb + 12 * chequer
+    pixels = rgb.clip(0, 255).astype(np.uint8)
+    return Image.fromarray(pixels.transpose(1, 2, 0))
 
 # %% ../../nbs/06_models/05_patterns.ipynb #bb0a06ce
 REFERENCE_TOLERANCE = 0.02  # of the log-odds: at most .005 of p_fake
