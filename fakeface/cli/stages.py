@@ -13,6 +13,7 @@ import logging
 import os
 import signal
 import sys
+import tempfile
 import time
 from pathlib import Path
 from typing import Any, NamedTuple, TextIO
@@ -113,6 +114,11 @@ def _ending(
     return _Ending(f"failed: {text}", 1)
 
 # %% ../../nbs/13_cli/02_stages.ipynb #19aa4a3f
+def _for_papermill(path: Path) -> str:
+    "A path from here on; papermill would take braces in it for a parameter's name."
+    return os.path.relpath(path).replace("{", "{{").replace("}", "}}")
+
+
 def _execute(
     stage: str,
     live: Path,  # where the notebook is written while it runs
@@ -137,8 +143,8 @@ def _execute(
     with contextlib.chdir(project_root()):
         try:
             papermill.execute_notebook(
-                os.path.relpath(notebook),
-                os.path.relpath(live),
+                _for_papermill(notebook),
+                _for_papermill(live),
                 params,
                 kernel_name="python3",
                 on_cell_start=go_on,
@@ -194,7 +200,13 @@ def run_stage_notebook(
     params = _typed_paths(params)
     values = defaults | params
     home = run_dir(str(values["run"]), values["out"])
-    home.mkdir(parents=True, exist_ok=True)
+    try:
+        home.mkdir(parents=True, exist_ok=True)
+        # a folder that is there may still not be ours to write
+        with tempfile.TemporaryFile(dir=home):
+            pass
+    except OSError as error:
+        raise StageFailed(f"out: {home} cannot be written ({error.strerror}). Give a folder of yours.") from None
     live = home / f"{stage}.ipynb"
     stopped: list[int] = []
     error = _execute(stage, live, params, stopped)

@@ -16,6 +16,7 @@ from typing import Any
 
 from .project import ConfigError, FakefaceError, environment, project_root
 from .files import read_json, write_json
+from .locks import give_lock, take_lock
 
 # %% ../../nbs/01_core/07_stages.ipynb #a8fed812
 STAGES = ("prepare", "pretrain", "finetune", "evaluate", "report")
@@ -43,6 +44,33 @@ def _refuse_to_destroy(folder: Path, state: str | None, overwrite: bool, resume:
         )
 
 
+_LOCK = ".lock"
+
+
+def _lock(folder: Path) -> None:
+    "Have a stage's folder for this process alone; says so where it takes the place of one that has gone."
+    try:
+        gone = take_lock(folder / _LOCK)
+    except OSError as error:
+        raise FakefaceError(
+            f"{folder} cannot be written ({error.strerror}). Give a folder of yours as root of all runs: out=…"
+        ) from None
+    if gone:
+        print(f"{folder} was being written by {gone}, which has gone: this process takes its place.")
+
+
+def _empty(folder: Path) -> None:
+    "Remove what is in a stage's folder, but for the lock; last of all what says that it is not finished."
+    write_json(folder / "stage.json", {**read_json(folder / "stage.json"), "state": "running"})
+    for path in folder.iterdir():
+        if path.name in (_LOCK, "stage.json"):
+            continue
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path)
+        else:
+            path.unlink()
+
+
 @dataclasses.dataclass
 class Stage:
     "One stage of one run: its folder, its config, and whether it is finished."
@@ -60,18 +88,37 @@ class Stage:
         resume: bool = False,  # go on with an unfinished one
         **more: Any,  # what else belongs in env.json (data hash, seed, …)
     ) -> "Stage":
-        "Make the stage's folder with config.json, env.json and stage.json; refuses to destroy anything."
+        "Make the stage's folder with config.json, env.json and stage.json; raises where that would destroy anything."
         folder = run_dir(cfg.run, cfg.out) / name
-        state = cls.state(folder)
-        _refuse_to_destroy(folder, state, overwrite, resume)
-        if overwrite and state:
-            shutil.rmtree(folder)
+        _lock(folder)
         stage = cls(folder, name, time.time())
-        began = time.strftime("%FT%TZ", time.gmtime())
-        write_json(folder / "stage.json", dict(stage=name, state="running", started=began))
-        write_json(folder / "config.json", cfg)
-        write_json(folder / "env.json", {**environment(), **more})
+        try:
+            stage._write_beginning(cfg, overwrite, resume, more)
+        except BaseException:
+            stage.release()
+            raise
         return stage
+
+    def _write_beginning(self, cfg: Any, overwrite: bool, resume: bool, more: dict[str, Any]) -> None:
+        "config.json, env.json and stage.json, where nothing is destroyed by it."
+        state = self.state(self.dir)
+        _refuse_to_destroy(self.dir, state, overwrite, resume)
+        if overwrite and state:
+            _empty(self.dir)
+        began = time.strftime("%FT%TZ", time.gmtime())
+        write_json(self.dir / "stage.json", dict(stage=self.name, state="running", started=began))
+        write_json(self.dir / "config.json", cfg)
+        write_json(self.dir / "env.json", {**environment(), **more})
+
+    def release(self) -> None:
+        "Let another process have the folder; its state stays."
+        give_lock(self.dir / _LOCK)
+
+    def __enter__(self) -> "Stage":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.release()
 
     @staticmethod
     def state(folder: Path) -> str | None:
@@ -80,12 +127,13 @@ class Stage:
         return read_json(path)["state"] if path.exists() else None
 
     def finish(self, metrics: dict[str, Any] | None = None) -> None:
-        "Write metrics.json, then mark the stage as finished."
+        "Write metrics.json, then mark the stage as finished, and give its folder free."
         if metrics is not None:
             write_json(self.dir / "metrics.json", metrics)
         path = self.dir / "stage.json"
         seconds = round(time.time() - self.started, 1)
         write_json(path, {**read_json(path), "state": "finished", "seconds": seconds})
+        self.release()
 
 # %% ../../nbs/01_core/07_stages.ipynb #36c9cf38
 def require(path: Path, stage: str) -> Path:

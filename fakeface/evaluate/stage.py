@@ -20,8 +20,8 @@ from ..core.project import ConfigError
 from ..core.stages import Stage, require, run_dir
 from ..core.files import atomic_path, read_json, write_json
 from ..core.config import split_csv
-from ..data.manifest import manifest_hash, read_manifest
-from ..data.audit import read_audit, require_unbiased
+from ..data.manifest import compare_files, manifest_hash, read_manifest
+from ..data.audit import read_audit, require_same_data, require_trained_on, require_unbiased
 from ..data.prepare import find_path
 from ..data.quarantine import Quarantine
 from ..faces.frame import FRAME_MODES
@@ -70,6 +70,8 @@ class EvaluateConfig:
                 f"batch = {self.batch} should be at least 1, grid_n = {self.grid_n},"
                 f" scenes_n = {self.scenes_n} and why_n = {self.why_n} at least 0."
             )
+        if self.workers < -1:
+            raise ConfigError(f"workers = {self.workers} should be -1 (from the core count) or more.")
         name, _, folder = self.extra.partition("=")
         if self.extra and not (name.strip() and folder.strip()):
             raise ConfigError(f"extra = {self.extra!r} should be name=folder.")
@@ -132,7 +134,12 @@ def _request(cfg: EvaluateConfig) -> _Request:
     rows = pick_split(manifest, split_csv(cfg.domains), cfg.split)
     device = device_of(cfg.device)
     net, bundle = open_net(folder, device, cfg.engine == "auto")
-    require_unbiased(read_audit(require(home / "prepare/audit.json", "prepare")), bundle.allow_bias)
+    audit = read_audit(require(home / "prepare/audit.json", "prepare"))
+    require_unbiased(audit, bundle.allow_bias)
+    require_same_data(manifest, audit)
+    if not cfg.bundle:
+        require_trained_on(manifest, home / "finetune")
+    print(compare_files(rows, cfg.workers if cfg.workers > 0 else None))
     request = _Request(cfg, manifest, rows, None, None, net, bundle, device)
     if not cfg.extra:
         return request
@@ -267,18 +274,17 @@ def _begin(request: _Request) -> tuple[Stage, int | None]:
     return stage, note_test_read(request.home, again, **hashes, domains=sorted(request.rows.domain.unique()))
 
 
-def evaluate(
-    cfg: EvaluateConfig,
-    progress: Callable[..., Iterable] = tqdm,
-    also: Iterable[Callable[..., dict[str, Any]]] = (),  # of (cfg, the stage's folder, predictions): for metrics.json
-) -> dict[str, Any]:  # what metrics.json holds
-    "Run the stage: predictions, figures by domain, and the grid if asked for."
-    request = _request(cfg)
-    stage, reads = _begin(request)
+def _evaluated(
+    request: _Request,
+    stage: Stage,
+    progress: Callable[..., Iterable],
+    also: Iterable[Callable[..., dict[str, Any]]],
+) -> dict[str, Any]:
+    "Everything that the stage makes, and what metrics.json holds of it."
+    cfg = request.cfg
     scored = _score(request, stage.dir, progress)
     metrics = _results(request, scored) | _about(request, scored)
     metrics |= dict(
-        test_reads=reads,
         quarantined=scored.quarantined,
         missing=scored.missing,
         framing=cfg.framing,
@@ -293,6 +299,19 @@ def evaluate(
         metrics["scenes"] = _scenes(request, stage.dir, progress)
     for look in also:
         metrics |= look(cfg, stage.dir, scored.both)
-    shutil.rmtree(stage.dir / "grid", ignore_errors=True)
-    stage.finish(metrics)
+    return metrics
+
+
+def evaluate(
+    cfg: EvaluateConfig,
+    progress: Callable[..., Iterable] = tqdm,
+    also: Iterable[Callable[..., dict[str, Any]]] = (),  # of (cfg, the stage's folder, predictions): for metrics.json
+) -> dict[str, Any]:  # what metrics.json holds
+    "Run the stage: predictions, figures by domain, and the grid if asked for."
+    request = _request(cfg)
+    stage, reads = _begin(request)
+    with stage:
+        metrics = _evaluated(request, stage, progress, also) | dict(test_reads=reads)
+        shutil.rmtree(stage.dir / "grid", ignore_errors=True)
+        stage.finish(metrics)
     return metrics

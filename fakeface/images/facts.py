@@ -169,6 +169,23 @@ def _stamp(path: str, version: str) -> str:
     return f"{status.st_size} {status.st_mtime_ns} {_decoders()} {version}"
 
 
+def _sealed(path: str, stamp: str, text: str) -> str:
+    "A stamp with a hash of what it stands beside: a row that a disk has damaged is not believed."
+    return f"{stamp} {hashlib.sha256(f'{path} {stamp} {text}'.encode('utf-8', 'replace')).hexdigest()[:16]}"
+
+
+# permissions, in use, read-only, input or output, full, cannot be opened: to make the file anew would not help
+_NOT_DAMAGE = (3, 5, 6, 8, 10, 13, 14)
+
+
+def _is_damaged(path: Path, error: sqlite3.Error) -> bool:
+    "Is a file a database of which nothing better can be done than to make it anew?"
+    if getattr(error, "sqlite_errorcode", 0) & 255 in _NOT_DAMAGE:
+        return False
+    with open(path, "rb") as file:
+        return file.read(16) == b"SQLite format 3\0"
+
+
 class _Cache:
     "What was found, by path and stamp, in a table of a SQLite file."
 
@@ -179,24 +196,47 @@ class _Cache:
         self.saved = time.time()
         self.table = table
         try:
-            self.file = sqlite3.connect(path, timeout=60)
-            self.file.execute(f"CREATE TABLE IF NOT EXISTS {table} (path TEXT PRIMARY KEY, stamp TEXT, facts TEXT)")
+            self._open(path)
         except sqlite3.DatabaseError as error:
-            raise FakefaceError(
-                f"{path} is not a cache of picture facts ({error}). Delete it; it is made anew."
-            ) from None
+            if not _is_damaged(path, error):
+                raise FakefaceError(
+                    f"{path}, the cache of picture facts, cannot be used ({error}). Delete it; it is made anew."
+                ) from None
+            print(f"{path}, the cache of picture facts, is damaged ({error}): it is made anew.")
+            path.unlink()
+            self._open(path)
+
+    def _open(self, path: Path) -> None:
+        "Open the file and see whether all of it can be read."
+        self.file = sqlite3.connect(path, timeout=60)
+        try:
+            self.file.execute(
+                f"CREATE TABLE IF NOT EXISTS {self.table} (path TEXT PRIMARY KEY, stamp TEXT, facts TEXT)"
+            )
+            if self.file.execute("PRAGMA integrity_check(1)").fetchone() != ("ok",):
+                raise sqlite3.DatabaseError("its pages do not fit together")
+            # each row once, as `known` will
+            list(self.file.execute(f"SELECT path, stamp, facts FROM {self.table}"))
+        except sqlite3.DatabaseError:
+            self.file.close()
+            raise
 
     def known(self, keys: Iterable[tuple[str, str]]) -> list[Record | None]:
-        "What was found for each (path, stamp); None where nothing was."
+        "What was found for each (path, stamp); None where nothing was, or where it is not what was written."
         rows = self.file.execute(f"SELECT path, stamp, facts FROM {self.table}")
-        texts = {(path, stamp): text for path, stamp, text in rows}
-        found = [texts.get(key) for key in keys]
-        return [json.loads(text) if text else None for text in found]
+        kept = {path: (sealed, text) for path, sealed, text in rows}
+        found = []
+        for path, stamp in keys:
+            sealed, text = kept.get(path, ("", ""))
+            is_known = bool(stamp) and sealed == _sealed(path, stamp, text)
+            found.append(json.loads(text) if is_known else None)
+        return found
 
     def keep(self, path: str, stamp: str, record: Record) -> None:
         "Remember what was found in a file that could be used."
         if stamp and not record["reason"]:
-            self.file.execute(f"REPLACE INTO {self.table} VALUES (?, ?, ?)", (path, stamp, json.dumps(record)))
+            text = json.dumps(record)
+            self.file.execute(f"REPLACE INTO {self.table} VALUES (?, ?, ?)", (path, _sealed(path, stamp, text), text))
         if time.time() - self.saved > self.SAVE_EVERY:
             self.file.commit()
             self.saved = time.time()

@@ -21,8 +21,9 @@ from ..faces.detect import find_faces
 from ..faces.networks import FacesError
 from ..images.provenance import TRUST_VARIABLE, ProvenanceError, cannot_verify, trust_list
 from .detector import Detector
-from .reference import compare_reference, pattern, score_as_file
+from .reference import compare_reference, score_as_file
 from ..models.bundle import BundleError
+from ..models.patterns import pattern
 from ..models.shelf import list_bundles, find_bundle
 
 if TYPE_CHECKING:

@@ -6,8 +6,11 @@
 __all__ = ['Scorer']
 
 # %% ../../nbs/11_infer/03_scorer.ipynb #a1f30304
+import contextlib
+import math
 import os
 import warnings
+from numbers import Real
 from pathlib import Path
 from typing import Any, Self
 
@@ -16,7 +19,7 @@ import onnxruntime as ort
 from .verdict import InferError
 from ..models.bundle import Bundle, BundleError, p_fake
 from ..models.storage import read_bundle
-from ..models.session import onnx_bytes, open_session, run_views
+from ..models.session import onnx_bytes, open_session, require_known_score, run_views
 from ..models.shelf import find_bundle
 
 # %% ../../nbs/11_infer/03_scorer.ipynb #32fbff18
@@ -70,6 +73,7 @@ class Scorer:
             path = find_bundle(bundle)
             read = read_bundle(path)
             session = open_session(onnx_bytes(path, read), read.spec.size, threads)
+            require_known_score(session, read)
         except BundleError as error:
             raise InferError(str(error)) from None
         except OSError as error:
@@ -90,12 +94,13 @@ class Scorer:
     def _named(self, threshold: str | float) -> tuple[float, str]:
         "A threshold's value and name, from a name or a number."
         known = self.bundle.thresholds
-        if threshold in known:
-            return known[str(threshold)], str(threshold)
-        try:
-            number = float(threshold)
-        except (TypeError, ValueError):
-            number = -1.0
+        if isinstance(threshold, str) and threshold in known:
+            return known[threshold], threshold
+        number = math.nan
+        # True is no threshold
+        if isinstance(threshold, (str, Real)) and not isinstance(threshold, bool):
+            with contextlib.suppress(ValueError, OverflowError):
+                number = float(threshold)
         if not 0 <= number <= 1:
             choice = ", ".join(known)
             raise InferError(f"threshold = {threshold!r:.80} should be a number from 0 to 1, or one of {choice}.")

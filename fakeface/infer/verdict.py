@@ -8,6 +8,7 @@ __all__ = ['STATES', 'STATES_MAX_SIDE', 'InferError', 'posterior', 'Verdict', 's
 # %% ../../nbs/11_infer/01_verdict.ipynb #bd4457e0
 import dataclasses
 import io
+from numbers import Real
 from typing import Any
 
 from PIL import Image
@@ -25,8 +26,9 @@ def posterior(
     prior: float,  # the share of fakes where the image comes from
 ) -> float:
     "The chance that the image is fake, given how common fakes are."
-    if not 0 <= prior <= 1:
-        raise InferError(f"prior = {prior} should be from 0 to 1.")
+    is_number = isinstance(prior, Real) and not isinstance(prior, bool)
+    if not is_number or not 0 <= prior <= 1:
+        raise InferError(f"prior = {prior!r:.80} should be a number from 0 to 1.")
     fake = p * prior
     real = (1 - p) * (1 - prior)
     return fake / (fake + real) if fake + real else p

@@ -9,7 +9,6 @@ __all__ = ['FORMAT', 'WEIGHTS', 'ONNX', 'CARD', 'LICENSE', 'INDEX', 'LIMITS', 'R
 # %% ../../nbs/06_models/01_bundle.ipynb #eebe7364
 import dataclasses
 import json
-import math
 import re
 from dataclasses import field
 from typing import Any, Callable, NamedTuple
@@ -17,7 +16,7 @@ from typing import Any, Callable, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from ..core.config import refuse_unknown
+from ..core.config import HARMLESS, is_harmless, refuse_unknown
 from ..core.files import sha256_json
 from ..core.labels import LABEL_NAMES
 from ..core.project import FakefaceError
@@ -53,19 +52,23 @@ LICENSE = "LICENSE"
 INDEX = "bundle.json"
 
 
+_LARGEST = 1e300
+
+
 def _is_format(value: Any) -> bool:
     return value == FORMAT and not isinstance(value, bool)
 
 
 def _is_whole(value: Any) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool)
+    return isinstance(value, int) and not isinstance(value, bool) and -(2**63) <= value < 2**63
 
 
 def is_number(
     value: Any,  # of JSON
 ) -> bool:
     "A finite number; true and false are none."
-    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+    # a whole number of JSON may be too large for a float
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and -_LARGEST < value < _LARGEST
 
 
 def _is_positive(value: Any) -> bool:
@@ -77,8 +80,12 @@ def _is_share(value: Any) -> bool:
     return is_number(value) and 0 <= value <= 1
 
 # %% ../../nbs/06_models/01_bundle.ipynb #2f7d9b31
+_LONGEST_TEXT = 1000  # characters
+
+
 def _is_text(value: Any) -> bool:
-    return isinstance(value, str)
+    "What can be shown anywhere."
+    return isinstance(value, str) and is_harmless(value, _LONGEST_TEXT)
 
 
 def _is_sha256(value: Any) -> bool:
@@ -129,13 +136,21 @@ def _is_scored(value: Any) -> bool:
     return _is_text(value["name"]) and _is_sha256(value["sha256"]) and _is_share(value["p_fake"])
 
 
-def _is_json(value: Any) -> bool:
+_DEEPEST = 12  # dictionaries and lists within each other
+
+
+def _is_json(value: Any, depth: int = _DEEPEST) -> bool:
     "JSON all the way down, without NaN."
     if isinstance(value, dict):
-        return _dict_of(_is_json)(value)
+        return depth > 0 and all(map(_is_text, value)) and all(_is_json(item, depth - 1) for item in value.values())
     if isinstance(value, (list, tuple)):
-        return all(map(_is_json, value))
-    return value is None or isinstance(value, (bool, str)) or is_number(value)
+        return depth > 0 and all(_is_json(item, depth - 1) for item in value)
+    return value is None or isinstance(value, bool) or _is_text(value) or is_number(value)
+
+
+def _are_sizes(value: Any) -> bool:
+    "The training images' shorter sides, least and most."
+    return _list_of(_is_positive)(value) and len(value) == 2
 
 
 LIMITS = ("least_side", "most_angle")  # pixels of the square around a face; degrees by which a head is turned
@@ -146,11 +161,11 @@ def _are_limits(value: Any) -> bool:
 
 
 def _is_framing(value: Any) -> bool:
-    return value in ("face", "centre")
+    return isinstance(value, str) and value in ("face", "centre")
 
 
 def _are_metrics(value: Any) -> bool:
-    return isinstance(value, dict) and _is_json(value)
+    return isinstance(value, dict) and _is_json(value) and _or_none(_are_sizes)(value.get("sizes"))
 
 # %% ../../nbs/06_models/01_bundle.ipynb #8af50042
 class Rule(NamedTuple):
@@ -161,8 +176,8 @@ class Rule(NamedTuple):
 
 
 _HASH_OR_NULL = Rule(_or_none(_is_sha256), "a SHA-256 in hex or null")
-_NAMES = Rule(_list_of(_is_text), "a list of names")
-_TEXT = Rule(_is_text, "text")
+_NAMES = Rule(_list_of(_is_text), f"a list of names, each {HARMLESS}")
+_TEXT = Rule(_is_text, HARMLESS)
 
 RULES: dict[str, Rule] = {
     "format": Rule(_is_format, f"{FORMAT}"),
@@ -180,9 +195,11 @@ RULES: dict[str, Rule] = {
     "preset": _TEXT,
     "seed": Rule(_or_none(_is_whole), "a whole number or null"),
     "manifest_hash": _HASH_OR_NULL,
-    "allow_bias": Rule(_or_none(_is_text), "text or null"),
+    "allow_bias": Rule(_or_none(_is_text), f"{HARMLESS}, or null"),
     "left_out": _NAMES,
-    "metrics": Rule(_are_metrics, "a dictionary of finite numbers and text"),
+    "metrics": Rule(
+        _are_metrics, "a dictionary of finite numbers and lines of text; its sizes, if any, two numbers above 0"
+    ),
     "versions": Rule(_dict_of(_is_text), "a dictionary of text"),
     "created": _TEXT,
     "files": Rule(_dict_of(_is_sha256), "file names with a SHA-256 in hex each"),
@@ -194,6 +211,9 @@ RULES: dict[str, Rule] = {
 }
 
 # %% ../../nbs/06_models/01_bundle.ipynb #3e3d3391
+_THAT_RUN = (WEIGHTS, ONNX)  # each can be the network that judges
+
+
 @dataclasses.dataclass(frozen=True)
 class Bundle:
     "Everything that turns a picture into a verdict, except the weights themselves."
@@ -241,7 +261,7 @@ class Bundle:
 
     @property
     def hash(self) -> str:
-        "Its identity: all fields and the weights; not the card, the licence, the ONNX copy or the reference scores."
+        "Its identity: all fields, the weights and the ONNX file; not the card, the licence or the reference scores."
         identity = dataclasses.asdict(self)
         del identity["reference"]
         # bundles from before these fields keep their identity
@@ -253,7 +273,7 @@ class Bundle:
             del identity["framing"]
         if not self.limits:
             del identity["limits"]
-        identity["files"] = {name: sha256 for name, sha256 in self.files.items() if name == WEIGHTS}
+        identity["files"] = {name: sha256 for name, sha256 in self.files.items() if name in _THAT_RUN}
         return sha256_json(identity)
 
 # %% ../../nbs/06_models/01_bundle.ipynb #7c08e1d4
@@ -308,7 +328,7 @@ def _parse_record(text: str) -> dict[str, Any]:
         record = json.loads(text, parse_constant=_refuse_constant)
     except (ValueError, RecursionError) as error:
         raise BundleError(f"{INDEX} is not JSON: {error}") from None
-    if not isinstance(record, dict) or not isinstance(record.get("format"), int):
+    if not isinstance(record, dict) or not _is_whole(record.get("format")):
         raise BundleError(f"{INDEX} has no format number: this is not a bundle of fakeface.")
     if record["format"] > FORMAT:
         raise BundleError(

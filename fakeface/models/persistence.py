@@ -23,6 +23,8 @@ from .bundle import CARD, LICENSE, ONNX, Bundle, BundleError
 from .card import model_card
 from .export import export_onnx
 from .network import FaceNet, build_model
+from .patterns import pattern, pixel_hash
+from .session import FIRST_PATTERN, first_score, open_session
 from .storage import load_tensors, read_bundle, write_bundle
 
 # %% ../../nbs/06_models/11_persistence.ipynb #c4885064
@@ -57,6 +59,14 @@ def _onnx_or_warning(model: FaceNet, name: str) -> bytes | None:
             return None
         return path.read_bytes()
 
+
+def _with_score(bundle: Bundle, onnx: bytes) -> Bundle:
+    "With the score of the first known image, by which `Detector.load` knows the network again."
+    # whoever has trained it may wait for it
+    score = first_score(open_session(onnx, bundle.spec.size), bundle, seconds=3600)
+    known = dict(name=FIRST_PATTERN, sha256=pixel_hash(pattern(0)), p_fake=score)
+    return dataclasses.replace(bundle, reference=[known])
+
 # %% ../../nbs/06_models/11_persistence.ipynb #0ab37c65
 def save_model(
     model: FaceNet,
@@ -77,6 +87,8 @@ def save_model(
     )
     tensors = _tensors(model)
     onnx_file = _onnx_or_warning(model, bundle.name) if onnx else None
+    if onnx_file:
+        bundle = _with_score(bundle, onnx_file)
     return write_bundle(folder, bundle, tensors, license=license, onnx=onnx_file, overwrite=overwrite)
 
 # %% ../../nbs/06_models/11_persistence.ipynb #fe1808e5
@@ -118,15 +130,16 @@ def load_model(
 def add_onnx(
     folder: str | os.PathLike,  # a bundle without model.onnx, or with an older one
 ) -> Bundle:
-    "Give a bundle its ONNX file; weights, card, licence and `hash` stay. Raises `FakefaceError` if that fails."
+    "Give a bundle its ONNX file; weights, card and licence stay. Raises `FakefaceError` if that fails."
     model, bundle = load_model(folder)
     card: str | None = (Path(folder) / CARD).read_text(encoding="utf-8")
     license = (Path(folder) / LICENSE).read_text(encoding="utf-8")
     if card == model_card(bundle):
         # as it was generated: `write_bundle` makes it again
         card = None
-    bundle = dataclasses.replace(bundle, files={})
     with tempfile.TemporaryDirectory() as scratch:
         path = Path(scratch) / ONNX
         export_onnx(model, path)
-        return write_bundle(folder, bundle, load_tensors(folder), card, license, path, overwrite=True)
+        onnx = path.read_bytes()
+        bundle = _with_score(dataclasses.replace(bundle, files={}), onnx)
+        return write_bundle(folder, bundle, load_tensors(folder), card, license, onnx, overwrite=True)

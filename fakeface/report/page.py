@@ -10,8 +10,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import jinja2
+import pandas as pd
 from ..core.stages import Stage, run_dir
 from ..core.files import write_atomic
+from ..data.audit import read_audit, require_same_data, require_trained_on
 from .contents import Report, report_contents
 from .findings import PUBLISHED_SOURCE, collect_findings
 from .slides import write_slides
@@ -66,12 +68,22 @@ class ReportConfig:
     resume: bool = False  # go on with an unfinished one
 
 
+def _require_one_set(home: Path, manifest: pd.DataFrame | None) -> None:
+    "Raise `AuditError` where the stages of a run are not about one and the same set."
+    audit = home / "prepare/audit.json"
+    if manifest is None or not audit.is_file():
+        return
+    require_same_data(manifest, read_audit(audit))
+    for stage in ("pretrain", "finetune"):
+        require_trained_on(manifest, home / stage)
+
+
 def run_report_stage(cfg: ReportConfig) -> Path:  # report.html
     "Make the report of a run; the stage's folder holds its config and environment."
     home = run_dir(cfg.run, cfg.out)
     # a run that does not exist is refused before a folder is made for it
-    collect_findings(home)
-    stage = Stage.begin("report", cfg, cfg.overwrite, cfg.resume)
-    page = build_report(home)
-    stage.finish()
+    _require_one_set(home, collect_findings(home).manifest)
+    with Stage.begin("report", cfg, cfg.overwrite, cfg.resume) as stage:
+        page = build_report(home)
+        stage.finish()
     return page

@@ -5,12 +5,13 @@
 # %% auto #0
 __all__ = ['CARD_METRICS', 'TRAINED_ON', 'ROBUSTNESS_TEXT', 'LEAVEOUT_TEXT', 'LEAVEOUT_COLUMNS', 'BESIDE_COLUMNS', 'NOT_REPEATED',
            'rounded', 'ship', 'card_results', 'card_robustness', 'card_leaveout', 'card_beside', 'made_of', 'commands',
-           'without_places', 'shipped_card', 'write_card']
+           'without_places', 'shipped_card', 'write_card', 'restate_identity']
 
 # %% ../../nbs/12_report/16_release.ipynb #210f5155
 import dataclasses
 import html
 import os
+import re
 import shlex
 from collections.abc import Iterable
 from pathlib import Path
@@ -292,3 +293,19 @@ def write_card(
     if after.hash != before.hash:
         raise FakefaceError(f"{dir} changed its identity with its card.")
     return after
+
+# %% ../../nbs/12_report/16_release.ipynb #d621610f
+_IDENTITY = re.compile(r"(?<=Identity of this bundle: `)[0-9a-f]{12}(?=`)")
+
+
+def restate_identity(
+    dir: str | os.PathLike,  # of a bundle
+) -> Bundle:
+    "Put a bundle's identity, as this version counts it, into its card; raises `FakefaceError` where none stands there."
+    dir = Path(dir)
+    card = (dir / CARD).read_text(encoding="utf-8")
+    identity = read_bundle(dir).hash[:12]
+    text, count = _IDENTITY.subn(identity, card)
+    if count != 1:
+        raise FakefaceError(f"{dir / CARD} names an identity {count} times; once is expected.")
+    return write_card(dir, text)

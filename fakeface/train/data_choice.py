@@ -11,7 +11,7 @@ from ..core.config import split_csv
 from ..core.labels import LABEL_NAMES
 from ..core.project import FakefaceError
 from ..core.stages import require, run_dir
-from ..data.audit import read_audit, require_unbiased
+from ..data.audit import read_audit, require_same_data, require_trained_on, require_unbiased
 from ..data.manifest import read_manifest
 from .recipe import TrainConfig
 
@@ -21,10 +21,17 @@ class TrainError(FakefaceError):
 
 
 def prepared_manifest(cfg: TrainConfig) -> pd.DataFrame:  # as `read_manifest` gives it
-    "The prepared manifest; raises where it is missing or the audit refused it and `allow_bias` gives no reason."
-    path = require(run_dir(cfg.run, cfg.out) / "prepare/manifest.parquet", "prepare")
-    require_unbiased(read_audit(path.with_name("audit.json")), cfg.allow_bias or None)
-    return read_manifest(path)
+    """The prepared manifest; raises where it is missing, where it is not the one that was audited or pretrained on, or
+    where the audit refused it and `allow_bias` gives no reason."""
+    home = run_dir(cfg.run, cfg.out)
+    path = require(home / "prepare/manifest.parquet", "prepare")
+    audit = read_audit(path.with_name("audit.json"))
+    require_unbiased(audit, cfg.allow_bias or None)
+    manifest = read_manifest(path)
+    require_same_data(manifest, audit)
+    if cfg.stage == "finetune" and not cfg.init:
+        require_trained_on(manifest, home / "pretrain")
+    return manifest
 
 # %% ../../nbs/08_train/06_data_choice.ipynb #97c8dddd
 def _chosen_domains(manifest: pd.DataFrame, cfg: TrainConfig) -> list[str]:

@@ -15,13 +15,13 @@ import torch
 from torch import nn
 from tqdm.auto import tqdm
 from ..core.config import split_csv
-from ..core.files import read_json, write_atomic
+from ..core.files import write_atomic
 from ..metrics.figures import by_domain, by_domain_records
 from ..models.bundle import Bundle
 from ..models.network import FaceNet, freeze_bn, model_line
 from ..models.persistence import save_model
 from .candidate import candidate, validation_row
-from .checkpoint import checkpoints
+from .checkpoint import checkpoint_state, checkpoints
 from .data_choice import TrainError
 from .engine import Engine, plan
 from .progress import Best, epoch_line, write_history
@@ -259,7 +259,7 @@ def fit(
 ) -> dict[str, Any]:  # what metrics.json holds
     "Train, or go on where the last checkpoint stands, and end with a bundle."
     found = checkpoints(Path(folder) / "checkpoints")
-    engine = Engine(**read_json(found[-1] / "state.json")["engine"]) if found else None
+    engine = Engine(**checkpoint_state(found[-1])["engine"]) if found else None
     trainer = start_training(cfg, manifest, folder, engine)
     restore_trainer(trainer)
     say = trainer.accelerator.print

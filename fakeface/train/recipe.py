@@ -7,10 +7,11 @@ __all__ = ['PRESETS', 'TrainConfig', 'train_config', 'stage_train_config', 'show
 
 # %% ../../nbs/08_train/01_recipe.ipynb #25ce7333
 import dataclasses
+import math
 from functools import partial
 from typing import TYPE_CHECKING, Any
 from ..augment.policies import POLICY_NAMES
-from ..core.config import configure, refuse_unknown, split_csv, stage_config
+from ..core.config import HARMLESS, configure, is_harmless, refuse_unknown, split_csv, stage_config
 from ..core.project import ConfigError
 from ..images.preprocess import VIEWS
 from ..metrics.calibrate import THRESHOLDS
@@ -119,6 +120,7 @@ _CHOICES = dict(
     precision=("auto", "fp32", "bf16", "fp16"),
 )
 _AT_LEAST_1 = ("batch", "accumulate", "processes", "size")
+_COUNTS = ("epochs", "eval_size", "epoch_len", "light_epochs", "patience", "bn_batches", "checkpoint_every")
 _FROM_0_TO_1 = ("dropout", "smoothing", "ema", "tau")
 _NOT_NEGATIVE = ("lr", "min_lr", "momentum", "weight_decay", "warmup", "clip", "mixup", "max_repeats")
 
@@ -137,13 +139,15 @@ def _check_counts(cfg: TrainConfig) -> None:
         value = getattr(cfg, name)
         if value < 1:
             raise ConfigError(f"{name} = {value} should be at least 1.")
-    if cfg.epochs < 0:
-        raise ConfigError(f"epochs = {cfg.epochs} should not be negative.")
+    for name in _COUNTS:
+        value = getattr(cfg, name)
+        if value < 0:
+            raise ConfigError(f"{name} = {value} should not be negative.")
+    if cfg.workers < -1:
+        raise ConfigError(f"workers = {cfg.workers} should be -1 (from the core count) or more.")
     has_no_weights = cfg.init == "none" or (cfg.stage == "pretrain" and not cfg.init)
     if cfg.epochs == 0 and has_no_weights:
         raise ConfigError("epochs = 0 needs trained weights: give init, a bundle or several.")
-    if cfg.eval_size < 0:
-        raise ConfigError(f"eval_size = {cfg.eval_size} should not be negative.")
 
 
 def _check_ranges(cfg: TrainConfig) -> None:
@@ -154,8 +158,9 @@ def _check_ranges(cfg: TrainConfig) -> None:
             raise ConfigError(f"{name} = {value} should lie between 0 and 1.")
     for name in _NOT_NEGATIVE:
         value = getattr(cfg, name)
-        if value < 0:
-            raise ConfigError(f"{name} = {value} should not be negative.")
+        # a comparison with nan is false
+        if not 0 <= value < math.inf:
+            raise ConfigError(f"{name} = {value} should be a finite number and not be negative.")
 
 
 def _check_together(cfg: TrainConfig) -> None:
@@ -166,6 +171,8 @@ def _check_together(cfg: TrainConfig) -> None:
         )
     if not 0 < cfg.share <= 1:
         raise ConfigError(f"share = {cfg.share} should be above 0 and at most 1.")
+    if not is_harmless(cfg.allow_bias, 1000):
+        raise ConfigError(f"allow_bias = {cfg.allow_bias!r:.80} should be {HARMLESS}.")
     in_both = set(split_csv(cfg.domains)) & set(split_csv(cfg.leave_out))
     if in_both:
         raise ConfigError(f"{', '.join(sorted(in_both))} stands in domains and in leave_out.")

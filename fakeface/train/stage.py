@@ -16,7 +16,7 @@ import pandas as pd
 from accelerate.state import PartialState
 from ..core.files import read_json, write_json
 from ..core.stages import Stage, run_dir
-from ..data.manifest import manifest_hash
+from ..data.manifest import compare_sample, manifest_hash
 from .data_choice import TrainError, prepared_manifest
 from .engine import device_for
 from .fit import OnEpoch, fit
@@ -56,7 +56,8 @@ def launch(
 
 # %% ../../nbs/08_train/15_stage.ipynb #58446d2a
 def _begin(cfg: TrainConfig, manifest: pd.DataFrame) -> Stage:
-    "Begin the stage that the config names."
+    "Begin the stage that the config names; raises where images have changed."
+    print(compare_sample(manifest.loc[manifest.split.isin(("train", "valid"))]))
     return Stage.begin(
         cfg.stage,
         cfg,
@@ -74,12 +75,12 @@ def run_training_stage(
     "Run a training stage in its folder; with processes > 1 through `accelerate launch`."
     manifest = prepared_manifest(cfg)
     cfg = resolve_init(cfg)
-    stage = _begin(cfg, manifest)
-    if cfg.processes > 1:
-        metrics = launch(cfg, stage.dir)
-    else:
-        metrics = fit(cfg, manifest, stage.dir, on_epoch)
-    stage.finish(metrics)
+    with _begin(cfg, manifest) as stage:
+        if cfg.processes > 1:
+            metrics = launch(cfg, stage.dir)
+        else:
+            metrics = fit(cfg, manifest, stage.dir, on_epoch)
+        stage.finish(metrics)
     return metrics
 
 # %% ../../nbs/08_train/15_stage.ipynb #35b665de

@@ -398,7 +398,7 @@ def test_onnx_reaches_no_other_file(detector, copy, monkeypatch):
     weights.external_data.add(key="location", value="../secret")
     (copy / ONNX).write_bytes(network.SerializeToString())
     noted_anew(copy, ONNX)
-    with pytest.raises(InferError, match="no network"):
+    with pytest.raises(InferError, match="data in other files"):
         Detector.load(copy)
 
 
@@ -415,7 +415,7 @@ def test_pickled_detector_knows_its_bundle(detector, copy):
     again = pickle.loads(data)
     assert again.hash == loaded.hash and again.threshold == loaded.threshold
     changed(copy, lambda index: index.update(bias=index["bias"] + 1))
-    with pytest.raises(InferError, match="another one"):
+    with pytest.raises(InferError, match="another (one|network)"):
         pickle.loads(data)
 
 

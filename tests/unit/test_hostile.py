@@ -1,0 +1,332 @@
+"""Bundles, names, numbers and folders that mean harm: exit code 2 or 1 and a sentence, never a traceback."""
+
+import csv
+import json
+import math
+
+import numpy as np
+import pytest
+from onnx import TensorProto, helper
+from PIL import Image
+
+from fakeface.core.files import sha256_file
+from fakeface.core.project import ConfigError, FakefaceError
+from fakeface.infer.detector import Detector
+from fakeface.infer.verdict import InferError
+from fakeface.models.bundle import INDEX, ONNX, BundleError
+from fakeface.models.session import open_session
+from fakeface.models.storage import read_bundle
+from fakeface.testing.bundles import tiny_bundle
+
+DEEP = "[" * 10_000 + "]" * 10_000
+LESS_DEEP = "[" * 950 + "]" * 950
+HUGE = "9" * 5000
+LARGE = "9" * 400
+
+# each replaces the value of a field in bundle.json, as text
+HOSTILE_VALUES = {
+    "temperature 1e400": ("temperature", "1e400"),
+    "temperature NaN": ("temperature", "NaN"),
+    "bias of 400 digits": ("bias", LARGE),
+    "bias of 5000 digits": ("bias", HUGE),
+    "seed of 400 digits": ("seed", LARGE),
+    "format of 400 digits": ("format", LARGE),
+    "format true": ("format", "true"),
+    "size of 400 digits": ("spec", f'{{"size": {LARGE}}}'),
+    "band of large numbers": ("band", f"[0, {LARGE}]"),
+    "band 1e400": ("band", "[0, 1e400]"),
+    "threshold 1e400": ("thresholds", '{"0.5": 1e400}'),
+    "metrics 10,000 deep": ("metrics", f'{{"a": {DEEP}}}'),
+    "metrics 950 deep": ("metrics", f'{{"a": {LESS_DEEP}}}'),
+    "metrics 1e400": ("metrics", '{"a": 1e400}'),
+    "sizes that are text": ("metrics", '{"sizes": "large"}'),
+    "limits NaN": ("limits", '{"least_side": NaN}'),
+    "limits 1e400": ("limits", '{"least_side": 1e400}'),
+    "limits of 400 digits": ("limits", f'{{"least_side": {LARGE}}}'),
+    "limits nested": ("limits", f'{{"least_side": {LESS_DEEP}}}'),
+    "framing a list": ("framing", '["face"]'),
+    "framing a dictionary": ("framing", '{"face": 1}'),
+    "name of a megabyte": ("name", json.dumps("a" * 10**6)),
+    "domain that clears the screen": ("domains", json.dumps(["\x1b[2J"])),
+    "domain of two lines": ("domains", json.dumps(["a\nb"])),
+    "domain that is a formula": ("domains", '["=HYPERLINK(1)"]'),
+    "domain that is a formula of mathematics": ("domains", '["$\\\\frac{$"]'),
+    "domain that is HTML": ("domains", '["<img src=x onerror=alert(1)>"]'),
+    "threshold that is a formula": ("thresholds", '{"0.5": 0.5, "=1+1": 0.5}'),
+    "lone surrogate": ("stage", '"\\ud800"'),
+    "reference 1e400": ("reference", '[{"name": "a", "sha256": "' + "0" * 64 + '", "p_fake": 1e400}]'),
+    "reference of lists": ("reference", "[[[]]]"),
+    "files a list": ("files", "[1]"),
+    "everything null": ("spec", "null"),
+}
+
+
+@pytest.fixture(scope="module")
+def sound(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("hostile") / "tiny"
+    tiny_bundle(folder)
+    return folder
+
+
+@pytest.fixture
+def bundle(sound, tmp_path):
+    import shutil
+
+    return shutil.copytree(sound, tmp_path / "tiny")
+
+
+def put(folder, field, text):
+    record = json.loads((folder / INDEX).read_text())
+    record[field] = "HERE"
+    (folder / INDEX).write_text(json.dumps(record).replace('"HERE"', text))
+
+
+def replace_network(folder, nodes, initializers=(), functions=()):
+    "Another ONNX file, its hash corrected."
+    x = helper.make_tensor_value_info("x", TensorProto.FLOAT, ["n", 3, "h", "w"])
+    logits = helper.make_tensor_value_info("logits", TensorProto.FLOAT, ["n", 2])
+    graph = helper.make_graph(nodes, "g", [x], [logits], list(initializers))
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 13)], ir_version=8)
+    (folder / ONNX).write_bytes(model.SerializeToString())
+    put(
+        folder,
+        "files",
+        json.dumps(json.loads((folder / INDEX).read_text())["files"] | {ONNX: sha256_file(folder / ONNX)}),
+    )
+
+
+@pytest.mark.parametrize("what", HOSTILE_VALUES)
+def test_hostile_record_is_a_sentence_and_exit_code_2(bundle, what, capsys, monkeypatch):
+    from fakeface.cli.main import main
+
+    put(bundle, *HOSTILE_VALUES[what])
+    with pytest.raises(BundleError) as said:
+        read_bundle(bundle)
+    assert len(str(said.value)) < 700 and str(said.value).isprintable()
+    monkeypatch.chdir(bundle.parent)
+    Image.new("RGB", (64, 64)).save("a.png")
+    assert main(["check", "a.png", "--bundle", "tiny"]) == 2
+    assert INDEX in capsys.readouterr().err
+
+
+def endless(kind):
+    "A network with a loop or a branch in it."
+    value = helper.make_tensor_value_info
+    go = value("go", TensorProto.BOOL, [])
+    step = [helper.make_node("Identity", ["go"], ["go_on"]), helper.make_node("Identity", ["was"], ["is"])]
+    gives = [value("go_on", TensorProto.BOOL, []), value("is", TensorProto.FLOAT, None)]
+    takes = [value("i", TensorProto.INT64, []), go, value("was", TensorProto.FLOAT, None)]
+    body = helper.make_graph(step, "body", takes, gives)
+    branch = helper.make_graph([helper.make_node("Identity", ["first"], ["out"])], "b", [], gives[1:])
+    last = {
+        "Loop": helper.make_node("Loop", ["", "true", "first"], ["logits"], body=body),
+        "If": helper.make_node("If", ["true"], ["logits"], then_branch=branch, else_branch=branch),
+        "Scan": helper.make_node("Scan", ["first"], ["logits"], body=body, num_scan_inputs=1),
+    }[kind]
+    nodes = [
+        helper.make_node("ReduceMean", ["x"], ["mean"], axes=[2, 3], keepdims=0),
+        helper.make_node("MatMul", ["mean", "w"], ["first"]),
+        last,
+    ]
+    known = [
+        helper.make_tensor("w", TensorProto.FLOAT, [3, 2], [0.1] * 6),
+        helper.make_tensor("true", TensorProto.BOOL, [], [True]),
+    ]
+    return nodes, known
+
+
+@pytest.mark.parametrize("kind", ["Loop", "If", "Scan"])
+def test_a_network_with_loops_is_refused_before_it_runs(bundle, kind):
+    replace_network(bundle, *endless(kind))
+    with pytest.raises(InferError, match=f"loops or branches \\('{kind}'\\)"):
+        Detector.load(bundle)
+
+
+def test_a_network_that_reads_other_files_is_refused(bundle, tmp_path):
+    outside = helper.make_tensor("w", TensorProto.FLOAT, [3, 2], [0.1] * 6)
+    outside.ClearField("float_data")
+    outside.data_location = TensorProto.EXTERNAL
+    outside.external_data.add(key="location", value="/etc/passwd")
+    nodes = [
+        helper.make_node("ReduceMean", ["x"], ["mean"], axes=[2, 3], keepdims=0),
+        helper.make_node("MatMul", ["mean", "w"], ["logits"]),
+    ]
+    replace_network(bundle, nodes, [outside])
+    with pytest.raises(InferError, match="data in other files"):
+        Detector.load(bundle)
+
+
+def test_a_network_that_fails_when_it_runs_is_a_sentence(bundle):
+    nodes = [
+        helper.make_node("ReduceMean", ["x"], ["mean"], axes=[2, 3], keepdims=0),
+        helper.make_node("MatMul", ["mean", "w"], ["logits"]),
+    ]
+    replace_network(bundle, nodes, [helper.make_tensor("w", TensorProto.FLOAT, [5, 2], [0.1] * 10)])
+    with pytest.raises(InferError, match="is no network|cannot judge"):
+        Detector.load(bundle)
+    replace_network(bundle, [helper.make_node("ReduceMean", ["x"], ["logits"], axes=[2, 3], keepdims=0)])
+    with pytest.raises(InferError, match="is no network|two logits"):
+        Detector.load(bundle)
+
+
+@pytest.mark.parametrize("data", [b"", b"\x00", b"\xff" * 40, b"\x3a\xff\xff\xff\xff\x7f", b"\x0b" * 9])
+def test_what_is_no_protobuf_is_a_sentence(data):
+    with pytest.raises(BundleError, match="is no network|should take x"):
+        open_session(data, 64)
+
+
+@pytest.mark.parametrize("threshold", [True, [1], {}, None.__class__, math.nan, "x", 10**400, np.array([0.5, 0.1])])
+def test_odd_thresholds(sound, threshold):
+    with pytest.raises(InferError, match="threshold = "):
+        Detector.load(sound, threshold)
+
+
+@pytest.mark.parametrize("prior", ["x", [0.5], True, math.nan, -1, 10**400, {}])
+def test_odd_priors(sound, prior):
+    with pytest.raises(InferError, match="prior = "):
+        Detector.load(sound).check(Image.new("RGB", (64, 64)), prior=prior)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [dict(size=-5), dict(size=0), dict(size=10**40), dict(valid=math.nan), dict(test=math.inf), dict(workers=-7)]
+    + [dict(quality_low=-1), dict(quality_high=101), dict(seed=10**400), dict(valid=-0.1)],
+    ids=str,
+)
+def test_prepare_refuses_impossible_numbers(change):
+    from fakeface.core.config import configure
+    from fakeface.data.prepare import PrepareConfig
+
+    with pytest.raises(ConfigError, match=next(iter(change))):
+        configure(PrepareConfig, **change)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [dict(batch=0), dict(grid_n=-1), dict(scenes_n=-1), dict(why_n=-2), dict(workers=-3), dict(seed=10**400)],
+    ids=str,
+)
+def test_evaluate_refuses_impossible_numbers(change):
+    from fakeface.core.config import configure
+    from fakeface.evaluate.stage import EvaluateConfig
+
+    with pytest.raises(ConfigError, match=next(iter(change))):
+        configure(EvaluateConfig, **change)
+
+
+FRACTIONS = "lr min_lr momentum weight_decay warmup clip mixup max_repeats dropout smoothing ema tau share".split()
+COUNTS = "epochs patience light_epochs epoch_len bn_batches checkpoint_every eval_size".split()
+
+
+@pytest.mark.parametrize("name", FRACTIONS)
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf, -0.5, "nan"])
+def test_training_refuses_what_is_no_number(name, value):
+    from fakeface.train.recipe import train_config
+
+    with pytest.raises(ConfigError, match=name):
+        train_config("finetune", **{name: value})
+
+
+@pytest.mark.parametrize("name", COUNTS)
+def test_training_refuses_negative_counts(name):
+    from fakeface.train.recipe import train_config
+
+    with pytest.raises(ConfigError, match=name):
+        train_config("finetune", **{name: -1})
+
+
+@pytest.mark.parametrize("name", ["$x$", "=1+1", "a\nb", "\x1b]0;x\x07", "<script>alert(1)</script>", "", "x" * 300])
+def test_a_harmful_domain_is_refused_before_any_work(tmp_path, name):
+    import pandas as pd
+    from fakeface.data.manifest import ManifestError, build_manifest
+
+    # the files are not there: nothing has been looked at
+    rows = pd.DataFrame(dict(path=["nowhere/a.png", "nowhere/b.png"], domain=name, label=[0, 1]))
+    with pytest.raises(ManifestError, match="A domain's name should be"):
+        build_manifest(rows, tmp_path, workers=0)
+
+
+def test_a_domain_with_a_bar_breaks_no_table():
+    from fakeface.models.card import model_card
+    from fakeface.models.bundle import Bundle
+    from fakeface.images.preprocess import InputSpec
+
+    odd = "a_b|c"
+    figures = dict(n=3, auc=0.5)
+    card = model_card(Bundle("x", "x", InputSpec(), domains=[odd], metrics={odd: figures, "macro": figures}).check())
+    head, line = (row for row in card.splitlines() if row.startswith(("| domain", "| a_b")))
+    assert line.count("|") - line.count("\\|") == head.count("|")
+
+
+def test_paths_are_no_formulas(tmp_path):
+    from fakeface.data.prepare import PrepareConfig, build_dataset, collect_sources, index_images, write_prepared
+
+    source = tmp_path / "run/prepare"
+    for label in ("real", "fake"):
+        (source / "=set" / label).mkdir(parents=True)
+        for i in range(8):
+            noise = np.random.default_rng([i, label == "fake"]).integers(0, 256, (40, 40, 3), dtype=np.uint8)
+            Image.fromarray(noise).resize((80, 80)).save(source / "=set" / label / f"{i}.png")
+    (source / "=set/real/broken.png").write_bytes(b"\x89PNG\r\n\x1a\n no more")
+    with pytest.raises(FakefaceError, match="A domain's name"):
+        cfg = PrepareConfig(sources=str(source / "=set"), workers=0)
+        index_images(cfg, collect_sources(cfg, source), source)
+    (tmp_path / "sources.csv").write_text("name,kind,path\nmine,folder,run/prepare/=set\n")
+    cfg = PrepareConfig(sources=str(tmp_path / "sources.csv"), workers=0)
+    found = index_images(cfg, collect_sources(cfg, source), source)
+    write_prepared(cfg, found, build_dataset(cfg, found, source), source)
+    for table in source.glob("*.csv"):
+        with open(table, newline="") as file:
+            cells = [cell for row in csv.reader(file) for cell in row]
+        assert not [cell for cell in cells if cell.startswith(("=", "+", "-", "@"))]
+    assert "./=set/real/broken.png" in (source / "excluded.csv").read_text()
+
+
+def cached_facts(tmp_path):
+    "A cache of the facts of some images; with what is true."
+    from fakeface.images.facts import file_infos
+
+    paths = []
+    for i in range(30):
+        paths.append(tmp_path / f"{i}.png")
+        Image.new("RGB", (9 + i, 9), (i, i, i)).save(paths[-1])
+    return paths, file_infos(paths, tmp_path / ".facts.sqlite", workers=0)
+
+
+def test_a_damaged_cache_never_says_something_else(tmp_path):
+    from fakeface.images.facts import file_infos
+
+    paths, true = cached_facts(tmp_path)
+    cache = tmp_path / ".facts.sqlite"
+    sound = cache.read_bytes()
+    random = np.random.default_rng(0)
+    refused = 0
+    for kind in range(60):
+        damaged = bytearray(sound)
+        if kind % 3 == 0:
+            damaged[random.integers(len(damaged))] ^= 1 << int(random.integers(8))
+        elif kind % 3 == 1:
+            begin = int(random.integers(len(damaged)))
+            damaged[begin : begin + 200] = random.bytes(min(200, len(damaged) - begin))
+        else:
+            damaged = damaged[: random.integers(len(damaged))]
+        cache.write_bytes(damaged)
+        try:
+            assert file_infos(paths, cache, workers=0) == true
+        except FakefaceError as error:
+            refused += 1
+            assert "cannot be used" in str(error)
+    assert refused < 30
+    cache.unlink()
+    assert file_infos(paths, cache, workers=0) == true
+
+
+def test_a_file_that_is_no_cache_is_not_removed(tmp_path):
+    from fakeface.images.facts import file_infos
+
+    paths, _ = cached_facts(tmp_path)
+    thesis = tmp_path / "thesis.txt"
+    thesis.write_text("years of work " * 300)
+    with pytest.raises(FakefaceError, match="Delete it"):
+        file_infos(paths, thesis, workers=0)
+    assert thesis.read_text().startswith("years")

@@ -1,0 +1,116 @@
+"""One process a stage's folder: with overwrite and resume too; who dies gives it free; nobody gets it twice."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from dataclasses import make_dataclass
+from pathlib import Path
+
+import pytest
+
+from fakeface.core.project import FakefaceError
+from fakeface.core.stages import Stage
+
+HOLD = """
+import sys, time
+from dataclasses import make_dataclass
+from fakeface.core.project import FakefaceError
+from fakeface.core.stages import Stage
+cfg = make_dataclass("Config", ["run", "out"])("first", sys.argv[1])
+try:
+    stage = Stage.begin("finetune", cfg, **{name: True for name in sys.argv[3:]})
+except FakefaceError as error:
+    print("refused:", error, flush=True)
+    sys.exit(3)
+print("begun", flush=True)
+time.sleep(float(sys.argv[2]))
+stage.finish()
+"""
+
+
+def other_process(out, seconds, *how):
+    command = [sys.executable, "-c", HOLD, str(out), str(seconds), *how]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+
+
+@pytest.fixture
+def config(tmp_path):
+    return make_dataclass("Config", ["run", "out"])("first", str(tmp_path))
+
+
+@pytest.mark.parametrize("how", [[], ["overwrite"], ["resume"]], ids=["plainly", "overwrite", "resume"])
+def test_a_second_run_is_told_who_was_first(tmp_path, config, how):
+    first = other_process(tmp_path, 60)
+    try:
+        assert first.stdout.readline() == "begun\n"
+        with pytest.raises(FakefaceError) as said:
+            Stage.begin("finetune", config, **dict.fromkeys(how, True))
+        assert f"process {first.pid} on" in str(said.value) and "since 2" in str(said.value)
+        config_of_the_first = json.loads((tmp_path / "first/finetune/config.json").read_text())
+        assert config_of_the_first["out"] == str(tmp_path)
+    finally:
+        first.kill()
+        first.wait()
+
+
+def test_who_is_killed_gives_the_folder_free_and_a_line_says_so(tmp_path, config, capsys):
+    first = other_process(tmp_path, 60)
+    assert first.stdout.readline() == "begun\n"
+    first.send_signal(signal.SIGKILL)
+    first.wait()
+    assert (tmp_path / "first/finetune/.lock").exists()
+    stage = Stage.begin("finetune", config, resume=True)
+    assert f"process {first.pid} on" in capsys.readouterr().out
+    stage.finish()
+    assert not (tmp_path / "first/finetune/.lock").exists()
+    assert Stage.state(stage.dir) == "finished"
+
+
+def test_of_many_at_once_one_gets_it(tmp_path):
+    runs = [other_process(tmp_path, 3, "resume") for _ in range(6)]
+    words = [run.communicate(timeout=60)[0].split()[0] for run in runs]
+    # who comes late may find it finished; nobody else may be in it
+    assert words.count("begun") == 1 and words.count("refused:") == 5
+
+
+def test_a_cell_that_is_run_again_is_the_same_process(config):
+    Stage.begin("prepare", config)
+    again = Stage.begin("prepare", config, resume=True)
+    (again.dir / "half.csv").touch()
+    made_anew = Stage.begin("prepare", config, overwrite=True)
+    assert not (made_anew.dir / "half.csv").exists() and (made_anew.dir / ".lock").exists()
+    made_anew.finish()
+
+
+def test_a_refusal_leaves_no_lock(config):
+    Stage.begin("prepare", config).finish()
+    with pytest.raises(FakefaceError, match="is finished"):
+        Stage.begin("prepare", config)
+    assert not (Path(config.out) / "first/prepare/.lock").exists()
+
+
+def test_a_lock_of_another_machine_is_believed(config):
+    folder = Path(config.out) / "first/prepare"
+    folder.mkdir(parents=True)
+    (folder / ".lock").write_text(json.dumps(dict(pid=os.getpid(), host="elsewhere", since="2026-01-01")))
+    with pytest.raises(FakefaceError, match="on elsewhere, since 2026-01-01.*remove .*lock"):
+        Stage.begin("prepare", config)
+
+
+def test_what_is_emptied_says_that_it_is_not_finished(config, monkeypatch):
+    "Killed while a finished stage is emptied: what is left does not read as finished."
+    import shutil
+
+    stage = Stage.begin("prepare", config)
+    (stage.dir / "dataset").mkdir()
+    stage.finish()
+
+    def killed(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(shutil, "rmtree", killed)
+    with pytest.raises(KeyboardInterrupt):
+        Stage.begin("prepare", config, overwrite=True)
+    assert Stage.state(stage.dir) == "running"
