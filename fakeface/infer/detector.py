@@ -21,6 +21,7 @@ from ..faces.networks import FacesError
 from ..faces.shown import Shown, decode_side, shown_of
 from ..images.doubts import doubts
 from ..images.clues import plain
+from ..images.memory import held_memory
 from ..images.preprocess import Views, eval_views
 from ..images.decode import ImageError, ImageSource as StoredImage, open_image
 from .inputs import Checkable, OpenedImage, each_input, name_of, read_input
@@ -159,15 +160,16 @@ class _Judge(Scorer):
 
     def _answers(self, source: Checkable, question: _Question, only_first: bool = False) -> list[Verdict]:
         "One verdict for each face, or one for the image; one with an error where it cannot be judged."
-        opened, reason = read_input(source, decode_side(self.bundle.spec))
-        if opened is not None:
-            try:
-                return self._judge_all(opened, question, only_first)
-            except ImageError as error:
-                # a small head is cut from the file in full, which may have gone
-                reason = f"{error.reason[:1].upper()}{error.reason[1:]}."
-            except MemoryError:
-                reason = "Needs more memory than there is."
+        with held_memory():
+            opened, reason = read_input(source, decode_side(self.bundle.spec))
+            if opened is not None:
+                try:
+                    return self._judge_all(opened, question, only_first)
+                except ImageError as error:
+                    # a small head is cut from the file in full, which may have gone
+                    reason = f"{error.reason[:1].upper()}{error.reason[1:]}."
+                except MemoryError:
+                    reason = "Needs more memory than there is."
         return [self.verdict(question.name, question.threshold, question.prior, error=reason)]
 
     def _question(
