@@ -241,7 +241,8 @@ class Detector(_Judge):
         images: str | os.PathLike | Iterable[Checkable],  # a folder, or a collection of what `check` takes
         *,
         stability: bool = False,  # also judge each re-encoded and rescaled
-        names: Iterable[str] | None = None,  # what to call them, in their order; their files' names if not given
+        names: Iterable[str]
+        | None = None,  # what to call them, in their order; if not given their files' names, seen from the folder
         threshold: str | float | None = None,  # a name in the bundle or a number; the detector's own if not given
         prior: float | None = None,  # share of fakes where they come from: adds the chance that follows from it
         framing: str | None = None,  # face: the largest head; centre: the whole image; the detector's own if not given
@@ -259,7 +260,7 @@ class Detector(_Judge):
         given = itertools.chain(() if names is None else names, itertools.repeat(""))
         verdicts = []
         for (image, reason), name in zip(each_input(images), given):
-            name = plain(name, 255) if name else name_of(image)
+            name = plain(name, 255) if name else name_of(image, images)
             if reason:
                 verdicts.append(self.verdict(name, threshold, prior, error=reason))
             else:

@@ -102,8 +102,18 @@ def read_input(
     return opened, ""
 
 # %% ../../nbs/11_infer/04_inputs.ipynb #a1f30406
-def name_of(source: Any) -> str:
+_LONGEST_PATH = 4096  # characters
+
+
+def name_of(
+    source: Any,  # an image
+    folder: Any = None,  # in which it was found: the name is seen from there
+) -> str:
     "The file's name as plain text that can be encoded; `picture` where it has none."
+    if isinstance(folder, (str, os.PathLike)) and isinstance(source, (str, os.PathLike)):
+        below = os.path.relpath(os.fsdecode(source), os.fsdecode(folder))
+        # as a whole: two files of a name in two folders are two
+        return plain(os.fsencode(below), _LONGEST_PATH)
     path = getattr(source, "name", "") if hasattr(source, "read") else ""
     if isinstance(source, (str, os.PathLike)):
         path = source
