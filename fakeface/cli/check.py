@@ -37,6 +37,7 @@ _ABOUT_ROWS = (
     "that was changed since is judged again. --json writes one object a line.\n"
     "What a file says of how it was made stands before its score and is no part of it; content credentials are "
     "verified with\nthe extra provenance, and FAKEFACE_TRUST names authorities (PEM) whose signers are known.\n"
+    "Large pictures share a quarter of the memory; FAKEFACE_MEMORY_MB says how many MB they may have.\n"
     '"-" as FILE is standard output; '
     '"-" as PATH reads names from standard input (one a line, or separated by null bytes).'
 )
