@@ -184,6 +184,9 @@ class _Staff(threading.local):
     worker: _Worker | None = None
 
 
+_DIED = "The process that looked at it died; the file may be made to do that, or there was no memory left."
+
+
 class _InProcesses:
     "Judges files in processes that can be ended, one for each thread that calls it."
 
@@ -217,13 +220,18 @@ class _InProcesses:
                 self.all.remove(worker)
 
     def __call__(self, path: str, reason: str, options: CheckOptions) -> list[Verdict]:
-        try:
-            return self._worker().judge(path, reason, options, self.seconds)
-        except TimeoutError:
-            error = f"Took longer than {self.seconds:g} s, which is the limit (--timeout)."
-        except (EOFError, OSError):
-            error = "The process that looked at it died; the file may be made to do that, or there was no memory left."
-        self._dismiss()
+        error = _DIED
+        # twice: the first time something else may have ended the process
+        for _ in range(2):
+            try:
+                return self._worker().judge(path, reason, options, self.seconds)
+            except TimeoutError:
+                error = f"Took longer than {self.seconds:g} s, which is the limit (--timeout)."
+            except (EOFError, OSError):
+                pass
+            self._dismiss()
+            if self.closed or error != _DIED:
+                break
         asked = options.get("threshold"), options.get("prior")
         return [self.detector.verdict(safe_for_terminal(path), *asked, error=error)]
 
@@ -233,6 +241,11 @@ class _InProcesses:
             self.closed = True
             for worker in self.all:
                 worker.process.kill()
+
+    def bury(self) -> None:
+        "Wait for what was ended; called when no thread judges any more."
+        for worker in self.all:
+            worker.end()
 
 # %% ../../nbs/11_infer/08_pool.ipynb #aab3265b
 _Judging = Callable[[str, str, CheckOptions], list[Verdict]]
@@ -292,3 +305,5 @@ def check_paths(
         if processes is not None:
             processes.close()
         pool.shutdown(wait=True, cancel_futures=True)
+        if processes is not None:
+            processes.bury()

@@ -275,6 +275,9 @@ def test_no_process_is_left_when_the_answers_are_no_longer_wanted(tmp_path, tiny
     started = time.monotonic()
     answers.close()
     assert time.monotonic() - started < SOON
+    with pytest.raises(ChildProcessError):
+        # not even one that has ended and waits to be asked how
+        os.waitpid(-1, os.WNOHANG)
 
 
 def test_a_second_interrupt_ends_a_command_that_cannot_stop():
