@@ -7,9 +7,11 @@ __all__ = ['CHECK_HELP', 'add_check_options', 'told', 'CheckFailed', 'check_comm
 
 # %% ../../nbs/13_cli/03_check.ipynb #a1f33004
 import argparse
+import contextlib
 import os
 import sys
-from typing import TYPE_CHECKING, Any, Callable
+import threading
+from typing import TYPE_CHECKING, Any, Callable, Iterator
 
 from ..core.project import FakefaceError
 from ..infer.listing import FolderError, safe_for_terminal
@@ -31,10 +33,11 @@ _EXIT_CODES = """exit codes:
 _ABOUT_ROWS = (
     "Rows hold the verdict, p_fake, threshold, detector, size, warnings, provenance and metadata, or an error. "
     "Beside FILE stands FILE.run.json, which says what the\n"
-    "rows were made with. An interrupted or killed run goes on with --resume: no row is lost or doubled. "
-    "--json writes one object a line.\n"
+    "rows were made with. An interrupted or killed run goes on with --resume: no row is lost or doubled, and a file\n"
+    "that was changed since is judged again. --json writes one object a line.\n"
     "What a file says of how it was made stands before its score and is no part of it; content credentials are "
     "verified with\nthe extra provenance, and FAKEFACE_TRUST names authorities (PEM) whose signers are known.\n"
+    "Large pictures share a quarter of the memory; FAKEFACE_MEMORY_MB says how many MB they may have.\n"
     '"-" as FILE is standard output; '
     '"-" as PATH reads names from standard input (one a line, or separated by null bytes).'
 )
@@ -60,6 +63,14 @@ def _image_options(parser: argparse.ArgumentParser) -> None:
     add("--heatmap", metavar="DIR", help=help)
 
 
+def _seconds(text: str) -> float:
+    "A number of seconds that a clock can be set to."
+    number = float(text)
+    if 0 < number <= 1e6:
+        return number
+    raise ValueError
+
+
 def add_check_options(parser: argparse.ArgumentParser) -> None:
     "The options of `fakeface check`."
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
@@ -71,6 +82,10 @@ def add_check_options(parser: argparse.ArgumentParser) -> None:
     on = parser.add_mutually_exclusive_group()
     on.add_argument("--resume", action="store_true", help="go on with FILE: judge what has no row yet")
     on.add_argument("--overwrite", action="store_true", help="make FILE anew")
+    help = "with --resume: judge again what could not be judged"
+    parser.add_argument("--retry-errors", action="store_true", help=help)
+    help = "seconds that a picture may take before its row says so (default: 60)"
+    parser.add_argument("--timeout", type=_seconds, default=60.0, metavar="S", help=help)
     help = "pictures at a time (default: the cores)"
     parser.add_argument("--workers", type=int, choices=range(1, 257), metavar="N", help=help)
     parser.add_argument("--quiet", action="store_true", help="no progress, no summary")
@@ -147,7 +162,10 @@ def _open_rows(args: argparse.Namespace, detector: "Detector", options: "CheckOp
     from fakeface.infer.rows import Rows
 
     file, kind = _output(args)
+    is_here = any(path == "-" or not os.path.isabs(path) for path in args.paths)
     about = {
+        # names are seen from here
+        "working_directory": os.getcwd() if is_here else "",
         "bundle": detector.name,
         "bundle_hash": detector.hash,
         "threshold": detector.threshold,
@@ -174,6 +192,24 @@ def _printer(args: argparse.Namespace) -> Callable[[list["Verdict"]], None]:
 
     return print_verdicts
 
+# %% ../../nbs/13_cli/03_check.ipynb #c50394a5
+@contextlib.contextmanager
+def _bell(path: str, seconds: float) -> Iterator[None]:
+    "End this process with a sentence when a single file takes too long: a decoder cannot be stopped in another way."
+
+    def ring() -> None:
+        text = f"{safe_for_terminal(path)}: No verdict: Took longer than {seconds:g} s, which is the limit (--timeout)."
+        print(text, flush=True)
+        os._exit(1)
+
+    timer = threading.Timer(seconds, ring)
+    timer.daemon = True
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
+
 # %% ../../nbs/13_cli/03_check.ipynb #d6543184
 def _check(args: argparse.Namespace) -> dict[str, Any]:
     "Judge what is named; gives the counts of `score_paths`."
@@ -186,12 +222,19 @@ def _check(args: argparse.Namespace) -> dict[str, Any]:
         raise FolderError("--resume and --overwrite need a file: --csv FILE or --json FILE.")
     if args.prior is not None and not 0 <= args.prior <= 1:
         raise FolderError(f"--prior {args.prior} should be a number from 0 to 1.")
+    if args.retry_errors and not args.resume:
+        raise FolderError("--retry-errors goes with --resume.")
     threads = None if _is_single(args.paths) else 1
     detector = Detector.load(args.bundle, threshold=args.threshold, threads=threads)
     options = CheckOptions(framing=args.framing or detector.bundle.framing, stability=args.stability, prior=args.prior)
     to = _open_rows(args, detector, options) if _is_file(file) else _printer(args)
     bar = None if _is_file(file) and not args.quiet else False
-    found = score_paths(detector, args.paths, to, args.workers, args.heatmap, bar, **options)
+    how = (args.workers, args.heatmap, bar)
+    if _is_single(args.paths) and not file:
+        with _bell(args.paths[0], args.timeout):
+            found = score_paths(detector, args.paths, to, *how, **options)
+    else:
+        found = score_paths(detector, args.paths, to, *how, args.timeout, args.retry_errors, **options)
     if not found["files"]:
         raise FolderError("There is no file in what was named.")
     return found

@@ -7,9 +7,12 @@ __all__ = ['STAGE_HELP', 'command_parser', 'main']
 
 # %% ../../nbs/13_cli/06_main.ipynb #518fb445
 import argparse
+import contextlib
 import os
+import signal
 import sys
-from typing import Callable
+import threading
+from typing import Any, Callable, Iterator
 
 from .check import add_check_options, check_command
 from .serve import add_serve_options, serve_command
@@ -105,12 +108,33 @@ def _make_streams_safe() -> None:
             reconfigure(errors="backslashreplace")
 
 
+def _interrupt_once(*_: Any) -> None:
+    "The first Ctrl-C lets a command put things in order; the second ends it, whatever it is doing."
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+    raise KeyboardInterrupt
+
+
+@contextlib.contextmanager
+def _second_interrupt_ends() -> Iterator[None]:
+    "Where nobody else has decided what Ctrl-C does."
+    was = signal.getsignal(signal.SIGINT)
+    is_ours = was is signal.default_int_handler and threading.current_thread() is threading.main_thread()
+    if is_ours:
+        signal.signal(signal.SIGINT, _interrupt_once)
+    try:
+        yield
+    finally:
+        if is_ours:
+            signal.signal(signal.SIGINT, was)
+
+
 def main(argv: list[str] | None = None) -> int:
     "The console script; returns the exit code."
     _make_streams_safe()
     args = command_parser().parse_args(argv)
     try:
-        return args.do(args) or 0
+        with _second_interrupt_ends():
+            return args.do(args) or 0
     except BrokenPipeError:
         # the reader has gone, as `| head` does
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)

@@ -18,6 +18,7 @@ from ..faces.earned import NO_FACE
 from ..faces.frame import Square
 from ..faces.shown import shown_of
 from ..images.decode import ImageError
+from ..images.memory import held_memory
 from ..images.facts import Record, remembered
 from ..images.preprocess import InputSpec
 
@@ -51,7 +52,8 @@ def file_frame(
 ) -> FileFrame:
     "How an image is framed by its largest face; raises `FacesError` where the finder is damaged."
     try:
-        shown = shown_of(path, _SMALL, "face")
+        with held_memory():
+            shown = shown_of(path, _SMALL, "face")
     except ImageError as error:
         return FileFrame(reason=error.reason)
     except MemoryError:

@@ -28,6 +28,7 @@ from ..faces.frame import Square, cut_square
 from ..images.preprocess import KERNELS
 from ..images.decode import ImageError, open_image
 from ..images.jpeg import save_jpeg
+from ..images.memory import held_memory
 from ..images.facts import file_infos, in_processes
 
 # %% ../../nbs/04_data/16_harmonise.ipynb #73fba13d
@@ -56,14 +57,15 @@ def harmonise_one(
     "One image through the common way."
     if os.path.exists(dst):
         return ""
-    try:
-        image = open_image(src)
-    except ImageError as error:
-        return error.reason
-    if square is not None:
-        image = cut_square(image, square, max(1, round(square.side)))
-    box, size = _box_and_size(image, side, cut)
-    save_jpeg(image.resize(size, KERNELS["bicubic"], box=box), dst, quality, "4:2:0")
+    with held_memory():
+        try:
+            image = open_image(src)
+        except ImageError as error:
+            return error.reason
+        if square is not None:
+            image = cut_square(image, square, max(1, round(square.side)))
+        box, size = _box_and_size(image, side, cut)
+        save_jpeg(image.resize(size, KERNELS["bicubic"], box=box), dst, quality, "4:2:0")
     return ""
 
 # %% ../../nbs/04_data/16_harmonise.ipynb #712fad81

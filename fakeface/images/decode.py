@@ -19,6 +19,8 @@ import numpy as np
 from PIL import Image, ImageFile, UnidentifiedImageError
 from ..core.project import FakefaceError
 from .formats import CAMERA_RAW, header_only, is_raw_preview
+from .limits import why_too_large, why_too_much
+from .memory import held_memory, take_memory
 from .profiles import to_srgb
 
 # %% ../../nbs/02_images/01_decode.ipynb #66bf5294
@@ -77,6 +79,12 @@ def _in_one_line(error: Exception) -> str:
     return " ".join(str(error).split())
 
 
+def _refuse(reason: str, name: str) -> None:
+    "Raise `ImageError` for a reason that is not empty."
+    if reason:
+        raise ImageError(reason, name)
+
+
 def _refuse_large(image: Image.Image, name: str, max_pixels: int) -> None:
     "Raise `ImageError` for a picture of more than `max_pixels`."
     if image.width * image.height > max_pixels:
@@ -90,21 +98,23 @@ def lazy_image(
 ) -> Image.Image:
     "Pillow's picture for a file of which only the header was read; raises `ImageError`."
     try:
+        _refuse(why_too_large(stream), name)
         image = header_only(stream)
         is_raw = is_raw_preview(image, stream)
     except Image.DecompressionBombError:
         limit = min(max_pixels, 2 * (Image.MAX_IMAGE_PIXELS or max_pixels))
         raise ImageError(f"has more than {limit:,} pixels", name) from None
+    except (ImageError, MemoryError):
+        raise
     except (UnidentifiedImageError, FakefaceError) as error:
         raise ImageError(str(error), name) from None
-    except MemoryError:
-        raise
     except Exception as error:
         # a broken header may raise anything
         raise ImageError(f"cannot be read ({_in_one_line(error)})", name) from None
     if is_raw:
         raise ImageError(f"is {CAMERA_RAW.name}, of which only a preview can be read; {CAMERA_RAW.instead}", name)
     _refuse_large(image, name, max_pixels)
+    _refuse(why_too_much(image, stream), name)
     return image
 
 # %% ../../nbs/02_images/01_decode.ipynb #cb8ead8d
@@ -115,21 +125,29 @@ def _eight_bit(image: Image.Image) -> Image.Image:
     if not image.mode.startswith("I"):
         return image
     levels = np.asarray(image)
-    if levels.min() < 0 or levels.max() > 65535:
-        raise ValueError("its 32-bit grey values have no known range")
+    lowest, highest = levels.min(), levels.max()
+    # 32 bits that hold 8 would come out black
+    if lowest < 0 or highest > 65535 or image.mode == "I" and highest < 256:
+        raise ValueError("its 32-bit grey values have no known range; save it with 8 or 16 bits")
     grey = Image.fromarray((levels.astype(np.uint16) >> 8).astype(np.uint8))
     # without PNG's note on transparency, whose level is one of 16 bits
     grey.info = {key: value for key, value in image.info.items() if key == "icc_profile"}
     return grey
 
 
+_STRIP = 256  # rows: a whole image, its white ground and what becomes of them would be a lot of memory
+
+
 def _over_white(image: Image.Image) -> Image.Image:
     "A picture with transparent parts as RGB."
     # Pillow cannot turn premultiplied grey into RGBA in one step
     straight = image.convert("LA") if image.mode == "La" else image
-    rgba = straight.convert("RGBA")
-    white = Image.new("RGBA", rgba.size, "white")
-    return Image.alpha_composite(white, rgba).convert("RGB")
+    rgb = Image.new("RGB", straight.size)
+    for top in range(0, straight.height, _STRIP):
+        strip = straight.crop((0, top, straight.width, min(top + _STRIP, straight.height))).convert("RGBA")
+        white = Image.new("RGBA", strip.size, "white")
+        rgb.paste(Image.alpha_composite(white, strip).convert("RGB"), (0, top))
+    return rgb
 
 
 def _rgb(image: Image.Image) -> Image.Image:
@@ -176,6 +194,8 @@ def _strict_decoding(name: str) -> Iterator[None]:
             yield
     except (ImageError, MemoryError):
         raise
+    except FakefaceError as error:
+        raise ImageError(str(error), name) from None
     except Exception as error:
         raise ImageError(f"cannot be decoded ({_in_one_line(error)})", name) from None
 
@@ -268,6 +288,7 @@ def _frame_count(image: Image.Image) -> tuple[int, list[str]]:
 
 def _decode_file(image: Image.Image, reduce: int | None) -> Decoded:
     "A lazy image of a file, decoded."
+    take_memory(image.width * image.height)
     # before the pixels are there: to count is to go through the file
     frames, frame_notes = _frame_count(image)
     width, height = image.size
@@ -297,14 +318,14 @@ def decode(
     reduction((1, 1), reduce)
     if isinstance(source, Image.Image):
         name = str(getattr(source, "filename", "") or UNNAMED)
-        with _strict_decoding(name):
+        with held_memory(), _strict_decoding(name):
             _refuse_large(source, name, max_pixels)
             # may not be decoded yet: the copy decodes it, and the original stays as it was
             frames, frame_notes = _frame_count(source)
             decoded = _decode_file(source.copy(), None)
             notes = (*frame_notes, *decoded.notes)
             return dataclasses.replace(decoded, frames=frames, notes=notes, format=source.format or "")
-    with image_stream(source) as (stream, name), _strict_decoding(name):
+    with image_stream(source) as (stream, name), held_memory(), _strict_decoding(name):
         return _decode_file(lazy_image(stream, name, max_pixels), reduce)
 
 

@@ -22,6 +22,7 @@ import PIL
 from ..core.project import FakefaceError, cores
 from .decode import ImageError, open_image
 from .header import read_header
+from .memory import held_memory
 from .twins import appearance
 
 # %% ../../nbs/02_images/06_facts.ipynb #13f8d4ca
@@ -70,9 +71,15 @@ def _with_header(info: FileInfo, path: str | os.PathLike) -> FileInfo:
     )
 
 
-def _with_pixels(info: FileInfo, data: bytes) -> FileInfo:
+def _file_sha256(path: str | os.PathLike) -> str:
+    "The hash of a file's bytes, of which a block at a time is in memory."
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _with_pixels(info: FileInfo, path: str | os.PathLike) -> FileInfo:
     "With what the decoded picture shows; raises `ImageError`."
-    image = open_image(data)
+    image = open_image(path)
     return dataclasses.replace(
         info,
         width=image.width,
@@ -88,10 +95,11 @@ def file_info(
     "What is true of a file; never raises for a bad one."
     info = FileInfo()
     try:
+        # a file that is larger than any image is refused by its header, unread
         with_header = _with_header(info, path)
-        data = Path(path).read_bytes()
-        info = dataclasses.replace(with_header, file_sha256=hashlib.sha256(data).hexdigest())
-        return _with_pixels(info, data)
+        info = dataclasses.replace(with_header, file_sha256=_file_sha256(path))
+        with held_memory():
+            return _with_pixels(info, path)
     except ImageError as error:
         reason = error.reason
     except MemoryError:

@@ -9,7 +9,7 @@ __all__ = ['score_batch']
 import functools
 import math
 import os
-from typing import Any, Mapping, Sequence
+from typing import Any, Iterable, Mapping, Sequence
 
 import numpy as np
 from .detector import Detector
@@ -24,7 +24,10 @@ def _cached(bundle: str | None) -> Detector:
 def _judge_views(detector: Detector, x: Sequence[Any]) -> list[Verdict]:
     "Verdicts on views that are made already; raises `InferError`."
     spec = detector.bundle.spec
-    views = np.asarray(x)
+    try:
+        views = np.asarray(x)
+    except ValueError as error:
+        raise InferError(f"x is no array of views ({error}).") from None
     a_view = (3, spec.size, spec.size)
     values = spec.n_views * math.prod(a_view)
     has_shape = views.shape[-3:] == a_view and views.size % values == 0
@@ -35,8 +38,28 @@ def _judge_views(detector: Detector, x: Sequence[Any]) -> list[Verdict]:
     return [detector.verdict(p=score) for score in scores]
 
 
+def _column(batch: Mapping[str, Any], name: str) -> Iterable[Any]:
+    "The cells of a column; raises `InferError` where there are none, or where they are no longer what they were."
+    column = batch[name]
+    kind = type(column).__name__
+    if isinstance(column, (str, bytes, bytearray, memoryview, os.PathLike)) or not isinstance(column, Iterable):
+        raise InferError(f"{name} is of the type {kind}; it should be a column, with a cell for each image.")
+    if isinstance(column, np.ndarray) and column.dtype.kind == "S":
+        raise InferError(f"{name} is an array of {column.dtype}, which drops zeros at the end; give dtype=object.")
+    return column
+
+
+def _plain_cell(cell: Any) -> Any:
+    "A cell as Python's own value: of an Arrow column, or bytes that came as numbers."
+    if isinstance(cell, np.ndarray) and cell.dtype == np.uint8 and cell.ndim == 1:
+        return cell.tobytes()
+    as_python = getattr(cell, "as_py", None)
+    return cell if as_python is None else as_python()
+
+
 def _judge_cell(detector: Detector, cell: Any, kinds: tuple[type, ...], what: str) -> Verdict:
     "The verdict on one file; a cell of another kind is an error of its own row."
+    cell = _plain_cell(cell)
     if not isinstance(cell, kinds):
         kind = type(cell).__name__
         return detector.verdict(error=f"Is of the type {kind}; the column holds {what}.")
@@ -52,9 +75,9 @@ def _judge(
         return _judge_views(detector, batch["x"])
     if "bytes" in batch:
         kinds = (bytes, bytearray, memoryview)
-        return [_judge_cell(detector, cell, kinds, "the bytes of files") for cell in batch["bytes"]]
+        return [_judge_cell(detector, cell, kinds, "the bytes of files") for cell in _column(batch, "bytes")]
     if "path" in batch:
-        return [_judge_cell(detector, cell, (str, os.PathLike), "paths") for cell in batch["path"]]
+        return [_judge_cell(detector, cell, (str, os.PathLike), "paths") for cell in _column(batch, "path")]
     columns = ", ".join(map(str, batch)) or "(none)"
     raise InferError(f"The batch has the columns {columns}; it needs bytes, path or x.")
 

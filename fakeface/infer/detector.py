@@ -21,6 +21,7 @@ from ..faces.networks import FacesError
 from ..faces.shown import Shown, decode_side, shown_of
 from ..images.doubts import doubts
 from ..images.clues import plain
+from ..images.memory import held_memory
 from ..images.preprocess import Views, eval_views
 from ..images.decode import ImageError, ImageSource as StoredImage, open_image
 from .inputs import Checkable, OpenedImage, each_input, name_of, read_input
@@ -159,15 +160,16 @@ class _Judge(Scorer):
 
     def _answers(self, source: Checkable, question: _Question, only_first: bool = False) -> list[Verdict]:
         "One verdict for each face, or one for the image; one with an error where it cannot be judged."
-        opened, reason = read_input(source, decode_side(self.bundle.spec))
-        if opened is not None:
-            try:
-                return self._judge_all(opened, question, only_first)
-            except ImageError as error:
-                # a small head is cut from the file in full, which may have gone
-                reason = f"{error.reason[:1].upper()}{error.reason[1:]}."
-            except MemoryError:
-                reason = "Needs more memory than there is."
+        with held_memory():
+            opened, reason = read_input(source, decode_side(self.bundle.spec))
+            if opened is not None:
+                try:
+                    return self._judge_all(opened, question, only_first)
+                except ImageError as error:
+                    # a small head is cut from the file in full, which may have gone
+                    reason = f"{error.reason[:1].upper()}{error.reason[1:]}."
+                except MemoryError:
+                    reason = "Needs more memory than there is."
         return [self.verdict(question.name, question.threshold, question.prior, error=reason)]
 
     def _question(
@@ -239,7 +241,8 @@ class Detector(_Judge):
         images: str | os.PathLike | Iterable[Checkable],  # a folder, or a collection of what `check` takes
         *,
         stability: bool = False,  # also judge each re-encoded and rescaled
-        names: Iterable[str] | None = None,  # what to call them, in their order; their files' names if not given
+        names: Iterable[str]
+        | None = None,  # what to call them, in their order; if not given their files' names, seen from the folder
         threshold: str | float | None = None,  # a name in the bundle or a number; the detector's own if not given
         prior: float | None = None,  # share of fakes where they come from: adds the chance that follows from it
         framing: str | None = None,  # face: the largest head; centre: the whole image; the detector's own if not given
@@ -257,7 +260,7 @@ class Detector(_Judge):
         given = itertools.chain(() if names is None else names, itertools.repeat(""))
         verdicts = []
         for (image, reason), name in zip(each_input(images), given):
-            name = plain(name, 255) if name else name_of(image)
+            name = plain(name, 255) if name else name_of(image, images)
             if reason:
                 verdicts.append(self.verdict(name, threshold, prior, error=reason))
             else:

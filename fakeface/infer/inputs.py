@@ -13,6 +13,7 @@ import numpy as np
 from PIL import Image
 from ..images.clues import clues, plain
 from ..images.header import Header, read_header
+from ..images.limits import MAX_BYTES
 from ..images.provenance import Provenance, read_provenance
 from ..images.decode import Decoded, ImageError, ImageSource, decode
 from .listing import walk
@@ -47,7 +48,8 @@ def _from_array(pixels: np.ndarray) -> Image.Image:
 def _content(file: Any) -> bytes:
     "What is left of an open file; raises `ImageError`."
     try:
-        content = file.read()
+        # one byte more than any image has, of what may never end
+        content = file.read(MAX_BYTES + 1)
     except MemoryError:
         raise
     except Exception as error:
@@ -55,6 +57,8 @@ def _content(file: Any) -> bytes:
         raise ImageError(f"cannot be read ({error or type(error).__name__})") from None
     if isinstance(content, str):
         raise ImageError("is open as text; open the file with 'rb'")
+    if len(content) > MAX_BYTES:
+        raise ImageError(f"has more than {MAX_BYTES / 1e6:,.0f} MB, which is no image")
     return content
 
 
@@ -98,8 +102,18 @@ def read_input(
     return opened, ""
 
 # %% ../../nbs/11_infer/04_inputs.ipynb #a1f30406
-def name_of(source: Any) -> str:
+_LONGEST_PATH = 4096  # characters
+
+
+def name_of(
+    source: Any,  # an image
+    folder: Any = None,  # in which it was found: the name is seen from there
+) -> str:
     "The file's name as plain text that can be encoded; `picture` where it has none."
+    if isinstance(folder, (str, os.PathLike)) and isinstance(source, (str, os.PathLike)):
+        below = os.path.relpath(os.fsdecode(source), os.fsdecode(folder))
+        # as a whole: two files of a name in two folders are two
+        return plain(os.fsencode(below), _LONGEST_PATH)
     path = getattr(source, "name", "") if hasattr(source, "read") else ""
     if isinstance(source, (str, os.PathLike)):
         path = source

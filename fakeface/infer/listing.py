@@ -55,25 +55,49 @@ class ByteReader(Protocol):
     def read(self, size: int, /) -> bytes: ...
 
 
+_LONGEST = 2**15  # bytes of a name
+_TOO_LONG = f"Standard input is no list of names: it has a line of more than {_LONGEST:,} bytes."
+_BOTH = (
+    "The list on standard input began with a name a line and then has a null byte. "
+    "Names are separated by the one or by the other, as find writes them with -print0."
+)
+
+
+def _separator(begun: bytes) -> bytes | None:
+    "What separates names in a list that begins like this; None as long as that cannot be told."
+    if _IMAGE_START.match(begun):
+        raise FolderError(
+            "Standard input holds a picture. Save it to a file and name that; - stands for a list of names."
+        )
+    if b"\0" in begun:
+        return b"\0"
+    return b"\n" if b"\n" in begun else None
+
+
+def _split(begun: bytes, separator: bytes) -> tuple[list[bytes], bytes]:
+    "(whole names, what is left of the last one)."
+    if separator == b"\n" and b"\0" in begun:
+        raise FolderError(_BOTH)
+    *whole, rest = begun.split(separator)
+    # a name in a list of null bytes may end in whatever it likes
+    return [name.rstrip(b"\r") for name in whole] if separator == b"\n" else whole, rest
+
+
 def names_in(
     file: ByteReader,  # best unbuffered: names are given on as they arrive
 ) -> Iterator[str]:
-    "The names in a list: one a line, or separated by null bytes."
+    "The names in a list: one a line, or separated by null bytes; raises `FolderError` for what is no such list."
     rest = b""
     separator = None
     while chunk := file.read(2**16):
-        if separator is None:
-            if _IMAGE_START.match(chunk):
-                raise FolderError(
-                    "Standard input holds a picture. Save it to a file and name that; - stands for a list of names."
-                )
-            separator = b"\0" if b"\0" in chunk else b"\n"
-        *whole, rest = (rest + chunk).split(separator)
-        names = (name.rstrip(b"\r") for name in whole)
-        yield from (os.fsdecode(name) for name in names if name)
-        if len(rest) > 2**15:
-            raise FolderError("Standard input is no list of names: it has a line of more than 32,768 bytes.")
-    last = rest.rstrip(b"\r\n")
+        rest += chunk
+        separator = separator or _separator(rest)
+        if separator:
+            names, rest = _split(rest, separator)
+            yield from (os.fsdecode(name) for name in names if name)
+        if len(rest) > _LONGEST:
+            raise FolderError(_TOO_LONG)
+    last = rest if separator == b"\0" else rest.rstrip(b"\r")
     if last:
         yield os.fsdecode(last)
 
@@ -165,7 +189,7 @@ def walk(
         path = os.fspath(given)
         if path == "-":
             with open(0, "rb", buffering=0, closefd=False) as standard_input:
-                yield from walk((name for name in names_in(standard_input) if name != "-"), skipped)
+                yield from walk(("./-" if name == "-" else name for name in names_in(standard_input)), skipped)
         elif os.path.isdir(path):
             yield from _below(os.fsdecode(path), skipped)
         else:

@@ -280,7 +280,7 @@ def test_folder_list_and_errors_in_between(detector, tmp_path, monkeypatch):
     os.mkfifo(tmp_path / "pipe")
     (tmp_path / ".hidden").write_text("x")
     got = {verdict.name: verdict.error for verdict in detector.check_many(tmp_path)}
-    assert set(got) == {"a.jpg", "c.jpg", "notes.txt", "pipe"}
+    assert set(got) == {"a.jpg", "b/c.jpg", "notes.txt", "pipe"}
     assert not got["a.jpg"] and "text" in got["notes.txt"] and "ordinary" in got["pipe"]
 
     def closed(*args):

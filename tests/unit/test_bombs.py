@@ -1,0 +1,335 @@
+"Small files that ask for much: scans, pages, gigabytes, decoders without an end; each is a row that says so, soon."
+
+import io
+import os
+import signal
+import struct
+import subprocess
+import sys
+import threading
+import time
+import zlib
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from fakeface.data.orl import demo_faces
+from fakeface.images import memory
+from fakeface.images.decode import ImageError, decode, open_image
+from fakeface.images.facts import file_info
+from fakeface.images.header import read_header
+from fakeface.images.limits import MAX_BYTES
+from fakeface.infer.detector import Detector
+from fakeface.infer.folder import score_paths
+from fakeface.infer.inputs import read_input
+from fakeface.infer.pool import check_paths
+from fakeface.testing.bundles import tiny_bundle
+from fakeface.testing.images import image_bytes, png_chunk, portrait, raw_png
+
+pytestmark = pytest.mark.filterwarnings("ignore::PIL.Image.DecompressionBombWarning")
+SOON = 5.0  # seconds; a bomb takes minutes
+COMMAND = [sys.executable, "-m", "fakeface", "check"]
+
+
+@pytest.fixture(scope="module")
+def tiny(tmp_path_factory):
+    "The folder of a bundle that only looks at how bright an image is."
+    folder = tmp_path_factory.mktemp("bundle") / "tiny"
+    tiny_bundle(folder, slope=12.0, size=16, band=[0.4, 0.6])
+    return folder
+
+
+def scan_bomb(scans, side=1_500):
+    "A progressive JPEG that comes so many times."
+    data = image_bytes(Image.new("L", (side, side), 128), "JPEG", progressive=True)
+    start, end = data.rindex(b"\xff\xda"), data.rindex(b"\xff\xd9")
+    return data[:end] + scans * data[start:end] + data[end:]
+
+
+def page_bomb(pages):
+    "A TIFF of which each page is followed by another."
+    data = image_bytes(portrait(), "TIFF")
+    start = int.from_bytes(data[4:8], "little")
+    entries = data[start : start + 2 + 12 * data[start]]
+    link = start + len(entries)
+    chain = bytearray(data)
+    for _ in range(pages - 1):
+        chain[link : link + 4] = len(chain).to_bytes(4, "little")
+        link = len(chain) + len(entries)
+        chain += entries + bytes(4)
+    return bytes(chain)
+
+
+def text_bomb(kind):
+    "A PNG whose text or profile is 500 MB once it is unpacked."
+    packed = zlib.compress(bytes(500_000_000), 1)
+    data = raw_png(8, 8, 8, 0, (b"\0" + bytes(8)) * 8)
+    head = data.index(b"IDAT") - 4
+    body = b"name\0\0" + packed
+    return data[:head] + png_chunk(kind, body) + data[head:]
+
+
+def tile_bomb(side):
+    "A TIFF of 100 × 100 pixels in a tile of `side` × `side`, which is all black."
+    packer = zlib.compressobj(9)
+    packed = b"".join(packer.compress(bytes(side)) for _ in range(side)) + packer.flush()
+    values = {256: 100, 257: 100, 258: 8, 259: 8, 262: 1, 277: 1, 322: side, 323: side, 325: len(packed)}
+    values[324] = 8 + 2 + 12 * 10 + 4
+    entries = b"".join(struct.pack("<HHII", tag, 4, 1, value) for tag, value in sorted(values.items()))
+    return struct.pack("<2sHIH", b"II", 42, 8, len(values)) + entries + bytes(4) + packed
+
+
+def frame_bomb(frames):
+    "A GIF of so many frames."
+    data = image_bytes(Image.new("P", (8, 8), 1), "GIF")
+    frame = data[data.index(b",\0\0\0\0") : -1]
+    return data[:-1] + (b"\x21\xf9\x04\0\0\0\0\0" + frame) * frames + b";"
+
+
+BOMBS = {
+    "scans": (lambda: scan_bomb(20_000), "more than 100 scans"),
+    "pages": (lambda: page_bomb(30_000), "more than 1,000 pages"),
+    "tiles": (lambda: tile_bomb(10_000), "tiles of 10,000 × 10,000 pixels for 100 × 100"),
+    "zTXt": (lambda: text_bomb(b"zTXt"), "too large|cannot be|exceeds"),
+    "iCCP": (lambda: text_bomb(b"iCCP"), "too large|cannot be|exceeds"),
+    "claims much": (lambda: raw_png(60_000, 60_000, 8, 2, rows=b"\0" * 64), "pixels"),
+}
+
+
+@pytest.mark.parametrize("kind", BOMBS)
+def test_bombs_are_refused_soon_by_every_door(kind, tmp_path):
+    make, said = BOMBS[kind]
+    data = make()
+    (tmp_path / "bomb").write_bytes(data)
+    for door in (open_image, read_header, lambda data: decode(data, reduce=64)):
+        started = time.monotonic()
+        with pytest.raises(ImageError, match=said):
+            door(data)
+        assert time.monotonic() - started < SOON
+    assert file_info(tmp_path / "bomb").reason, "prepare leaves it out with the reason"
+
+
+def test_frames_and_scans_that_people_have_are_read():
+    started = time.monotonic()
+    assert decode(frame_bomb(100_000)).frames == 100_001 and time.monotonic() - started < SOON
+    assert decode(scan_bomb(80, side=64)).image.size == (64, 64)
+    assert decode(page_bomb(900)).frames == 900
+    assert decode(tile_bomb(1_024)).image.size == (100, 100)
+
+
+def test_the_largest_image_may_have_fewer_scans():
+    data = scan_bomb(40, side=64)
+    # nothing is decoded: the header alone says how large it is
+    at = data.index(b"\xff\xc2") + 5
+    large = data[:at] + (13_000).to_bytes(2, "big") * 2 + data[at + 4 :]
+    with pytest.raises(ImageError, match="more than 23 scans, too many for 13,000 × 13,000"):
+        open_image(large)
+
+
+def sparse(path, start, size):
+    "A file that begins like an image and has no end worth reading."
+    path.write_bytes(start)
+    os.truncate(path, size)
+    return path
+
+
+def looked_at_alone(path):
+    "(what `prepare` says of a file, the peak memory of the process that looked, before and after)."
+    script = (
+        "import resource, sys\n"
+        "from fakeface.images.facts import file_info\n"
+        "peak = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024\n"
+        "before = peak()\n"
+        "print(file_info(sys.argv[1]).reason or 'sound', before, peak(), sep='|')\n"
+    )
+    r = subprocess.run([sys.executable, "-c", script, str(path)], capture_output=True, text=True, timeout=60)
+    reason, before, after = r.stdout.split("|")
+    return reason, int(after) - int(before)
+
+
+def test_a_file_of_five_gigabytes_is_not_read(tmp_path):
+    path = sparse(tmp_path / "sparse.jpg", image_bytes(portrait(), "JPEG"), 5_000_000_000)
+    reason, more = looked_at_alone(path)
+    assert "5,000 MB, more than 1,000 MB" in reason and more < 50_000_000
+    with pytest.raises(ImageError, match="5,000 MB"):
+        open_image(path)
+
+
+def test_a_large_file_is_hashed_in_blocks(tmp_path):
+    path = sparse(tmp_path / "long.jpg", image_bytes(portrait(), "JPEG"), 400_000_000)
+    reason, more = looked_at_alone(path)
+    assert reason == "sound" and more < 100_000_000, "not as a whole"
+
+
+def test_an_open_file_without_an_end_is_given_up():
+    class Endless(io.RawIOBase):
+        asked = None
+
+        def read(self, size=-1):
+            self.asked = size
+            return bytes(10)
+
+    endless = Endless()
+    read_input(endless)
+    assert endless.asked == MAX_BYTES + 1
+
+
+def test_grey_of_32_bits():
+    "Nothing that looked grey comes out black."
+    for levels, dtype in ((200, np.int32), (200.0, np.float32), (0.5, np.float32), (70_000, np.int32)):
+        with pytest.raises(ImageError, match="no known range"):
+            open_image(Image.fromarray(np.full((40, 40), levels, dtype)))
+    sixteen = np.full((40, 40), 200 * 257, np.uint16)
+    for image in (Image.fromarray(sixteen), Image.fromarray(sixteen.astype(np.int32))):
+        assert open_image(image).getpixel((0, 0)) == (200, 200, 200)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="shares are files that are locked")
+def test_images_in_flight_share_the_budget(monkeypatch, tmp_path):
+    "Eight that would fit two at a time are decoded two at a time, in threads as in processes."
+    monkeypatch.setenv("FAKEFACE_MEMORY_MB", "1000")
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    script = (
+        "import sys, time\n"
+        "from fakeface.images import memory\n"
+        "with memory.held_memory():\n"
+        "    memory.take_memory(30_000_000)\n"
+        "    print('in', time.monotonic(), flush=True)\n"
+        "    time.sleep(0.3)\n"
+        "    print('out', time.monotonic(), flush=True)\n"
+    )
+    children = [subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True) for _ in range(6)]
+    events = []
+    for child in children:
+        out, _ = child.communicate(timeout=60)
+        events += [(float(at), 1 if what == "in" else -1) for what, at in map(str.split, out.splitlines())]
+    running = np.cumsum([step for _, step in sorted(events)])
+    assert len(events) == 12 and running.max() == 2
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="shares are files that are locked")
+def test_waiting_for_memory_is_not_taking_long(monkeypatch, tmp_path, tiny):
+    "An image that waits longer than its time limit is judged all the same."
+    monkeypatch.setenv("FAKEFACE_MEMORY_MB", "100")
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    monkeypatch.setattr(memory.tempfile, "tempdir", str(tmp_path))
+    Image.new("L", (4_100, 4_100), 90).save(tmp_path / "large.png")
+    with memory.held_memory():
+        memory.take_memory(20_000_000)
+        answers = check_paths(Detector.load(tiny, threads=1), [(str(tmp_path / "large.png"), "")], 1, timeout=3)
+        waiting = iter(answers)
+        got = []
+        thread = threading.Thread(target=lambda: got.extend(waiting))
+        thread.start()
+        thread.join(6)
+        assert thread.is_alive() and not got
+    thread.join(60)
+    ((_, (verdict,)),) = got
+    assert not verdict.error
+
+
+STUCK = """
+from fakeface.infer import detector as home
+
+
+class Stuck(home.Detector):
+    def check_faces(self, path, **options):
+        if "stuck" in str(path):
+            while True:
+                pass
+        return super().check_faces(path, **options)
+
+
+home.Detector = Stuck
+"""
+
+
+@pytest.fixture
+def stuck(monkeypatch):
+    "Workers in which a file called so is never done with."
+    from fakeface.infer import pool
+
+    monkeypatch.setattr(
+        pool, "_WORKER", pool._WORKER.replace("from fakeface.infer.pool", STUCK + "from fakeface.infer.pool")
+    )
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_what_takes_too_long_is_a_row(tmp_path, tiny, stuck, workers):
+    for i, name in enumerate(("a.png", "stuck1.png", "b.png", "stuck2.png", "c.png")):
+        Image.new("L", (32, 32), 40 * i).save(tmp_path / name)
+    got = []
+    found = score_paths(Detector.load(tiny, threads=1), [tmp_path], got.append, workers, timeout=2.0)
+    errors = {os.path.basename(verdict.name): verdict.error for (verdict,) in got}
+    assert found["files"] == 5 and found["unread"] == 2
+    assert [name for name, error in errors.items() if "longer than 2 s" in error] == ["stuck1.png", "stuck2.png"]
+
+
+def test_no_process_is_left_when_the_answers_are_no_longer_wanted(tmp_path, tiny, stuck):
+    Image.new("L", (32, 32)).save(tmp_path / "a.png")
+    answers = check_paths(
+        Detector.load(tiny, threads=1), [(str(tmp_path / "a.png"), ""), ("stuck", "")], 2, timeout=600
+    )
+    next(answers)
+    started = time.monotonic()
+    answers.close()
+    assert time.monotonic() - started < SOON
+    with pytest.raises(ChildProcessError):
+        # not even one that has ended and waits to be asked how
+        os.waitpid(-1, os.WNOHANG)
+
+
+def test_a_second_interrupt_ends_a_command_that_cannot_stop():
+    "The first is heard and not heeded; the second needs nobody's consent."
+    script = (
+        "import time, fakeface.cli.main as main\n"
+        "class Busy:\n"
+        "    def parse_args(self, argv):\n"
+        "        return self\n"
+        "    def do(self, args):\n"
+        "        word = 'busy'\n"
+        "        while True:\n"
+        "            try:\n"
+        "                print(word, flush=True)\n"
+        "                time.sleep(60)\n"
+        "            except KeyboardInterrupt:\n"
+        "                word = 'heard'\n"
+        "main.command_parser = Busy\n"
+        "main.main()\n"
+    )
+    heard = lambda: signal.signal(signal.SIGINT, signal.default_int_handler)  # noqa: E731
+    p = subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True, preexec_fn=heard)
+    for word in ("busy", "heard"):
+        assert p.stdout.readline().strip() == word
+        p.send_signal(signal.SIGINT)
+    assert p.wait(20) == -signal.SIGINT
+
+
+def test_a_full_disk_and_special_files_are_sentences(tmp_path, tiny):
+    if not os.path.exists("/dev/full"):
+        pytest.skip("needs /dev/full")
+    Image.new("L", (32, 32)).save(tmp_path / "a.png")
+    command = [*COMMAND, str(tmp_path), "--bundle", str(tiny), "--csv"]
+    r = subprocess.run([*command, "/dev/full"], capture_output=True, text=True, timeout=60)
+    assert r.returncode == 2 and "no ordinary file" in r.stderr and not os.path.exists("/dev/full.run.json")
+    with open("/dev/full", "w") as full:
+        r = subprocess.run([*command, "-"], stdout=full, stderr=subprocess.PIPE, text=True, timeout=60)
+    assert r.returncode == 2 and "No space left" in r.stderr
+
+
+def test_a_second_read_that_fails_is_a_row(tmp_path, tiny, monkeypatch):
+    detector = Detector.load(tiny, threads=1)
+    demo_faces(1)[0].save(tmp_path / "a.png")
+    Image.new("L", (32, 32), 90).save(tmp_path / "b.png")
+
+    def gone(path, square):
+        if path.endswith("a.png"):
+            raise ImageError("does not exist", path)
+        return portrait()
+
+    monkeypatch.setattr(detector, "heatmap", gone)
+    got = []
+    found = score_paths(detector, [tmp_path], got.append, heatmaps=tmp_path.parent / "maps", framing="centre")
+    assert found["files"] == 2 and found["unread"] == 1
+    assert "and then does not exist" in got[0][0].error and not got[1][0].error

@@ -1,0 +1,190 @@
+"Going on with rows: a row counts for the same file in the same state, and for no other."
+
+import csv
+import json
+import os
+import subprocess
+import sys
+import unicodedata
+
+import pytest
+from PIL import Image
+
+from fakeface.infer.detector import Detector
+from fakeface.infer.folder import score_paths
+from fakeface.infer.listing import FolderError
+from fakeface.infer.rows import ROW_COLUMNS, Rows
+from fakeface.testing.bundles import tiny_bundle
+
+
+@pytest.fixture(scope="module")
+def tiny(tmp_path_factory):
+    "The folder of a bundle that only looks at how bright an image is."
+    folder = tmp_path_factory.mktemp("bundle") / "tiny"
+    tiny_bundle(folder, slope=12.0, size=16, band=[0.4, 0.6])
+    return folder
+
+
+@pytest.fixture
+def inside(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def grey(path, level):
+    os.makedirs(os.path.dirname(path) or b".", exist_ok=True)
+    Image.new("L", (32, 32), level).save(path, "PNG")
+
+
+def check(*args, cwd=None, code=0):
+    command = [sys.executable, "-m", "fakeface", "check", *map(str, args)]
+    r = subprocess.run(command, capture_output=True, text=True, timeout=120, cwd=cwd)
+    assert r.returncode == code, (r.returncode, r.stderr)
+    return r.stderr
+
+
+def rows_of(path, kind="csv"):
+    text = path.read_text(encoding="utf-8")
+    return (
+        [json.loads(line) for line in text.splitlines()] if kind == "json" else list(csv.DictReader(text.splitlines()))
+    )
+
+
+@pytest.mark.parametrize("kind", ["csv", "json"])
+def test_a_changed_file_is_judged_again_and_has_one_row(inside, tiny, kind):
+    for i in range(5):
+        grey(f"in/{i}.png", 40 * i)
+    args = ["in", "--bundle", tiny, f"--{kind}", inside / "rows"]
+    check(*args)
+    before = {row["name"]: row for row in rows_of(inside / "rows", kind)}
+    grey("in/1.png", 250)
+    said = check(*args, "--resume")
+    after = rows_of(inside / "rows", kind)
+    assert "5 pictures" in said and "4 of them in an earlier run" in said
+    assert sorted(row["name"] for row in after) == sorted(before), "one row a file"
+    for row in after:
+        assert (row["p_fake"] == before[row["name"]]["p_fake"]) == (row["name"] != "in/1.png")
+    kept = (inside / "rows").read_bytes()
+    check(*args, "--resume")
+    assert (inside / "rows").read_bytes() == kept
+
+
+def test_the_same_size_with_another_time_is_another_state(inside, tiny):
+    grey("in/a.png", 100)
+    detector = Detector.load(tiny, threads=1)
+    score_paths(detector, ["in"], Rows("rows.csv"))
+    os.utime("in/a.png", ns=(10**9, 10**9))
+    again = score_paths(detector, ["in"], Rows("rows.csv", resume=True))
+    assert (again["files"], again["before"]) == (1, 0) and len(rows_of(inside / "rows.csv")) == 1
+
+
+def test_another_folder_of_the_same_names_is_refused(inside, tiny):
+    grey("one/ph/1.png", 40)
+    grey("two/ph/1.png", 220)
+    args = ["ph", "--bundle", tiny, "--csv", inside / "rows.csv"]
+    check(*args, cwd=inside / "one")
+    said = check(*args, "--resume", cwd=inside / "two", code=2)
+    assert "working_directory" in said and str(inside / "one") in said and str(inside / "two") in said
+    # names that do not depend on where one stands may be gone on with from anywhere
+    args = [inside / "one/ph", "--bundle", tiny, "--csv", inside / "whole.csv"]
+    check(*args, cwd=inside / "one")
+    assert "1 of them in an earlier run" in check(*args, "--resume", cwd=inside / "two")
+
+
+def test_no_two_names_become_one_row(inside, tiny):
+    composed = "é.png"
+    names = [
+        composed.encode(),
+        unicodedata.normalize("NFD", composed).encode(),
+        b"A.png",
+        b"a.png",
+        b"a.png ",
+        b" a.png",
+        b"a.png.",
+        b"new\nline.png",
+        b"new\\x0aline.png",
+        b"caf\xe9.png",
+        b"caf\\xe9.png",
+        b"back\\slash.png",
+        b"=1.png",
+        b"tab\t.png",
+        b"tab\\x09.png",
+        b'quote".png',
+        b"comma,.png",
+        b"return\r.png",
+    ]
+    for i, name in enumerate(names):
+        grey(b"in/" + name, 10 * i)
+    detector = Detector.load(tiny, threads=1)
+    done = score_paths(detector, ["in"], Rows("rows.csv"))
+    assert done["files"] == len(names) and len({row["file_key"] for row in rows_of(inside / "rows.csv")}) == len(names)
+    # each in turn is missing from the rows: it alone is judged
+    text = (inside / "rows.csv").read_bytes()
+    head, *lines = text.splitlines(keepends=True)
+    for i in range(len(lines)):
+        (inside / "rows.csv").write_bytes(head + b"".join(lines[:i] + lines[i + 1 :]))
+        again = score_paths(detector, ["in"], Rows("rows.csv", resume=True))
+        assert (again["files"], again["before"]) == (len(names), len(names) - 1)
+        assert sorted((inside / "rows.csv").read_bytes().splitlines()) == sorted(text.splitlines())
+
+
+def test_errors_are_tried_again_when_asked(inside, tiny):
+    grey("in/a.png", 40)
+    os.makedirs("away")
+    os.symlink("../away/b.png", "in/b.png")
+    args = ["in", "--bundle", tiny, "--csv", "rows.csv"]
+    check(*args, code=1)
+    check(*args, "--resume", code=1)
+    check(*args, "--retry-errors", code=2)
+    said = check(*args, "--resume", "--retry-errors", code=1)
+    assert "1 of them in an earlier run" in said and len(rows_of(inside / "rows.csv")) == 2
+    grey("away/b.png", 220)
+    said = check(*args, "--resume")
+    assert "1 could" not in said and "1 of them in an earlier run" in said
+    assert [row["error"] for row in rows_of(inside / "rows.csv")] == ["", ""]
+
+
+def test_killed_between_the_new_row_and_the_taking_out_of_the_old(inside, tiny):
+    for i in range(4):
+        grey(f"in/{i}.png", 40 * i)
+    detector = Detector.load(tiny, threads=1)
+    score_paths(detector, ["in"], Rows("rows.csv"))
+    first = (inside / "rows.csv").read_bytes()
+    grey("in/2.png", 250)
+    score_paths(detector, ["in"], Rows("rows.csv", resume=True))
+    whole = (inside / "rows.csv").read_bytes()
+    (inside / "rows.csv").write_bytes(first + whole.splitlines(keepends=True)[-1])
+    again = score_paths(detector, ["in"], Rows("rows.csv", resume=True))
+    assert again["before"] == 4 and (inside / "rows.csv").read_bytes() == whole
+
+
+def test_rows_that_do_not_know_their_files_are_not_gone_on_with(inside, tiny):
+    grey("in/a.png", 40)
+    score_paths(Detector.load(tiny, threads=1), ["in"], Rows("rows.csv"))
+    old = [column for column in ROW_COLUMNS if not column.startswith("file_")]
+    (inside / "rows.csv").write_text(",".join(old) + "\n" + "," * (len(old) - 1) + "\n")
+    with pytest.raises(FolderError, match="no file of rows"):
+        Rows("rows.csv", resume=True)
+
+
+def test_a_million_rows_take_little_memory():
+    "16 bytes a row once walk and rows have parted, and nothing before."
+    import tracemalloc
+
+    from fakeface.infer.folder import LeftToDo
+    from fakeface.infer.rows import file_mark
+
+    count = 20_000
+    paths = [f"nowhere/{i:06}.jpg" for i in range(count)]
+
+    def before(skip):
+        for path in paths[skip:]:
+            key, state = file_mark(path)
+            yield [dict(file_key=key, file_state=state, error="")]
+
+    for skip, bytes_a_row in ((0, 5), (1, 120)):
+        tracemalloc.start()
+        left = list(LeftToDo(((path, "") for path in paths), before(skip)))
+        _, most = tracemalloc.get_traced_memory()
+        tracemalloc.stop()
+        assert len(left) == skip and most < 200_000 + bytes_a_row * count
