@@ -50,7 +50,7 @@ class TrainConfig:
     eval_size: int = 0  # pixels of the finished detector; 0: as in training
     view: str = "resize"  # resize | crop | multicrop
     # augmentation
-    augment: str = "strong"  # strong | light | mild | web
+    augment: str = "strong"  # strong | light | mild | web | reframed
     light_epochs: int = 0  # so many epochs of light first
     parity: bool = False  # blur and noise on every picture and no random scale, as published
     mixup: float = 0.0  # alpha; 0: off
