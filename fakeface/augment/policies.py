@@ -122,7 +122,8 @@ def reframed(
     return replace(web(size), name="reframed", reframe_p=0.7)
 
 # %% ../../nbs/05_augment/01_policies.ipynb #deeeaafe
-POLICY_NAMES = ("strong", "light", "mild", "web", "reframed")
+_PLAIN = {"light": light, "mild": mild, "web": web, "reframed": reframed}
+POLICY_NAMES = ("strong", *_PLAIN)
 
 
 def policy_of(
@@ -136,5 +137,4 @@ def policy_of(
         raise ConfigError(f"augment = {augment!r} should be one of {', '.join(POLICY_NAMES)}.")
     if augment == "strong":
         return strong(stage, size, parity)
-    others = {"light": light, "mild": mild, "web": web, "reframed": reframed}
-    return others[augment](size)
+    return _PLAIN[augment](size)
