@@ -110,7 +110,7 @@ def _sampled(rows: pd.DataFrame, most: int) -> pd.DataFrame:
     return sample
 
 # %% ../../nbs/08_train/09_word_limits.ipynb #76dbb513
-ASKED_ROWS = 400  # validation images that are asked
+ASKED_ROWS = 200  # validation images that are asked
 WORD_COLUMNS = ["limit", "value", "n", "said", "wrong", "share", "low", "high"]
 
 
