@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['WARN_ABOVE', 'STOP_ABOVE', 'is_unreadable', 'require_readable', 'reasons_counted', 'intake_line', 'intake_table',
-           'warning_line', 'tell_intake']
+           'warning_line', 'form_lines', 'tell_intake']
 
 # %% ../../nbs/04_data/19_intake.ipynb #a703b527
 import re
@@ -96,6 +96,20 @@ def warning_line(
     )
 
 # %% ../../nbs/04_data/19_intake.ipynb #465570d0
+def form_lines(
+    manifest: pd.DataFrame,  # of `harmonise`
+) -> list[str]:
+    "What became of each domain's images, and what was given up for it."
+    done = manifest.attrs.get("harmonised")
+    if not done:
+        return ["The files were left as they are."]
+    lines = []
+    for domain, side in done["side"].items():
+        made = ", ".join(f"{name} {factor:g}" for name, factor in done["shrunk"][domain].items())
+        lines.append(f"{domain}: {done['codec']}, shorter side {side} px; made smaller by (median): {made}")
+    return lines + list(done["notes"])
+
+
 def tell_intake(
     manifest: pd.DataFrame,  # the one to train on
     verdicts: pd.DataFrame,  # of `audit.verdicts`
@@ -103,6 +117,7 @@ def tell_intake(
     "Print what came in: a line, a table, the gate's verdicts, and on stderr what cannot be overlooked."
     print(intake_line(manifest))
     print(intake_table(manifest).to_string())
+    print(*form_lines(manifest), sep="\n")
     print(verdicts.to_string())
     if warning := warning_line(manifest):
         print(warning, file=sys.stderr)

@@ -391,7 +391,7 @@ def test_a_frame_is_the_networks_scale(training):
 
 def test_which_policies_draw_a_scale():
     drawn = {name: policy_of(name, "finetune", 64).reduce_p for name in POLICY_NAMES}
-    assert drawn == dict(strong=1, light=0, mild=1, web=1)
+    assert drawn == dict(strong=1, light=0, mild=1, web=1, reframed=1)
     assert policy_of("strong", "finetune", 64, parity=True).reduce_p == 0, "as published"
 
 
