@@ -294,8 +294,10 @@ def read_manifest(
 def manifest_hash(
     table: pd.DataFrame,  # a manifest, or rows of one
 ) -> str:  # 64 hex digits
-    "The identity of a data set: domain, label, split and pixels of its rows, in any order."
-    lines = sorted(table.domain + "|" + table.label.astype(str) + "|" + table.split + "|" + table.sha256)
+    "The identity of a data set: domain, label, split, pixels and file of its rows, in any order."
+    what = table.domain + "|" + table.label.astype(str) + "|" + table.split
+    # pixels and file together: no row can be given another row's file, with its label, and keep its pixels' hash
+    lines = sorted(what + "|" + table.sha256 + "|" + table.file_sha256)
     return hashlib.sha256("\n".join(lines).encode()).hexdigest()
 
 
