@@ -77,10 +77,10 @@ def test_every_kind_that_is_listed_is_read_and_called_so(kind):
 
 
 def test_each_module_that_lists_endings_uses_the_table():
-    from fakeface.data import rows
-    from fakeface.infer import desk
+    from fakeface.data import folders, rows
+    from fakeface.infer import typed
 
-    assert rows.IMAGE_SUFFIXES is desk.IMAGE_SUFFIXES is IMAGE_SUFFIXES
+    assert rows.IMAGE_SUFFIXES is folders.IMAGE_SUFFIXES is typed.IMAGE_SUFFIXES is IMAGE_SUFFIXES
 
 
 # ---- HEIC
