@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from .project import ConfigError, FakefaceError, environment, project_root
-from .files import read_json, write_json
+from .files import read_json, remove_unfinished, write_json
 from .locks import give_lock, take_lock
 
 # %% ../../nbs/01_core/07_stages.ipynb #a8fed812
@@ -105,6 +105,7 @@ class Stage:
         _refuse_to_destroy(self.dir, state, overwrite, resume)
         if overwrite and state:
             _empty(self.dir)
+        remove_unfinished(self.dir)
         began = time.strftime("%FT%TZ", time.gmtime())
         write_json(self.dir / "stage.json", dict(stage=self.name, state="running", started=began))
         write_json(self.dir / "config.json", cfg)

@@ -16,7 +16,7 @@ import numpy as np
 import pandas as pd
 from PIL import Image
 
-from ..core.files import read_json, write_json
+from ..core.files import read_json, remove_unfinished, write_json
 from ..core.labels import LABEL_NAMES
 from ..core.seeds import seed_of
 from .frames import frames_hash, frames_of, sized_by, why_unframed
@@ -225,8 +225,7 @@ def _begin(out_dir: Path, settings: dict[str, Any]) -> None:
                 "Use another folder, or delete this one."
             )
     write_json(note, settings)
-    for unfinished in out_dir.rglob(".*.tmp"):
-        unfinished.unlink()
+    remove_unfinished(out_dir)
 
 # %% ../../nbs/04_data/16_harmonise.ipynb #f2103212
 def refuse_parity_of_faces(
