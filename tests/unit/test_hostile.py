@@ -14,6 +14,7 @@ from fakeface.core.project import ConfigError, FakefaceError
 from fakeface.infer.detector import Detector
 from fakeface.infer.verdict import InferError
 from fakeface.models.bundle import INDEX, ONNX, BundleError
+from fakeface.models.program import read_program
 from fakeface.models.session import open_session
 from fakeface.models.storage import read_bundle
 from fakeface.testing.bundles import tiny_bundle
@@ -138,7 +139,7 @@ def endless(kind):
 @pytest.mark.parametrize("kind", ["Loop", "If", "Scan"])
 def test_a_network_with_loops_is_refused_before_it_runs(bundle, kind):
     replace_network(bundle, *endless(kind))
-    with pytest.raises(InferError, match=f"loops or branches \\('{kind}'\\)"):
+    with pytest.raises(InferError, match=f"the operation '{kind}'"):
         Detector.load(bundle)
 
 
@@ -154,6 +155,126 @@ def test_a_network_that_reads_other_files_is_refused(bundle, tmp_path):
     replace_network(bundle, nodes, [outside])
     with pytest.raises(InferError, match="data in other files"):
         Detector.load(bundle)
+
+
+SMALL = helper.make_node("ReduceMean", ["x"], ["mean"], axes=[2, 3], keepdims=0)
+LOGITS = helper.make_node("MatMul", ["mean", "w"], ["logits"])
+
+
+def values(name="w", shape=(3, 2), sort=TensorProto.FLOAT):
+    return helper.make_tensor(name, sort, shape, [1] * math.prod(shape))
+
+
+def in_another_file(name="w"):
+    tensor = TensorProto(name=name, data_type=TensorProto.FLOAT, dims=[3, 2], data_location=TensorProto.EXTERNAL)
+    tensor.external_data.add(key="location", value="other.bin")
+    return tensor
+
+
+def sparse(tensor):
+    return helper.make_sparse_tensor(tensor, values("at", (6,), TensorProto.INT64), [3, 2])
+
+
+def model_bytes(nodes, known=(), sparse_known=(), opset=13):
+    x = helper.make_tensor_value_info("x", TensorProto.FLOAT, ["n", 3, "h", "w"])
+    logits = helper.make_tensor_value_info("logits", TensorProto.FLOAT, ["n", 2])
+    graph = helper.make_graph(nodes, "g", [x], [logits], list(known), sparse_initializer=list(sparse_known))
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", opset)], ir_version=8)
+    return model.SerializeToString()
+
+
+def of_constant(**attribute):
+    return model_bytes([helper.make_node("Constant", [], ["w"], **attribute), SMALL, LOGITS])
+
+
+def test_a_constant_that_reads_another_file_is_refused(bundle, tmp_path, monkeypatch):
+    # onnxruntime would read it next to where the command runs
+    monkeypatch.chdir(tmp_path)
+    np.full((3, 2), 7, np.float32).tofile("other.bin")
+    replace_network(bundle, [helper.make_node("Constant", [], ["w"], value=in_another_file()), SMALL, LOGITS])
+    with pytest.raises(InferError, match="data in other files"):
+        Detector.load(bundle)
+
+
+ELSEWHERE = {
+    "initializer": lambda: model_bytes([SMALL, LOGITS], [in_another_file()]),
+    "constant": lambda: of_constant(value=in_another_file()),
+    "tensors of an attribute": lambda: of_constant(value=values(), more=[values(), in_another_file()]),
+    "sparse constant": lambda: of_constant(sparse_value=sparse(in_another_file())),
+    "sparse initializer": lambda: model_bytes([SMALL, LOGITS], [], [sparse(in_another_file())]),
+}
+
+
+@pytest.mark.parametrize("where", ELSEWHERE)
+def test_data_in_other_files_are_refused_wherever_they_are_named(where):
+    with pytest.raises(BundleError, match="data in other files|has field (15|22) in a"):
+        read_program(ELSEWHERE[where]())
+
+
+@pytest.mark.parametrize("tag", [b"\xba\x80\x80\x80\x10", b"\xba\x00", b"\xba\x80\x80\x00"])
+def test_a_graph_that_hides_behind_its_tag_is_seen(tag):
+    model = model_bytes(*endless("Loop"))
+    at = model.index(b"\x3a")
+    hidden = model[:at] + tag + model[at + 1 :]
+    with pytest.raises(BundleError, match="is no network \\("):
+        open_session(hidden, 64)
+
+
+@pytest.mark.parametrize("more", [b"\x3a\x00", b"\xca\x01\x00", b"\xa2\x01\x00", b"\x9a\x06\x00", b"\x02\x00"])
+def test_a_second_graph_and_unknown_fields_are_refused(more):
+    plain = model_bytes([SMALL, LOGITS], [values()])
+    assert read_program(plain)
+    with pytest.raises(BundleError, match="twice|functions|has field|is no network"):
+        read_program(plain + more)
+
+
+def whole(name, *numbers):
+    return helper.make_tensor(name, TensorProto.INT64, [len(numbers)], numbers)
+
+
+GROWING = {
+    "ConstantOfShape": [helper.make_node("ConstantOfShape", ["large"], ["much"])],
+    "Expand": [helper.make_node("Expand", ["w", "large"], ["much"])],
+    "Tile": [helper.make_node("Tile", ["w", "large"], ["much"])],
+    "Range": [helper.make_node("Range", ["one", "one", "one"], ["much"])],
+    "RandomNormal": [helper.make_node("RandomNormal", [], ["much"], shape=[40_000, 40_000])],
+    "RandomUniformLike": [helper.make_node("RandomUniformLike", ["w"], ["much"])],
+    "NonZero": [helper.make_node("NonZero", ["x"], ["much"])],
+    "EyeLike": [helper.make_node("EyeLike", ["w"], ["much"])],
+    "OneHot": [helper.make_node("OneHot", ["one", "large", "w"], ["much"])],
+    "com.microsoft:FusedMatMul": [helper.make_node("FusedMatMul", ["w", "w"], ["much"], domain="com.microsoft")],
+}
+
+
+@pytest.mark.parametrize("operator", GROWING)
+def test_operations_that_make_much_of_a_number_are_refused_by_name(operator):
+    known = [values(), whole("large", 40_000, 40_000), whole("one", 1)]
+    with pytest.raises(BundleError, match=f"the operation '{operator}'"):
+        open_session(model_bytes([*GROWING[operator], SMALL, LOGITS], known), 64)
+
+
+def test_products_of_constants_are_not_computed_when_a_file_is_opened():
+    # 6 GB, were they computed: a row of 40,000 beside a column of as many
+    known = [values(), values("row", (1, 40_000)), values("column", (40_000, 1))]
+    nodes = [helper.make_node("Mul", ["column", "row"], ["much"]), helper.make_node("ReduceMean", ["much"], ["one"])]
+    last = [SMALL, helper.make_node("Mul", ["mean", "one"], ["less"])]
+    data = model_bytes([*nodes, *last, helper.make_node("MatMul", ["less", "w"], ["logits"])], known)
+    assert not read_program(data)
+    before = peak_bytes()
+    open_session(data, 64, threads=1)
+    assert peak_bytes() - before < 2**30
+
+
+def peak_bytes():
+    resource = pytest.importorskip("resource")
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+
+def test_a_tensor_that_claims_more_than_it_brings_is_refused():
+    large = values()
+    large.dims[0] = 2**40
+    with pytest.raises(BundleError, match="fits no network"):
+        read_program(model_bytes([SMALL, LOGITS], [large]))
 
 
 def test_a_network_that_fails_when_it_runs_is_a_sentence(bundle):
@@ -330,3 +451,18 @@ def test_a_file_that_is_no_cache_is_not_removed(tmp_path):
     with pytest.raises(FakefaceError, match="Delete it"):
         file_infos(paths, thesis, workers=0)
     assert thesis.read_text().startswith("years")
+
+
+def test_a_name_means_one_value():
+    with pytest.raises(BundleError, match="the name 'w' to 2 values"):
+        read_program(model_bytes([SMALL, LOGITS], [values(), values()]))
+    constant = helper.make_node("Constant", [], ["w"], value=values())
+    with pytest.raises(BundleError, match="the name 'w' to 2 values"):
+        read_program(model_bytes([constant, SMALL, LOGITS], [values()]))
+
+
+def test_operations_out_of_order_are_computed_late():
+    early, late = helper.make_node("Add", ["w", "w"], ["v"]), helper.make_node("Add", ["v", "v"], ["u"])
+    last = helper.make_node("MatMul", ["mean", "u"], ["logits"])
+    assert read_program(model_bytes([early, late, SMALL, last], [values()]))
+    assert not read_program(model_bytes([late, early, SMALL, last], [values()]))
