@@ -133,9 +133,10 @@ def first_score(
     session: ort.InferenceSession,  # of `open_session`
     bundle: Bundle,
     seconds: float = SECONDS_OF_A_FIRST_RUN,  # for one view
+    variant: int = 0,  # of `pattern`
 ) -> float:  # p_fake
-    "The score of the first known image; raises `BundleError` where the network fails or takes too long."
-    views = normalise(eval_views(pattern(0), bundle.spec), bundle.spec)
+    "The score of a known image; raises `BundleError` where the network fails or takes too long."
+    views = normalise(eval_views(pattern(variant), bundle.spec), bundle.spec)
     logits = [_first_logits(session, views[i : i + 1], seconds) for i in range(len(views))]
     return float(p_fake(np.concatenate(logits).mean(0, keepdims=True), bundle.temperature, bundle.bias)[0])
 

@@ -466,3 +466,75 @@ def test_operations_out_of_order_are_computed_late():
     last = helper.make_node("MatMul", ["mean", "u"], ["logits"])
     assert read_program(model_bytes([early, late, SMALL, last], [values()]))
     assert not read_program(model_bytes([late, early, SMALL, last], [values()]))
+
+
+@pytest.fixture(scope="module")
+def two_networks(tmp_path_factory):
+    "A bundle whose weights are another network than its ONNX file, every hash in order, without a known score."
+    import torch
+    from fakeface.models.bundle import Bundle
+    from fakeface.models.network import build_model
+    from fakeface.models.persistence import save_model
+
+    home = tmp_path_factory.mktemp("two")
+    torch.manual_seed(0)
+    network = build_model("test_resnet", None, size=32).eval()
+    about = Bundle("two", "test_resnet", network.spec, framing="centre")
+    save_model(network, home / "one", about)
+    with torch.no_grad():
+        network.head.bias += torch.tensor([0.0, 1.0])
+    save_model(network, home / "two", about)
+    (home / "two" / ONNX).write_bytes((home / "one" / ONNX).read_bytes())
+    record = json.loads((home / "two" / INDEX).read_text())
+    record["files"][ONNX] = sha256_file(home / "two" / ONNX)
+    (home / "two" / INDEX).write_text(json.dumps(record | dict(reference=[])))
+    return home
+
+
+@pytest.mark.parametrize("onnx", [True, False])
+def test_a_bundle_of_two_networks_is_not_evaluated(two_networks, onnx):
+    from fakeface.evaluate.predict import open_net
+
+    open_net(two_networks / "one", onnx=onnx)
+    with pytest.raises(BundleError, match="holds two networks"):
+        open_net(two_networks / "two", onnx=onnx)
+
+
+def test_the_doctor_names_a_bundle_of_two_networks(two_networks):
+    from fakeface.infer.doctor import doctor
+
+    *_, sound = doctor(two_networks / "one")
+    assert sound.state == "ok" and "one network" in sound.said
+    *_, two = doctor(two_networks / "two")
+    assert two.state == "fault" and "holds two networks" in two.said
+
+
+def test_the_doctor_finds_fault_with_a_bundle_without_known_scores(bundle):
+    from fakeface.infer.doctor import doctor
+
+    *_, found = doctor(bundle)
+    assert found.state == "fault" and "no scores of known images" in found.said
+
+
+@pytest.mark.parametrize("name, value", [("0.5", 0.9), (".5", 0.4), ("1e-1", 0.5), ("2", 0.5), ("nan", 0.5)])
+def test_a_threshold_that_is_called_by_another_number_is_refused(bundle, name, value):
+    put(bundle, "thresholds", json.dumps({"0.5": 0.5, "0.25": 0.25, "youden": 0.3}))
+    read_bundle(bundle)
+    put(bundle, "thresholds", json.dumps({"0.5": 0.5, name: value}))
+    with pytest.raises(BundleError, match="a name that is a number"):
+        read_bundle(bundle)
+
+
+def test_what_cannot_be_opened_again_is_no_export(tmp_path):
+    import torch
+    from fakeface.models.export import export_onnx
+    from fakeface.models.network import build_model
+
+    class Sorting(torch.nn.Module):
+        def forward(self, x):
+            return x.sort(dim=1).values
+
+    network = build_model("test_resnet", None, size=32).eval()
+    network.drop = Sorting()
+    with pytest.raises(FakefaceError, match="could not be exported.*TopK"):
+        export_onnx(network, tmp_path / "model.onnx")
