@@ -99,6 +99,7 @@ def _parts(data: memoryview, message: str, budget: Iterator) -> Iterator[tuple[i
 
 # %% ../../nbs/06_models/05_program.ipynb #6f2ab902
 _MOST_DIMENSIONS = 8
+_LONGEST_ROW = 10 * _MOST_DIMENSIONS  # bytes
 
 
 class _Tensor(NamedTuple):
@@ -113,6 +114,8 @@ def _text(value: memoryview) -> str:
 
 def _numbers(value: memoryview) -> list[int]:
     "Whole numbers, one or a packed row of them."
+    if len(value) > _LONGEST_ROW:
+        raise IndexError(f"a row of numbers of {len(value)} bytes")
     numbers, at = [], 0
     while at < len(value):
         number, at = _number_at(value, at)
@@ -133,7 +136,7 @@ def _read_tensor(data: memoryview, budget: Iterator) -> _Tensor:
             name = _text(value)
         elif number == 9:
             raw = value
-    count = math.prod(dims)
+    count = math.prod(dims[:_MOST_DIMENSIONS])
     if len(dims) > _MOST_DIMENSIONS or count > 2 * len(data):
         raise BundleError(f"{ONNX} has a tensor of shape {dims[:9]} with {len(data)} bytes; that fits no network.")
     is_known = sort == 7 and len(raw) == 8 * count <= 512
@@ -262,13 +265,14 @@ def _is_plain(graph: _Graph, node: _Node) -> bool:
         return all(map(_are_small, node.tensors))
     if node.operator == "Mul":
         return graph.maker(node.inputs[0]).operator == "ConstantOfShape"
-    return node.operator in _IN_SHAPES
+    return node.operator in _IN_SHAPES and len(node.inputs) <= _LARGEST
 
 # %% ../../nbs/06_models/05_program.ipynb #133a8a3f
 def _is_plain_shape(graph: _Graph, name: str) -> bool:
     "Is a shape made of lengths and small numbers, multiplied at most once?"
-    seen, todo, products = set(), [name], 0
-    while todo:
+    seen: set[str] = set()
+    todo, products = [name], 0
+    while todo and len(seen) <= _LARGEST:
         each = todo.pop()
         node = graph.maker(each)
         is_known = each in graph.values
@@ -278,7 +282,7 @@ def _is_plain_shape(graph: _Graph, name: str) -> bool:
         if not is_known and node.operator != "Shape" and each not in seen:
             todo += node.inputs
         seen.add(each)
-    return products <= 1
+    return products <= 1 and not todo
 
 
 def _refuse_growth(graph: _Graph) -> None:
@@ -327,7 +331,7 @@ def _most_dimensions(graph: _Graph) -> int:
 # %% ../../nbs/06_models/05_program.ipynb #b2d6070e
 def _is_small_beforehand(graph: _Graph) -> bool:
     "Is all that can be computed from constants alone small?"
-    counts: dict[str, float] = {name: tensor.count for name, tensor in graph.values.items()}
+    counts = {name: float(tensor.count) for name, tensor in graph.values.items()}
     most, total = _most_dimensions(graph), 0.0
     waiting = set(graph.makers)
     for node in graph.nodes:

@@ -538,3 +538,56 @@ def test_what_cannot_be_opened_again_is_no_export(tmp_path):
     network.drop = Sorting()
     with pytest.raises(FakefaceError, match="could not be exported.*TopK"):
         export_onnx(network, tmp_path / "model.onnx")
+
+
+def chain(count, operator="Add"):
+    "Each value is made of the one before, twice."
+    names = ["w", *(f"v{i}" for i in range(count))]
+    return [helper.make_node(operator, [a, a], [b]) for a, b in zip(names, names[1:])]
+
+
+def dimensions(count):
+    tensor = values()
+    tensor.dims.extend([2**62] * count)
+    return tensor
+
+
+# each would keep a careless reader busy for hours
+LENGTHY = {
+    "doubled 20,000 times": lambda: model_bytes([*chain(20_000), SMALL, LOGITS], [values()]),
+    "joined 20,000 times": lambda: model_bytes([*chain(20_000, "Concat"), SMALL, LOGITS], [values()]),
+    "a tensor of 200,000 dimensions": lambda: model_bytes([SMALL, LOGITS], [dimensions(200_000)]),
+    "10,000 shapes of 10,000 parts": lambda: model_bytes(
+        [helper.make_node("Concat", ["w"] * 10_000, ["long"])]
+        + [helper.make_node("Expand", ["w", "long"], [f"y{i}"]) for i in range(10_000)],
+        [values()],
+    ),
+    "two million fields": lambda: model_bytes([SMALL, LOGITS], [values()]) + b"\x08\x08" * 2_000_000,
+}
+
+
+@pytest.mark.parametrize("what", LENGTHY)
+def test_reading_a_program_takes_no_longer_than_its_length_allows(what):
+    import time
+
+    data = LENGTHY[what]()
+    began = time.process_time()
+    try:
+        assert not read_program(data)
+    except BundleError as error:
+        assert len(str(error)) < 700
+    assert time.process_time() - began < 20
+
+
+def test_damaged_programs_are_sentences():
+    sound = model_bytes(*endless("Loop")[:1], endless("Loop")[1])
+    plain = of_constant(value=values())
+    random = np.random.default_rng(0)
+    for data in (sound, plain) * 500:
+        damaged = bytearray(data)
+        for at in random.integers(len(data), size=3):
+            damaged[at] ^= 1 << int(random.integers(8))
+        try:
+            read_program(bytes(damaged))
+        except BundleError as error:
+            assert len(str(error)) < 700
