@@ -25,7 +25,7 @@ from ..models.bundle import ONNX, Bundle, p_fake
 from ..models.storage import read_bundle
 from ..models.session import onnx_bytes, open_session, run_views
 from ..models.network import FaceNet
-from ..models.persistence import load_model
+from ..models.persistence import load_model, require_one_network
 from ..train.engine import Engine, score
 
 # %% ../../nbs/09_evaluate/01_predict.ipynb #7b15b0eb
@@ -79,7 +79,8 @@ def open_net(
     device: torch.device | str = "cpu",
     onnx: bool = True,  # use model.onnx where that is possible
 ) -> tuple[OnnxNet | FaceNet, Bundle]:
-    "The fastest form of a bundle's network that gives its verdicts on this device."
+    "The fastest form of a bundle's network on this device; raises `BundleError` where its two forms are two networks."
+    require_one_network(folder)
     bundle = read_bundle(folder)
     on_cpu = torch.device(device).type == "cpu"
     if onnx and on_cpu and ONNX in bundle.files:

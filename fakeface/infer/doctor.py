@@ -180,6 +180,14 @@ def _seconds_of_a_second_image(detector: Detector) -> float:
     return time.time() - started
 
 
+def _networks_agree(folder: str | os.PathLike) -> str:
+    "What is known of a bundle's two networks, where torch is here; raises `BundleError` where they differ."
+    if not all(map(importlib.util.find_spec, ("torch", "timm"))):
+        return ""
+    persistence = importlib.import_module("fakeface.models.persistence")
+    return "; weights and ONNX file are one network" if persistence.require_one_network(folder) else ""
+
+
 def _detector(name: str, which: str | os.PathLike) -> Finding:
     "One bundle: whole, loadable, and as right as where it was made."
     try:
@@ -188,6 +196,7 @@ def _detector(name: str, which: str | os.PathLike) -> Finding:
         loading = time.time() - started
         seconds = _seconds_of_a_second_image(detector)
         check = compare_reference(detector)
+        both = _networks_agree(detector.path)
     except FakefaceError as error:
         return Finding("fault", name, str(error))
     said = (
@@ -201,9 +210,9 @@ def _detector(name: str, which: str | os.PathLike) -> Finding:
         return Finding("fault", name, f"{said}. {why}")
     if check.compared:
         agree = f"{check.compared} reference scores agree to {max(check.worst, 1e-6):.0e}"
-        return Finding("ok", name, f"{said}; {agree}")
-    unknown = "It carries no reference scores, so whether they are right here is not known."
-    return Finding("note", name, f"{said}. {unknown}")
+        return Finding("ok", name, f"{said}; {agree}{both}")
+    unknown = "It carries no scores of known images, so whether this is the network that it says is not known."
+    return Finding("fault", name, f"{said}. {unknown}")
 
 
 def doctor(

@@ -117,8 +117,16 @@ def _dict_of(question: _Question) -> _Question:
     return lambda value: isinstance(value, dict) and all(map(_is_text, value)) and all(map(question, value.values()))
 
 # %% ../../nbs/06_models/01_bundle.ipynb #9ce4027a
+def _says_itself(name: str, value: float) -> bool:
+    "A name that is a number has to be the value: who asks for 0.5 gets 0.5."
+    try:
+        return float(name) == value
+    except ValueError:
+        return True
+
+
 def _are_thresholds(value: Any) -> bool:
-    return value != {} and _dict_of(_is_share)(value)
+    return value != {} and _dict_of(_is_share)(value) and all(_says_itself(*each) for each in value.items())
 
 
 def _are_classes(value: Any) -> bool:
@@ -187,7 +195,9 @@ RULES: dict[str, Rule] = {
     "classes": Rule(_are_classes, f"{list(LABEL_NAMES)}, in this order"),
     "temperature": Rule(_is_positive, "a number above 0"),
     "bias": Rule(is_number, "a finite number"),
-    "thresholds": Rule(_are_thresholds, "at least one named threshold, each from 0 to 1"),
+    "thresholds": Rule(
+        _are_thresholds, "at least one named threshold, each from 0 to 1; a name that is a number, of that value"
+    ),
     "threshold": Rule(_is_text, "the name of one of the thresholds"),
     "band": Rule(_or_none(_is_band), "two numbers from 0 to 1, the lower first, or null"),
     "domains": _NAMES,

@@ -21,6 +21,7 @@ from ..core.project import FakefaceError
 from .backbone import fixed_size
 from .bundle import p_fake
 from .network import FaceNet
+from .program import read_program
 from .session import run_network
 
 # %% ../../nbs/06_models/10_export.ipynb #724a988f
@@ -60,6 +61,8 @@ def _largest_difference(network: nn.Module, path: str | os.PathLike, shapes: Ite
 def _trace_and_compare(network: nn.Module, path: str | os.PathLike, size: int, open_size: bool) -> float:
     "Write `network` as ONNX and give the largest difference of p_fake from torch's."
     _trace(network, path, size, open_size)
+    # what could not be opened again is no export
+    read_program(Path(path).read_bytes())
     other_shape = (3, size + 33, size - 7) if open_size else (3, size, size)
     return _largest_difference(network, path, [(1, size, size), other_shape])
 

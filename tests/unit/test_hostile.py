@@ -14,6 +14,7 @@ from fakeface.core.project import ConfigError, FakefaceError
 from fakeface.infer.detector import Detector
 from fakeface.infer.verdict import InferError
 from fakeface.models.bundle import INDEX, ONNX, BundleError
+from fakeface.models.program import read_program
 from fakeface.models.session import open_session
 from fakeface.models.storage import read_bundle
 from fakeface.testing.bundles import tiny_bundle
@@ -138,7 +139,7 @@ def endless(kind):
 @pytest.mark.parametrize("kind", ["Loop", "If", "Scan"])
 def test_a_network_with_loops_is_refused_before_it_runs(bundle, kind):
     replace_network(bundle, *endless(kind))
-    with pytest.raises(InferError, match=f"loops or branches \\('{kind}'\\)"):
+    with pytest.raises(InferError, match=f"the operation '{kind}'"):
         Detector.load(bundle)
 
 
@@ -154,6 +155,126 @@ def test_a_network_that_reads_other_files_is_refused(bundle, tmp_path):
     replace_network(bundle, nodes, [outside])
     with pytest.raises(InferError, match="data in other files"):
         Detector.load(bundle)
+
+
+SMALL = helper.make_node("ReduceMean", ["x"], ["mean"], axes=[2, 3], keepdims=0)
+LOGITS = helper.make_node("MatMul", ["mean", "w"], ["logits"])
+
+
+def values(name="w", shape=(3, 2), sort=TensorProto.FLOAT):
+    return helper.make_tensor(name, sort, shape, [1] * math.prod(shape))
+
+
+def in_another_file(name="w"):
+    tensor = TensorProto(name=name, data_type=TensorProto.FLOAT, dims=[3, 2], data_location=TensorProto.EXTERNAL)
+    tensor.external_data.add(key="location", value="other.bin")
+    return tensor
+
+
+def sparse(tensor):
+    return helper.make_sparse_tensor(tensor, values("at", (6,), TensorProto.INT64), [3, 2])
+
+
+def model_bytes(nodes, known=(), sparse_known=(), opset=13):
+    x = helper.make_tensor_value_info("x", TensorProto.FLOAT, ["n", 3, "h", "w"])
+    logits = helper.make_tensor_value_info("logits", TensorProto.FLOAT, ["n", 2])
+    graph = helper.make_graph(nodes, "g", [x], [logits], list(known), sparse_initializer=list(sparse_known))
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", opset)], ir_version=8)
+    return model.SerializeToString()
+
+
+def of_constant(**attribute):
+    return model_bytes([helper.make_node("Constant", [], ["w"], **attribute), SMALL, LOGITS])
+
+
+def test_a_constant_that_reads_another_file_is_refused(bundle, tmp_path, monkeypatch):
+    # onnxruntime would read it next to where the command runs
+    monkeypatch.chdir(tmp_path)
+    np.full((3, 2), 7, np.float32).tofile("other.bin")
+    replace_network(bundle, [helper.make_node("Constant", [], ["w"], value=in_another_file()), SMALL, LOGITS])
+    with pytest.raises(InferError, match="data in other files"):
+        Detector.load(bundle)
+
+
+ELSEWHERE = {
+    "initializer": lambda: model_bytes([SMALL, LOGITS], [in_another_file()]),
+    "constant": lambda: of_constant(value=in_another_file()),
+    "tensors of an attribute": lambda: of_constant(value=values(), more=[values(), in_another_file()]),
+    "sparse constant": lambda: of_constant(sparse_value=sparse(in_another_file())),
+    "sparse initializer": lambda: model_bytes([SMALL, LOGITS], [], [sparse(in_another_file())]),
+}
+
+
+@pytest.mark.parametrize("where", ELSEWHERE)
+def test_data_in_other_files_are_refused_wherever_they_are_named(where):
+    with pytest.raises(BundleError, match="data in other files|has field (15|22) in a"):
+        read_program(ELSEWHERE[where]())
+
+
+@pytest.mark.parametrize("tag", [b"\xba\x80\x80\x80\x10", b"\xba\x00", b"\xba\x80\x80\x00"])
+def test_a_graph_that_hides_behind_its_tag_is_seen(tag):
+    model = model_bytes(*endless("Loop"))
+    at = model.index(b"\x3a")
+    hidden = model[:at] + tag + model[at + 1 :]
+    with pytest.raises(BundleError, match="is no network \\("):
+        open_session(hidden, 64)
+
+
+@pytest.mark.parametrize("more", [b"\x3a\x00", b"\xca\x01\x00", b"\xa2\x01\x00", b"\x9a\x06\x00", b"\x02\x00"])
+def test_a_second_graph_and_unknown_fields_are_refused(more):
+    plain = model_bytes([SMALL, LOGITS], [values()])
+    assert read_program(plain)
+    with pytest.raises(BundleError, match="twice|functions|has field|is no network"):
+        read_program(plain + more)
+
+
+def whole(name, *numbers):
+    return helper.make_tensor(name, TensorProto.INT64, [len(numbers)], numbers)
+
+
+GROWING = {
+    "ConstantOfShape": [helper.make_node("ConstantOfShape", ["large"], ["much"])],
+    "Expand": [helper.make_node("Expand", ["w", "large"], ["much"])],
+    "Tile": [helper.make_node("Tile", ["w", "large"], ["much"])],
+    "Range": [helper.make_node("Range", ["one", "one", "one"], ["much"])],
+    "RandomNormal": [helper.make_node("RandomNormal", [], ["much"], shape=[40_000, 40_000])],
+    "RandomUniformLike": [helper.make_node("RandomUniformLike", ["w"], ["much"])],
+    "NonZero": [helper.make_node("NonZero", ["x"], ["much"])],
+    "EyeLike": [helper.make_node("EyeLike", ["w"], ["much"])],
+    "OneHot": [helper.make_node("OneHot", ["one", "large", "w"], ["much"])],
+    "com.microsoft:FusedMatMul": [helper.make_node("FusedMatMul", ["w", "w"], ["much"], domain="com.microsoft")],
+}
+
+
+@pytest.mark.parametrize("operator", GROWING)
+def test_operations_that_make_much_of_a_number_are_refused_by_name(operator):
+    known = [values(), whole("large", 40_000, 40_000), whole("one", 1)]
+    with pytest.raises(BundleError, match=f"the operation '{operator}'"):
+        open_session(model_bytes([*GROWING[operator], SMALL, LOGITS], known), 64)
+
+
+def test_products_of_constants_are_not_computed_when_a_file_is_opened():
+    # half a gigabyte, were they computed, and twice while they are: a row of 12,000 beside a column of as many
+    known = [values(), values("row", (1, 12_000)), values("column", (12_000, 1))]
+    nodes = [helper.make_node("Mul", ["column", "row"], ["much"]), helper.make_node("ReduceMean", ["much"], ["one"])]
+    last = [SMALL, helper.make_node("Mul", ["mean", "one"], ["less"])]
+    data = model_bytes([*nodes, *last, helper.make_node("MatMul", ["less", "w"], ["logits"])], known)
+    assert not read_program(data)
+    before = peak_bytes()
+    open_session(data, 64, threads=1)
+    assert peak_bytes() - before < 2**27
+
+
+def peak_bytes():
+    resource = pytest.importorskip("resource")
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+
+def test_a_tensor_that_claims_more_than_it_brings_is_refused():
+    large = values()
+    large.dims[0] = 2**40
+    with pytest.raises(BundleError, match="fits no network"):
+        read_program(model_bytes([SMALL, LOGITS], [large]))
 
 
 def test_a_network_that_fails_when_it_runs_is_a_sentence(bundle):
@@ -330,3 +451,143 @@ def test_a_file_that_is_no_cache_is_not_removed(tmp_path):
     with pytest.raises(FakefaceError, match="Delete it"):
         file_infos(paths, thesis, workers=0)
     assert thesis.read_text().startswith("years")
+
+
+def test_a_name_means_one_value():
+    with pytest.raises(BundleError, match="the name 'w' to 2 values"):
+        read_program(model_bytes([SMALL, LOGITS], [values(), values()]))
+    constant = helper.make_node("Constant", [], ["w"], value=values())
+    with pytest.raises(BundleError, match="the name 'w' to 2 values"):
+        read_program(model_bytes([constant, SMALL, LOGITS], [values()]))
+
+
+def test_operations_out_of_order_are_computed_late():
+    early, late = helper.make_node("Add", ["w", "w"], ["v"]), helper.make_node("Add", ["v", "v"], ["u"])
+    last = helper.make_node("MatMul", ["mean", "u"], ["logits"])
+    assert read_program(model_bytes([early, late, SMALL, last], [values()]))
+    assert not read_program(model_bytes([late, early, SMALL, last], [values()]))
+
+
+@pytest.fixture(scope="module")
+def two_networks(tmp_path_factory):
+    "A bundle whose weights are another network than its ONNX file, every hash in order, without a known score."
+    import torch
+    from fakeface.models.bundle import Bundle
+    from fakeface.models.network import build_model
+    from fakeface.models.persistence import save_model
+
+    home = tmp_path_factory.mktemp("two")
+    torch.manual_seed(0)
+    network = build_model("test_resnet", None, size=32).eval()
+    about = Bundle("two", "test_resnet", network.spec, framing="centre")
+    save_model(network, home / "one", about)
+    with torch.no_grad():
+        network.head.bias += torch.tensor([0.0, 1.0])
+    save_model(network, home / "two", about)
+    (home / "two" / ONNX).write_bytes((home / "one" / ONNX).read_bytes())
+    record = json.loads((home / "two" / INDEX).read_text())
+    record["files"][ONNX] = sha256_file(home / "two" / ONNX)
+    (home / "two" / INDEX).write_text(json.dumps(record | dict(reference=[])))
+    return home
+
+
+@pytest.mark.parametrize("onnx", [True, False])
+def test_a_bundle_of_two_networks_is_not_evaluated(two_networks, onnx):
+    from fakeface.evaluate.predict import open_net
+
+    open_net(two_networks / "one", onnx=onnx)
+    with pytest.raises(BundleError, match="holds two networks"):
+        open_net(two_networks / "two", onnx=onnx)
+
+
+def test_the_doctor_names_a_bundle_of_two_networks(two_networks):
+    from fakeface.infer.doctor import doctor
+
+    *_, sound = doctor(two_networks / "one")
+    assert sound.state == "ok" and "one network" in sound.said
+    *_, two = doctor(two_networks / "two")
+    assert two.state == "fault" and "holds two networks" in two.said
+
+
+def test_the_doctor_finds_fault_with_a_bundle_without_known_scores(bundle):
+    from fakeface.infer.doctor import doctor
+
+    *_, found = doctor(bundle)
+    assert found.state == "fault" and "no scores of known images" in found.said
+
+
+@pytest.mark.parametrize("name, value", [("0.5", 0.9), (".5", 0.4), ("1e-1", 0.5), ("2", 0.5), ("nan", 0.5)])
+def test_a_threshold_that_is_called_by_another_number_is_refused(bundle, name, value):
+    put(bundle, "thresholds", json.dumps({"0.5": 0.5, "0.25": 0.25, "youden": 0.3}))
+    read_bundle(bundle)
+    put(bundle, "thresholds", json.dumps({"0.5": 0.5, name: value}))
+    with pytest.raises(BundleError, match="a name that is a number"):
+        read_bundle(bundle)
+
+
+def test_what_cannot_be_opened_again_is_no_export(tmp_path):
+    import torch
+    from fakeface.models.export import export_onnx
+    from fakeface.models.network import build_model
+
+    class Sorting(torch.nn.Module):
+        def forward(self, x):
+            return x.sort(dim=1).values
+
+    network = build_model("test_resnet", None, size=32).eval()
+    network.drop = Sorting()
+    with pytest.raises(FakefaceError, match="could not be exported.*TopK"):
+        export_onnx(network, tmp_path / "model.onnx")
+
+
+def chain(count, operator="Add"):
+    "Each value is made of the one before, twice."
+    names = ["w", *(f"v{i}" for i in range(count))]
+    return [helper.make_node(operator, [a, a], [b]) for a, b in zip(names, names[1:])]
+
+
+def dimensions(count):
+    tensor = values()
+    tensor.dims.extend([2**62] * count)
+    return tensor
+
+
+# each would keep a careless reader busy for hours
+LENGTHY = {
+    "doubled 20,000 times": lambda: model_bytes([*chain(20_000), SMALL, LOGITS], [values()]),
+    "joined 20,000 times": lambda: model_bytes([*chain(20_000, "Concat"), SMALL, LOGITS], [values()]),
+    "a tensor of 200,000 dimensions": lambda: model_bytes([SMALL, LOGITS], [dimensions(200_000)]),
+    "10,000 shapes of 10,000 parts": lambda: model_bytes(
+        [helper.make_node("Concat", ["w"] * 10_000, ["long"])]
+        + [helper.make_node("Expand", ["w", "long"], [f"y{i}"]) for i in range(10_000)],
+        [values()],
+    ),
+    "two million fields": lambda: model_bytes([SMALL, LOGITS], [values()]) + b"\x08\x08" * 2_000_000,
+}
+
+
+@pytest.mark.parametrize("what", LENGTHY)
+def test_reading_a_program_takes_no_longer_than_its_length_allows(what):
+    import time
+
+    data = LENGTHY[what]()
+    began = time.process_time()
+    try:
+        assert not read_program(data)
+    except BundleError as error:
+        assert len(str(error)) < 700
+    assert time.process_time() - began < 20
+
+
+def test_damaged_programs_are_sentences():
+    sound = model_bytes(*endless("Loop")[:1], endless("Loop")[1])
+    plain = of_constant(value=values())
+    random = np.random.default_rng(0)
+    for data in (sound, plain) * 500:
+        damaged = bytearray(data)
+        for at in random.integers(len(data), size=3):
+            damaged[at] ^= 1 << int(random.integers(8))
+        try:
+            read_program(bytes(damaged))
+        except BundleError as error:
+            assert len(str(error)) < 700
