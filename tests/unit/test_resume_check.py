@@ -221,7 +221,19 @@ def test_a_bundle_that_is_replaced_meanwhile_ends_the_run(inside):
     tiny_bundle("mine", slope=12.0, size=16, band=[0.4, 0.6])
     grey("in/a.png", 200)
     grey("in/b.png", 40)
-    command = [sys.executable, "-c", REPLACING, "check", "in", "--bundle", "mine", "--csv", "rows.csv"]
+    command = [
+        sys.executable,
+        "-c",
+        REPLACING,
+        "check",
+        "in",
+        "--bundle",
+        "mine",
+        "--csv",
+        "rows.csv",
+        "--workers",
+        "1",
+    ]
     r = subprocess.run(command, capture_output=True, text=True, timeout=120)
     assert r.returncode == 2 and "was replaced while images were judged" in r.stderr, r.stderr
     assert rows_of(inside / "rows.csv") == []
