@@ -268,6 +268,27 @@ def test_waiting_for_memory_is_not_taking_long(monkeypatch, tmp_path, tiny):
     assert not verdict.error
 
 
+@pytest.mark.skipif(not hasattr(os, "getuid"), reason="folders belong to nobody")
+@pytest.mark.parametrize("taken", ["file", "link"])
+def test_a_folder_of_shares_that_is_taken_stops_no_image(monkeypatch, tmp_path, taken):
+    "What somebody else has made first makes way for the next name."
+    monkeypatch.setenv("FAKEFACE_MEMORY_MB", "1000")
+    monkeypatch.delenv("XDG_RUNTIME_DIR", raising=False)
+    monkeypatch.setattr(memory.tempfile, "tempdir", str(tmp_path))
+    first = tmp_path / f"fakeface-memory-{os.getuid()}-1000"
+    first.touch() if taken == "file" else first.symlink_to("/")
+    data = image_bytes(Image.new("L", (4_100, 4_100), 90), "PNG")
+    assert open_image(data).size == (4_100, 4_100)
+    assert (tmp_path / f"{first.name}-1/gate").exists()
+    own = tmp_path / "own"
+    own.mkdir()
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(own))
+    assert open_image(data).size == (4_100, 4_100) and (own / first.name / "gate").exists()
+    monkeypatch.setattr(memory, "_is_own", lambda folder: False)
+    _, said = read_input(data)
+    assert str(first) in said and "TMPDIR" in said and said.endswith("own.") and ".." not in said
+
+
 STUCK = """
 from fakeface.infer import detector as home
 
