@@ -170,6 +170,21 @@ def _gif_blocks(stream: BinaryIO) -> Iterator[int]:
             continue
         yield from _gif_pieces(stream)
 
+# %% ../../nbs/02_images/00_limits.ipynb #638ac770
+def _jp2_boxes(stream: BinaryIO) -> Iterator[int]:
+    "1 for each box of a JPEG 2000 file, up to the pixels."
+    stream.seek(0)
+    while len(head := stream.read(8)) == 8:
+        yield 1
+        length = int.from_bytes(head[:4], "big")
+        if length == 1:
+            length = int.from_bytes(stream.read(8), "big") - 8
+        # Pillow takes no shorter one, and what follows the header is not its business
+        if length < 8 or head[4:] == b"jp2c":
+            return
+        if head[4:] != b"jp2h":
+            stream.seek(min(length - 8, 2**32), io.SEEK_CUR)
+
 # %% ../../nbs/02_images/00_limits.ipynb #2eb8c570
 _COMMENT = re.compile(rb"#[^\r\n]*[\r\n]?")
 _Parts = Callable[[BinaryIO], Iterator[int]]
@@ -177,6 +192,7 @@ _Parts = Callable[[BinaryIO], Iterator[int]]
 _KINDS: dict[bytes, tuple[str, _Parts]] = {
     b"\x89PNG": ("chunks", _png_chunks),
     b"\xff\xd8": ("segments before its pixels", _jpeg_segments),
+    b"\0\0\0\x0cjP  ": ("boxes", _jp2_boxes),
     b"GIF8": ("frames and blocks", _gif_blocks),
     b"II": ("entries about its pages", _entry_counts),
     b"MM": ("entries about its pages", _entry_counts),
@@ -199,7 +215,7 @@ def _ppm_head_is_long(stream: BinaryIO) -> bool:
 def _too_many(stream: BinaryIO) -> str:
     "What is said of a file of too many parts, wherever in the file it is now."
     stream.seek(0)
-    start = stream.read(4)
+    start = stream.read(8)
     if start[:2] in (b"II", b"MM") and page_count(stream) > MAX_PAGES:
         return f"has more than {MAX_PAGES:,} pages; save one of them as an image"
     if re.match(rb"P[0-6fy]", start) and _ppm_head_is_long(stream):

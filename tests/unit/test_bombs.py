@@ -16,6 +16,7 @@ from PIL import Image
 
 from fakeface.data.orl import demo_faces
 from fakeface.images import memory
+from fakeface.images.clues import clues
 from fakeface.images.decode import ImageError, decode, open_image
 from fakeface.images.facts import file_info
 from fakeface.images.header import read_header
@@ -116,6 +117,12 @@ def segment_bomb(filling, times):
     return data[:2] + filling * times + data[2:]
 
 
+def box_bomb(boxes):
+    "A JPEG 2000 file with so many empty boxes before its header."
+    data = image_bytes(portrait(16, 16), "JPEG2000")
+    return data[:12] + b"\0\0\0\x08free" * boxes + data[12:]
+
+
 BOMBS = {
     "scans": (lambda: scan_bomb(20_000), "more than 100 scans"),
     "pages": (lambda: page_bomb(30_000), "more than 1,000 pages"),
@@ -129,6 +136,7 @@ BOMBS = {
     "IDAT": (lambda: chunk_bomb(2_000_000, b"IDAT"), "more than 250,000 chunks"),
     "segments": (lambda: segment_bomb(b"\xff\xe1\0\2", 8_000_000), "more than 250,000 segments"),
     "padding": (lambda: segment_bomb(b"\xff", 60_000_000), "more than 250,000 segments"),
+    "boxes": (lambda: box_bomb(8_000_000), "more than 250,000 boxes"),
     "comments": (lambda: b"P6\n#" + b" " * 100_000_000 + b"\n1 1\n255\n123", "more than 65,536 bytes before"),
     "claims much": (lambda: raw_png(60_000, 60_000, 8, 2, rows=b"\0" * 64), "pixels"),
 }
@@ -144,6 +152,9 @@ def test_bombs_are_refused_soon_by_every_door(kind, tmp_path):
         with pytest.raises(ImageError, match=said):
             door(data)
         assert time.monotonic() - started < SOON
+    started = time.monotonic()
+    clues(data)
+    assert time.monotonic() - started < SOON
     assert file_info(tmp_path / "bomb").reason, "prepare leaves it out with the reason"
 
 
