@@ -14,6 +14,7 @@ from typing import Any, BinaryIO
 from PIL import Image
 from .decode import ImageSource, image_stream
 from .formats import header_only
+from .limits import why_too_many
 
 Fields = dict[Any, Any]  # field → what stands there, as Pillow gives it
 
@@ -151,6 +152,9 @@ def _has_credential(file: BinaryIO) -> bool:
 
 def _fields(file: BinaryIO) -> Fields:
     "Field → what the file says, as it stands there."
+    if why_too_many(file):
+        # it is refused elsewhere
+        return {}
     file.seek(0)
     image = header_only(file)
     # not PNG's own method, which decodes in search of a late chunk

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['MAX_PIXELS', 'UNNAMED', 'ImageSource', 'ImageError', 'image_stream', 'lazy_image', 'stored_orientation', 'Decoded',
-           'reduction', 'decode', 'open_image']
+           'reduction', 'frame_count', 'decode', 'open_image']
 
 # %% ../../nbs/02_images/01_decode.ipynb #69f698f7
 import contextlib
@@ -19,7 +19,7 @@ import numpy as np
 from PIL import Image, ImageFile, UnidentifiedImageError
 from ..core.project import FakefaceError
 from .formats import CAMERA_RAW, header_only, is_raw_preview
-from .limits import why_too_large, why_too_much
+from .limits import page_count, why_too_large, why_too_many, why_too_much
 from .memory import held_memory, take_memory
 from .profiles import to_srgb
 
@@ -99,6 +99,7 @@ def lazy_image(
     "Pillow's picture for a file of which only the header was read; raises `ImageError`."
     try:
         _refuse(why_too_large(stream), name)
+        _refuse(why_too_many(stream), name)
         image = header_only(stream)
         is_raw = is_raw_preview(image, stream)
     except Image.DecompressionBombError:
@@ -272,10 +273,24 @@ def reduction(
     return max(factor for factor in (1, 2, 4, 8) if factor == 1 or min(size) // factor >= reduce)
 
 # %% ../../nbs/02_images/01_decode.ipynb #b5ba95d1
+def frame_count(
+    image: Image.Image,  # Pillow's image of a file
+) -> int:
+    "How many frames or pages a file has; raises whatever Pillow raises at a damaged one."
+    file = getattr(image, "fp", None)
+    if image.format != "TIFF" or file is None:
+        return getattr(image, "n_frames", 1)
+    # Pillow would read what every page says
+    position = file.tell()
+    count = page_count(file)
+    file.seek(position)
+    return count
+
+
 def _frame_count(image: Image.Image) -> tuple[int, list[str]]:
     "(how many frames or pages there are, notes)."
     try:
-        count = getattr(image, "n_frames", 1)
+        count = frame_count(image)
     except MemoryError:
         raise
     except Exception:

@@ -14,7 +14,15 @@ from typing import Mapping, Sequence
 import numpy as np
 import numpy.typing as npt
 from PIL import Image
-from .decode import MAX_PIXELS, ImageError, ImageSource, image_stream, lazy_image, stored_orientation
+from fakeface.images.decode import (
+    MAX_PIXELS,
+    ImageError,
+    ImageSource,
+    frame_count,
+    image_stream,
+    lazy_image,
+    stored_orientation,
+)
 
 # %% ../../nbs/02_images/02_header.ipynb #17605978
 # ITU-T T.81, tables K.1 and K.2, in the order in which Pillow gives a file's tables
@@ -134,7 +142,7 @@ def read_header(
                 exif=bool(exif),
                 software=str(software).strip("\0 ") if software else None,
                 bytes=stream.seek(0, io.SEEK_END),
-                frames=getattr(image, "n_frames", 1),
+                frames=frame_count(image),
             )
         except (ImageError, MemoryError):
             raise

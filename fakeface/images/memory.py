@@ -47,7 +47,7 @@ def memory_budget() -> int:  # bytes
         return machine_memory() // _PART
     if said.isdecimal() and int(said) > 0:
         return int(said) * 10**6
-    raise FakefaceError(f"FAKEFACE_MEMORY_MB is {said!r}; it should be a number of megabytes, 1 or more.")
+    raise FakefaceError(f"FAKEFACE_MEMORY_MB is {said!r}; it should be a number of megabytes, 1 or more")
 
 # %% ../../nbs/02_images/00_memory.ipynb #b3607e1d
 _SHARES = 32
@@ -55,15 +55,40 @@ _PAUSE = 0.05  # seconds between two looks
 MEMORY_WAIT = 300.0  # seconds that an image waits for others
 
 
-def _share_folder() -> Path:
-    "This user's folder of shares of this budget; raises `FakefaceError` where it is another's."
+_NAMES = 10  # that are tried
+
+
+def _folder_names() -> Iterator[Path]:
+    "Where the shares may be, the first first: every process of a user has to find the same."
     user = os.getuid() if hasattr(os, "getuid") else 0
-    folder = Path(tempfile.gettempdir()) / f"fakeface-memory-{user}-{memory_budget() // 10**6}"
-    folder.mkdir(mode=0o700, exist_ok=True)
-    status = folder.lstat()
-    if not stat.S_ISDIR(status.st_mode) or hasattr(os, "getuid") and status.st_uid != user:
-        raise FakefaceError(f"{folder} belongs to somebody else. Remove it, or set TMPDIR to a folder of your own.")
-    return folder
+    name = f"fakeface-memory-{user}-{memory_budget() // 10**6}"
+    temporary = Path(tempfile.gettempdir())
+    yield temporary / name
+    if own := os.environ.get("XDG_RUNTIME_DIR"):
+        yield Path(own) / name
+    for i in range(1, _NAMES):
+        yield temporary / f"{name}-{i}"
+
+
+def _is_own(folder: Path) -> bool:
+    "Is it this user's folder, made if it was not there?"
+    try:
+        folder.mkdir(mode=0o700, exist_ok=True)
+        status = folder.lstat()
+    except OSError:
+        return False
+    return stat.S_ISDIR(status.st_mode) and (not hasattr(os, "getuid") or status.st_uid == os.getuid())
+
+
+def _share_folder() -> Path:
+    "This user's folder of shares of this budget; raises `FakefaceError` where there is none."
+    names = list(_folder_names())
+    for folder in names:
+        if _is_own(folder):
+            return folder
+    # whoever shows it ends the sentence
+    whose = f"{names[0]}, and each name that is tried instead of it, cannot be made or belongs to somebody else"
+    raise FakefaceError(f"{whose}; remove it, or set TMPDIR to a folder of your own")
 
 
 def _lock(path: Path) -> IO[Any] | None:

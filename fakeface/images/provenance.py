@@ -9,17 +9,16 @@ __all__ = ['MODEL', 'PART', 'CAMERA', 'SIGNATURES', 'HOLDS', 'MOST_BYTES', 'MOST
 
 # %% ../../nbs/02_images/09_provenance.ipynb #29a7340e
 import dataclasses
-import io
 import json
 import os
+import pickle
 import re
-import threading
-from concurrent.futures import Future
-from functools import partial
+import subprocess
+import sys
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, Callable, Iterable, TypeVar
+from typing import Any, Iterable, TypeVar
 
 from ..core.project import FakefaceError
 from .clues import SOURCE_TYPES, Fields, clues, plain
@@ -358,7 +357,6 @@ _OFFLINE = {
         "max_decompressed_manifest_size_in_mb": 16,
     },
 }
-_Result = TypeVar("_Result")
 
 
 class ProvenanceError(FakefaceError):
@@ -392,33 +390,52 @@ def cannot_verify() -> str:  # empty where it can be done
         return f"c2pa-python cannot be loaded ({plain(error, 120)}); install it again: {INSTALL}"
     return ""
 
+# %% ../../nbs/02_images/09_provenance.ipynb #829c32bc
+# its modules come from where those of its parent do; what libraries print is nobody's
+_READER = """
+import faulthandler, io, json, os, pickle, sys
+sys.path[:], seconds, settings, data = pickle.load(sys.stdin.buffer)
+faulthandler.dump_traceback_later(seconds, exit=True)
+answer = os.fdopen(os.dup(1), "wb")
+os.dup2(2, 1)
+try:
+    import c2pa
+    with c2pa.Context.from_dict(settings) as context:
+        reader = c2pa.Reader.try_create(None, io.BytesIO(data), context=context)
+        said = ["found", reader and reader.json()]
+except BaseException as error:
+    said = ["raised", (str(error) or type(error).__name__)[:1000]]
+answer.write(json.dumps(said).encode())
+answer.flush()
+os._exit(0)
+"""
 
-def _within(seconds: float, function: Callable[[], _Result]) -> _Result:
-    "What a function gives; raises what it raises, or `TimeoutError`. One that hangs keeps its thread, no more."
-    answer: Future[_Result] = Future()
 
-    def work() -> None:
-        try:
-            answer.set_result(function())
-        except BaseException as error:
-            answer.set_exception(error)
-
-    threading.Thread(target=work, daemon=True).start()
-    return answer.result(seconds)
+def _in_a_process(settings: Fields, data: bytes) -> str | None:
+    "A file's manifests as JSON, None where there are none; raises `ValueError`, and `TimeoutError`."
+    paths = [path or os.getcwd() for path in sys.path]
+    asked = pickle.dumps((paths, MOST_SECONDS + 1, settings, data))
+    try:
+        command = [sys.executable, "-I", "-c", _READER]
+        done = subprocess.run(
+            command, input=asked, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, timeout=MOST_SECONDS
+        )
+    except subprocess.TimeoutExpired:
+        raise TimeoutError from None
+    if not done.stdout:
+        raise ValueError("the process that read it died")
+    what, said = json.loads(done.stdout)
+    if what == "raised":
+        raise ValueError(said)
+    return said
 
 # %% ../../nbs/02_images/09_provenance.ipynb #4d2aed4a
 def _store(data: bytes, anchors: str) -> Fields | None:
     "A file's manifests as c2pa reads them, None where there are none; raises what c2pa raises."
-    import c2pa
-
     trust = {"trust_config": "\n".join(_PURPOSES)} | ({"user_anchors": anchors} if anchors else {})
-    settings = _OFFLINE | {"trust": trust}
-    with c2pa.Context.from_dict(settings) as context:
-        reader = c2pa.Reader.try_create(None, io.BytesIO(data), context=context)
-        if reader is None:
-            return None
-        with reader:
-            text = reader.json()
+    text = _in_a_process(_OFFLINE | {"trust": trust}, data)
+    if text is None:
+        return None
     if len(text) > _MOST_TEXT:
         raise ValueError(f"it is longer than {_MOST_TEXT:,} characters")
     return json.loads(text)
@@ -427,10 +444,10 @@ def _store(data: bytes, anchors: str) -> Fields | None:
 def _verified(data: bytes, anchors: str) -> Provenance:
     "What a file's credential says; absent where it has none, unreadable where c2pa raises."
     try:
-        store = _within(MOST_SECONDS, partial(_store, data, anchors))
+        store = _store(data, anchors)
         return Provenance("absent") if store is None else from_store(store)
     except TimeoutError:
-        return Provenance("unreadable", reason=f"it takes longer than {MOST_SECONDS:.0f} seconds")
+        return Provenance("not checked", reason=f"it takes longer than {MOST_SECONDS:.0f} seconds")
     except Exception as error:
         # of many kinds: c2pa's own, JSON too deep, no memory
         why = plain(str(error) or type(error).__name__, 120)
@@ -452,18 +469,31 @@ def _verified_by_list(data: bytes) -> Provenance:
         return dataclasses.replace(found, reason=lost) if found.state in HOLDS else found
 
 # %% ../../nbs/02_images/09_provenance.ipynb #fdcd5038
+def _has_words(data: bytes) -> bool:
+    "Are the words of a credential in a file, or those of one that is kept elsewhere?"
+    is_here = b"c2pa" in data and (b"jumb" in data or b"C2PA" in data)
+    return is_here or b"purl.org/dc/terms" in data and b"provenance" in data
+
+
+def _not_verified(has_pattern: bool, why: str) -> Provenance:
+    "What is said where nothing is verified."
+    if has_pattern:
+        return Provenance("not checked", reason=why)
+    return Provenance("absent", reason=f"It was looked for at both ends of the file only; {why}")
+
+
 def _credential(source: ImageSource, has_pattern: bool) -> Provenance:
     "What is signed; `has_pattern`: does it look as if there were a credential?"
     missing = cannot_verify()
     if missing:
-        if has_pattern:
-            return Provenance("not checked", reason=missing)
-        return Provenance("absent", reason=f"It was looked for at both ends of the file only; {missing}")
+        return _not_verified(has_pattern, missing)
     with image_stream(source) as (file, _):
         file.seek(0)
         data = file.read(MOST_BYTES + 1)
     if len(data) > MOST_BYTES:
-        return Provenance("not checked", reason=f"the file has more than {MOST_BYTES:,} bytes")
+        return _not_verified(has_pattern, f"the file has more than {MOST_BYTES:,} bytes")
+    if not _has_words(data):
+        return Provenance("absent")
     found = _verified_by_list(data)
     if found.state == "absent" and has_pattern:
         return Provenance("unreadable", reason="there is a block that looks like one, and no manifest in it")
@@ -480,6 +510,6 @@ def read_provenance(
         credential = _credential(source, "credential" in said)
     except Exception as error:
         # a file that cannot be read is no reason to stop, it is said elsewhere
-        credential = Provenance("unreadable", reason=plain(f"the file cannot be read: {error}", 120))
+        credential = Provenance("not checked", reason=plain(f"the file cannot be read: {error}", 120))
     claims = [*credential.claims, *unsigned_claims(said)]
     return dataclasses.replace(credential, claims=tuple(claims))

@@ -18,7 +18,7 @@ from .cards import Tally
 from .detector import Detector
 from .messages import Message, checked_message
 from .turns import Turn
-from .typed import images_in, names_only, typed_path
+from .typed import images_in, names_only, read_typed, typed_path
 from .wording import csv_text, shown_name
 
 # %% ../../nbs/11_infer/15_desk.ipynb #01636cd3
@@ -250,7 +250,7 @@ class Desk(Greeter):
         # what lies there now may be another file than when it was typed
         file = typed_path(str(file), self.below)
         with self.turn:
-            card = self.look(id, file.name, file)
+            card = self._look(id, file.name, file)
         card["error"] = names_only(card["error"], file.parent)
         return [self.card(card)]
 
@@ -262,13 +262,21 @@ class Desk(Greeter):
         card = self.cards[id]
         if id in self.source:
             with self.turn:
-                card = self.look(id, card["name"], self._kept(id))
+                card = self._look(id, card["name"], self.source[id])
         return [self.card(card)]
 
-    def _kept(self, id: str) -> bytes | Path:
-        "What a card was made from; a file on the disk is looked up anew."
-        source = self.source[id]
-        return typed_path(str(source), self.below) if isinstance(source, Path) else source
+    def _read(self, source: bytes | Path) -> bytes | Path:
+        "What a card is made from; a file on the disk is looked up anew."
+        if not isinstance(source, Path):
+            return source
+        return read_typed(typed_path(str(source), self.below), self.below)
+
+    def _look(self, id: str, name: str, source: bytes | Path) -> dict[str, Any]:
+        "The card of an image; of a file on the disk the path is kept, not the bytes."
+        card = self.look(id, name, self._read(source))
+        if id in self.source:
+            self.hold(id, source)
+        return card
 
     def set(self, message: Message, buffers: Iterable[Any] = ()) -> list[Message]:
         "The sliders and switches."
@@ -291,7 +299,7 @@ class Desk(Greeter):
             raise ConfigError("This picture has fewer faces.")
         try:
             with self.turn:
-                overlay = self.judge.heatmap(self._kept(id), self.found[id][row].square)
+                overlay = self.judge.heatmap(self._read(self.source[id]), self.found[id][row].square)
             answer["image"] = data_uri(overlay, 640)
         except ImportError as error:
             missing = f"{error.name or 'torch'}, which is not installed"

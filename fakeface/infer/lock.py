@@ -9,7 +9,6 @@ __all__ = ['LOOPBACK', 'FOREIGN', 'WRONG_HOST', 'NO_TOKEN', 'Asked', 'Lock']
 import hmac
 import ipaddress
 import socket
-from http.cookies import CookieError, SimpleCookie
 from typing import Mapping, NamedTuple
 
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
@@ -74,13 +73,12 @@ class Lock:
         "Whether it is the token; takes equally long for every wrong one."
         return hmac.compare_digest(shown.encode("utf-8", "replace"), self.token.encode())
 
-    def _cookie_of(self, asked: Asked) -> str:
-        "What the browser has kept of the token."
-        try:
-            jar = SimpleCookie(asked.headers.get("Cookie", ""))
-        except CookieError:
-            return ""
-        return jar[self.cookie].value if self.cookie in jar else ""
+    def _keeps_token(self, asked: Asked) -> bool:
+        "Whether the browser has kept the token, beside whatever other servers of this host have set."
+        pieces = [piece.partition("=") for piece in asked.headers.get("Cookie", "").split(";")]
+        kept = [value.strip() for name, _, value in pieces if name.strip() == self.cookie]
+        # each is looked at: how long it takes says nothing
+        return any([self.shows_token(value) for value in kept])
 
     def _is_foreign(self, asked: Asked, host: str) -> bool:
         "Whether another page has sent it."
@@ -108,6 +106,6 @@ class Lock:
             return WRONG_HOST
         if self._is_foreign(asked, host):
             return FOREIGN
-        if self.brings_token(asked) or self.shows_token(self._cookie_of(asked)):
+        if self.brings_token(asked) or self._keeps_token(asked):
             return ""
         return NO_TOKEN

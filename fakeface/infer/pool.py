@@ -67,10 +67,20 @@ def _say(to: IO[bytes], what: Any) -> None:
     to.flush()
 
 
+def _same_detector(bundle_hash: str, options: dict[str, Any]) -> Detector:
+    "The detector that is meant; raises `FakefaceError` where another one has taken its place."
+    detector = Detector.load(**options)
+    if detector.hash != bundle_hash:
+        changed = f"The bundle {options['bundle']} was replaced while images were judged"
+        meant = f"it was {bundle_hash[:12]} and is now {detector.hash[:12]}"
+        raise FakefaceError(f"{changed}: {meant}. Put the first one back, or begin a new file of rows.")
+    return detector
+
+
 def _answer(orders: "queue.SimpleQueue[Any]", answers: IO[bytes]) -> None:
     "Load the detector that comes first, then judge what comes, file by file."
     try:
-        detector = Detector.load(**orders.get())
+        detector = _same_detector(*orders.get())
         tell_of_waiting(lambda waits: _say(answers, _WAITS if waits else _WORKS))
         _say(answers, _WORKS)
         while True:
@@ -135,7 +145,7 @@ class _Worker:
         threshold = detector.threshold_name if named else detector.threshold
         try:
             self._send([path or os.getcwd() for path in sys.path])
-            self._send(dict(bundle=str(detector.path), threshold=threshold, threads=1))
+            self._send((detector.hash, dict(bundle=str(detector.path), threshold=threshold, threads=1)))
             self._receive(_START_TIME)
         except (EOFError, OSError):
             self.end()

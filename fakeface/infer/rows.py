@@ -50,7 +50,9 @@ class FileMark(NamedTuple):
     "Which file a row is about, and in which state it was when it was judged."
 
     file_key: str = ""  # 16 hex digits that stand for its name, byte by byte
-    file_state: str = ""  # its size in bytes and when it was changed last, in nanoseconds; empty where there is none
+    file_state: str = (
+        ""  # its size in bytes and when content and entry were changed last, in nanoseconds; empty where there is none
+    )
 
 
 def file_mark(
@@ -62,7 +64,7 @@ def file_mark(
         status = os.stat(path)
     except (OSError, ValueError):
         return FileMark(key)
-    return FileMark(key, f"{status.st_size}-{status.st_mtime_ns}")
+    return FileMark(key, f"{status.st_size}-{status.st_mtime_ns}-{status.st_ctime_ns}")
 
 
 def row_text(
@@ -80,6 +82,17 @@ def row_text(
     return line.getvalue()
 
 
+_TEXT_COLUMNS = ("looked_at", "label", "error", "bundle_hash", "file_key", "file_state")
+_KEY = re.compile("([0-9a-f]{16})?")
+
+
+def _is_row(row: Any) -> bool:
+    "Has it the columns of a row, and what is counted and compared in the form that it is written in?"
+    if set(row) != set(ROW_COLUMNS) or not all(isinstance(row[column], str) for column in _TEXT_COLUMNS):
+        return False
+    return _KEY.fullmatch(row["file_key"]) is not None
+
+
 def _row(line: bytes, kind: str) -> dict[str, Any]:
     "A line as a row; raises `FolderError`."
     try:
@@ -89,7 +102,7 @@ def _row(line: bytes, kind: str) -> dict[str, Any]:
         else:
             cells = next(csv.reader([text]))
             row = dict[str, Any](zip(ROW_COLUMNS, cells, strict=True))
-        if set(row) == set(ROW_COLUMNS):
+        if _is_row(row):
             return row
     except (ValueError, TypeError, StopIteration, csv.Error):
         pass
@@ -206,6 +219,13 @@ class Rows:
             self._file.close()
             raise FolderError(f"{self.path} is being written by another run.")
 
+    def _refuse_foreign(self, row: dict[str, Any]) -> None:
+        "Raise `FolderError` for a row of another detector than the note beside the file names."
+        meant = self.about.get("bundle_hash", row["bundle_hash"])
+        if row["bundle_hash"] != meant:
+            found = f"a row of the detector {row['bundle_hash'][:12]!r}, and the others are of {meant[:12]!r}"
+            raise FolderError(f"{self.path} has {found}. Make it anew (--overwrite), or choose another name.")
+
     def groups(self) -> Iterator[tuple[list[dict[str, Any]], list[bytes]]]:
         "(the rows of a file, their lines) for every file in it up to `size`, one at a time."
         with open(self.path, "rb") as file:
@@ -216,6 +236,7 @@ class Rows:
             while file.tell() < self.size:
                 line = file.readline()
                 row = _row(line, self.kind)
+                self._refuse_foreign(row)
                 face = _FACE.fullmatch(row["looked_at"])
                 goes_on = face is not None and face[1] != "1"
                 if rows and not goes_on:

@@ -17,6 +17,7 @@ from PIL import Image
 
 from fakeface.data.orl import demo_faces
 from fakeface.images import memory
+from fakeface.images.clues import clues
 from fakeface.images.decode import ImageError, decode, open_image
 from fakeface.images.facts import file_info
 from fakeface.images.header import read_header
@@ -88,12 +89,56 @@ def frame_bomb(frames):
     return data[:-1] + (b"\x21\xf9\x04\0\0\0\0\0" + frame) * frames + b";"
 
 
+def entry_bomb(pages, entries):
+    "A TIFF whose pages begin one entry after the other, and share the rest of their entries."
+    data = image_bytes(portrait(16, 16), "TIFF")
+    start = int.from_bytes(data[4:8], "little")
+    first = data[start : start + 2 + 12 * data[start]]
+    base = len(data)
+    # each entry ends with the count of a page that begins in it
+    shared = bytearray(struct.pack("<HHII", entries, 1, 1, 0) * (pages + entries + 1))
+    shared[12 * pages + 2 : 12 * pages + len(first)] = first[2:]
+    for i in range(pages):
+        at = 12 * (i + entries) + 2
+        shared[at : at + 4] = struct.pack("<I", base + 12 * (i + 1) if i < pages - 1 else 0)
+    link = start + len(first)
+    return data[:link] + struct.pack("<I", base) + data[link + 4 :] + bytes(shared)
+
+
+def chunk_bomb(chunks, kind=b"tEXt"):
+    "A PNG of so many empty chunks before its last."
+    data = image_bytes(portrait(16, 16), "PNG")
+    at = 33 if kind == b"tEXt" else data.index(b"IEND") - 4
+    return data[:at] + png_chunk(kind, b"a\0" if kind == b"tEXt" else b"") * chunks + data[at:]
+
+
+def segment_bomb(filling, times):
+    "A JPEG with something before its first segment, so many times."
+    data = image_bytes(portrait(16, 16), "JPEG")
+    return data[:2] + filling * times + data[2:]
+
+
+def box_bomb(boxes):
+    "A JPEG 2000 file with so many empty boxes before its header."
+    data = image_bytes(portrait(16, 16), "JPEG2000")
+    return data[:12] + b"\0\0\0\x08free" * boxes + data[12:]
+
+
 BOMBS = {
     "scans": (lambda: scan_bomb(20_000), "more than 100 scans"),
     "pages": (lambda: page_bomb(30_000), "more than 1,000 pages"),
     "tiles": (lambda: tile_bomb(10_000), "tiles of 10,000 × 10,000 pixels for 100 × 100"),
     "zTXt": (lambda: text_bomb(b"zTXt"), "too large|cannot be|exceeds"),
     "iCCP": (lambda: text_bomb(b"iCCP"), "too large|cannot be|exceeds"),
+    "entries": (lambda: entry_bomb(990, 3_000), "more than 250,000 entries"),
+    "more entries": (lambda: entry_bomb(990, 50_000), "more than 250,000 entries"),
+    "frames": (lambda: frame_bomb(2_000_000), "more than 250,000 frames and blocks"),
+    "tEXt": (lambda: chunk_bomb(2_000_000), "more than 250,000 chunks"),
+    "IDAT": (lambda: chunk_bomb(2_000_000, b"IDAT"), "more than 250,000 chunks"),
+    "segments": (lambda: segment_bomb(b"\xff\xe1\0\2", 8_000_000), "more than 250,000 segments"),
+    "padding": (lambda: segment_bomb(b"\xff", 60_000_000), "more than 250,000 segments"),
+    "boxes": (lambda: box_bomb(8_000_000), "more than 250,000 boxes"),
+    "comments": (lambda: b"P6\n#" + b" " * 100_000_000 + b"\n1 1\n255\n123", "more than 65,536 bytes before"),
     "claims much": (lambda: raw_png(60_000, 60_000, 8, 2, rows=b"\0" * 64), "pixels"),
 }
 
@@ -108,6 +153,9 @@ def test_bombs_are_refused_soon_by_every_door(kind, tmp_path):
         with pytest.raises(ImageError, match=said):
             door(data)
         assert time.monotonic() - started < SOON
+    started = time.monotonic()
+    clues(data)
+    assert time.monotonic() - started < SOON
     assert file_info(tmp_path / "bomb").reason, "prepare leaves it out with the reason"
 
 
@@ -115,7 +163,9 @@ def test_frames_and_scans_that_people_have_are_read():
     started = time.monotonic()
     assert decode(frame_bomb(100_000)).frames == 100_001 and time.monotonic() - started < SOON
     assert decode(scan_bomb(80, side=64)).image.size == (64, 64)
-    assert decode(page_bomb(900)).frames == 900
+    assert decode(page_bomb(900)).frames == read_header(page_bomb(900)).frames == 900
+    assert decode(chunk_bomb(100_000)).image.size == (16, 16)
+    assert decode(entry_bomb(200, 1_000)).frames == 201 and time.monotonic() - started < 2 * SOON
     assert decode(tile_bomb(1_024)).image.size == (100, 100)
 
 
@@ -228,6 +278,27 @@ def test_waiting_for_memory_is_not_taking_long(monkeypatch, tmp_path, tiny):
     thread.join(60)
     ((_, (verdict,)),) = got
     assert not verdict.error
+
+
+@pytest.mark.skipif(not hasattr(os, "getuid"), reason="folders belong to nobody")
+@pytest.mark.parametrize("taken", ["file", "link"])
+def test_a_folder_of_shares_that_is_taken_stops_no_image(monkeypatch, tmp_path, taken):
+    "What somebody else has made first makes way for the next name."
+    monkeypatch.setenv("FAKEFACE_MEMORY_MB", "1000")
+    monkeypatch.delenv("XDG_RUNTIME_DIR", raising=False)
+    monkeypatch.setattr(memory.tempfile, "tempdir", str(tmp_path))
+    first = tmp_path / f"fakeface-memory-{os.getuid()}-1000"
+    first.touch() if taken == "file" else first.symlink_to("/")
+    data = image_bytes(Image.new("L", (4_100, 4_100), 90), "PNG")
+    assert open_image(data).size == (4_100, 4_100)
+    assert (tmp_path / f"{first.name}-1/gate").exists()
+    own = tmp_path / "own"
+    own.mkdir()
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(own))
+    assert open_image(data).size == (4_100, 4_100) and (own / first.name / "gate").exists()
+    monkeypatch.setattr(memory, "_is_own", lambda folder: False)
+    _, said = read_input(data)
+    assert str(first) in said and "TMPDIR" in said and said.endswith("own.") and ".." not in said
 
 
 STUCK = """

@@ -6,6 +6,7 @@ import random
 from collections import Counter
 
 import pytest
+from fakeface.core.project import ConfigError
 from fakeface.infer.desk import Desk
 from fakeface.infer.messages import _FIELDS
 from fakeface.infer.turns import Turn
@@ -102,6 +103,62 @@ def test_typed_paths_stay_below_the_folder(tmp_path):
     (shown / "a.jpg").symlink_to(tmp_path / "secret.jpg")
     (card,) = desk.handle(dict(kind="open", id=answer["files"][0]["id"]))
     assert "no file or folder of this name" in card["card"]["error"] and not card["card"]["thumb"]
+
+
+@pytest.mark.parametrize("what", ["file", "folder"])
+@pytest.mark.parametrize("asked", ["open", "again", "heatmap"])
+def test_a_link_that_comes_after_the_check_leads_nowhere(tmp_path, monkeypatch, what, asked):
+    "Exchanged behind the comparison of paths, before the file is opened."
+    from fakeface.infer import desk as room
+
+    shown = tmp_path / "shown"
+    (shown / "in").mkdir(parents=True)
+    (shown / "in/a.jpg").write_bytes(grey_jpeg(60))
+    (tmp_path / "secret").mkdir()
+    (tmp_path / "secret/a.jpg").write_bytes(grey_jpeg(230))
+    desk = Desk(BrightDetector(), below=shown)
+    (answer,) = desk.handle(dict(kind="path", path="in/a.jpg"))
+    id = answer["files"][0]["id"]
+    if asked != "open":
+        (card,) = desk.handle(dict(kind="open", id=id))
+        assert card["card"]["label"] == "real" and not card["card"]["error"]
+        assert desk.source == {id: (shown / "in/a.jpg").resolve()}, "the path is kept, not the bytes"
+    check = room.typed_path
+
+    def checked_too_early(*args):
+        real = check(*args)
+        moved, target = ("in/a.jpg", "secret/a.jpg") if what == "file" else ("in", "secret")
+        (shown / moved).rename(tmp_path / "away")
+        (shown / moved).symlink_to(tmp_path / target)
+        return real
+
+    monkeypatch.setattr(room, "typed_path", checked_too_early)
+    (answer,) = desk.handle(dict(kind=asked, id=id, row=0) if asked == "heatmap" else dict(kind=asked, id=id))
+    said = answer["error"] if asked == "heatmap" else answer["card"]["error"]
+    assert "no file or folder of this name" in said
+    assert "data:image" not in json.dumps(answer)
+
+
+def test_a_link_between_comparing_and_opening_leads_nowhere(tmp_path, monkeypatch):
+    "The same, at the last moment there is."
+    from fakeface.infer import typed as room
+
+    (tmp_path / "shown").mkdir()
+    (tmp_path / "secret.jpg").write_bytes(b"secret")
+    file = tmp_path / "shown/a.jpg"
+    file.write_bytes(b"shown")
+    compare = room._inside
+
+    def compared_too_early(*args):
+        real = compare(*args)
+        file.unlink()
+        file.symlink_to(tmp_path / "secret.jpg")
+        return real
+
+    assert room.read_typed(file, tmp_path / "shown") == b"shown"
+    monkeypatch.setattr(room, "_inside", compared_too_early)
+    with pytest.raises(ConfigError, match="no file or folder of this name"):
+        room.read_typed(file, tmp_path / "shown")
 
 
 def test_images_wait_for_their_turn(tmp_path):

@@ -5,6 +5,7 @@ import json
 import os
 import subprocess
 import sys
+import time
 import unicodedata
 
 import pytest
@@ -13,7 +14,7 @@ from PIL import Image
 from fakeface.infer.detector import Detector
 from fakeface.infer.folder import score_paths
 from fakeface.infer.listing import FolderError
-from fakeface.infer.rows import ROW_COLUMNS, Rows
+from fakeface.infer.rows import ROW_COLUMNS, Rows, file_mark
 from fakeface.testing.bundles import tiny_bundle
 
 
@@ -188,3 +189,92 @@ def test_a_million_rows_take_little_memory():
         _, most = tracemalloc.get_traced_memory()
         tracemalloc.stop()
         assert len(left) == skip and most < 200_000 + bytes_a_row * count
+
+
+REPLACING = """
+import shutil
+import sys
+from fakeface.infer import pool
+from fakeface.testing.bundles import tiny_bundle
+
+began = pool._Worker
+
+
+class Late(began):
+    "The bundle becomes another after it was read, and before a worker reads it."
+
+    def __init__(self, detector):
+        shutil.rmtree(detector.path)
+        tiny_bundle(detector.path, slope=-12.0, size=16, band=[0.4, 0.6])
+        super().__init__(detector)
+
+
+pool._Worker = Late
+from fakeface.cli.main import main
+
+sys.exit(main(sys.argv[1:]))
+"""
+
+
+def test_a_bundle_that_is_replaced_meanwhile_ends_the_run(inside):
+    "No file has rows of two detectors."
+    tiny_bundle("mine", slope=12.0, size=16, band=[0.4, 0.6])
+    grey("in/a.png", 200)
+    grey("in/b.png", 40)
+    command = [
+        sys.executable,
+        "-c",
+        REPLACING,
+        "check",
+        "in",
+        "--bundle",
+        "mine",
+        "--csv",
+        "rows.csv",
+        "--workers",
+        "1",
+    ]
+    r = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    assert r.returncode == 2 and "was replaced while images were judged" in r.stderr, r.stderr
+    assert rows_of(inside / "rows.csv") == []
+
+
+def test_a_row_of_another_detector_is_not_gone_on_with(inside, tiny):
+    grey("in/a.png", 40)
+    grey("in/b.png", 80)
+    args = ["in", "--bundle", tiny, "--csv", "rows.csv"]
+    check(*args)
+    detector = Detector.load(tiny)
+    *start, last = (inside / "rows.csv").read_text().splitlines(keepends=True)
+    other = last.replace(detector.hash, 64 * "e")
+    assert other != last
+    (inside / "rows.csv").write_text("".join(start) + other)
+    said = check(*args, "--resume", code=2)
+    assert "a row of the detector 'eeeeeeeeeeee'" in said and "--overwrite" in said and "Traceback" not in said
+
+
+@pytest.mark.parametrize("kind", ["csv", "json"])
+@pytest.mark.parametrize("key", ["zz", "-1", "0" * 40])
+def test_a_damaged_key_is_a_sentence(inside, tiny, kind, key):
+    for name in ("a", "b", "c"):
+        grey(f"in/{name}.png", 40)
+    args = ["in", "--bundle", tiny, f"--{kind}", "rows"]
+    check(*args)
+    good = rows_of(inside / "rows", kind)[1]["file_key"]
+    text = (inside / "rows").read_text()
+    assert text.count(good) == 1
+    (inside / "rows").write_text(text.replace(good, key))
+    said = check(*args, "--resume", code=2)
+    assert "is no row of fakeface" in said and "Traceback" not in said
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="there the third number is when a file was made")
+def test_other_content_of_the_same_size_and_time_is_another_state(inside):
+    (inside / "a").write_bytes(b"1234")
+    os.utime("a", ns=(10**9, 10**9))
+    before = file_mark("a")
+    time.sleep(0.05)
+    (inside / "a").write_bytes(b"5678")
+    os.utime("a", ns=(10**9, 10**9))
+    after = file_mark("a")
+    assert before.file_key == after.file_key and before.file_state != after.file_state

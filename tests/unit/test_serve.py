@@ -191,6 +191,14 @@ def test_token_goes_from_the_address_into_a_cookie(server):
     assert server.ask("/fakeface/checker_page.js").status == 200
 
 
+@pytest.mark.parametrize("other", ['prefs={"a":1}', "nameless", "a[b]=1", "a/b=1", "SAME=stale"])
+def test_cookies_of_other_programs_keep_nobody_out(server, other):
+    other = other.replace("SAME", f"fakeface-{server.port}")
+    for header in (f"{other}; {server.cookie}", f"{server.cookie}; {other}"):
+        assert server.ask("/fakeface/checker_page.js", cookie=False, Cookie=header).status == 200, header
+    assert server.ask("/fakeface/checker_page.js", cookie=False, Cookie=other).status == 403
+
+
 def test_token_stands_nowhere_else(server, opened):
     page, kernel = opened
     assert server.token.encode() not in page.body and server.token not in server.log()
