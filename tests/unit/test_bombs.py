@@ -9,7 +9,6 @@ import sys
 import threading
 import time
 import zlib
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -26,20 +25,11 @@ from fakeface.infer.detector import Detector
 from fakeface.infer.folder import score_paths
 from fakeface.infer.inputs import read_input
 from fakeface.infer.pool import check_paths
-from fakeface.testing.bundles import tiny_bundle
 from fakeface.testing.images import image_bytes, png_chunk, portrait, raw_png
 
 pytestmark = pytest.mark.filterwarnings("ignore::PIL.Image.DecompressionBombWarning")
 SOON = 5.0  # seconds; a bomb takes minutes
 COMMAND = [sys.executable, "-m", "fakeface", "check"]
-
-
-@pytest.fixture(scope="module")
-def tiny(tmp_path_factory):
-    "The folder of a bundle that only looks at how bright an image is."
-    folder = tmp_path_factory.mktemp("bundle") / "tiny"
-    tiny_bundle(folder, slope=12.0, size=16, band=[0.4, 0.6])
-    return folder
 
 
 def scan_bomb(scans, side=1_500):
@@ -338,14 +328,7 @@ def test_what_takes_too_long_is_a_row(tmp_path, tiny, stuck, workers):
     assert [name for name, error in errors.items() if "longer than 2 s" in error] == ["stuck1.png", "stuck2.png"]
 
 
-def children():
-    "The processes that this one has started, those among them that have ended and wait to be asked how."
-    lists = Path("/proc/self/task").glob("*/children")
-    return {int(number) for each in lists for number in each.read_text().split()}
-
-
-@pytest.mark.skipif(not Path("/proc/self/task").is_dir(), reason="counts processes as Linux does")
-def test_no_process_is_left_when_the_answers_are_no_longer_wanted(tmp_path, tiny, stuck):
+def test_no_process_is_left_when_the_answers_are_no_longer_wanted(tmp_path, tiny, stuck, children):
     Image.new("L", (32, 32)).save(tmp_path / "a.png")
     before = children()
     answers = check_paths(

@@ -18,17 +18,8 @@ from fakeface.infer.folder import score_paths
 from fakeface.infer.listing import walk
 from fakeface.infer.pool import check_paths
 from fakeface.infer.rows import ROW_COLUMNS, Rows
-from fakeface.testing.bundles import tiny_bundle
 
 COMMAND = [sys.executable, "-m", "fakeface", "check"]
-
-
-@pytest.fixture(scope="module")
-def tiny(tmp_path_factory):
-    "The folder of a bundle that only looks at how bright an image is."
-    folder = tmp_path_factory.mktemp("bundle") / "tiny"
-    tiny_bundle(folder, slope=12.0, size=16, band=[0.4, 0.6])
-    return folder
 
 
 def many(folder: Path, n: int) -> list[str]:

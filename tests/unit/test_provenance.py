@@ -9,7 +9,6 @@ import subprocess
 import sys
 import threading
 import time
-from pathlib import Path
 import zlib
 from concurrent.futures import ThreadPoolExecutor
 from http.server import BaseHTTPRequestHandler, HTTPServer
@@ -299,13 +298,7 @@ def test_lists_without_end_are_cut():
     assert_harmless(found)
 
 
-def children():
-    "The processes that this one has started, those among them that have ended and wait to be asked how."
-    lists = Path("/proc/self/task").glob("*/children")
-    return {int(number) for each in lists for number in each.read_text().split()}
-
-
-def test_a_slow_one_is_given_up_and_ended(files, bare, monkeypatch):
+def test_a_slow_one_is_given_up_and_ended(files, bare, monkeypatch, children):
     "Nothing of it goes on, no thread and no process; and a file without a credential is not looked into."
     threads, processes = threading.active_count(), children()
     monkeypatch.setattr(room, "MOST_SECONDS", 0.5)

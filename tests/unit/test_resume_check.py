@@ -18,14 +18,6 @@ from fakeface.infer.rows import ROW_COLUMNS, Rows, file_mark
 from fakeface.testing.bundles import tiny_bundle
 
 
-@pytest.fixture(scope="module")
-def tiny(tmp_path_factory):
-    "The folder of a bundle that only looks at how bright an image is."
-    folder = tmp_path_factory.mktemp("bundle") / "tiny"
-    tiny_bundle(folder, slope=12.0, size=16, band=[0.4, 0.6])
-    return folder
-
-
 @pytest.fixture
 def inside(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
