@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['CORRUPTIONS', 'COMPARED', 'recode', 'scaled', 'noisy', 'cropped', 'brightened', 'screenshot', 'social', 'Corruption',
-           'corruption_gallery', 'GridDataset', 'sample_rows', 'grid_table', 'robustness_grid']
+           'corruption_gallery', 'GridDataset', 'grid_table', 'robustness_grid']
 
 # %% ../../nbs/09_evaluate/02_robustness.ipynb #eee120fd
 import io
@@ -195,23 +195,6 @@ class GridDataset(EvalDataset):
         gen = rng(self.seed, name, self.path(row))
         corrupted = CORRUPTIONS[name].apply(image, gen)
         return eval_views(corrupted, self.spec)
-
-# %% ../../nbs/09_evaluate/02_robustness.ipynb #560b58ea
-def sample_rows(
-    rows: pd.DataFrame,  # rows of a manifest
-    n: int,  # at most so many of each domain and class; 0: all
-    seed: int = 0,
-    key: str = "grid",  # another key, another sample
-) -> pd.DataFrame:
-    "A sample of each domain and class, the same one for the same seed and key."
-    if not n:
-        return rows
-    draws = [rng(seed, key, path).random() for path in rows["path"]]
-    shuffled = rows.iloc[np.argsort(draws)]
-    keep = shuffled.groupby(["domain", "label"], sort=False).head(n).index
-    sample = rows.loc[sorted(keep)].reset_index(drop=True)
-    sample.attrs = rows.attrs
-    return sample
 
 # %% ../../nbs/09_evaluate/02_robustness.ipynb #ce71c79e
 COMPARED = ("auc", "accuracy", "fpr", "fnr")  # figures that stand in the grid with their limits

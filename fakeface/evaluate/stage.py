@@ -30,7 +30,8 @@ from ..models.bundle import Bundle
 from ..models.network import FaceNet
 from .breakdown import breakdown
 from .predict import OnnxNet, device_of, open_net, pick_split, predict
-from .robustness import robustness_grid, sample_rows
+from ..data.balance import sample_rows
+from .robustness import robustness_grid
 from .scene_grid import scene_scores, scene_summary, scene_table
 from .unseen import extra_rows, lineage, seen_or_not
 

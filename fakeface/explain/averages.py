@@ -25,7 +25,7 @@ from ..images.preprocess import InputSpec, eval_views, normalise
 from ..models.network import FaceNet
 from ..models.persistence import load_model
 from ..evaluate.predict import ahead
-from ..evaluate.robustness import sample_rows
+from ..data.balance import sample_rows
 from ..evaluate.stage import EvaluateConfig, the_bundle
 from .gradcam import ExplainError, gradcam, sanity, unit
 

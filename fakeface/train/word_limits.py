@@ -18,7 +18,7 @@ from torch import nn
 
 from ..augment.batches import BatchPart
 from ..core.labels import LABEL_NAMES, label_of
-from ..core.seeds import rng
+from ..data.balance import sample_rows
 from ..data.dataset import EvalDataset
 from ..data.loaders import collate, make_loader
 from ..faces.earned import DEFAULT_LIMITS
@@ -98,17 +98,6 @@ class ChangedRows(EvalDataset):
     def _views(self, row: int) -> Views:
         return eval_views(self.change(self.open(row)), self.spec)
 
-
-def _sampled(rows: pd.DataFrame, most: int) -> pd.DataFrame:
-    "At most so many rows, drawn by their paths, as many of each domain and class as there are."
-    draws = np.array([rng("word limits", path).random() for path in rows["path"]])
-    shuffled = rows.iloc[np.argsort(draws)]
-    turn = shuffled.groupby(["domain", "label"], sort=False).cumcount()
-    chosen = turn.sort_values(kind="stable").index[:most]
-    sample = rows.loc[sorted(chosen)].reset_index(drop=True)
-    sample.attrs = rows.attrs
-    return sample
-
 # %% ../../nbs/08_train/09_word_limits.ipynb #76dbb513
 ASKED_ROWS = 200  # validation images that are asked
 WORD_COLUMNS = ["limit", "value", "n", "said", "wrong", "share", "low", "high"]
@@ -140,7 +129,8 @@ def words_when_harder(
     most: int = ASKED_ROWS,  # rows that are asked
 ) -> pd.DataFrame:  # `WORD_COLUMNS`; share: of wrong ones among the words said, with its interval
     "How many of the words are wrong where heads have fewer pixels, or lean."
-    asked = _sampled(rows, most)
+    cells = len(rows[["domain", "label"]].drop_duplicates())
+    asked = sample_rows(rows, max(1, most // cells), key="word limits")
     labels = asked["label"].to_numpy()
     table = []
     for setting in settings_of(spec.size):
