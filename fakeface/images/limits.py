@@ -17,7 +17,7 @@ from PIL import Image
 
 # %% ../../nbs/02_images/00_limits.ipynb #959fc8a5
 MAX_BYTES = 1_000_000_000  # of a file: over twice the 16 bits a channel of 60 megapixels, stored plainly
-MAX_SCANS = 100  # of a JPEG, as libtiff has it; encoders write about 10, one that searches for the best some 20
+MAX_SCANS = 100  # of a JPEG; encoders write about 10, one that searches for the best some 20
 MAX_SCANNED = 4_000_000_000  # pixels times scans: 22 scans of the largest image that is read
 MAX_PAGES = 1_000  # of a TIFF
 MAX_PARTS = 250_000  # chunks of a PNG, blocks of a GIF, segments of a JPEG's head, entries of all pages of a TIFF
