@@ -14,7 +14,7 @@ import numpy as np
 from PIL import Image
 
 from ..core.config import refuse_unknown
-from .detect import Face, find_faces
+from .detect import MAX_FACES, Face, find_faces
 
 # %% ../../nbs/03_faces/04_frame.ipynb #81ac787e
 @dataclasses.dataclass(frozen=True)
@@ -202,30 +202,28 @@ class Framed:
     image: Image.Image  # RGB; a square around a face, or the whole image
     face: Face | None = None  # in pixels of the image that was framed; None where none was looked for
     square: Square | None = None  # what was cut out; None: the whole image
-    others: int = 0  # how many more faces the image shows
     outside: float = 0.0  # how much of the square around the face lay beyond the image, before it was pushed in
 
 
-def _framed(image: Image.Image, face: Face, max_side: int, others: int) -> Framed:
+def _framed(image: Image.Image, face: Face, max_side: int) -> Framed:
     "The whole image where it is framed for this face, else the square around the face, at its native scale."
     if is_framed(face, image.size):
-        return Framed(image, face, None, others)
+        return Framed(image, face)
     wanted = ffhq_square(face)
     outside = share_outside(wanted, image.size)
     square = pushed_in(wanted, image.size)
     size = max(1, min(max_side, round(square.side)))
-    return Framed(cut_square(image, square, size), face, square, others, outside)
+    return Framed(cut_square(image, square, size), face, square, outside)
 
 
 def frame(
     image: Image.Image,  # RGB, upright
     framing: str = "face",  # one of `FRAME_MODES`
     max_side: int = 1024,  # pixels of a square; larger ones are reduced
-    max_faces: int = 100,
+    max_faces: int = MAX_FACES,
 ) -> list[Framed]:  # one for each face, largest first; with centre, one
     "What a network is shown of an image; raises `FacesError`, and `ConfigError` for an unknown framing."
     refuse_unknown([framing], FRAME_MODES, "framing")
     if framing == "centre":
         return [Framed(image)]
-    faces = find_faces(image, max_faces)
-    return [_framed(image, face, max_side, len(faces) - 1) for face in faces]
+    return [_framed(image, face, max_side) for face in find_faces(image, max_faces)]

@@ -15,6 +15,7 @@ from typing import Any, Iterable, NamedTuple
 import numpy as np
 from PIL import Image
 from ..core.labels import FAKE, REAL, band_at, label_of
+from ..faces.detect import MAX_FACES
 from ..faces.earned import NO_FACE, unearned
 from ..faces.frame import FRAME_MODES, Square, cut_square
 from ..faces.networks import FacesError
@@ -149,6 +150,8 @@ class _Judge(Scorer):
         if not parts:
             about: dict[str, Any] = dict(metadata=opened.metadata, provenance=opened.provenance, warnings=tuple(notes))
             return [self.verdict(*asked, reason=NO_FACE, native=opened.decoded.native, **about)]
+        if len(parts) >= MAX_FACES:
+            notes.append(f"At most {MAX_FACES} faces of an image are looked at, the largest first.")
         if only_first and len(parts) > 1:
             notes.append(f"{len(parts) - 1} more in the image: check_faces judges each face.")
         verdicts = []

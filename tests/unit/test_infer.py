@@ -32,6 +32,7 @@ from fakeface.images.preprocess import eval_views, normalise
 from fakeface.images.jpeg import jpeg_bytes
 from fakeface.images.decode import open_image
 from fakeface.infer.batch import score_batch
+from fakeface.infer import detector as detector_room
 from fakeface.infer.detector import Detector
 from fakeface.infer.verdict import InferError
 from fakeface.models.shelf import list_bundles
@@ -304,6 +305,19 @@ def test_no_face_and_twenty_faces(detector):
     parts = [cut_square(sheet, Square(*verdict.square), verdict.native[0]) for verdict in many]
     views = all_views(parts, detector.bundle.spec)
     np.testing.assert_allclose(detector.scores(views), [verdict.p_fake for verdict in many], atol=1e-6)
+
+
+def test_a_crowd_is_cut_with_a_sentence(detector, monkeypatch):
+    "More faces than are looked at: the image says so, an image with fewer does not."
+    crowd = Image.new("RGB", (900, 300), "grey")
+    for i, face in enumerate(demo_faces(3)):
+        crowd.paste(face.convert("RGB").resize((150, 180)), (60 + 300 * i, 60))
+    few = detector.check_faces(crowd)
+    assert len(few) == 3 and not any("At most" in note for verdict in few for note in verdict.warnings)
+    monkeypatch.setattr(detector_room, "MAX_FACES", 3)
+    assert all(
+        "At most 3 faces of an image are looked at" in verdict.warnings[0] for verdict in detector.check_faces(crowd)
+    )
 
 
 def test_without_the_finder(detector, monkeypatch):
