@@ -180,7 +180,8 @@ def made_of(
         return []
     bundles = [Path(path).resolve() for path in init_paths(read_json(config).get("init", ""))]
     runs = [bundle.relative_to(root).parts[0] for bundle in bundles if root in bundle.parents]
-    return [name for name in runs if name != run]
+    # a detector that ships lies there too, in a folder that is no run
+    return [name for name in runs if name != run and any((root / name).glob("*/config.json"))]
 
 
 def _argument(name: str, value: Any) -> str:
