@@ -13,11 +13,11 @@ from typing import Any
 
 import pandas as pd
 
-from ..core.files import atomic_path, write_json
+from ..core.files import atomic_path
 from ..core.config import refuse_unknown
 from ..core.project import ConfigError, FakefaceError, project_root
 from ..faces.frame import FRAME_MODES
-from .audit import audit
+from .audit import audit, write_audit
 from .harmonise import CUTS, harmonise, refuse_parity_of_faces
 from .intake import require_readable
 from .manifest import build_manifest, counts, gaps, manifest_hash, write_manifest
@@ -194,8 +194,8 @@ def write_prepared(
     "manifest.parquet, audit.json (of what is trained on), audit_found.json, counts.csv, excluded.csv."
     write_manifest(built, folder / "manifest.parquet")
     after, before = audit(built), audit(found)
-    write_json(folder / "audit_found.json", before)
-    write_json(folder / "audit.json", after)
+    write_audit(before, folder / "audit_found.json")
+    write_audit(after, folder / "audit.json")
     _write_csv(counts(built), folder / "counts.csv", with_index=True)
     excluded = excluded_images(built)
     excluded["path"] = [_as_cell(path) for path in excluded.path]

@@ -21,7 +21,7 @@ from typing import IO, Any, Callable, Iterable, Iterator, TypedDict, Unpack, cas
 from ..core.project import FakefaceError, cores
 from ..images.memory import tell_of_waiting
 from .detector import Detector
-from .listing import safe_for_terminal
+from .listing import row_name
 from .verdict import Verdict
 
 # %% ../../nbs/11_infer/08_pool.ipynb #a1f30806
@@ -36,7 +36,7 @@ class CheckOptions(TypedDict, total=False):
 
 def _judge(detector: Detector, path: str, reason: str, options: CheckOptions) -> list[Verdict]:
     "The verdicts of one file; whatever is wrong with it is said in them."
-    name = safe_for_terminal(path)
+    name = row_name(path)
     if not reason:
         try:
             asked = {**options, "framing": options.get("framing") or detector.bundle.framing}
@@ -243,7 +243,7 @@ class _InProcesses:
             if self.closed or error != _DIED:
                 break
         asked = options.get("threshold"), options.get("prior")
-        return [self.detector.verdict(safe_for_terminal(path), *asked, error=error)]
+        return [self.detector.verdict(row_name(path), *asked, error=error)]
 
     def close(self) -> None:
         "End all processes, whatever they are doing."
