@@ -128,10 +128,11 @@ def audit(
     table: pd.DataFrame,  # a manifest
     grid: int = 150,  # images of each domain and class that the grid probe opens; 0: none
     workers: int | None = None,  # processes
+    timeout: float | None = None,  # seconds that an image may take, as in `in_processes`
 ) -> Audit:
     "Everything that is known about a manifest's files."
     gate = header_gate(table)
-    found_grid = grid_probe(table, grid, workers) if grid else {}
+    found_grid = grid_probe(table, grid, workers, timeout) if grid else {}
     refused = [domain for domain, found in gate.items() if found.verdict == "refuse"]
     return Audit(
         verdict="refuse" if refused else "pass",

@@ -193,10 +193,11 @@ def build_manifest(
     cache: str | os.PathLike | None = None,  # SQLite file that remembers what was found in which file
     workers: int | None = None,  # processes; all cores if not given
     previous: pd.DataFrame | None = None,  # an earlier manifest: images it knows keep their split
+    timeout: float | None = None,  # seconds that an image may take, as in `in_processes`
 ) -> pd.DataFrame:  # the manifest; bad and clashing files have split "excluded" and a reason
     "Look at every picture, tie together what belongs together, and split."
     table = _checked(rows)
-    facts = pd.DataFrame(file_infos(table.path.tolist(), cache, workers))
+    facts = pd.DataFrame(file_infos(table.path.tolist(), cache, workers, timeout))
     table = pd.concat([table, facts], axis=1)
     table["path"] = [relative(path, root) for path in table.path]
     table["group"] = ""
@@ -251,8 +252,8 @@ def write_manifest(
     if "root" in table.attrs:
         written = rebase(written, path.parent)
     # the root is where the file lies
-    notes = {key: value for key, value in table.attrs.items() if key != "root"}
-    written.attrs = sealed(notes, partial(_seal, written))
+    notes = {str(key): value for key, value in table.attrs.items() if key != "root"}
+    written.attrs = {**sealed(notes, partial(_seal, written))}
     with atomic_path(path) as unfinished:
         written.to_parquet(unfinished, index=False, write_page_checksum=True)
     return path
@@ -287,7 +288,7 @@ def read_manifest(
     table = _typed(stored, str(path))
     notes = dict(stored.attrs)
     try:
-        table.attrs = notes if without_seal else unsealed(notes, partial(_seal, table))
+        table.attrs = notes if without_seal else {**unsealed(notes, partial(_seal, table))}
     except SealError as error:
         raise ManifestError(f"{path} {error}. {_SEAL_AGAIN}") from None
     table.attrs["root"] = str(path.parent.resolve())

@@ -79,7 +79,7 @@ def toy_run(
     found = scan("tree", folder / "dataset", "toy")
     manifest = build_manifest(found, folder, workers=0)
     write_manifest(manifest, folder / "manifest.parquet")
-    write_audit(audit(manifest), folder / "audit.json")
+    write_audit(audit(manifest, workers=0), folder / "audit.json")
     return out / run
 
 # %% ../../nbs/14_testing/02_datasets.ipynb #8722dfa0

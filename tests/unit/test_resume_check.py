@@ -211,19 +211,19 @@ import sys
 from fakeface.infer import pool
 from fakeface.testing.bundles import tiny_bundle
 
-began = pool._Worker
+began = pool._InProcesses
 
 
 class Late(began):
     "The bundle becomes another after it was read, and before a worker reads it."
 
-    def __init__(self, detector):
+    def __init__(self, detector, seconds):
         shutil.rmtree(detector.path)
         tiny_bundle(detector.path, slope=-12.0, size=16, band=[0.4, 0.6])
-        super().__init__(detector)
+        super().__init__(detector, seconds)
 
 
-pool._Worker = Late
+pool._InProcesses = Late
 from fakeface.cli.main import main
 
 sys.exit(main(sys.argv[1:]))
