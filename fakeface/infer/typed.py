@@ -39,7 +39,7 @@ _DRIVE = re.compile(r"[A-Za-z]:([\\/]|$)")
 _OF_WINDOWS = (
     "This is a path of Windows, and the program behind this page runs on another system, which has no drives. "
     "Choose the image with the button or drop it here, or type the path that it has there "
-    "(in WSL the drive C: is /mnt/c)."
+    "(in WSL drives lie below /mnt)."
 )
 _BACKSLASHES = "Where the program behind this page runs, a slash stands between folders and files: / and not \\."
 
