@@ -14,7 +14,7 @@ import threading
 from typing import TYPE_CHECKING, Any, Callable, Iterator
 
 from ..core.project import FakefaceError
-from ..infer.listing import FolderError, safe_for_terminal
+from ..infer.listing import FolderError, row_name, safe_for_terminal
 
 if TYPE_CHECKING:
     from fakeface.infer.detector import Detector
@@ -198,7 +198,7 @@ def _bell(path: str, seconds: float) -> Iterator[None]:
     "End this process with a sentence when a single file takes too long: a decoder cannot be stopped in another way."
 
     def ring() -> None:
-        text = f"{safe_for_terminal(path)}: No verdict: Took longer than {seconds:g} s, which is the limit (--timeout)."
+        text = f"{row_name(path)}: No verdict: Took longer than {seconds:g} s, which is the limit (--timeout)."
         print(text, flush=True)
         os._exit(1)
 

@@ -63,6 +63,7 @@ def audit_command(args: argparse.Namespace) -> int:  # the exit code
     from fakeface.data.audit import audit, verdicts
     from fakeface.data.manifest import build_manifest
     from fakeface.data.sources import scan
+    from fakeface.images.workers import IMAGE_SECONDS
 
     folder = Path(args.folder).resolve()
     if not folder.is_dir():
@@ -70,7 +71,8 @@ def audit_command(args: argparse.Namespace) -> int:  # the exit code
     names = {path.name.lower() for path in folder.iterdir()}
     is_one_domain = bool({"train", "valid", "test", "real", "fake"} & names)
     kind = "folder" if is_one_domain else "tree"
-    found = audit(build_manifest(scan(kind, folder, folder.name), folder))
+    manifest = build_manifest(scan(kind, folder, folder.name), folder, timeout=IMAGE_SECONDS)
+    found = audit(manifest, timeout=IMAGE_SECONDS)
     import pandas as pd
 
     table = pd.DataFrame(found.table).to_string(index=False)

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['DiskFullError', 'atomic_path', 'write_atomic', 'atomic_dir', 'remove_unfinished', 'to_json', 'write_json',
-           'read_json', 'sha256_file', 'sha256_json']
+           'read_json', 'sha256_file', 'sha256_json', 'SealError', 'sealed', 'unsealed']
 
 # %% ../../nbs/01_core/04_files.ipynb #09eaf532
 import contextlib
@@ -16,7 +16,7 @@ import os
 import shutil
 import tempfile
 from pathlib import Path
-from typing import Any, Iterator
+from typing import Any, Callable, Iterator, Mapping
 
 import numpy as np
 from .project import FakefaceError
@@ -203,3 +203,31 @@ def sha256_json(value: Any) -> str:
     "Hex SHA-256 of `value` as JSON with sorted keys: the identity of a configuration."
     text = json.dumps(_plain(value), sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()
+
+# %% ../../nbs/01_core/04_files.ipynb #7499735b
+_SEAL = "seal"
+
+
+class SealError(FakefaceError):
+    "A record that has no seal, or another one than it should; the message is the end of a sentence about the file."
+
+
+def sealed(
+    record: Mapping[str, Any],  # as JSON knows it, once written
+    hash_of: Callable[[dict[str, Any]], str] = sha256_json,  # of all that is to be sealed
+) -> dict[str, Any]:
+    "A record with its seal."
+    return {**record, _SEAL: hash_of(dict(record))}
+
+
+def unsealed(
+    record: Any,  # as it was read
+    hash_of: Callable[[dict[str, Any]], str] = sha256_json,  # as for `sealed`
+) -> dict[str, Any]:
+    "A sealed record without its seal; raises `SealError`."
+    if not isinstance(record, dict) or _SEAL not in record:
+        raise SealError("has no seal: an earlier version or another program wrote it")
+    rest = {key: value for key, value in record.items() if key != _SEAL}
+    if record[_SEAL] != hash_of(rest):
+        raise SealError("is damaged, or was changed by hand: what it says is not what was written")
+    return rest

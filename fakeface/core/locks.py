@@ -23,7 +23,7 @@ from .project import FakefaceError
 def _take_unix(descriptor: int) -> None:
     import fcntl
 
-    fcntl.lockf(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
 
 def _take_windows(descriptor: int) -> None:
@@ -72,8 +72,8 @@ def _written(descriptor: int) -> Holder | None:
     try:
         record: dict[str, Any] = json.loads(os.read(descriptor, 4096))
         return Holder(int(record["pid"]), str(record["host"])[:100], str(record["since"])[:40])
-    except (ValueError, KeyError, TypeError):
-        # empty, or its writer died while writing
+    except (OSError, ValueError, KeyError, TypeError):
+        # empty, or its writer died while writing; on some network drives a locked file cannot be read
         return None
 
 
@@ -87,10 +87,21 @@ def _opened(path: Path) -> tuple[int, bool | None]:  # of the file that is there
                 return descriptor, owns
         os.close(descriptor)
 
+# %% ../../nbs/01_core/07_locks.ipynb #50f25ab3
+_held: dict[Path, int] = {}  # by path: the open file
+
+
+def _forget() -> None:
+    "Leave the locks to the parent process."
+    for descriptor in _held.values():
+        os.close(descriptor)
+    _held.clear()
+
+
+if sys.platform != "win32":
+    os.register_at_fork(after_in_child=_forget)
+
 # %% ../../nbs/01_core/07_locks.ipynb #1bfbc8c0
-_held: dict[Path, tuple[int, int]] = {}  # by path: the process that took it, the open file
-
-
 def _refuse(path: Path, holder: Holder | None, otherwise: str = "") -> NoReturn:
     "Raise `FakefaceError` with who has the folder."
     who = holder or "another process"
@@ -103,7 +114,7 @@ def take_lock(
 ) -> Holder | None:  # who had it and has gone without giving it back
     "Have a folder for this process alone; raises `FakefaceError` with who has it. A second time changes nothing."
     path = Path(path).absolute()
-    if _held.get(path, (0, 0))[0] == os.getpid():
+    if path in _held:
         return None
     path.parent.mkdir(parents=True, exist_ok=True)
     descriptor, owns = _opened(path)
@@ -115,7 +126,7 @@ def take_lock(
     os.ftruncate(descriptor, 0)
     os.lseek(descriptor, 0, os.SEEK_SET)
     os.write(descriptor, json.dumps(dataclasses.asdict(Holder.here())).encode())
-    _held[path] = (os.getpid(), descriptor)
+    _held[path] = descriptor
     return before
 
 
@@ -124,8 +135,8 @@ def give_lock(
 ) -> None:
     "Let others have the folder; does nothing where this process does not have it."
     path = Path(path).absolute()
-    owner, descriptor = _held.pop(path, (0, 0))
-    if owner != os.getpid():
+    descriptor = _held.pop(path, None)
+    if descriptor is None:
         return
     if sys.platform == "win32":
         # an open file cannot be removed there

@@ -49,14 +49,19 @@ def _grid_of(path: str) -> tuple[float, float]:
         return np.nan, np.nan
 
 
-def _measured(table: pd.DataFrame, max_images: int, workers: int | None) -> pd.DataFrame:
+def _no_grid(reason: str) -> tuple[float, float]:
+    return np.nan, np.nan
+
+
+def _measured(table: pd.DataFrame, max_images: int, workers: int | None, timeout: float | None) -> pd.DataFrame:
     "on, off, domain and label of the first images by hash of each domain and class."
     used = usable(table)
     used = used.loc[shorter_side(used) >= 32].sort_values("sha256")
     used = used.groupby(["domain", "label"]).head(max_images)
     paths = [os.path.join(table.attrs["root"], path) for path in used.path]
     strengths = np.full((len(used), 2), np.nan)
-    for position, on_and_off in in_processes(_grid_of, paths, workers, "looking for blocks"):
+    looking = in_processes(_grid_of, paths, workers, "looking for blocks", timeout=timeout, instead=_no_grid)
+    for position, on_and_off in looking:
         strengths[position] = on_and_off
     return pd.DataFrame(strengths, used.index, ["on", "off"]).assign(domain=used.domain, label=used.label)
 
@@ -105,9 +110,10 @@ def grid_probe(
     table: pd.DataFrame,  # a manifest
     max_images: int = 150,  # of each domain and class that are looked at
     workers: int | None = None,  # processes
+    timeout: float | None = None,  # seconds that an image may take, as in `in_processes`
 ) -> dict[str, GridProbe]:  # by domain; without those of too few images
     "Do 8×8 blocks tell the classes apart? A look at a sample; warns only."
-    measured = _measured(table, max_images, workers)
+    measured = _measured(table, max_images, workers, timeout)
     readable = measured.dropna()
     probes = {}
     for domain, unit in judged_together(measured).items():

@@ -72,13 +72,19 @@ def _look(path: str) -> Record:
     return file_frame(path).to_dict()
 
 
+def _unframed(reason: str) -> Record:
+    return FileFrame(reason=reason).to_dict()
+
+
 def file_frames(
     paths: Iterable[str | os.PathLike],  # image files
     cache: str | os.PathLike | None = None,  # SQLite file that remembers; None: nothing is remembered
     workers: int | None = None,  # processes; all cores if not given
+    timeout: float | None = None,  # seconds that an image may take, as in `in_processes`
 ) -> list[FileFrame]:  # of each, in order
     "How many images are framed by their faces, each looked at once."
-    records = remembered(_look, paths, cache, _VERSION, workers, "looking for faces", _WORTH_A_BAR)
+    looking = "looking for faces"
+    records = remembered(_look, paths, cache, _VERSION, workers, looking, _WORTH_A_BAR, timeout, _unframed)
     return [FileFrame.from_dict(record) for record in records]
 
 # %% ../../nbs/04_data/16_frames.ipynb #5c5ea81b
@@ -86,12 +92,13 @@ def frames_of(
     table: pd.DataFrame,  # a manifest, or rows of one
     cache: str | os.PathLike | None = None,
     workers: int | None = None,
+    timeout: float | None = None,  # seconds that an image may take, as in `in_processes`
 ) -> pd.Series:  # a `FileFrame` for each row that is framed by a face
     "How the rows with `framing = face` are framed."
     wanted = table.loc[table.framing == "face"]
     # the root need not be there yet, so its ".." are resolved without it
     paths = [os.path.normpath(os.path.join(table.attrs["root"], path)) for path in wanted.path]
-    found = file_frames(paths, cache, workers)
+    found = file_frames(paths, cache, workers, timeout)
     return pd.Series(found, wanted.index, dtype=object)
 
 

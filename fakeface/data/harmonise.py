@@ -83,10 +83,11 @@ def _chosen(
     min_side: int,
     cache: str | os.PathLike | None,
     workers: int | None,
+    timeout: float | None,
 ) -> _Chosen:
     "What can be harmonised; raises `AuditError` where nothing can."
     used = usable(table)
-    frames = frames_of(used, cache, workers)
+    frames = frames_of(used, cache, workers, timeout)
     reasons = why_unframed(frames).reindex(used.index, fill_value="")
     sized = sized_by(used, frames)
     is_small = (shorter_side(sized) < min_side) & (reasons == "")
@@ -253,12 +254,13 @@ def _make(
     jobs: list[_Job],  # one a row
     cache: str | os.PathLike | None,
     workers: int | None,
+    timeout: float | None,
 ) -> tuple[pd.DataFrame, pd.Series]:
     "(facts of the images that were made, why each image was not: '' if it was)."
     reasons = pd.Series("", used.index)
-    for position, reason in in_processes(_do, jobs, workers, "harmonising"):
+    for position, reason in in_processes(_do, jobs, workers, "harmonising", timeout=timeout, instead=str):
         reasons.iloc[position] = reason
-    facts = pd.DataFrame(file_infos([job.dst for job in jobs], cache, workers), index=used.index)
+    facts = pd.DataFrame(file_infos([job.dst for job in jobs], cache, workers, timeout), index=used.index)
     reasons = reasons.mask(reasons == "", facts.reason)
     phash = [np.uint64(int(digits[:16] or "0", 16)) for digits in facts["look"]]
     facts = facts.drop(columns="reason").assign(made_from=used.file_sha256, phash=phash)
@@ -292,6 +294,7 @@ def harmonise(
     min_side: int = 64,  # images with a shorter side under this are left out
     shrink: float = 1.0,  # below 1 everything is made smaller by it, so that no image keeps its own pixel grid
     cache: str | os.PathLike | None = None,  # as in `build_manifest`
+    timeout: float | None = None,  # seconds that an image may take, as in `in_processes`
 ) -> pd.DataFrame:  # the manifest of the new images, root = out_dir; splits and groups as before
     "Make the classes of each domain alike in codec, quality, size and shape. Can be interrupted and called again."
     if parity:
@@ -302,7 +305,7 @@ def harmonise(
     table = table.reset_index(drop=True)
     table.attrs = attrs
 
-    chosen = _chosen(table, min_side, cache, workers)
+    chosen = _chosen(table, min_side, cache, workers, timeout)
     possible, notes = _sides(chosen.used, size)
     chosen = _without_strays(chosen, possible)
     used = chosen.used
@@ -320,7 +323,9 @@ def harmonise(
     )
     _begin(out_dir, settings)
     names = _names(used)
-    made, reasons = _make(used, _jobs(chosen, names, out_dir, settings), cache, workers)
+    made, reasons = _make(used, _jobs(chosen, names, out_dir, settings), cache, workers, timeout)
+    # a process that was ended may have left a file half-written
+    remove_unfinished(out_dir)
     made = made.assign(path=names)
     updated = _updated(rebase(table, out_dir), made, pd.concat([chosen.reasons, reasons]), chosen.frames)
     done = dict(settings, shrunk=_shrunk(used, sides), notes=notes)

@@ -13,14 +13,15 @@ import os
 import time
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 import numpy as np
 import pandas as pd
 
 from ..core.config import HARMLESS, is_harmless
-from ..core.files import atomic_path, sha256_file, to_json
+from ..core.files import SealError, atomic_path, sealed, sha256_file, to_json, unsealed
 from ..core.labels import FAKE, LABEL_NAMES, REAL
 from ..core.project import FakefaceError, cores
 from ..faces.frame import FRAME_MODES
@@ -192,10 +193,11 @@ def build_manifest(
     cache: str | os.PathLike | None = None,  # SQLite file that remembers what was found in which file
     workers: int | None = None,  # processes; all cores if not given
     previous: pd.DataFrame | None = None,  # an earlier manifest: images it knows keep their split
+    timeout: float | None = None,  # seconds that an image may take, as in `in_processes`
 ) -> pd.DataFrame:  # the manifest; bad and clashing files have split "excluded" and a reason
     "Look at every picture, tie together what belongs together, and split."
     table = _checked(rows)
-    facts = pd.DataFrame(file_infos(table.path.tolist(), cache, workers))
+    facts = pd.DataFrame(file_infos(table.path.tolist(), cache, workers, timeout))
     table = pd.concat([table, facts], axis=1)
     table["path"] = [relative(path, root) for path in table.path]
     table["group"] = ""
@@ -228,12 +230,9 @@ def rebase(table: pd.DataFrame, root: str | os.PathLike) -> pd.DataFrame:
     return moved
 
 # %% ../../nbs/04_data/13_manifest.ipynb #116be270
-_SEAL = "seal"  # among the file's notes
-
-
-def _seal(table: pd.DataFrame) -> str:
-    "Hex SHA-256 of everything that a manifest says: every column, and the notes on how it was made."
-    digest = hashlib.sha256(to_json({key: value for key, value in table.attrs.items() if key != "root"}).encode())
+def _seal(table: pd.DataFrame, notes: dict[str, Any]) -> str:
+    "Hex SHA-256 of everything that a manifest says: the notes on how it was made, and every column."
+    digest = hashlib.sha256(to_json(notes).encode())
     for column in table:
         # what is missing is written as no value is
         values = table[column].astype("str").fillna("\x00")
@@ -253,8 +252,8 @@ def write_manifest(
     if "root" in table.attrs:
         written = rebase(written, path.parent)
     # the root is where the file lies
-    written.attrs = {key: value for key, value in table.attrs.items() if key != "root"}
-    written.attrs[_SEAL] = _seal(written)
+    notes = {str(key): value for key, value in table.attrs.items() if key != "root"}
+    written.attrs = {**sealed(notes, partial(_seal, written))}
     with atomic_path(path) as unfinished:
         written.to_parquet(unfinished, index=False, write_page_checksum=True)
     return path
@@ -271,8 +270,15 @@ def _stored(path: Path) -> pd.DataFrame:
         ) from None
 
 
+_SEAL_AGAIN = (
+    "Run prepare again with overwrite=True. To change rows on purpose, or to take over a table that you trust, use "
+    "read_manifest(path, without_seal=True) and write_manifest."
+)
+
+
 def read_manifest(
     path: str | os.PathLike,  # the Parquet file
+    without_seal: bool = False,  # take it as it is, of an earlier version or from elsewhere; no stage does
 ) -> pd.DataFrame:  # the manifest; `attrs["root"]` is its folder
     "Read a manifest, check its columns and its seal; raises `ManifestError`."
     path = Path(path)
@@ -280,13 +286,11 @@ def read_manifest(
         raise ManifestError(f"{path} is missing. The stage 'prepare' makes it.")
     stored = _stored(path)
     table = _typed(stored, str(path))
-    table.attrs = dict(stored.attrs)
-    seal = table.attrs.pop(_SEAL, None)
-    if seal is not None and seal != _seal(table):
-        raise ManifestError(
-            f"{path} is damaged, or was changed by hand: what it says is not what was written. "
-            "Run prepare again with overwrite=True; to change rows on purpose use read_manifest and write_manifest."
-        )
+    notes = dict(stored.attrs)
+    try:
+        table.attrs = notes if without_seal else {**unsealed(notes, partial(_seal, table))}
+    except SealError as error:
+        raise ManifestError(f"{path} {error}. {_SEAL_AGAIN}") from None
     table.attrs["root"] = str(path.parent.resolve())
     return table
 

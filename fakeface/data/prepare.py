@@ -7,17 +7,19 @@ __all__ = ['LEAST_SIZE', 'PrepareConfig', 'find_path', 'collect_sources', 'exclu
            'write_prepared']
 
 # %% ../../nbs/04_data/19_prepare.ipynb #c573bc02
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
-from ..core.files import atomic_path, write_json
+from ..core.files import atomic_path
 from ..core.config import refuse_unknown
 from ..core.project import ConfigError, FakefaceError, project_root
 from ..faces.frame import FRAME_MODES
-from .audit import audit
+from ..images.workers import IMAGE_SECONDS
+from .audit import audit, write_audit
 from .harmonise import CUTS, harmonise, refuse_parity_of_faces
 from .intake import require_readable
 from .manifest import build_manifest, counts, gaps, manifest_hash, write_manifest
@@ -46,7 +48,8 @@ class PrepareConfig:
     test: float = 0.15
     salt: str = "fakeface"  # of the hashed split
     seed: int = 42
-    workers: int = -1  # processes; -1: all cores
+    workers: int = -1  # processes; -1: all cores; 0: no process of its own, and so no limit of time
+    timeout: float = IMAGE_SECONDS  # seconds that an image may take; then it is left out, with that reason
 
     def check(self) -> None:
         "Raise `ConfigError` for a value that cannot be."
@@ -61,6 +64,8 @@ class PrepareConfig:
             raise ConfigError(f"size = {self.size} should be at least {LEAST_SIZE} pixels.")
         if self.workers < -1:
             raise ConfigError(f"workers = {self.workers} should be -1 (all cores) or more.")
+        if not 0 < self.timeout < math.inf:
+            raise ConfigError(f"timeout = {self.timeout} should be a number of seconds above 0.")
         if not (self.valid > 0 and self.test > 0 and self.valid + self.test < 1):
             raise ConfigError(
                 f"valid = {self.valid} and test = {self.test} should be positive and leave something for training."
@@ -146,7 +151,9 @@ def index_images(
 ) -> pd.DataFrame:  # the manifest as found
     "Look at every picture, tie together what belongs together, split; raises where a class is missing."
     fractions = (1 - cfg.valid - cfg.test, cfg.valid, cfg.test)
-    manifest = build_manifest(rows, folder, cfg.salt, fractions, _facts_cache(folder), cfg.n_workers)
+    manifest = build_manifest(
+        rows, folder, cfg.salt, fractions, _facts_cache(folder), cfg.n_workers, timeout=cfg.timeout
+    )
     require_readable(manifest)
     _require_both_classes(manifest)
     return manifest
@@ -168,6 +175,7 @@ def build_dataset(
         workers=cfg.n_workers,
         parity=cfg.parity,
         cache=_facts_cache(folder),
+        timeout=cfg.timeout,
     )
     # of a class there may be no image that shows a face
     _require_both_classes(built)
@@ -193,9 +201,9 @@ def write_prepared(
 ) -> dict[str, Any]:  # what metrics.json holds
     "manifest.parquet, audit.json (of what is trained on), audit_found.json, counts.csv, excluded.csv."
     write_manifest(built, folder / "manifest.parquet")
-    after, before = audit(built), audit(found)
-    write_json(folder / "audit_found.json", before)
-    write_json(folder / "audit.json", after)
+    after, before = (audit(table, workers=cfg.n_workers, timeout=cfg.timeout) for table in (built, found))
+    write_audit(before, folder / "audit_found.json")
+    write_audit(after, folder / "audit.json")
     _write_csv(counts(built), folder / "counts.csv", with_index=True)
     excluded = excluded_images(built)
     excluded["path"] = [_as_cell(path) for path in excluded.path]

@@ -13,6 +13,7 @@ import numpy as np
 import pandas as pd
 from ..core.project import FakefaceError
 from ..images.facts import file_infos
+from ..images.workers import IMAGE_SECONDS
 from ..data.manifest import build_manifest
 from ..data.prepare import find_path
 from ..data.sources import scan
@@ -137,7 +138,7 @@ def mirrored_hashes(
     "The perceptual hash of each picture's mirror image."
     root = rows.attrs["root"]
     paths = [os.path.join(root, path) for path in rows["path"]]
-    hashes = [_mirror_hash(info.look) for info in file_infos(paths, cache, workers)]
+    hashes = [_mirror_hash(info.look) for info in file_infos(paths, cache, workers, IMAGE_SECONDS)]
     return np.array(hashes, np.uint64)
 
 # %% ../../nbs/09_evaluate/05_unseen.ipynb #86eed65a
@@ -165,7 +166,9 @@ def extra_rows(
     rows = scan("folder", folder, name)
     _refuse_training_folder(folder, manifest)
     cache = home / ".facts.sqlite"
-    extra = build_manifest(rows, os.path.realpath(manifest.attrs["root"]), cache=cache, workers=workers)
+    extra = build_manifest(
+        rows, os.path.realpath(manifest.attrs["root"]), cache=cache, workers=workers, timeout=IMAGE_SECONDS
+    )
     met = overlap_with_training(extra, manifest, mirrored_hashes(extra, cache, workers))
     unreadable = (extra.sha256 == "").to_numpy()
     new = (met == "") & ~unreadable

@@ -24,6 +24,7 @@ from .decode import ImageError, open_image
 from .header import read_header
 from .memory import held_memory
 from .twins import appearance
+from .workers import NoAnswer, staffed, why_lost
 
 # %% ../../nbs/02_images/06_facts.ipynb #13f8d4ca
 @dataclass(frozen=True)
@@ -111,48 +112,45 @@ def file_info(
 # %% ../../nbs/02_images/06_facts.ipynb #7117cd95
 _Item = TypeVar("_Item")
 _Result = TypeVar("_Result")
-_WORTH_WORKERS = 64  # items; fewer are done in this process
+_WORTH_WORKERS = 64  # items; with fewer there is one process, or none where there is no limit of time
 _WORTH_A_BAR = 2000  # items
 
 
-def _numbered(function: Callable[[_Item], _Result], position: int, item: _Item) -> tuple[int, _Result]:
-    "(position, result): what a worker sends back."
-    return position, function(item)
-
-
-def _results(function: Callable[[_Item], _Result], items: list[_Item], workers: int) -> Iterator[tuple[int, _Result]]:
-    "(position, result) of each item, from worker processes where these are worth it."
-    if workers <= 1 or len(items) < _WORTH_WORKERS:
-        return (_numbered(function, k, item) for k, item in enumerate(items))
-
-    from joblib import Parallel, delayed
-
-    batch_size: Any = max(1, min(32, len(items) // (4 * workers)))
-    pool = Parallel(workers, return_as="generator_unordered", batch_size=batch_size)
-    results: Any = pool(delayed(_numbered)(function, k, item) for k, item in enumerate(items))
-    return results
+def _results(
+    function: Callable[[_Item], _Result],
+    items: list[_Item],
+    workers: int,
+    seconds: float | None,
+    instead: Callable[[str], _Result] | None,
+) -> Iterator[tuple[int, _Result]]:
+    "(position, result) of each item, from worker processes where these are worth it or can be ended."
+    is_few = len(items) < _WORTH_WORKERS
+    if workers < 1 or seconds is None and (workers == 1 or is_few):
+        return ((k, function(item)) for k, item in enumerate(items))
+    return staffed(function, items, 1 if is_few else workers, seconds, instead)
 
 
 def in_processes(
     function: Callable[[_Item], _Result],  # of one item, importable by its name
     items: Iterable[_Item],  # what to apply it to
-    workers: int | None = None,  # processes; all cores if not given; 0 or 1: this process
+    workers: int | None = None,  # processes; all cores if not given; 0: this process, which nothing can end
     desc: str = "",  # what the progress bar says
     worth_a_bar: int = _WORTH_A_BAR,  # items; with fewer no progress is shown
+    timeout: float | None = None,  # seconds that an item may take in a process; None: no end
+    instead: Callable[[str], _Result] | None = None,  # of the reason, where an item takes longer or ends its process
 ) -> Iterator[tuple[int, _Result]]:  # (position, result), in the order in which they get done
     "`function` of each item on several processes, with a progress bar when it is worth one."
-    from joblib.externals.loky.process_executor import TerminatedWorkerError
     from tqdm.auto import tqdm
 
     items = list(items)
-    results = _results(function, items, cores() if workers is None else workers)
+    results = _results(function, items, cores() if workers is None else workers, timeout, instead)
     try:
         yield from tqdm(results, desc, len(items), disable=len(items) < worth_a_bar, mininterval=1)
-    except TerminatedWorkerError as error:
+    except NoAnswer as lost:
         raise FakefaceError(
-            f"A worker process died while {desc or 'working'} (out of memory?). "
+            f"While {desc or 'working'}: {why_lost(lost, timeout)}. "
             "Give fewer workers and run again; what is done is kept."
-        ) from error
+        ) from lost
 
 # %% ../../nbs/02_images/06_facts.ipynb #4e0c3541
 Record = dict[str, Any]  # what was found in a file, as JSON keeps it; its "reason" says why nothing was
@@ -262,6 +260,8 @@ def remembered(
     workers: int | None = None,  # processes; all cores if not given
     desc: str = "",  # what the progress bar says
     worth_a_bar: int = _WORTH_A_BAR,  # as in `in_processes`
+    timeout: float | None = None,  # the same
+    instead: Callable[[str], Record] | None = None,  # the same
 ) -> list[Record]:  # of each, in order
     "What is found in many files, each file looked at once."
     names = [str(path) for path in paths]
@@ -273,7 +273,7 @@ def remembered(
     missing = [i for i, record in enumerate(found) if record is None]
     try:
         to_look_at = [names[i] for i in missing]
-        for k, record in in_processes(look, to_look_at, workers, desc, worth_a_bar):
+        for k, record in in_processes(look, to_look_at, workers, desc, worth_a_bar, timeout, instead):
             i = missing[k]
             found[i] = record
             if kept:
@@ -288,11 +288,17 @@ def _look(path: str) -> Record:
     return file_info(path).to_dict()
 
 
+def _without_facts(reason: str) -> Record:
+    return FileInfo(reason=reason).to_dict()
+
+
 def file_infos(
     paths: Iterable[str | os.PathLike],  # files
     cache: str | os.PathLike | None = None,  # SQLite file that remembers; None: nothing is remembered
     workers: int | None = None,  # processes; all cores if not given
+    timeout: float | None = None,  # seconds that a file may take, as in `in_processes`
 ) -> list[FileInfo]:  # of each, in order
     "The facts of many files, each file looked at once."
-    records = remembered(_look, paths, cache, "facts 2", workers, "looking at pictures")
+    looking = "looking at pictures"
+    records = remembered(_look, paths, cache, "facts 2", workers, looking, timeout=timeout, instead=_without_facts)
     return [FileInfo.from_dict(record) for record in records]

@@ -17,6 +17,7 @@ import pandas as pd
 from ..core.stages import STAGES
 from ..core.project import FakefaceError
 from ..core.files import read_json
+from ..data.audit import read_audit
 from ..data.manifest import read_manifest
 from .records import DASH, MEANS, Cell, Summary, record_cell, with_interval
 
@@ -77,6 +78,11 @@ def _csv(path: Path) -> pd.DataFrame | None:
         return None
 
 
+def _audit(path: Path) -> dict[str, Any]:
+    "What `audit` found, its seal compared."
+    return read_audit(path).to_dict()
+
+
 def _arrays(path: Path) -> dict[str, np.ndarray]:
     "The arrays of an .npz file."
     with np.load(path, allow_pickle=False) as stored:
@@ -129,8 +135,8 @@ def collect_findings(
         reads=_if_there(home / "test_reads.json"),
         leaveout=_if_there(home / "leaveout.json"),
         manifest=_if_there(prepared / "manifest.parquet", read_manifest),
-        audit=_if_there(prepared / "audit.json"),
-        audit_found=_if_there(prepared / "audit_found.json"),
+        audit=_if_there(prepared / "audit.json", _audit),
+        audit_found=_if_there(prepared / "audit_found.json", _audit),
         excluded=_csv(prepared / "excluded.csv"),
         **evaluated,
     )

@@ -11,10 +11,9 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 from PIL import Image
-from ..core.files import write_json
 from ..core.labels import LABEL_NAMES
 from ..core.seeds import rng
-from ..data.audit import audit
+from ..data.audit import audit, write_audit
 from ..data.manifest import build_manifest, read_manifest, write_manifest
 from ..data.sources import scan
 
@@ -80,7 +79,7 @@ def toy_run(
     found = scan("tree", folder / "dataset", "toy")
     manifest = build_manifest(found, folder, workers=0)
     write_manifest(manifest, folder / "manifest.parquet")
-    write_json(folder / "audit.json", audit(manifest))
+    write_audit(audit(manifest, workers=0), folder / "audit.json")
     return out / run
 
 # %% ../../nbs/14_testing/02_datasets.ipynb #8722dfa0

@@ -12,15 +12,12 @@ from typing import Any, NamedTuple
 import torch
 from safetensors.torch import load_file, save_file
 from ..core.project import FakefaceError
-from ..core.files import atomic_dir, read_json, sha256_file, sha256_json, write_json
+from ..core.files import SealError, atomic_dir, read_json, sealed, sha256_file, unsealed, write_json
 from .recipe import differences
 
 # %% ../../nbs/08_train/03_checkpoint.ipynb #cb66ef20
 class CheckpointError(FakefaceError):
     "A checkpoint that is damaged, or that belongs to another run."
-
-
-_SEAL = "seal"  # of state.json: the hash of everything else in it
 
 
 def checkpoints(folder: Path) -> list[Path]:
@@ -45,8 +42,7 @@ def save_checkpoint(
         with open(unfinished / "optimizer.pt", "wb") as file:
             torch.save(optimizer, file)
         files = {file.name: sha256_file(file) for file in sorted(unfinished.iterdir())}
-        written = {**state, "files": files}
-        write_json(unfinished / "state.json", {**written, _SEAL: sha256_json(written)})
+        write_json(unfinished / "state.json", sealed({**state, "files": files}))
     for old in checkpoints(folder)[:-keep]:
         shutil.rmtree(old)
     return path
@@ -67,15 +63,15 @@ def checkpoint_state(
     path: Path,  # a folder that `save_checkpoint` wrote
 ) -> dict[str, Any]:
     "The JSON part of a checkpoint; raises `CheckpointError` where it is damaged."
+    file = path / "state.json"
     try:
-        state = read_json(path / "state.json")
+        state = unsealed(read_json(file))
+    except SealError as error:
+        raise CheckpointError(f"{file} {error}. {_GO_BACK.format(path=path)}") from None
     except FakefaceError as error:
         raise CheckpointError(f"{error} {_GO_BACK.format(path=path)}") from None
-    # those of earlier versions have no seal
-    seal = state.pop(_SEAL, None) if isinstance(state, dict) else ""
-    is_whole = isinstance(state, dict) and isinstance(state.get("files"), dict)
-    if not is_whole or seal is not None and seal != sha256_json(state):
-        raise CheckpointError(f"{path / 'state.json'} is damaged. {_GO_BACK.format(path=path)}")
+    if not isinstance(state.get("files"), dict):
+        raise CheckpointError(f"{file} is no checkpoint's. {_GO_BACK.format(path=path)}")
     return state
 
 

@@ -307,14 +307,18 @@ home.Detector = Stuck
 """
 
 
+def in_workers(monkeypatch, code):
+    "Let worker processes run something before anything else."
+    from fakeface.images import workers
+
+    first = "from fakeface.images.workers"
+    monkeypatch.setattr(workers, "_WORKER", workers._WORKER.replace(first, code + first))
+
+
 @pytest.fixture
 def stuck(monkeypatch):
     "Workers in which a file called so is never done with."
-    from fakeface.infer import pool
-
-    monkeypatch.setattr(
-        pool, "_WORKER", pool._WORKER.replace("from fakeface.infer.pool", STUCK + "from fakeface.infer.pool")
-    )
+    in_workers(monkeypatch, STUCK)
 
 
 @pytest.mark.parametrize("workers", [1, 2])
@@ -340,6 +344,56 @@ def test_no_process_is_left_when_the_answers_are_no_longer_wanted(tmp_path, tiny
     answers.close()
     assert time.monotonic() - started < SOON
     assert not children() - before
+
+
+STUCK_DECODER = """
+import os
+from fakeface.images import facts
+from fakeface.data import harmonise
+
+
+def stuck_at(word, true):
+    def open_image(path):
+        while f"stuck{word}" in os.fspath(path):
+            pass
+        if f"deadly{word}" in os.fspath(path):
+            os._exit(9)
+        return true(path)
+
+    return open_image
+
+
+facts.open_image = stuck_at("_at_once", facts.open_image)
+harmonise.open_image = stuck_at("_later", harmonise.open_image)
+"""
+
+
+def test_an_image_that_hangs_or_kills_in_prepare_is_left_out_and_counted(tmp_path, monkeypatch):
+    from fakeface.data.audit import read_audit
+    from fakeface.data.intake import intake_line, reasons_counted
+    from fakeface.data.prepare import PrepareConfig, build_dataset, collect_sources, index_images, write_prepared
+    from fakeface.images.twins import cloud
+
+    odd = {3: "stuck_at_once", 8: "deadly_at_once", 13: "stuck_later", 18: "deadly_later"}
+    for i in range(80):
+        path = tmp_path / "mine" / ("real", "fake")[i % 2] / f"{i}{odd.get(i, '')}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        cloud(i, 80).save(path)
+    in_workers(monkeypatch, STUCK_DECODER)
+    cfg = PrepareConfig(sources=str(tmp_path / "mine"), timeout=3.0, workers=2)
+    folder = tmp_path / "out/run/prepare"
+    found = index_images(cfg, collect_sources(cfg, folder), folder)
+    built = build_dataset(cfg, found, folder)
+    metrics = write_prepared(cfg, found, built, folder)
+    reasons = {path.split("/")[-1]: reason for path, reason in zip(built.path, built.reason) if reason}
+    assert len(reasons) == 4 == metrics["excluded"] and metrics["pictures"] == 76
+    for name, reason in reasons.items():
+        assert ("longer than 3 s" if "stuck" in name else "process that looked at it died") in reason
+    assert sorted(reasons_counted(built)) == [2, 2] and "76 used, 4 left out" in intake_line(built)
+    excluded = (folder / "excluded.csv").read_text()
+    assert all(name in excluded for name in odd.values())
+    assert "4 of 80 pictures are excluded" in " ".join(read_audit(folder / "audit.json").warnings)
+    assert not list(folder.rglob(".*.tmp"))
 
 
 def test_a_second_interrupt_ends_a_command_that_cannot_stop():

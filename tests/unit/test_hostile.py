@@ -3,6 +3,8 @@
 import csv
 import json
 import math
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -268,6 +270,99 @@ def test_products_of_constants_are_not_computed_when_a_file_is_opened():
 def peak_bytes():
     resource = pytest.importorskip("resource")
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+
+PADDED = [helper.make_node("Pad", ["x", "pads"], ["much"])]
+LENGTH_FROM_PIXELS = [
+    helper.make_node("Abs", ["x"], ["positive"]),
+    helper.make_node("ReduceMax", ["positive"], ["largest"], keepdims=0),
+    helper.make_node("Mul", ["largest", "many"], ["length"]),
+    helper.make_node("Cast", ["length"], ["whole"], to=TensorProto.INT64),
+    helper.make_node("Unsqueeze", ["whole", "zero"], ["row"]),
+    helper.make_node("Concat", ["one_three", "row", "row"], ["sizes"], axis=0),
+    helper.make_node("Resize", ["x", "", "", "sizes"], ["much"], mode="nearest"),
+]
+GIANTS = {
+    "Pad": PADDED,
+    "Resize": [helper.make_node("Resize", ["x", "", "scales"], ["much"], mode="nearest")],
+    "Resize to what the pixels say": LENGTH_FROM_PIXELS,
+    "Conv": [helper.make_node("Conv", ["x", "kernel"], ["much"], pads=[30_000] * 4)],
+    "ConvTranspose": [helper.make_node("ConvTranspose", ["x", "kernel"], ["much"], strides=[900, 900])],
+    "MatMul": [
+        helper.make_node("Reshape", ["x", "as_column"], ["column"]),
+        helper.make_node("Pad", ["column", "more_rows"], ["long"]),
+        helper.make_node("Reshape", ["long", "as_row"], ["row"]),
+        helper.make_node("MatMul", ["long", "row"], ["much"]),
+    ],
+    "Add": [
+        helper.make_node("Reshape", ["x", "as_column"], ["column"]),
+        helper.make_node("Pad", ["column", "more_rows"], ["long"]),
+        helper.make_node("Reshape", ["long", "as_row"], ["row"]),
+        helper.make_node("Add", ["long", "row"], ["much"]),
+    ],
+    "ConstantOfShape": [*PADDED, helper.make_node("Shape", ["much"], ["as_much"])]
+    + [helper.make_node("ConstantOfShape", ["as_much"], ["more"])],
+    "Expand": [*PADDED, helper.make_node("Shape", ["much"], ["as_much"])]
+    + [helper.make_node("Expand", ["w1", "as_much"], ["more"])],
+}
+
+
+@pytest.mark.parametrize("operator", GIANTS)
+def test_a_giant_value_is_refused_before_memory_is_touched(bundle, operator):
+    last = GIANTS[operator][-1].output[0]
+    nodes = [
+        *GIANTS[operator],
+        helper.make_node("ReduceMean", [last], ["one"], keepdims=0),
+        SMALL,
+        helper.make_node("Mul", ["mean", "one"], ["less"]),
+        helper.make_node("MatMul", ["less", "w"], ["logits"]),
+    ]
+    known = [
+        values(),
+        values("w1", (1,)),
+        values("kernel", (3, 3, 1, 1)),
+        whole("pads", 0, 0, 30_000, 30_000, 0, 0, 30_000, 30_000),
+        whole("more_rows", 0, 0, 50_000, 0, 0, 0, 50_000, 0),
+        whole("as_column", 1, 1, -1, 1),
+        whole("as_row", 1, 1, 1, -1),
+        whole("one_three", 1, 3),
+        whole("zero", 0),
+        helper.make_tensor("scales", TensorProto.FLOAT, [4], [1, 1, 900, 900]),
+        helper.make_tensor("many", TensorProto.FLOAT, [], [100_000]),
+    ]
+    replace_network(bundle, nodes, known)
+    before = peak_bytes()
+    with pytest.raises(InferError, match="GB of memory that networks may have here"):
+        Detector.load(bundle, threads=1)
+    # of 40 GB and more
+    assert peak_bytes() - before < 2**28
+
+
+DOUBLING = """
+import resource
+import sys
+from fakeface.infer.detector import Detector
+from fakeface.infer.verdict import InferError
+from fakeface.models import session
+
+session.MOST_VALUES = 2**28
+try:
+    Detector.load(sys.argv[1], threads=1)
+except InferError as error:
+    print(error)
+print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024)
+"""
+
+
+def test_values_that_double_end_at_the_limit(bundle):
+    "No one of them is giant."
+    pytest.importorskip("resource")
+    nodes = [helper.make_node("Concat", [f"x{i}" if i else "x"] * 2, [f"x{i + 1}"], axis=2) for i in range(30)]
+    nodes += [helper.make_node("ReduceMean", ["x30"], ["mean"], axes=[2, 3], keepdims=0), LOGITS]
+    replace_network(bundle, nodes, [values()])
+    done = subprocess.run([sys.executable, "-c", DOUBLING, str(bundle)], capture_output=True, text=True, check=True)
+    said, peak = done.stdout.splitlines()
+    assert "more than the 0.3 GB of memory" in said and int(peak) < 2**29
 
 
 def test_a_tensor_that_claims_more_than_it_brings_is_refused():

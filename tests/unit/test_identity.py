@@ -144,7 +144,7 @@ def test_exchanged_labels_stop_every_stage(out):
 def test_a_set_prepared_anew_is_not_the_one_that_was_trained_on(out):
     from fakeface.core.files import read_json, write_json
     from fakeface.core.project import FakefaceError
-    from fakeface.data.audit import audit
+    from fakeface.data.audit import audit, write_audit
     from fakeface.data.manifest import read_manifest
     from fakeface.evaluate.stage import evaluate
     from fakeface.train.stage import run_training_stage
@@ -155,7 +155,7 @@ def test_a_set_prepared_anew_is_not_the_one_that_was_trained_on(out):
     write_json(out / "toy/finetune/env.json", dict(manifest_hash=recorded))
     manifest = out / "toy/prepare/manifest.parquet"
     exchange_labels(manifest, "test")
-    write_json(out / "toy/prepare/audit.json", audit(read_manifest(manifest), grid=0))
+    write_audit(audit(read_manifest(manifest), grid=0), out / "toy/prepare/audit.json")
     with pytest.raises(FakefaceError, match="pretrain was trained on"):
         run_training_stage(toy_config(out, "finetune", init=""))
     with pytest.raises(FakefaceError, match="finetune was trained on"):
@@ -199,6 +199,54 @@ def test_labels_exchanged_in_the_file_itself_are_noticed(out):
     table.to_parquet(manifest)
     with pytest.raises(ManifestError, match="damaged, or was changed by hand"):
         read_manifest(manifest)
+
+
+def take_seal_off(file):
+    "The record as a version without seals would have written it."
+    from fakeface.data.manifest import read_manifest
+
+    if file.suffix == ".parquet":
+        table = read_manifest(file)
+        table.attrs.pop("root")
+        table.to_parquet(file)
+        return
+    record = json.loads(file.read_text())
+    del record["seal"]
+    file.write_text(json.dumps(record))
+
+
+@pytest.mark.parametrize("name", ["manifest.parquet", "audit.json"])
+def test_what_has_no_seal_stops_every_stage(out, name):
+    from fakeface.core.project import FakefaceError
+    from fakeface.evaluate.leave_one_out import LeaveoutConfig, leave_out_rounds
+    from fakeface.evaluate.stage import evaluate
+    from fakeface.report.page import ReportConfig, run_report_stage
+    from fakeface.train.stage import run_training_stage
+
+    some_bundle(out)
+    take_seal_off(out / "toy/prepare" / name)
+    stages = [
+        lambda: run_training_stage(toy_config(out)),
+        lambda: evaluate(toy_evaluation(out)),
+        lambda: run_report_stage(ReportConfig(run="toy", out=str(out))),
+    ]
+    if name == "manifest.parquet":
+        # its rounds begin with a training, which reads the audit
+        stages.append(lambda: leave_out_rounds(LeaveoutConfig(run="toy", out=str(out))))
+    for stage in stages:
+        with pytest.raises(FakefaceError, match=f"{name} has no seal.*Run prepare again with overwrite=True"):
+            stage()
+    assert sorted(path.name for path in (out / "toy").iterdir()) == ["finetune", "prepare"]
+
+
+def test_an_audit_that_was_made_to_pass_is_refused(out):
+    from fakeface.core.project import FakefaceError
+    from fakeface.train.stage import run_training_stage
+
+    audit = out / "toy/prepare/audit.json"
+    audit.write_text(audit.read_text().replace('"allow_bias": null', '"allow_bias": "none of your business"'))
+    with pytest.raises(FakefaceError, match="audit.json is damaged, or was changed by hand"):
+        run_training_stage(toy_config(out))
 
 
 @pytest.mark.skipif(not os.path.exists("/dev/full"), reason="needs /dev/full")

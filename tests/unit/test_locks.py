@@ -68,6 +68,31 @@ def test_who_is_killed_gives_the_folder_free_and_a_line_says_so(tmp_path, config
     assert Stage.state(stage.dir) == "finished"
 
 
+def test_who_looks_through_its_own_folder_keeps_it(config):
+    "A lock of POSIX ends when its holder opens and closes the file a second time."
+    stage = Stage.begin("finetune", config)
+    for path in stage.dir.rglob("*"):
+        path.read_bytes()
+    second = other_process(config.out, 0, "resume")
+    assert f"process {os.getpid()} on" in second.communicate(timeout=60)[0] and second.returncode == 3
+    stage.finish()
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+def test_a_forked_worker_does_not_keep_the_folder_of_one_that_was_killed(tmp_path, config):
+    forking = HOLD.replace("time.sleep", "import os; child = os.fork(); print(child, flush=True); time.sleep")
+    first = subprocess.Popen([sys.executable, "-c", forking, str(tmp_path), "60"], stdout=subprocess.PIPE, text=True)
+    lines = [first.stdout.readline().strip() for _ in range(3)]
+    child = max(int(line) for line in lines if line.isdecimal())
+    try:
+        first.kill()
+        first.wait()
+        os.kill(child, 0)
+        Stage.begin("finetune", config, resume=True).finish()
+    finally:
+        os.kill(child, signal.SIGKILL)
+
+
 def test_of_many_at_once_one_gets_it(tmp_path):
     runs = [other_process(tmp_path, 3, "resume") for _ in range(6)]
     words = [run.communicate(timeout=60)[0].split()[0] for run in runs]

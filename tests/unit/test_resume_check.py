@@ -84,6 +84,20 @@ def test_another_folder_of_the_same_names_is_refused(inside, tiny):
     assert "1 of them in an earlier run" in check(*args, "--resume", cwd=inside / "two")
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere names are text")
+@pytest.mark.parametrize("how", ["--csv", "--json", ""], ids=["csv", "json", "terminal"])
+def test_names_that_differ_in_broken_bytes_only_are_two(inside, tiny, capsys, how):
+    from fakeface.cli.main import main
+
+    for i, name in enumerate((b"a\xff.png", b"a\xfe.png", b"a\\xff.png")):
+        grey(b"in/" + name, 100 + i)
+    main(["check", "in", "--bundle", str(tiny), *filter(None, [how, how and "-"])])
+    said = capsys.readouterr().out
+    shown = [name.replace("\\", "\\\\") if how == "--json" else name for name in (r"a\xff", r"a\xfe", r"a\x5cxff")]
+    assert [said.count(f"in/{name}.png") for name in shown] == [1, 1, 1]
+    assert said.isascii() and said.replace("\n", "").isprintable()
+
+
 def test_no_two_names_become_one_row(inside, tiny):
     composed = "é.png"
     names = [
@@ -105,12 +119,20 @@ def test_no_two_names_become_one_row(inside, tiny):
         b'quote".png',
         b"comma,.png",
         b"return\r.png",
+        b"\xff.png",
+        b"\xfe.png",
+        b"\xc2\x85.png",
+        b"\x85.png",
+        b"\\x85.png",
+        b"\\u0085.png",
+        b"\\x5cx85.png",
     ]
     for i, name in enumerate(names):
         grey(b"in/" + name, 10 * i)
     detector = Detector.load(tiny, threads=1)
     done = score_paths(detector, ["in"], Rows("rows.csv"))
     assert done["files"] == len(names) and len({row["file_key"] for row in rows_of(inside / "rows.csv")}) == len(names)
+    assert len({row["name"] for row in rows_of(inside / "rows.csv")}) == len(names)
     # each in turn is missing from the rows: it alone is judged
     text = (inside / "rows.csv").read_bytes()
     head, *lines = text.splitlines(keepends=True)
@@ -189,19 +211,19 @@ import sys
 from fakeface.infer import pool
 from fakeface.testing.bundles import tiny_bundle
 
-began = pool._Worker
+began = pool._InProcesses
 
 
 class Late(began):
     "The bundle becomes another after it was read, and before a worker reads it."
 
-    def __init__(self, detector):
+    def __init__(self, detector, seconds):
         shutil.rmtree(detector.path)
         tiny_bundle(detector.path, slope=-12.0, size=16, band=[0.4, 0.6])
-        super().__init__(detector)
+        super().__init__(detector, seconds)
 
 
-pool._Worker = Late
+pool._InProcesses = Late
 from fakeface.cli.main import main
 
 sys.exit(main(sys.argv[1:]))
