@@ -4,6 +4,7 @@ A parameter's words are its docment, the comment behind it in the signature; a f
 """
 
 import ast
+import html
 import io
 import re
 import tokenize
@@ -14,6 +15,7 @@ from docs.pages import Page, exported, fenced, public_methods
 
 WIDTH = 88  # a signature that is longer takes a line for each parameter
 LONG_VALUE = 200  # characters of a constant that are shown
+MARKS = r"[|*`\[]|\b_|_\b"  # what Markdown would read within code
 
 Definition = ast.FunctionDef | ast.AsyncFunctionDef
 Comments = Mapping[int, str]  # line → the comment on it
@@ -47,9 +49,8 @@ def cell(text: str) -> str:
 
 def code(text: str) -> str:
     "Code for a cell of a table: HTML, in which a bar needs no backslash."
-    for sign, entity in {"&": "&amp;", "<": "&lt;", ">": "&gt;", "|": "&#124;", "*": "&#42;", "_": "&#95;"}.items():
-        text = text.replace(sign, entity) if sign != "_" else text
-    return f"<code>{text}</code>"
+    escaped = html.escape(text, quote=False)
+    return f"<code>{re.sub(MARKS, lambda mark: f'&#{ord(mark[0])};', escaped)}</code>"
 
 
 def table(rows: Iterable[tuple[str, str, str, str]]) -> str:
@@ -57,11 +58,10 @@ def table(rows: Iterable[tuple[str, str, str, str]]) -> str:
     rows = list(rows)
     if not any(words for *_, words in rows):
         return ""
-    lines = ["| | type | default | |", "|---|---|---|---|"]
+    lines = ["| name | type | what it is |", "|---|---|---|"]
     for name, kind, default, words in rows:
-        kind = code(kind) if kind else ""
-        default = code(default) if default else ""
-        lines.append(f"| {code(name)} | {kind} | {default} | {cell(words)} |")
+        parts = [code(kind) if kind else "", f"= {code(default)}" if default else ""]
+        lines.append(f"| {code(name)} | {' '.join(parts).strip()} | {cell(words)} |")
     return "\n".join(lines)
 
 

@@ -27,10 +27,10 @@ def maths(formula: str, block: bool) -> str:
     return convert(formula, display="block" if block else "inline")
 
 
-def settings() -> dict[str, str]:
+def settings(root: Path) -> dict[str, str]:
     "Package metadata: settings.ini states it."
     ini = ConfigParser(delimiters=["="])
-    ini.read(ROOT / "settings.ini", encoding="utf-8")
+    ini.read(root / "settings.ini", encoding="utf-8")
     return dict(ini["DEFAULT"])
 
 
@@ -38,10 +38,11 @@ def write_pages(
     site: Site,
     folder: Path,
     config: dict[str, str],  # as from `settings`
+    root: Path,  # of the repository
 ) -> None:
     "The Markdown of all pages, the files beside them, and the generator's configuration with the navigation."
     shutil.copytree(HERE / "static", folder / "pages")
-    files: dict[str, bytes] = {path: (ROOT / path).read_bytes() for path in site.carried}
+    files: dict[str, bytes] = {path: (root / path).read_bytes() for path in site.carried}
     for page in site.pages.values():
         files[page.uri] = page.text.encode()
         files |= page.files
@@ -66,11 +67,12 @@ def finish_page(
     page: Page,
     site: Site,
     repository: str,  # where files that the site lacks are shown
+    root: Path,
 ) -> str:
     "A page with its outputs and formulas, and its names and files as links."
-    before, article, after = re.split(r"(<article\b.*</article>)", text, flags=re.S)
+    before, article, after = re.split(r"(<article\b.*</article>)", text, maxsplit=1, flags=re.S)
     article = with_pieces(link_names(article, site.names, page.uri), page.pieces)
-    return before + mend_links(article, page.source, page.uri, site.places, repository) + after
+    return before + mend_links(article, page.source, page.uri, site.places, repository, root) + after
 
 
 def finish_search(folder: Path) -> None:
@@ -82,20 +84,22 @@ def finish_search(folder: Path) -> None:
 def build(
     out: Path,  # folder of the site
     generator: list[str],  # command that renders a folder with a mkdocs.yml
+    root: Path = ROOT,
 ) -> int:
     "Make the site; how many pages it has. Raises `DocsError` for dead links, with a line for each."
-    config = settings()
-    site = build_tree(ROOT, maths)
+    config = settings(root)
+    site = build_tree(root, maths)
     with TemporaryDirectory() as name:
         work = Path(name)
-        write_pages(site, work, config)
+        write_pages(site, work, config, root)
         subprocess.run([*generator, "-f", str(work / "mkdocs.yml")], check=True, stdin=subprocess.DEVNULL)
         shutil.rmtree(out, ignore_errors=True)
         shutil.move(work / "site", out)
     repository = f"{config['git_url']}/blob/{config['branch']}"
     for page in site.pages.values():
         path = out / page_address(page.uri)
-        path.write_text(finish_page(path.read_text(encoding="utf-8"), page, site, repository), encoding="utf-8")
+        text = finish_page(path.read_text(encoding="utf-8"), page, site, repository, root)
+        path.write_text(text, encoding="utf-8")
     finish_search(out)
     if dead := list(dead_links(out, f"{config['doc_baseurl']}/")):
         raise DocsError("\n".join([*dead, f"{len(dead)} links lead nowhere: mend them where the page is written."]))
