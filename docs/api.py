@@ -116,8 +116,9 @@ def words_at(node: ast.stmt, comments: Comments, lines: list[str]) -> str:
 
 
 def described(node: Definition | ast.ClassDef) -> str:
-    "A docstring as Markdown."
-    return ast.get_docstring(node) or ""
+    "A docstring as Markdown, with its examples as code."
+    text = ast.get_docstring(node) or ""
+    return re.sub(r"^>>> (?:.+\n?)+", lambda example: fenced(example[0].rstrip("\n"), "pycon") + "\n", text, flags=re.M)
 
 
 def function_parts(function: Definition, name: str, place: str, level: int, comments: Comments) -> list[str]:

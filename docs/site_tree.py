@@ -27,14 +27,7 @@ from docs.pages import (
 )
 
 Maths = Callable[[str, bool], str]
-RESULTS = """# What {name} was measured at
-
-> The report that the stage `report` made of the shipped detector: one page with every table and figure.
-
-[Open the report](report.html)
-
-It is the file that ships beside the detector, unchanged. The tables behind it lie in [{folder}](.).
-"""
+OPEN_REPORT = "[The report with its figures](report.html), as it ships beside the detector."
 
 
 @dataclass(frozen=True)
@@ -67,11 +60,16 @@ def exported_modules(root: Path) -> dict[str, Path]:
     return ordered
 
 
-def results_page(report: str) -> Page:
-    "The page that leads to a shipped report."
+def results_page(report: str, root: Path) -> Page:
+    "The text of a shipped report, with a link to the report itself; raises `DocsError` where the text is missing."
     folder = report.rsplit("/", 1)[0]
+    source = root / folder / "report.md"
+    if not source.is_file():
+        raise DocsError(f"{report} has no report.md beside it: `fakeface report` writes both.")
+    page = markdown_page(f"{folder}/report.md", root)
+    head, _, rest = page.text.partition("\n")
     name = folder.rsplit("/", 1)[1].removesuffix(".results")
-    return Page("", f"{folder}/index.md", f"{name}: results", RESULTS.format(name=name, folder=folder))
+    return Page(page.source, f"{folder}/index.md", f"{name}: results", f"{head}\n\n{OPEN_REPORT}\n{rest}")
 
 
 def build_tree(root: Path, maths: Maths) -> Site:
@@ -97,7 +95,7 @@ def build_tree(root: Path, maths: Maths) -> Site:
         of_chapter = {module: path for module, path in modules.items() if module.split(".")[1] == chapter}
         reference.append(added(api_page(chapter, of_chapter)))
     detector = [added(markdown_page(path, root)) for path in card_paths(root)]
-    detector += [added(results_page(path)) for path in carried_files(root) if path.endswith("/report.html")]
+    detector += [added(results_page(path, root)) for path in carried_files(root) if path.endswith("/report.html")]
     tree: Tree = [
         ("Start", added(markdown_page(START, root))[1]),
         ("Tutorials", of_notebooks(notebooks(root, "nbs/tutorials"))),

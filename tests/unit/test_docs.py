@@ -172,6 +172,11 @@ def test_docments_stand_beside_their_parameters():
     assert "first \\| one" in api.table(rows) and api.table([("a", "int", "", "")]) == ""
 
 
+def test_examples_in_docstrings_are_code():
+    function = api.ast.parse('def f():\n    """Doc.\n\n    >>> f()\n    1\n\n    More > less.\n    """\n').body[0]
+    assert api.described(function) == "Doc.\n\n```pycon\n>>> f()\n1\n```\n\nMore > less."
+
+
 # ---- links
 def test_links_between_files_are_those_of_the_site():
     on_site = {"nbs/index.ipynb", "README.md", "nbs/04_data/15_gate.ipynb", "LICENSE", "outputs/models/m/README.md"}
