@@ -67,7 +67,7 @@ def table(rows: Iterable[tuple[str, str, str, str]]) -> str:
 
 def signature(function: Definition, name: str) -> str:
     "A function as it is called, with types; a line for each parameter where it is long."
-    arguments = ast.unparse(function.args)
+    arguments = re.sub(r"^(self|cls)(, |$)", "", ast.unparse(function.args))
     returned = f" -> {ast.unparse(function.returns)}" if function.returns else ""
     line = f"{name}({arguments}){returned}"
     if len(line) <= WIDTH:
@@ -75,10 +75,13 @@ def signature(function: Definition, name: str) -> str:
     shown = [
         ast.unparse(arg) + (f" = {ast.unparse(default)}" if default else "") for arg, default in parameters(function)
     ]
+    keywords = len(shown) - len(function.args.kwonlyargs)
     if function.args.vararg:
-        shown.append("*" + ast.unparse(function.args.vararg))
+        shown.insert(keywords, "*" + ast.unparse(function.args.vararg))
     elif function.args.kwonlyargs:
-        shown.insert(len(shown) - len(function.args.kwonlyargs), "*")
+        shown.insert(keywords, "*")
+    if function.args.posonlyargs:
+        shown.insert(len(function.args.posonlyargs), "/")
     if function.args.kwarg:
         shown.append("**" + ast.unparse(function.args.kwarg))
     return f"{name}(\n" + "".join(f"    {argument},\n" for argument in shown) + f"){returned}"
@@ -89,6 +92,9 @@ def parameter_rows(function: Definition, comments: Comments) -> Iterable[tuple[s
     for arg, default in parameters(function):
         kind = ast.unparse(arg.annotation) if arg.annotation else ""
         yield arg.arg, kind, ast.unparse(default) if default else "", comments.get(arg.end_lineno or 0, "")
+    for stars, rest in (("*", function.args.vararg), ("**", function.args.kwarg)):
+        if rest and (words := comments.get(rest.end_lineno or 0)):
+            yield stars + rest.arg, ast.unparse(rest.annotation) if rest.annotation else "", "", words
     end = function.returns and function.returns.end_lineno
     if function.returns and end and end in comments:
         yield "→", ast.unparse(function.returns), "", comments[end]

@@ -22,7 +22,7 @@ HERE = Path(__file__).resolve().parent
 
 def maths(formula: str, block: bool) -> str:
     "LaTeX as MathML, which browsers draw without a script."
-    from latex2mathml.converter import convert
+    from latex2mathml.converter import convert  # pyright: ignore[reportMissingImports]
 
     return convert(formula, display="block" if block else "inline")
 

@@ -190,7 +190,7 @@ class Drawn:
         "A code cell: hidden ones folded, exported ones under the name of their module, then the outputs."
         told = directives(cell["source"])
         code = re.sub(r"^#\|.*\n?", "", cell["source"], flags=re.M).strip("\n")
-        if "default_exp" in told or not code:
+        if not code:
             return
         if "hide" in told:
             yield self.put("<details><summary>Preparations</summary>")

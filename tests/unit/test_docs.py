@@ -75,7 +75,7 @@ def test_directives_are_obeyed_and_outputs_carried(tmp_path):
         ("markdown", "# room\n\n> One sentence.\n\n- skip_exec: true\n\n$a_1$ and `$b_1$`"),
         ("code", "#| default_exp data.room"),
         ("code", "#| hide\nimport secret"),
-        ("code", "#| export\nx = '```'", shown, said),
+        ("code", "#| export\nx = '```' + '`````'", shown, said),
     )
     (tmp_path / "nbs").mkdir()
     (tmp_path / "nbs/1_room.ipynb").write_text(text)
@@ -84,7 +84,7 @@ def test_directives_are_obeyed_and_outputs_carried(tmp_path):
     assert page.title == "room" and page.files == {"nbs/1_room.0.png": png}
     assert "default_exp" not in made and "#|" not in made and "skip_exec" not in made
     assert re.search(r"<details><summary>[^<]+</summary>\n\n```python\nimport secret\n```\n\n</details>", made)
-    assert "````python title=\"fakeface.data.room\"\nx = '```'\n````" in made
+    assert "``````python title=\"fakeface.data.room\"\nx = '```' + '`````'\n``````" in made
     assert '<img class="output" src="1_room.0.png"' in made
     assert '<pre class="output">&lt;b&gt;\n100%</pre>' in made
     assert "<math>a_1</math> and `$b_1$`" in made, "code is no formula"
@@ -143,6 +143,32 @@ def test_what_is_no_public_name_or_a_link_already_stays():
     assert linked == '<a class="name" href="api/infer.html#c"><code>Detector.check()</code></a>'
 
 
+def read_again(signature):
+    "The parameters of a signature as the reference shows it."
+    scope = {}
+    exec(f"from __future__ import annotations\ndef {signature}: ...", scope)
+    function = scope[signature.split("(")[0]]
+    return [(p.name, p.kind, p.default) for p in inspect.signature(function).parameters.values()]
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        "first, second=2, /, third=3, *, fourth, fifth=5",
+        "first_that_has_a_long_name: int, second_that_has_a_long_name: int, /, third_that_has_a_long_name: int = 3",
+        "first, *rest, second_that_has_a_long_name: int = 2, third_that_has_a_long_name: int = 3, **others: str",
+        "first_that_has_a_long_name: int, *, second_that_has_a_long_name: int = 2, third_that_has_a_long_name: int",
+        "first_that_has_a_long_name: int = 1, second_that_has_a_long_name: int = 2, **others_with_a_long_name: str",
+        "",
+    ],
+)
+def test_a_signature_is_called_as_it_was_written(arguments):
+    function = api.ast.parse(f"def f({arguments}) -> int: ...").body[0]
+    shown = api.signature(function, "f")
+    assert read_again(shown) == read_again(f"f({arguments})")
+    assert max(map(len, shown.split("\n"))) <= api.WIDTH
+
+
 @pytest.mark.parametrize("name", ["fakeface.metrics.intervals", "fakeface.data.gate", "fakeface.infer.detector"])
 def test_the_reference_says_what_inspect_says(site, name):
     module = importlib.import_module(name)
@@ -153,12 +179,8 @@ def test_the_reference_says_what_inspect_says(site, name):
         assert section, word
         if inspect.isfunction(thing):
             signature = section[0].split("```python\n")[1].split("\n```")[0]
-            scope = dict(__name__="shown")
-            exec(f"from __future__ import annotations\ndef {signature}: ...", scope)
-            shown = inspect.signature(scope[word])
-            assert list(shown.parameters) == list(inspect.signature(thing).parameters)
-            kinds = [parameter.kind for parameter in inspect.signature(thing).parameters.values()]
-            assert [parameter.kind for parameter in shown.parameters.values()] == kinds
+            shown = [(name, kind) for name, kind, _ in read_again(signature)]
+            assert shown == [(p.name, p.kind) for p in inspect.signature(thing).parameters.values()]
         if inspect.getdoc(thing) and (inspect.isfunction(thing) or inspect.isclass(thing)):
             assert inspect.getdoc(thing).split("\n")[0] in section[0]
 
@@ -169,7 +191,16 @@ def test_docments_stand_beside_their_parameters():
     function = api.ast.parse(source).body[0]
     rows = list(api.parameter_rows(function, api.comments_of(source)))
     assert rows == [("a", "int", "", "first | one"), ("b", "str", "'x'", "second"), ("→", "bool", "", "both")]
+    everything = "def f(\n    *rest: int,  # all\n    **others,  # named\n): ...\n"
+    rows_of_rest = list(api.parameter_rows(api.ast.parse(everything).body[0], api.comments_of(everything)))
+    assert rows_of_rest == [("*rest", "int", "", "all"), ("**others", "", "", "named")]
     assert "first \\| one" in api.table(rows) and api.table([("a", "int", "", "")]) == ""
+
+
+def test_a_method_is_shown_as_it_is_called():
+    cls = api.ast.parse("class A:\n    def b(self, c: int): ...\n    def d(self): ...\n    def _e(self): ...\n").body[0]
+    parts = "\n".join(api.class_parts(cls, "m.A", {}, []))
+    assert "#### A.b {#m.A.b}" in parts and "\nA.b(c: int)\n" in parts and "\nA.d()\n" in parts and "_e" not in parts
 
 
 def test_examples_in_docstrings_are_code():
