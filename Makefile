@@ -4,26 +4,30 @@ SHELL := /bin/bash
 PYTHON ?= python3
 BIN ?= .venv/bin
 README ?= README.md
+DOCS ?= .venv-docs
 TEST = OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests -n logical --dist worksteal
 
-.PHONY: demo test test-all lint lab notebooks readme
+.PHONY: demo test test-all lint lab docs notebooks readme
 
 demo: .venv/ready                   # the five stages on the embedded demo
 	$(BIN)/fakeface demo
 
-test: .venv/ready lint              # lint, clean, in sync, every component notebook, tests/
+test: .venv/ready lint docs         # lint, the site and its links, clean, in sync, every component notebook, tests/
 	$(TEST) -m "not slow"
 
-test-all: .venv/ready               # the same and whatever takes long
+test-all: .venv/ready docs          # the same and whatever takes long
 	$(TEST)
 
 lint: .venv/ready                   # what can be said without running anything
-	$(BIN)/ruff check nbs fakeface tests setup.py
-	$(BIN)/ruff format --check nbs tests setup.py
+	$(BIN)/ruff check nbs fakeface tests docs setup.py
+	$(BIN)/ruff format --check nbs tests docs setup.py
 	$(BIN)/pyright
 
 lab: .venv/ready                    # JupyterLab; options through ARGS=
 	$(BIN)/jupyter lab $(ARGS)
+
+docs: $(DOCS)/ready                 # the documentation site in _site/; nothing is run, every link is followed
+	$(DOCS)/bin/python -m docs.build
 
 notebooks: .venv/ready              # export, run the component notebooks anew, clean
 	$(BIN)/nbdev_export
@@ -36,4 +40,10 @@ readme:                             # README.md from nbs/index.ipynb; links are 
 .venv/ready: settings.ini setup.py constraints.txt
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install -c constraints.txt -e '.[dev,demo]'
+	touch $@
+
+# an environment of its own: notebooks and modules are read as text
+$(DOCS)/ready: settings.ini constraints.txt
+	$(PYTHON) -m venv $(DOCS)
+	$(DOCS)/bin/python -m pip install -c constraints.txt $(shell sed -n 's/^docs_requirements = //p' settings.ini | sed 's/[^ ]*/"&"/g')
 	touch $@

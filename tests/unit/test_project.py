@@ -194,7 +194,14 @@ def test_version_and_metadata_are_stated_once():
     config = settings()
     version = re.search(r'__version__ = "(.+)"', (ROOT / "fakeface/__init__.py").read_text(encoding="utf-8"))
     assert version[1] == config["version"]
-    assert f"## {config['version']}" in (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
+    changes = (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
+    headings = re.findall(r"^## (.+)$", changes, re.M)
+    assert headings[0] == "Unreleased"
+    released = [re.fullmatch(r"(\d+\.\d+\.\d+) \((\d{4}-\d\d-\d\d)\)", heading) for heading in headings[1:]]
+    assert all(released), "a version stands with its date: ## 1.2.3 (2026-01-31)"
+    assert released[0][1] == config["version"]
+    citation = (ROOT / "CITATION.cff").read_text(encoding="utf-8")
+    assert f"version: {released[0][1]}\ndate-released: {released[0][2]}\n" in citation
     assert config["tst_flags"].split() == ["notest", "cuda", "slow"] and config["allowed_cell_metadata_keys"] == "tags"
 
 
@@ -277,11 +284,22 @@ def test_wheel_carries_templates_and_bundles(tmp_path):
     assert package | planted <= set(names)
 
 
+@pytest.mark.parametrize("name", ["test", "docs", "wheel", "release"])
+def test_actions_are_pinned_to_commits(name):
+    text = (ROOT / f".github/workflows/{name}.yml").read_text(encoding="utf-8")
+    used = re.findall(r"uses: *(.+)", text)
+    assert used
+    local = r"\./\.github/workflows/\w+\.yml"
+    assert not [action for action in used if not re.fullmatch(rf"\S+@[0-9a-f]{{40}}  # v\d+\.\d+\.\d+|{local}", action)]
+
+
 def test_what_must_be_there_is_there():
     files = """README.md LICENSE CHANGELOG.md CONTRIBUTING.md SECURITY.md MANIFEST.in Makefile constraints.txt
         settings.ini setup.py ruff.toml pyrightconfig.json .pre-commit-config.yaml .gitignore .ci/run
         outputs/README.md outputs/models""".split()
-    files += [f".github/workflows/{name}.yml" for name in ("test", "gpu", "docs")]
+    files += [f".github/workflows/{name}.yml" for name in ("test", "gpu", "docs", "wheel", "release")]
+    files += """CITATION.cff .github/dependabot.yml .github/pull_request_template.md .github/ISSUE_TEMPLATE/fault.yml
+        .github/ISSUE_TEMPLATE/verdict.yml docs/build.py docs/mkdocs.yml""".split()
     files += [f"nbs/run_{stage}.ipynb" for stage in STAGES]
     assert not [name for name in files if not (ROOT / name).exists()]
     assert os.access(ROOT / ".ci/run", os.X_OK)
