@@ -191,7 +191,7 @@ PPV_PRIORS = {f"ppv@{prior:.0%}": prior for prior in PRIORS}
 
 
 def _macro(parts: Mapping[str, Evaluation]) -> Evaluation:
-    "Unweighted mean over domains of every figure, with its interval from theirs; the worth of an alarm at the mean rates."
+    "Unweighted mean over domains of every figure, with its interval from theirs; of PPV the value at the mean rates."
     first = next(iter(parts.values()))
     matrices = [part.confusion for part in parts.values() if part.confusion]
     figures = {name: _mean_figure(name, parts) for name in first.figures}
