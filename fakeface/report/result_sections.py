@@ -128,6 +128,8 @@ def band_text(
 ) -> str:
     "What the unsure band does."
     over = " (means over domains)" if len(macro.get("domains") or ()) > 1 else ""
+    if band[0] >= band[1]:
+        return "There is no unsure band: the detector answers every image."
     return (
         f"Unsure from p_fake {band[0]:.3f} up to {band[1]:.3f}:"
         f" no verdict on {with_interval(macro, 'unsure')} of the images;"

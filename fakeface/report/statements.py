@@ -98,6 +98,10 @@ def _withheld(metrics: dict, facts: RunFacts) -> list[Statement]:
     macro = metrics["result"]["macro"]
     if measured(macro, "unsure") is None:
         return []
+    low, high = metrics.get("band") or (0, 0)
+    if low >= high:
+        text = f"It has no unsure band: it answers every image, and {with_interval(macro, 'accuracy_sure')} are right."
+        return [Statement(CAN, text)]
     text = (
         f"With its unsure band it withholds a verdict on {with_interval(macro, 'unsure')} of the images;"
         f" of the others, {with_interval(macro, 'accuracy_sure')} are right."
@@ -307,17 +311,17 @@ INNER = 0.25  # share of the evidence in the inner half of width and height, whe
 def _rim_warning(metrics: dict, facts: RunFacts) -> list[str]:
     "Where the heat-maps glow at the rim."
     cams = (facts.why or {}).get("cams") or {}
-    at_the_rim = [
-        f"{domain}, {name} ({record['centre']:.0%})"
-        for domain, records in cams.items()
-        for name, record in records.items()
-        if record["centre"] < INNER
-    ]
+    shares = {
+        f"{domain}, {name}": record["centre"] for domain, records in cams.items() for name, record in records.items()
+    }
+    at_the_rim = {group: share for group, share in shares.items() if share < INNER}
     if not at_the_rim:
         return []
+    most = min(at_the_rim, key=lambda group: at_the_rim[group])
     return [
-        f"The heat-maps glow at the rim: in {listed(at_the_rim)}, less than a quarter of the evidence lies in the inner"
-        " half of width and height. It may look at the background or at how images were cut."
+        f"The heat-maps glow at the rim for {len(at_the_rim)} of {len(shares)} groups, most for {most}:"
+        f" {at_the_rim[most]:.0%} of the evidence lies in the inner half of width and height, a quarter would"
+        " if it were spread evenly. It may look at the background, or at how images were cut."
         " Look at the maps, and test on the same faces cut closer."
     ]
 
@@ -554,7 +558,7 @@ def verdict(facts: RunFacts) -> list[Statement]:
     return statements + warnings
 
 # %% ../../nbs/12_report/08_statements.ipynb #9ce288b4
-TOY = "This is a toy, trained in minutes on small made-up faces: "
+TOY = "This is a toy, trained in minutes on a few small images: "
 
 
 def _mean_auc(summaries: list[Summary]) -> dict[str, Any]:
