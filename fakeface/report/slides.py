@@ -89,7 +89,7 @@ def _first_rows(table: Table | None) -> SlideTable | None:
 
 # %% ../../nbs/12_report/14_slides.ipynb #5fe8aeb0
 MOST_SLIDES = 8
-MOST_POINTS = 6
+MOST_POINTS = 7
 
 
 def _named(report: Report, *names: str) -> list[SectionFigure]:
