@@ -119,7 +119,7 @@ def mean_ppv(
     tpr, drawn_tpr = _mean_rates(matrices, 1)
     if not fpr + tpr:
         return unknown(n, "undefined", "nothing was called fake")
-    value = _value_of_fake(np.float64(fpr), np.float64(tpr), prior)
+    value = _value_of_fake(np.array(fpr), np.array(tpr), prior)
     return _jeffreys(value, _value_of_fake(drawn_fpr, drawn_tpr, prior), n)
 
 # %% ../../nbs/07_metrics/04_decisions.ipynb #1fa6d78c

@@ -303,7 +303,7 @@ def published_group(metrics: dict) -> ResultGroup | None:
     "The published figures of the domains that were tested; None where none of them was published."
     tested = {_plain_name(name) for name in real_domains(metrics["result"])}
     single = [figures for figures in PUBLISHED if figures["name"] != "combined"]
-    shown = [figures for figures in single if _plain_name(figures["name"]) in tested]
+    shown = [figures for figures in single if _plain_name(str(figures["name"])) in tested]
     if not shown:
         return None
     if len(shown) == len(single):
