@@ -342,10 +342,13 @@ def test_sliders_move_labels_not_scores(page, bundle):
     assert verdicts(page) == before
     slide(page, "ff-threshold", 1)
     said(page, "2 unsure")
+    page.locator(".ff-key", has_text="Looks generated: a score of 1.000 or more").wait_for()
     assert sorted(verdicts(page)) == sorted([HEADS["real"], HEADS["unsure"], HEADS["unsure"]])
     assert page.locator("#ff-threshold").get_attribute("aria-valuetext") == "1.000"
     assert "has been moved" in page.locator("#ff-note").inner_text()
-    page.get_by_role("button", name="balanced (stored)").click()
+    stored = page.get_by_role("button", name="balanced (stored)")
+    assert stored.get_attribute("title").startswith("youden = "), "the technical name is in the tooltip"
+    stored.click()
     said(page, summary)
     assert verdicts(page) == before
     slide(page, "ff-prior", 3)
