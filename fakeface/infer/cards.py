@@ -161,18 +161,27 @@ class Cards:
             card |= self.labels(id)
 
 # %% ../../nbs/11_infer/12_cards.ipynb #d4e51cc5
+def _counted(labels: list[str]) -> str:
+    "How many there are of each word."
+    words = {"fake": "generated", "real": "photographed", "unsure": "unsure", "": "not checked"}
+    return ", ".join(f"{labels.count(label)} {word}" for label, word in words.items() if label in labels)
+
+
 class Tally(Cards):
     "Cards, counted: a sentence, a note on the sliders, rows for a table."
 
     def summary(self) -> str:
-        "All cards in a sentence."
+        "All cards in a sentence; images and faces are counted apart where an image has several."
         total = len(self.cards)
         if not total:
             return ""
-        words = {"fake": "generated", "real": "photographed", "unsure": "unsure", "": "not checked"}
         labels = [card["label"] for card in self.cards.values()]
-        parts = [f"{labels.count(label)} {word}" for label, word in words.items() if label in labels]
-        return f"{total} picture{'s' * (total != 1)}: {', '.join(parts)}."
+        text = f"{total} image{'s' * (total != 1)}: {_counted(labels)}"
+        rows = [card["rows"] for card in self.cards.values()]
+        if max(map(len, rows)) > 1:
+            faces = [row["label"] for of_card in rows for row in of_card]
+            text += f". {len(faces)} faces: {_counted(faces)}; the most suspicious face decides for an image"
+        return f"{text}."
 
     def note(self) -> str:
         "What the sliders' positions mean."
@@ -181,11 +190,15 @@ class Tally(Cards):
         else:
             rates = "The threshold has been moved; the bundle's error rates were measured at the stored one."
         sentences = [rates]
-        if self.band:
-            low, high = self.band
+        low, high = self.band or (self.threshold, self.threshold)
+        if low < high:
             sentences.append(
                 f"Below {low:.3f} an image looks like a photograph, from {high:.3f} generated; "
                 "between, a score is no answer."
+            )
+        if self.threshold < high:
+            sentences.append(
+                f"A threshold below {high:.3f} changes no verdict: what lies there is unsure or a photograph."
             )
         return " ".join(filter(None, sentences))
 

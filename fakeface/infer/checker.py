@@ -52,7 +52,7 @@ if anywidget:
                 self.send(answer)
 
 # %% ../../nbs/11_infer/16_checker.ipynb #490e06f2
-_TABLE_COLUMNS = ("picture", "the file says", "verdict", "in words", "at this share of fakes", "stability", "warnings")
+_TABLE_COLUMNS = ("image", "the file says", "verdict", "in words", "at this share of fakes", "stability", "warnings")
 _LEFT = "style='text-align:left;vertical-align:top;white-space:normal'"
 
 
@@ -83,7 +83,7 @@ def table_html(desk: Desk) -> str:
         body = "".join(f"<tr>{line}</tr>" for line in lines)
         table = f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
         link = _csv_link(desk)
-    summary = html.escape(desk.summary() or "No picture yet.")
+    summary = html.escape(desk.summary() or "No image yet.")
     privacy = html.escape(PRIVACY_NOTE.format(end="end the kernel"))
     return f"<p role=status>{summary} {link}</p>{table}<p>{privacy}</p><p>{html.escape(FOOT)}</p>"
 
@@ -105,14 +105,14 @@ class _PlainPage:
         self.desk = desk
         layout = ipywidgets.Layout(width="auto")
         self.upload = ipywidgets.FileUpload(
-            accept="image/*,.heic,.heif,.hif", multiple=True, description="Choose pictures", layout=layout
+            accept="image/*,.heic,.heif,.hif", multiple=True, description="Choose images", layout=layout
         )
         self.path = _wide(ipywidgets.Text, "or a path (also for files over 10 MB):", continuous_update=False)
         self.threshold = _wide(
             ipywidgets.FloatSlider, "Threshold", desk.threshold, min=0, max=1, step=0.001, readout_format=".3f"
         )
         self.prior = _wide(
-            ipywidgets.SelectionSlider, "Share of generated pictures", options=list(PRIOR_CHOICES), value=desk.prior
+            ipywidgets.SelectionSlider, "Share of generated images", options=list(PRIOR_CHOICES), value=desk.prior
         )
         self.said = ipywidgets.HTML()
         self.table = ipywidgets.HTML(table_html(desk))

@@ -19,7 +19,7 @@ from .detector import Detector
 from .messages import Message, checked_message
 from .turns import Turn
 from .typed import images_in, names_only, read_typed, typed_path
-from .wording import csv_text, shown_name
+from .wording import csv_text, scale_words, shown_name, threshold_button
 
 # %% ../../nbs/11_infer/15_desk.ipynb #01636cd3
 def too_big(
@@ -28,7 +28,7 @@ def too_big(
 ) -> str:
     "The sentence for an image over the limit."
     much = f"{size / 2**20:,.0f} MB" if size else "too"
-    allowed = f"this page takes up to {limit / 2**20:g} MB a picture"
+    allowed = f"this page takes up to {limit / 2**20:g} MB an image"
     return f"It is {much} big: {allowed}. The command line has no such limit: fakeface check FILE"
 
 
@@ -56,7 +56,7 @@ class Pieces:
         pieces = self.open.get(id)
         if pieces is None or part != len(pieces) or not 0 <= part < parts:
             self.open.clear()
-            raise ConfigError("The upload was interrupted. Add the picture again.")
+            raise ConfigError("The upload was interrupted. Add the image again.")
         pieces.append(bytes(data))
         if sum(map(len, pieces)) > self.limit:
             self.open.clear()
@@ -68,12 +68,12 @@ class Pieces:
 # %% ../../nbs/11_infer/15_desk.ipynb #339e51e7
 log = logging.getLogger(__name__)
 PRIVACY_NOTE = (
-    "Nothing is kept and nothing is sent on: pictures are held in memory only, "
+    "Nothing is kept and nothing is sent on: images are held in memory only, "
     "by the program behind this page, until you remove them or {end}."
 )
 FOOT = (
     "A verdict is evidence with an error rate, not proof. "
-    "It says what a picture looks like to this detector, never what somebody did."
+    "It says what an image looks like to this detector, never what somebody did."
 )
 _MAKE_A_CARD = ("part", "refuse", "open")
 _FAIL_ON_A_CARD = ("part", "open", "again")
@@ -155,12 +155,17 @@ class Talk(Tally):
     def full(self) -> str:
         "The sentence for a page that takes no more."
         advice = "Remove some; for whole folders there is: fakeface check FOLDER"
-        return f"This page holds {self.max_cards} pictures. {advice}"
+        return f"This page holds {self.max_cards} images. {advice}"
 
     def standing(self) -> dict[str, Any]:
         "Where the sliders stand, and what that means."
         return dict(
-            threshold=self.threshold, band=self.band, prior=self.prior, note=self.note(), summary=self.summary()
+            threshold=self.threshold,
+            band=self.band,
+            words=scale_words(self.threshold, self.band),
+            prior=self.prior,
+            note=self.note(),
+            summary=self.summary(),
         )
 
 # %% ../../nbs/11_infer/15_desk.ipynb #7ac9803b
@@ -185,16 +190,20 @@ class Greeter(Talk):
         )
         if not self.problem:
             state["about"] = self._about()
-            state["stored"] = self.judge.bundle.thresholds
-            state["default"] = self.judge.threshold_name
+            state["stored"] = self._stored()
             state |= self.standing()
             state["cards"] = [*self.cards.values()]
         return [state]
 
+    def _stored(self) -> list[dict[str, Any]]:
+        "A button for each stored threshold."
+        own = self.judge.threshold_name
+        return [threshold_button(name, value, name == own) for name, value in self.judge.bundle.thresholds.items()]
+
     def _limits(self) -> dict[str, Any]:
         "How much the page takes."
         formats = "JPEG, PNG, HEIC, WebP, AVIF, TIFF, GIF, BMP."
-        text = f"Up to {self.limit / 2**20:g} MB a picture, {self.max_cards} pictures. {formats}"
+        text = f"Up to {self.limit / 2**20:g} MB an image, {self.max_cards} images. {formats}"
         return dict(bytes=self.limit, part=2**20, cards=self.max_cards, full=self.full, text=text)
 
     def _about(self) -> str:
@@ -202,7 +211,7 @@ class Greeter(Talk):
         bundle = self.judge.bundle
         trained = plain(f", trained on {', '.join(bundle.domains)}") if bundle.domains else ""
         size = bundle.spec.size
-        sees = f"It finds the faces in a picture and looks at each, framed as a head, at {size} × {size} pixels."
+        sees = f"It finds the faces in an image and looks at each, framed as a head, at {size} × {size} pixels."
         return f"Detector `{plain(bundle.name)}` ({bundle.hash[:12]}){trained}. {sees}"
 
 # %% ../../nbs/11_infer/15_desk.ipynb #a1f31506
@@ -230,7 +239,7 @@ class Desk(Greeter):
     def path(self, message: Message, buffers: Iterable[Any] = ()) -> list[Message]:
         "A path was typed: tell the front end which files to ask for."
         if not self.paths:
-            raise ConfigError("Paths are switched off on this page; choose the pictures instead.")
+            raise ConfigError("Paths are switched off on this page; choose the images instead.")
         room = self.max_cards - len(self.cards)
         path = typed_path(message["path"], self.below)
         files = images_in(path, self.below) if path.is_dir() else [path]
@@ -293,10 +302,10 @@ class Desk(Greeter):
         id, row = message["id"], message["row"]
         answer = dict(kind="heatmap", id=id, row=row, image="", error="")
         if id not in self.source:
-            answer["error"] = "The picture is no longer in memory. Add it again to see its heat-map."
+            answer["error"] = "The image is no longer in memory. Add it again to see its heat-map."
             return [answer]
         if row >= len(self.found[id]):
-            raise ConfigError("This picture has fewer faces.")
+            raise ConfigError("This image has fewer faces.")
         try:
             with self.turn:
                 overlay = self.judge.heatmap(self._read(self.source[id]), self.found[id][row].square)

@@ -82,7 +82,7 @@ def plot_curves(
 ) -> Figure:
     "Training curves: loss, validation AUC raw and EMA, AUC by domain."
     table = history if isinstance(history, pd.DataFrame) else pd.read_csv(history)
-    fig, axes = new_figure(len(panels), width=3.6 if len(panels) > 1 else 4.2, height=2.9)
+    fig, axes = new_figure(len(panels), width=3.6 if len(panels) > 1 else 4.2, height=3.5)
     for ax, panel in zip(axes, panels):
         if panel == "domains":
             _draw_domains(ax, table)
@@ -174,7 +174,7 @@ def plot_robustness_curves(
     if len(names) < 2:
         families = ", ".join(dict.fromkeys(grid["family"]))
         raise FakefaceError(f"There is no corruption of the family {family!r}; there is: {families}.")
-    fig, axes = new_figure(len(metrics), width=3.6, height=2.8)
+    fig, axes = new_figure(len(metrics), width=3.6, height=3.6)
     for ax, metric in zip(axes, metrics):
         for index, (domain, part) in enumerate(rows.groupby("domain", sort=False)):
             position = [names.index(name) for name in part["corruption"]]
@@ -183,7 +183,8 @@ def plot_robustness_curves(
         ax.set(xticks=range(len(names)), ylabel=METRIC_NAMES.get(metric, metric))
         ax.set_xticklabels(names, rotation=35, ha="right")
         ax.set_title(family, loc="left")
-    add_legend(axes[0])
+    # the names below the ticks are turned
+    add_legend(axes[0], below=0.95)
     return fig
 
 # %% ../../nbs/12_report/04_charts.ipynb #e8de18da

@@ -38,7 +38,7 @@ from fakeface.report.result_sections import (
     slider_data,
     why_section,
 )
-from .statements import KINDS, headline, verdict
+from .statements import KINDS, headline, tested_on, verdict
 from .tables import Table, calibration_table, count_table, point_table, stage_table, version_line
 
 # %% ../../nbs/12_report/13_contents.ipynb #f7debc48
@@ -49,8 +49,9 @@ class Report:
     run: str
     headline: str
     title: str  # of the browser's tab
-    verdict: dict[str, list[str]]  # can, cannot, beware -> sentences
+    verdict: dict[str, list[str]]  # can, cannot, must_not, beware -> sentences
     stages: Table
+    tested: str = ""  # what on what
     versions: str = ""
     counts: Table | None = None
     sources: list[str] = field(default_factory=list)
@@ -122,6 +123,7 @@ def report_contents(facts: RunFacts) -> Report:
         title=f"fakeface report: {facts.run}",
         verdict=_verdict_by_kind(facts),
         stages=stage_table(facts),
+        tested=tested_on(facts),
         versions=version_line(facts),
         counts=count_table(facts.manifest),
         sources=_sources(facts.manifest),

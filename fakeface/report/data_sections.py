@@ -101,39 +101,39 @@ MOST_REASONS = 20  # rows of the table
 
 @dataclass(frozen=True)
 class UnusedSection:
-    "Pictures left out, in sentences, with their reasons."
+    "Images left out, in sentences, with their reasons."
 
     lines: list[str]
     table: Table | None = None
 
 
 def _reasons_table(excluded: pd.DataFrame) -> Table:
-    "How many pictures were left out for what reason, the most frequent first."
+    "How many images were left out for what reason, the most frequent first."
     reason = excluded.reason.fillna("no reason given")
     counts = pd.Series(excluded.groupby([excluded.domain, reason]).size())
     sizes = counts.sort_values(ascending=False)
     largest = sizes.head(MOST_REASONS)
     rows = [[domain, f"{count:,}", why] for (domain, why), count in zip(largest.index, largest)]
     caption = "The most frequent reasons" if len(sizes) > MOST_REASONS else ""
-    return table_of(("domain", "pictures", "reason"), rows, caption, text=True)
+    return table_of(("domain", "images", "reason"), rows, caption, text=True)
 
 
 def _unreadable_line(stage: str, quarantine: pd.DataFrame | None) -> str:
-    "How many pictures a stage could not read, with the first of them."
+    "How many images a stage could not read, with the first of them."
     if quarantine is None or quarantine.empty:
-        return f"{stage.capitalize()}: 0 pictures could not be read."
+        return f"{stage.capitalize()}: 0 images could not be read."
     first = quarantine.iloc[0]
-    count = f"{len(quarantine)} pictures could not be read"
+    count = f"{len(quarantine)} images could not be read"
     return f"{stage.capitalize()}: {count}, for instance {first.path} ({first.reason})."
 
 
 def unused_section(facts: RunFacts) -> UnusedSection:
-    "Pictures left out by prepare, and those that could not be read later."
+    "Images left out by prepare, and those that could not be read later."
     lines, table = [], None
     if facts.manifest is not None:
         left_out = int((facts.manifest.split == "excluded").sum())
         ending = "; the reasons:" if left_out else "."
-        lines.append(f"Prepare left out {left_out:,} of {len(facts.manifest):,} pictures{ending}")
+        lines.append(f"Prepare left out {left_out:,} of {len(facts.manifest):,} images{ending}")
         if left_out and facts.excluded is not None and len(facts.excluded):
             table = _reasons_table(facts.excluded)
     for stage in REPORTED_STAGES[1:]:

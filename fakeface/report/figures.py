@@ -19,6 +19,7 @@ from .maps import ClassMaps, plot_cam_maps, plot_sanity, plot_spectra, plot_spec
 from .plots import plot_confusion, plot_reliability, plot_roc, plot_scores
 from .records import Summary, format_figure, listed, measured, real_domains
 from .style import svg
+from .tables import without_lone_mean
 
 # %% ../../nbs/12_report/10_figures.ipynb #6b589204
 @dataclass(frozen=True)
@@ -66,7 +67,7 @@ def _roc_figure(metrics: dict, pred: pd.DataFrame) -> SectionFigure:
 def _scores_figure(metrics: dict, pred: pd.DataFrame) -> SectionFigure:
     "Histograms of scores."
     alt = (
-        "Histograms of p_fake for real and fake pictures by domain"
+        "Histograms of p_fake for real and fake images by domain"
         f" with the threshold {metrics['threshold']:.3f}. Fakes found: {_each(metrics, 'recall', percent=True)}."
     )
     return section_figure(
@@ -82,7 +83,7 @@ def _confusion_figure(metrics: dict, pred: pd.DataFrame) -> SectionFigure:
     return section_figure(
         plot_confusion(pred, metrics["threshold"]),
         f"Confusion matrices by domain. Accuracy: {_each(metrics, 'accuracy', percent=True)}.",
-        "Rows: what the picture is. Columns: what was said. Shares are of the row.",
+        "Rows: what the image is. Columns: what was said. Shares are of the row.",
         wide=len(_measured_domains(metrics)) > 2,
     )
 
@@ -92,7 +93,7 @@ def _reliability_figure(metrics: dict, pred: pd.DataFrame) -> SectionFigure:
     return section_figure(
         plot_reliability(pred),
         f"Reliability diagram by domain. ECE: {_each(metrics, 'ece')}.",
-        "Bins of equal numbers of pictures; bars are 95% Wilson intervals.",
+        "Bins of equal numbers of images; bars are 95% Wilson intervals.",
     )
 
 # %% ../../nbs/12_report/10_figures.ipynb #c1f0fe0b
@@ -107,8 +108,14 @@ def _heatmap_figure(grid: pd.DataFrame, metric: str, name: str, caption: str) ->
 
 
 def _with_mean(grid: pd.DataFrame) -> pd.DataFrame:
-    "The grid, the mean of domains called by its name."
-    return grid.replace(dict(domain={"macro": "mean"}))
+    "The grid, the mean of domains called by its name, where there are several."
+    return without_lone_mean(grid).replace(dict(domain={"macro": "mean"}))
+
+
+def _over(grid: pd.DataFrame) -> str:
+    "What the rows `macro` are the figures of."
+    domains = [name for name in dict.fromkeys(grid.domain) if name != "macro"]
+    return domains[0] if len(domains) == 1 else "mean of domains"
 
 
 def _errors_figure(grid: pd.DataFrame) -> SectionFigure:
@@ -116,11 +123,11 @@ def _errors_figure(grid: pd.DataFrame) -> SectionFigure:
     means = grid[grid.domain == "macro"]
     accused, missed = means.loc[means.fpr.idxmax()], means.loc[means.fnr.idxmax()]
     alt = (
-        "Real faces called fake and fakes missed by corruption, mean of domains;"
+        f"Real faces called fake and fakes missed by corruption, {_over(grid)};"
         f" most accused {accused.fpr:.1%} under {accused.corruption},"
         f" most missed {missed.fnr:.1%} under {missed.corruption}."
     )
-    caption = "Both kinds of error at the stored threshold, means over domains with 95% intervals."
+    caption = f"Both kinds of error at the stored threshold, {_over(grid)}, with 95% intervals."
     return section_figure(plot_errors(grid), alt, caption)
 
 
@@ -156,11 +163,11 @@ def _scene_figures(table: pd.DataFrame | None) -> dict[str, SectionFigure]:
     means = table[table.domain == "macro"]
     changed, missed = means.loc[means.changed.idxmax()], means.loc[means.fnr.idxmax()]
     alt = (
-        "Real faces called fake, fakes called real and labels that changed by scene, mean of domains;"
+        f"Real faces called fake, fakes called real and labels that changed by scene, {_over(table)};"
         f" most labels changed {changed.changed:.1%} in {changed.scene},"
         f" most fakes called real {missed.fnr:.1%} in {missed.scene}."
     )
-    caption = "Both kinds of error by the word, with 95% intervals, and labels that changed; means over domains."
+    caption = f"Both kinds of error by the word, with 95% intervals, and labels that changed; {_over(table)}."
     return dict(scenes=section_figure(plot_scenes(table), alt, caption))
 
 # %% ../../nbs/12_report/10_figures.ipynb #b40b221f
@@ -176,7 +183,7 @@ def _spectra_figure(why: dict) -> SectionFigure:
     gaps = {domain: curves["gap"] for domain, curves in why["spectra"].items() if "gap" in curves}
     texts = [f"{domain} {gap['db']:+.1f} dB at {gap['freq']:.2f}" for domain, gap in gaps.items()]
     alt = (
-        "Mean power of real and fake pictures against spatial frequency."
+        "Mean power of real and fake images against spatial frequency."
         f" Largest difference of the fakes: {'; '.join(texts) or 'not known'}."
     )
     caption = (
@@ -206,7 +213,7 @@ def _cams_figure(why: dict, cams: dict[str, ClassMaps]) -> SectionFigure:
         f" Share of the evidence in the inner half of width and height: {'; '.join(shares)}."
     )
     caption = (
-        "Where the evidence for the true class lies, mean over pictures."
+        "Where the evidence for the true class lies, mean over images."
         " Spread evenly, a quarter would lie in the inner half."
     )
     return section_figure(plot_cam_maps(cams), alt, caption)

@@ -4,22 +4,24 @@
 
 # %% auto #0
 __all__ = ['REPORTED_STAGES', 'RESULT_COLUMNS', 'PUBLISHED', 'PUBLISHED_SOURCE', 'PUBLISHED_HEADING', 'SEEN', 'SCENES_HEADING',
-           'StageFacts', 'RunFacts', 'collect_findings', 'ResultRow', 'ResultGroup', 'result_groups', 'results_table']
+           'StageFacts', 'StartFacts', 'RunFacts', 'collect_findings', 'ResultRow', 'ResultGroup', 'result_groups',
+           'published_group', 'results_table']
 
 # %% ../../nbs/12_report/07_findings.ipynb #1e7e2ea7
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
+from ..core.config import split_csv
 from ..core.stages import STAGES
 from ..core.project import FakefaceError
 from ..core.files import read_json
 from ..data.audit import read_audit
 from ..data.manifest import read_manifest
-from .records import DASH, MEANS, Cell, Summary, record_cell, with_interval
+from .records import DASH, MEANS, Cell, Summary, real_domains, record_cell, with_interval
 
 # %% ../../nbs/12_report/07_findings.ipynb #c047de8c
 REPORTED_STAGES = STAGES[:-1]  # all but the report's own
@@ -37,7 +39,16 @@ class StageFacts:
     env: dict | None = None  # versions and machine
     metrics: dict | None = None
     history: pd.DataFrame | None = None  # a row an epoch
-    quarantine: pd.DataFrame | None = None  # pictures that could not be read: path, reason
+    quarantine: pd.DataFrame | None = None  # images that could not be read: path, reason
+
+
+@dataclass(frozen=True)
+class StartFacts:
+    "A detector of another run that finetuning began from."
+
+    name: str
+    domains: list[str]  # that it was trained on
+    met: int | None  # test images of this run that it was trained or chosen on; None: its manifest is not there
 
 
 @dataclass(frozen=True)
@@ -58,11 +69,40 @@ class RunFacts:
     scenes: pd.DataFrame | None = None  # files as people have them
     why: dict | None = None  # spectra, heat-maps, sanity test
     arrays: dict[str, np.ndarray] | None = None  # the maps that belong to `why`
+    starts: tuple[StartFacts, ...] = ()  # detectors of other runs that finetuning began from
 
     @property
     def metrics(self) -> dict | None:
         "metrics.json of `evaluate`: everything that was measured."
         return self.stages["evaluate"].metrics
+
+# %% ../../nbs/12_report/07_findings.ipynb #a42ee341
+def _held(home: Path, splits: tuple[str, ...]) -> pd.DataFrame | None:
+    "Rows of some splits of a run's manifest, or None where it has none."
+    rows = _if_there(home / "prepare/manifest.parquet", read_manifest)
+    return None if rows is None else rows.loc[rows["split"].isin(splits)]
+
+
+def _met(home: Path, other: Path) -> int | None:
+    "How many test images of a run another run was trained or chosen on; None where one of them has no manifest."
+    test, learned = _held(home, ("test",)), _held(other, ("train", "valid"))
+    if test is None or learned is None:
+        return None
+    same = test.sha256.isin(set(learned.sha256))
+    # 0: no hash
+    alike = test.phash.isin(set(learned.phash) - {0})
+    return int((same | alike).sum())
+
+
+def _starts(home: Path, finetune: StageFacts) -> Iterator[StartFacts]:
+    "The detectors of other runs that finetuning began from."
+    init = (finetune.config or {}).get("init") or ""
+    folders = [init] if Path(init).exists() else split_csv(init)
+    for folder in map(Path, folders):
+        bundle = _if_there(folder / "bundle.json")
+        if bundle is None or folder.resolve().is_relative_to(home.resolve()):
+            continue
+        yield StartFacts(bundle["name"], bundle["domains"], _met(home, folder.parents[1]))
 
 # %% ../../nbs/12_report/07_findings.ipynb #b0ed5f50
 def _if_there(path: Path, read: Callable[[Path], Any] = read_json) -> Any:
@@ -138,6 +178,7 @@ def collect_findings(
         audit=_if_there(prepared / "audit.json", _audit),
         audit_found=_if_there(prepared / "audit_found.json", _audit),
         excluded=_csv(prepared / "excluded.csv"),
+        starts=tuple(_starts(home, stages["finetune"])),
         **evaluated,
     )
 
@@ -163,7 +204,7 @@ PUBLISHED_SOURCE = (
     "the README of the published project whose recipe the preset trueface repeats"
     " (ResNet-50 at 1024 pixels, threshold .192 for all domains)."
 )
-PUBLISHED_HEADING = "Published, on other pictures; not measured here"
+PUBLISHED_HEADING = "Published, on other images; not measured here"
 SEEN = dict(
     seen="Domains that the detector was trained on",
     unseen="Unseen: domains that the detector was never trained on",
@@ -176,9 +217,9 @@ class ResultRow:
     "One line of the table of results."
 
     name: str
-    n: str  # pictures
+    n: str  # images
     cells: list[Cell]  # one for each of `RESULT_COLUMNS`
-    parts: str = ""  # pictures of each class
+    parts: str = ""  # images of each class
     sum: bool = False  # not one domain, but all of them
 
 
@@ -230,6 +271,17 @@ def _scenes_group(line: dict) -> ResultGroup:
     heading = SCENES_HEADING.format(scenes=line["scenes"], n=f"{line['n']:,}")
     return ResultGroup(heading, [_measured_row(name, line, is_sum=True)])
 
+# %% ../../nbs/12_report/07_findings.ipynb #322c664f
+def _sum_group(metrics: dict) -> list[ResultGroup]:
+    "All domains of the split together; nothing where there is but one, whose line says the same."
+    if len(real_domains(metrics["result"])) < 2:
+        return []
+    sums = [
+        _measured_row("combined", metrics["result"]["micro"], is_sum=True),
+        _measured_row("mean of domains", metrics["result"]["macro"], is_sum=True),
+    ]
+    return [ResultGroup(f"All domains of the {metrics.get('split', 'test')} split", sums)]
+
 
 def result_groups(
     metrics: dict,  # metrics.json of `evaluate`
@@ -242,15 +294,27 @@ def result_groups(
         domains = [name for name in summaries if name not in MEANS and seen.get(name, "unknown") == kind]
         if domains:
             groups.append(ResultGroup(heading, [_measured_row(name, summaries[name]) for name in domains]))
-    sums = [
-        _measured_row("combined", metrics["result"]["micro"], is_sum=True),
-        _measured_row("mean of domains", metrics["result"]["macro"], is_sum=True),
-    ]
-    groups.append(ResultGroup(f"All domains of the {metrics.get('split', 'test')} split", sums))
+    groups += _sum_group(metrics)
     if metrics.get("scenes"):
         groups.append(_scenes_group(metrics["scenes"]))
-    groups.append(ResultGroup(PUBLISHED_HEADING, [_published_row(figures) for figures in PUBLISHED], published=True))
     return groups
+
+# %% ../../nbs/12_report/07_findings.ipynb #7b949401
+def _plain_name(name: str) -> str:
+    "A domain's name without case and signs: DALL-E 2 and dalle2 are the same."
+    return "".join(filter(str.isalnum, name)).lower()
+
+
+def published_group(metrics: dict) -> ResultGroup | None:
+    "The published figures of the domains that were tested; None where none of them was published."
+    tested = {_plain_name(name) for name in real_domains(metrics["result"])}
+    single = [figures for figures in PUBLISHED if figures["name"] != "combined"]
+    shown = [figures for figures in single if _plain_name(str(figures["name"])) in tested]
+    if not shown:
+        return None
+    if len(shown) == len(single):
+        shown = list(PUBLISHED)
+    return ResultGroup(PUBLISHED_HEADING, [_published_row(figures) for figures in shown], published=True)
 
 # %% ../../nbs/12_report/07_findings.ipynb #75c19819
 def results_table(facts: RunFacts) -> pd.DataFrame:
@@ -258,7 +322,8 @@ def results_table(facts: RunFacts) -> pd.DataFrame:
     if not facts.metrics:
         return pd.DataFrame()
     rows = {}
-    for group in result_groups(facts.metrics):
+    groups: list[ResultGroup | None] = [*result_groups(facts.metrics), published_group(facts.metrics)]
+    for group in filter(None, groups):
         short_heading = group.name.split(":")[0].split(",")[0]
         for row in group.rows:
             rows[short_heading, row.name] = [row.n, *(cell.inline() for cell in row.cells)]

@@ -20,7 +20,7 @@ from ..core.labels import LABEL_NAMES
 from ..core.project import FakefaceError
 from ..images.jpeg import data_uri
 from ..images.decode import open_image
-from .style import CLASS_COLOURS, PALETTE, new_figure
+from .style import CLASS_COLOURS, PALETTE, add_legend, new_figure
 
 # %% ../../nbs/12_report/06_maps.ipynb #05aaff07
 def _draw_spectrum(ax: Axes, freq: np.ndarray, curve: dict, label: int) -> None:
@@ -39,7 +39,7 @@ def plot_spectra(
     "Mean power against spatial frequency, real and fake, one panel a domain."
     spectra = why["spectra"]
     names = domains or list(spectra)
-    fig, axes = new_figure(len(names), width=3.1, height=2.6, sharey=True)
+    fig, axes = new_figure(len(names), width=3.1, height=3.1, sharey=True)
     for ax, domain in zip(axes, names):
         freq = np.asarray(spectra[domain]["freq"])
         for label, name in enumerate(LABEL_NAMES):
@@ -47,7 +47,7 @@ def plot_spectra(
                 _draw_spectrum(ax, freq, curve, label)
         ax.set(xlabel="cycles a pixel", xlim=(0, 0.5))
         ax.set_title(domain, loc="left")
-        ax.legend(fontsize=8, frameon=False)
+        add_legend(ax)
     axes[0].set_ylabel("mean power (dB)")
     return fig
 

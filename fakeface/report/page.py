@@ -21,7 +21,7 @@ from .tables import Table
 
 # %% ../../nbs/12_report/15_page.ipynb #ca71a5ea
 SECTIONS = dict(
-    verdict="Verdict",
+    does="What it does and does not do",
     run="What was run",
     results="Results",
     unseen="Unseen generators",
@@ -31,7 +31,7 @@ SECTIONS = dict(
     why="Why",
     training="Training",
     data="Data audit",
-    config="Configuration",
+    config="Configuration and environment",
 )
 
 
@@ -43,7 +43,7 @@ def _render(report: Report, template: str) -> str:
         undefined=jinja2.ChainableUndefined,
     )
     environment.filters["md"] = Table.markdown
-    constants = dict(sections=list(SECTIONS.items()), published_source=PUBLISHED_SOURCE)
+    constants = dict(sections=SECTIONS, published_source=PUBLISHED_SOURCE)
     return environment.get_template(template).render(**vars(report), **constants)
 
 

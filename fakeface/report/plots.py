@@ -57,12 +57,13 @@ def plot_roc(
 ) -> Figure:
     "ROC curves, one a domain."
     spans = (1.0, 0.1) if zoom is None else (zoom,)
-    fig, axes = new_figure(len(spans), height=3.3)
-    for index, domain in enumerate(domains_of(pred)):
+    domains = domains_of(pred)
+    fig, axes = new_figure(len(spans), height=3.5 + 0.17 * len(domains))
+    for index, domain in enumerate(domains):
         _draw_domain_roc(axes, index, domain, pred.loc[pred["domain"] == domain], threshold)
     for ax, span in zip(axes, spans):
         _frame_roc(ax, span)
-    add_legend(axes[0], title="domain, AUC", loc="lower right")
+    add_legend(axes[0], title="domain, AUC", alignment="left")
     return fig
 
 # %% ../../nbs/12_report/03_plots.ipynb #d05eccfe
@@ -89,7 +90,7 @@ def plot_scores(
 ) -> Figure:
     "Histograms of p_fake by class, one panel a domain."
     domains = domains_of(pred)
-    fig, axes = new_figure(len(domains), sharey=True, width=4.2 if len(domains) == 1 else 3.2, height=2.6)
+    fig, axes = new_figure(len(domains), sharey=True, width=4.2 if len(domains) == 1 else 3.2, height=3.2)
     edges = np.linspace(0, 1, bins + 1).tolist()
     for ax, domain in zip(axes, domains):
         for label in range(len(LABEL_NAMES)):
@@ -100,7 +101,7 @@ def plot_scores(
             ax.axvline(threshold, color="black", lw=1.2, ls="--", label=f"threshold {threshold:.3f}")
         ax.set(xlim=(0, 1), xlabel="p_fake")
         ax.set_title(domain, loc="left")
-        add_legend(ax, loc="upper center")
+        add_legend(ax)
         ax.yaxis.set_major_formatter(PercentFormatter(1, 0))
     axes[0].set_ylabel("share of the class")
     return fig
@@ -130,7 +131,7 @@ def plot_reliability(
     bins: int = 10,  # of equal count
 ) -> Figure:
     "Reliability diagram, one line a domain."
-    fig, (ax,) = new_figure(width=4.4, height=3.6)
+    fig, (ax,) = new_figure(width=4.4, height=4.4)
     ax.plot([0, 1], [0, 1], color="#999999", lw=1, ls=":", label="as good as its word")
     for index, (domain, table) in enumerate(reliability_table(pred, bins).groupby("domain", sort=False)):
         below, above = np.clip(table.fake - table.low, 0, None), np.clip(table.high - table.fake, 0, None)
@@ -147,7 +148,7 @@ def plot_reliability(
             **line_style(index),
         )
     ax.set(xlim=(-0.02, 1.02), ylim=(-0.02, 1.02), xlabel="p_fake, mean of the bin", ylabel="share of fakes in the bin")
-    add_legend(ax, loc="upper left")
+    add_legend(ax)
     return fig
 
 # %% ../../nbs/12_report/03_plots.ipynb #94998122

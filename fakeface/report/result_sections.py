@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from .findings import RESULT_COLUMNS, SEEN, ResultGroup, RunFacts, result_groups
+from .findings import RESULT_COLUMNS, SEEN, ResultGroup, RunFacts, published_group, result_groups
 from .maps import Thumbnail, gallery
 from fakeface.report.records import (
     Summary,
@@ -26,7 +26,7 @@ from fakeface.report.records import (
     stacked,
     with_interval,
 )
-from .tables import Table, table_of
+from .tables import Table, table_of, without_lone_mean
 
 # %% ../../nbs/12_report/12_result_sections.ipynb #67517069
 @dataclass(frozen=True)
@@ -38,13 +38,15 @@ class Card:
     ci: str
 
 
-CARD_NAMES = dict(auc="AUC, mean of domains", recall="Fakes found", fpr="Real faces accused", accuracy="Accuracy")
+CARD_NAMES = dict(auc="AUC", recall="Fakes found", fpr="Real faces accused", accuracy="Accuracy")
 
 
 def headline_cards(metrics: dict) -> list[Card]:
-    "What matters most, as means over domains."
+    "What matters most, as means over domains where there are several."
+    several = len(real_domains(metrics["result"])) > 1
+    names = CARD_NAMES | (dict(auc="AUC, mean of domains") if several else {})
     cells = {key: record_cell(metrics["result"]["macro"].get(key), key) for key in CARD_NAMES}
-    return [Card(CARD_NAMES[key], cell.text, cell.ci) for key, cell in cells.items()]
+    return [Card(names[key], cell.text, cell.ci) for key, cell in cells.items()]
 
 
 MOST_NOTES = 12
@@ -57,13 +59,14 @@ class ResultsSection:
     head: list[str]
     groups: list[ResultGroup]
     notes: list[str]  # on figures that need one
-    share: str  # what the largest domain is of all pictures
+    share: str  # what the largest domain is of all images
     md: Table  # the same as text
+    published: ResultGroup | None = None  # figures of another work on the same domains
 
 
 def _notes(groups: list[ResultGroup]) -> list[str]:
     "What is said about single figures of single domains."
-    rows = [row for group in groups if not group.published for row in group.rows if not row.sum]
+    rows = [row for group in groups for row in group.rows if not row.sum]
     notes = []
     for row in rows:
         for column, cell in zip(RESULT_COLUMNS.values(), row.cells):
@@ -76,14 +79,14 @@ def _text_table(groups: list[ResultGroup]) -> Table:
     "The table of results without headings: what they say stands behind the names."
     rows = []
     for group in groups:
-        mark = " (published)" if group.published else " (unseen)" if group.name == SEEN["unseen"] else ""
+        mark = " (unseen)" if group.name == SEEN["unseen"] else ""
         for row in group.rows:
             rows.append([row.name + mark, row.n, *(cell.inline() for cell in row.cells)])
     return table_of(["domain", "n", *RESULT_COLUMNS.values()], rows)
 
 
 def _largest_share(metrics: dict) -> str:
-    "Which domain decides the figures of all pictures together."
+    "Which domain decides the figures of all images together."
     sizes = {name: summary["n"] for name, summary in real_domains(metrics["result"]).items()}
     if len(sizes) < 2:
         return ""
@@ -100,6 +103,7 @@ def results_section(metrics: dict) -> ResultsSection:
         notes=_notes(groups),
         share=_largest_share(metrics),
         md=_text_table(groups),
+        published=published_group(metrics),
     )
 
 # %% ../../nbs/12_report/12_result_sections.ipynb #af2e8c92
@@ -107,10 +111,10 @@ NOT_LEFT_OUT = ("pictures", "used")
 
 
 def overlap_text(overlap: dict[str, int]) -> str:
-    "How many pictures of the extra folder were scored, and why the others were not."
+    "How many images of the extra folder were scored, and why the others were not."
     left_out = [f"{count} {reason}" for reason, count in overlap.items() if reason not in NOT_LEFT_OUT and count]
     return (
-        f"{overlap.get('used', overlap['pictures']):,} of {overlap['pictures']:,} pictures were scored;"
+        f"{overlap.get('used', overlap['pictures']):,} of {overlap['pictures']:,} images were scored;"
         " their figures stand in the table of results."
         f" Left out: {listed(left_out) or 'none'}."
         " Compared with training and validation were files, pixels, perceptual hashes (also mirrored),"
@@ -123,10 +127,13 @@ def band_text(
     macro: Summary,
 ) -> str:
     "What the unsure band does."
+    over = " (means over domains)" if len(macro.get("domains") or ()) > 1 else ""
+    if band[0] >= band[1]:
+        return "There is no unsure band: the detector answers every image."
     return (
         f"Unsure from p_fake {band[0]:.3f} up to {band[1]:.3f}:"
-        f" no verdict on {with_interval(macro, 'unsure')} of the pictures;"
-        f" of the others {with_interval(macro, 'accuracy_sure')} are right (means over domains)."
+        f" no verdict on {with_interval(macro, 'unsure')} of the images;"
+        f" of the others {with_interval(macro, 'accuracy_sure')} are right{over}."
     )
 
 # %% ../../nbs/12_report/12_result_sections.ipynb #1fc2c731
@@ -163,8 +170,8 @@ def robustness_section(grid: pd.DataFrame | None) -> TextAndTable | None:
     columns = [key for key in GRID_COLUMNS if key in grid]
     first = grid[(grid.corruption == grid.corruption.iloc[0]) & (grid.domain != "macro")]
     head = ["corruption", "domain", "n", "AUC", *(GRID_COLUMNS[key] for key in columns)]
-    rows = [_grid_row(row, columns) for row in grid.to_dict("records")]
-    text = f"{grid.corruption.nunique()} states of {first.n.sum():,} pictures."
+    rows = [_grid_row(row, columns) for row in without_lone_mean(grid).to_dict("records")]
+    text = f"{grid.corruption.nunique()} states of {first.n.sum():,} images."
     return TextAndTable(text, table_of(head, rows))
 
 # %% ../../nbs/12_report/12_result_sections.ipynb #a57bfe9b
@@ -199,7 +206,7 @@ def scenes_section(
     if table is None:
         return None
     head = ["scene", "domain", "n", *SCENE_COLUMNS.values(), "fake to real", "real to fake"]
-    rows = [_scene_row(row) for row in table.to_dict("records")]
+    rows = [_scene_row(row) for row in without_lone_mean(table).to_dict("records")]
     text = SCENES_TEXT.format(scenes=table.scene.nunique() - 1, n=int(table.loc[table.domain == "macro", "n"].max()))
     return TextAndTable(text, table_of(head, rows))
 
@@ -236,7 +243,7 @@ def rounds_section(leaveout: dict | None) -> TextAndTable | None:
 
 # %% ../../nbs/12_report/12_result_sections.ipynb #bd3826f3
 def _part_row(part: dict) -> list[str]:
-    "The figures of one part of the pictures."
+    "The figures of one part of the images."
     size = f"{part['n']:,} ({part['n_real']:,} real, {part['n_fake']:,} fake)"
     return [part["part"], size, *(stacked(part, key) for key in ("auc", "accuracy", "fpr", "fnr"))]
 
@@ -252,7 +259,7 @@ def breakdown_section(metrics: dict | None) -> list[Table]:
 # %% ../../nbs/12_report/12_result_sections.ipynb #3da163fd
 @dataclass(frozen=True)
 class GallerySection:
-    "Pictures under one heading."
+    "Images under one heading."
 
     name: str
     items: list[Thumbnail]
@@ -265,7 +272,7 @@ def _gallery_section(name: str, rows: pd.DataFrame, facts: RunFacts, count: int,
     unreadable = shown.n - shown.hidden - len(shown.items)
     sentences = []
     if shown.hidden:
-        sentences.append(f"{shown.hidden} of these {shown.n} pictures may not be shown.")
+        sentences.append(f"{shown.hidden} of these {shown.n} images may not be shown.")
     if unreadable:
         sentences.append(f"{unreadable} could not be read any more.")
     return GallerySection(name, shown.items, " ".join(sentences) if shown.n else if_empty)
@@ -273,9 +280,9 @@ def _gallery_section(name: str, rows: pd.DataFrame, facts: RunFacts, count: int,
 
 def gallery_sections(
     facts: RunFacts,
-    count: int = 12,  # pictures in each
+    count: int = 12,  # images in each
 ) -> list[GallerySection]:
-    "The most confident mistakes and the hardest pictures."
+    "The most confident mistakes and the hardest images."
     metrics, pred = facts.metrics, facts.pred
     if not metrics or pred is None or "may_show" not in pred:
         return []
@@ -294,7 +301,7 @@ class WhySection:
     "What the section on reasons says beside its figures."
 
     ran: bool  # whether there are heat-maps or spectra
-    per: int | None  # pictures of each domain and class, at most
+    per: int | None  # images of each domain and class, at most
     no_cams: str  # why there are no heat-maps
     breakdown: list[Table]
     galleries: list[GallerySection]

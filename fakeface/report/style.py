@@ -18,6 +18,7 @@ import numpy as np
 import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.transforms import ScaledTranslation
 
 # %% ../../nbs/12_report/01_style.ipynb #a4123c0c
 PALETTE = sns.color_palette("colorblind").as_hex()
@@ -60,10 +61,15 @@ def line_style(
     return dict(color=PALETTE[index % len(PALETTE)], ls=DASHES[index % len(DASHES)])
 
 
-def add_legend(ax: Axes, **options: Any) -> None:
-    "A legend on a light ground; `options` are those of `Axes.legend`."
-    style = dict(frameon=True, framealpha=0.9, edgecolor="#dddddd", fontsize=8)
-    ax.legend(**{**style, **options})
+def add_legend(
+    ax: Axes,
+    below: float = 0.45,  # inches from the lower edge of the axes, so that ticks and the axis' name have room
+    **options: Any,  # those of `Axes.legend`
+) -> None:
+    "A legend below the axes, where it hides nothing."
+    down = ScaledTranslation(0, -below, ax.figure.dpi_scale_trans)
+    place = dict(loc="upper left", bbox_to_anchor=(0, 0), bbox_transform=ax.transAxes + down, borderaxespad=0)
+    ax.legend(**{**place, "frameon": False, "fontsize": 8, **options})
 
 # %% ../../nbs/12_report/01_style.ipynb #269ce4c8
 def _without_ids(text: str) -> str:

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['PACKAGES', 'POINT_COLUMNS', 'MEAN_NAMES', 'Table', 'table_of', 'setting_text', 'stage_table', 'count_table',
-           'version_line', 'point_table', 'calibration_table']
+           'version_line', 'without_lone_mean', 'point_table', 'calibration_table']
 
 # %% ../../nbs/12_report/09_tables.ipynb #c234ff91
 import json
@@ -17,7 +17,7 @@ from ..data.manifest import counts
 from ..metrics.figures import by_domain
 from ..models.card import md_table
 from .findings import REPORTED_STAGES, RunFacts, StageFacts
-from .records import DASH, Summary, format_figure, real_domains, stacked
+from .records import DASH, MEANS, Summary, format_figure, real_domains, stacked
 
 # %% ../../nbs/12_report/09_tables.ipynb #421e3a60
 @dataclass(frozen=True)
@@ -85,15 +85,16 @@ def stage_table(facts: RunFacts) -> Table:
 
 
 def count_table(manifest: pd.DataFrame | None) -> Table | None:
-    "Pictures by domain, split and class."
+    "Images by domain, split and class."
     if manifest is None:
         return None
     table = counts(manifest)
     table = table.loc[:, table.sum() > 0]
-    table.loc["all"] = table.sum()
+    if len(table) > 1:
+        table.loc["all"] = table.sum()
     head = ["domain", *(f"{split} {name}" for split, name in table.columns)]
     rows = [[domain, *(f"{count:,}" for count in row)] for domain, row in zip(table.index, table.to_numpy())]
-    return table_of(head, rows, "Pictures by domain, split and class")
+    return table_of(head, rows, "Images by domain, split and class")
 
 # %% ../../nbs/12_report/09_tables.ipynb #a257e5a3
 PACKAGES = ("fakeface", "torch", "torchvision", "timm", "accelerate", "numpy", "pillow", "scikit-learn")
@@ -112,14 +113,22 @@ def version_line(facts: RunFacts) -> str:
     machine = f"Python {env.get('python', DASH)} on {env.get('system', DASH)}, {env.get('cores', DASH)} cores"
     return f"{machine}; {', '.join(named)}"
 
+# %% ../../nbs/12_report/09_tables.ipynb #bd48f4d2
+def without_lone_mean(
+    grid: pd.DataFrame,  # with a column `domain`, the means as "macro"
+) -> pd.DataFrame:
+    "The rows of domains and means; of a lone domain without its mean, which says the same."
+    domains = set(grid.domain) - set(MEANS)
+    return grid if len(domains) > 1 else grid.loc[~grid.domain.isin(MEANS)]
+
 # %% ../../nbs/12_report/09_tables.ipynb #49de1a30
 POINT_COLUMNS = {
     "fpr": "FPR",
     "fnr": "FNR",
     "accuracy": "accuracy",
-    "ppv@50%": "“fake” right at 50%",
-    "ppv@10%": "at 10%",
-    "ppv@1%": "at 1% fakes",
+    "ppv@50%": "right alarms where 50% are fake",
+    "ppv@10%": "where 10% are",
+    "ppv@1%": "where 1% is",
 }
 
 
@@ -127,14 +136,16 @@ def point_table(
     metrics: dict,  # metrics.json of `evaluate`
     pred: pd.DataFrame,  # predictions of the split
 ) -> Table:
-    "Mean over domains of the decisions at each stored threshold."
-    rows = []
+    "The decisions at each stored threshold, at the mean of the domains' error rates."
+    domains, rows = list(real_domains(metrics["result"])), []
     for name, threshold in metrics["thresholds"].items():
         macro = by_domain(pred, threshold, draws=0)["macro"].to_dict()
         mark = " (stored)" if name == metrics["threshold_name"] else ""
         rows.append([name + mark, f"{threshold:.3f}", *(stacked(macro, key) for key in POINT_COLUMNS)])
     head = ["threshold", "p_fake ≥", *POINT_COLUMNS.values()]
-    return table_of(head, rows, "Means over the domains of the split, with 95% intervals")
+    over = f"Means over {len(domains)} domains" if len(domains) > 1 else f"On {domains[0]}"
+    caption = f"{over}, with 95% intervals; right alarms are computed from FPR and FNR, as the sliders do"
+    return table_of(head, rows, caption)
 
 
 MEAN_NAMES = dict(macro="mean of domains", micro="combined")
@@ -151,6 +162,9 @@ def calibration_table(
     metrics: dict,  # metrics.json of `evaluate`
 ) -> Table:
     "ECE beside what noise makes, Brier, log-loss, slope and intercept."
-    summaries = {**metrics["result"], **real_domains(metrics.get("extra", {}))}
+    domains = real_domains(metrics["result"])
+    # one domain is its own mean
+    result = metrics["result"] if len(domains) > 1 else domains
+    summaries = {**result, **real_domains(metrics.get("extra", {}))}
     head = ("domain", "ECE", "from noise alone", "Brier", "log-loss", "slope", "intercept")
     return table_of(head, [_calibration_row(domain, summary) for domain, summary in summaries.items()])

@@ -9,6 +9,8 @@ const SHAPES = {                                     // a verdict has a shape of
   none: ["M7.9 2h8.2L22 7.9v8.2L16.1 22H7.9L2 16.1V7.9z", "M8.5 8.5l7 7 M15.5 8.5l-7 7"],
 };
 
+const HEADS = { real: "Looks like a photograph", fake: "Looks generated", unsure: "Unsure" };
+
 function fill(node, attrs, children) {
   for (const [k, v] of Object.entries(attrs ?? {})) {
     if (typeof v === "function") node.addEventListener(k, v);
@@ -48,7 +50,7 @@ function render({ model, el }) {
   // ---- the page's parts, in the order of the Tab key
   const status = h("p", { class: "ff-status", role: "status", "aria-live": "polite" });
   const file = h("input", { type: "file", multiple: true, accept: "image/*,.heic,.heif,.hif", hidden: true, tabindex: -1, "aria-hidden": "true", change: () => { add([...file.files]); file.value = ""; } });
-  const choose = h("button", { type: "button", class: "ff-primary", click: () => file.click() }, "Choose pictures");
+  const choose = h("button", { type: "button", class: "ff-primary", click: () => file.click() }, "Choose images");
   const limits = h("p", { class: "ff-soft" });
   const path = h("input", { type: "text", id: "ff-path", autocomplete: "off", spellcheck: "false", placeholder: "/pictures/photo.jpg" });
   const where = h("label", { for: "ff-path" }, "Or a file or folder on this computer");
@@ -61,24 +63,22 @@ function render({ model, el }) {
   const stored = h("div", { class: "ff-line", role: "group", "aria-label": "Stored thresholds" });
   const faces = h("input", { type: "checkbox", id: "ff-faces", change: () => options() }), stable = h("input", { type: "checkbox", id: "ff-stability", change: () => options() });
   const note = h("p", { class: "ff-soft", id: "ff-note" });
-  const settings = h("details", { class: "ff-settings", open: innerWidth > 700 }, h("summary", null, "Settings for all pictures"),
+  const settings = h("details", { class: "ff-settings", open: innerWidth > 700 }, h("summary", null, "Settings for all images"),
     h("div", { class: "ff-two" },
-      h("div", null, h("label", { for: "ff-threshold" }, "Threshold: “generated” from a score of ", tOut), t, stored),
-      h("div", null, h("label", { for: "ff-prior" }, "Share of generated pictures among those you get: ", pOut), prior, note)),
-    h("div", { class: "ff-line" }, h("label", { class: "ff-check" }, faces, "Find the faces and look at each (off: the middle of the whole picture)"), h("label", { class: "ff-check" }, stable, "Test whether the verdict holds when the picture is re-saved and rescaled")));
+      h("div", null, h("label", { for: "ff-threshold" }, "Threshold: ", tOut), t, stored),
+      h("div", null, h("label", { for: "ff-prior" }, "Share of generated images among those you get: ", pOut), prior, note)),
+    h("div", { class: "ff-line" }, h("label", { class: "ff-check" }, faces, "Find the faces and look at each (off: the middle of the whole image)"), h("label", { class: "ff-check" }, stable, "Test whether the verdict holds when the image is re-saved and rescaled")));
   const save = h("button", { type: "button", click: () => send({ kind: "csv" }) }, "Save as CSV");
   const clear = h("button", { type: "button", click: () => { jobs.length = 0; notice = ""; send({ kind: "remove", ids: [...cards.keys()] }); choose.focus(); } }, "Remove all");
   const actions = h("div", { class: "ff-line", hidden: true }, save, clear), tools = h("div", { class: "ff-tools" }, status, actions);
   const list = h("ul", { class: "ff-cards", role: "list", "aria-label": "Results" });
-  const empty = h("div", { class: "ff-empty" },
-    h("p", null, h("strong", null, "No picture yet."), " Each one becomes a card with one of these verdicts:"),
-    h("ul", { role: "list" }, [["real", "Looks like a photograph", "its score lies below the unsure range"], ["fake", "Looks generated", "its score lies above the unsure range and at or above the threshold"],
-      ["unsure", "Unsure", "too close to call, or no face that could be judged; treat it as no answer"]].map(([k, a, b]) => h("li", null, icon(k), h("span", null, h("strong", null, a), `: ${b}`)))));
+  const meanings = h("ul", { role: "list" });
+  const empty = h("div", { class: "ff-empty" }, h("p", null, h("strong", null, "No image yet."), " Each one becomes a card with one of these verdicts:"), meanings);
   const about = h("p", { class: "ff-soft ff-about" }), keep = h("p", { class: "ff-soft ff-keep" }), problem = h("div", { class: "ff-problem", role: "alert", hidden: true });
   const farewell = h("div", { class: "ff-problem ff-ended", role: "alert", hidden: true, tabindex: -1 });
   const key = h("p", { class: "ff-soft ff-key", "aria-hidden": "true", hidden: true });
   const foot = h("footer", { class: "ff-foot" });
-  const work = h("div", { hidden: true }, h("section", { "aria-label": "Add pictures", class: "ff-intake" }, drop, form, keep), settings, h(head(1), { class: "ff-unseen" }, "Results"), tools, key, list, empty);
+  const work = h("div", { hidden: true }, h("section", { "aria-label": "Add images", class: "ff-intake" }, drop, form, keep), settings, h(head(1), { class: "ff-unseen" }, "Results"), tools, key, list, empty);
   const root = h("div", { class: "ff", "data-lm-suppress-shortcuts": "true", "data-page": page ? "" : null },
     h("header", { class: "ff-head" }, h(head(0), { class: "ff-title" }, "Is this face a photograph?"), about), problem, farewell, work, foot);
   el.append(root);
@@ -93,13 +93,13 @@ function render({ model, el }) {
   const watch = new MutationObserver(theme); watch.observe(document.body, { attributes: true, attributeFilter: ["data-jp-theme-light"] });
   media.addEventListener("change", theme); theme();
 
-  // ---- pictures come in
+  // ---- images come in
   function add(files) {
     if (!state || state.problem || ended || !files.length) return;
     const room = Math.max(0, state.limits.cards - cards.size); notice = files.length > room ? state.limits.full : "";
     for (const f of files.slice(0, room)) {
       const id = crypto.randomUUID ? crypto.randomUUID() : `${Date.now()}-${Math.random()}`;
-      wait(id, f.name || `pasted picture ${++pasted}.png`, { file: f });
+      wait(id, f.name || `pasted image ${++pasted}.png`, { file: f });
     }
     if (tools.getBoundingClientRect().bottom > innerHeight - 120) tools.scrollIntoView({ block: "start" });
     next();
@@ -135,10 +135,10 @@ function render({ model, el }) {
   const dropped = e => { if (!e.dataTransfer.files.length) return; e.preventDefault(); e.stopPropagation(); root.classList.remove("ff-over"); add([...e.dataTransfer.files]); };
   const paste = e => {
     const files = [...(e.clipboardData?.files ?? [])]; if (!files.length || !mine(e)) return;
-    e.preventDefault(); add(files.map(f => f.name && f.name !== "image.png" ? f : new File([f], `pasted picture ${++pasted}.png`, { type: f.type })));
+    e.preventDefault(); add(files.map(f => f.name && f.name !== "image.png" ? f : new File([f], `pasted image ${++pasted}.png`, { type: f.type })));
   };
   const place = page ? document : root;
-  const forget = e => { if (page && !e.persisted && cards.size) send({ kind: "remove", ids: [...cards.keys()] }); };      // a page that closes takes its pictures along
+  const forget = e => { if (page && !e.persisted && cards.size) send({ kind: "remove", ids: [...cards.keys()] }); };      // a page that closes takes its images along
   const listeners = [[place, "dragover", over], [place, "dragleave", leave], [place, "drop", dropped], [document, "paste", paste], [window, "pagehide", forget]];
   for (const [o, k, f] of listeners) o.addEventListener(k, f);
 
@@ -166,9 +166,9 @@ function render({ model, el }) {
     status.textContent = [left ? `Checking: ${total - left} of ${total} done …` : state?.summary, notice].filter(Boolean).join(" ");
     actions.hidden = key.hidden = !total; empty.hidden = !!total; root.classList.toggle("ff-some", !!total); list.setAttribute("aria-busy", left > 0);
     clearTimeout(silence);
-    if (left) silence = setTimeout(() => { status.textContent = "No answer for a minute. If this page was left alone for long, its process has ended: reload the page and add the pictures again."; }, 60000);
+    if (left) silence = setTimeout(() => { status.textContent = "No answer for a minute. If this page was left alone for long, its process has ended: reload the page and add the images again."; }, 60000);
   }
-  function face(c) {                                                // the picture, with face boxes or the heat-map over it
+  function face(c) {                                                // the image, with face boxes or the heat-map over it
     const heat = c.heat?.[c.shown];
     if (!c.thumb) return h("div", { class: "ff-pic ff-nopic" }, !c.state && icon("none"));
     return h("div", { class: "ff-pic" }, h("img", { src: heat?.image ?? c.thumb, alt: heat?.image ? `Heat-map over ${c.name}` : `Small copy of ${c.name}` }),
@@ -190,7 +190,7 @@ function render({ model, el }) {
   function verdict(c, r, i) {
     return h("section", { class: "ff-row", "data-label": r.label }, c.rows.length > 1 && h(head(3), { class: "ff-verdict ff-minor", "data-label": r.label }, icon(r.label), `${r.looked_at[0].toUpperCase()}${r.looked_at.slice(1)}: ${r.head.toLowerCase()}`),
       h("div", { class: "ff-shown" }, c.seen?.[i] && h("img", { src: c.seen[i], class: "ff-seen", alt: `What was looked at: ${r.looked_at}, ${r.place}` }),
-        h("div", null, h("p", { class: "ff-words" }, r.words), r.place && h("p", { class: "ff-soft" }, `Looked at: ${r.looked_at}, ${r.place}`))),
+        h("div", null, h("p", { class: "ff-words" }, r.words), h("p", { class: "ff-soft" }, `Looked at: ${[r.looked_at, r.place].filter(Boolean).join(", ")}`))),
       r.score !== null && [bar(r),
         h("div", { class: "ff-scale", "aria-hidden": "true" }, h("span", null, "0 photographed"), h("span", { class: "ff-score" }, `score ${r.score_text}`), h("span", null, "generated 1"))],
       r.prior && h("p", { class: "ff-prior" }, r.prior), r.stable && h("p", null, r.stable),
@@ -226,14 +226,14 @@ function render({ model, el }) {
     const left = [busy, ...jobs].filter(Boolean); ended = true; busy = null; jobs.length = 0; notice = "";
     for (const go of answered.values()) go();
     answered.clear(); clearTimeout(silence); clearTimeout(doubt);
-    for (const { id } of left) Object.assign(cards.get(id) ?? {}, { state: null, thumb: "", label: "", head: "Not checked", rows: [], facts: [], heat: {}, warnings: [], error: "The program behind this page ended before this picture was judged." });
+    for (const { id } of left) Object.assign(cards.get(id) ?? {}, { state: null, thumb: "", label: "", head: "Not checked", rows: [], facts: [], heat: {}, warnings: [], error: "The program behind this page ended before this image was judged." });
     for (const { id } of left) draw(id);
     farewell.replaceChildren(h(head(1), null, "The program behind this page has ended"),
-      h("p", null, page ? "What is shown below stays until the page is reloaded. Then add the pictures that you need once more." : "What is shown below stays until the cell is run again."),
+      h("p", null, page ? "What is shown below stays until the page is reloaded. Then add the images that you need once more." : "What is shown below stays until the cell is run again."),
       left.length ? h("p", null, "Not judged: ", left.map(({ name }, i) => [i > 0 && ", ", h("bdi", null, name)])) : "",
       page ? h("button", { type: "button", class: "ff-primary", click: () => location.reload() }, "Reload the page") : "");
     farewell.hidden = false; for (const part of [drop, form, settings]) part.inert = true;
-    if (state && left.length) state.summary = `${cards.size} pictures, ${left.length} of them not judged.`;
+    if (state && left.length) state.summary = `${cards.size} image${cards.size === 1 ? "" : "s"}, ${left.length} of them not judged.`;
     say(); actions.hidden = true; farewell.scrollIntoView({ block: "start" }); farewell.focus();
   }
   const judge = (_, status) => { if (["dead", "restarting", "autorestarting", "terminating"].includes(status)) end(); };
@@ -254,12 +254,12 @@ function render({ model, el }) {
       state = m; about.replaceChildren(...code(m.about)); problem.hidden = !m.problem; work.hidden = !!m.problem;
       problem.replaceChildren(h(head(1), null, "No detector"), ...m.problem.split("\n").filter(Boolean).map(x => h("p", null, ...code(x))));
       limits.textContent = m.limits.text; form.hidden = !m.paths; faces.checked = m.faces; stable.checked = m.stability; keep.textContent = m.keep; where.textContent = m.below ? `Or a file or folder below ${m.below}` : "Or a file or folder on this computer"; path.placeholder = m.below ? "photo.jpg" : "/pictures/photo.jpg"; foot.textContent = m.foot;
-      stored.replaceChildren(...Object.entries(m.stored ?? {}).map(([k, v]) => h("button", { type: "button", class: "ff-small", "data-value": v, click: () => set({ threshold: v }) }, k === m.default ? `${k} (stored)` : k)));
-      note.textContent = m.note; key.replaceChildren(...legend(m)); for (const c of m.cards) put(c); if (!m.problem) sliders(); say();
+      stored.replaceChildren(...(m.stored ?? []).map(b => h("button", { type: "button", class: "ff-small", title: b.hint, "data-value": b.value, click: () => set({ threshold: b.value }) }, b.text)));
+      note.textContent = m.note; explain(m); for (const c of m.cards) put(c); if (!m.problem) sliders(); say();
     },
     card({ card, summary }) { put(card); state.summary = summary; done(card.id); },
     relabel(m) {
-      state.summary = m.summary; note.textContent = m.note; key.replaceChildren(...legend(m));
+      state.summary = m.summary; note.textContent = m.note; explain(m);
       for (const u of m.cards) { const c = cards.get(u.id); if (c) { Object.assign(c, u); draw(u.id); } }
       flush(); say();
     },
@@ -276,8 +276,13 @@ function render({ model, el }) {
   const put = card => { cards.set(card.id, { ...cards.get(card.id), state: null, heat: {}, shown: null, ...card }); draw(card.id); };
   const legend = m => [h("span", null, s("svg", { width: 14, height: 14, viewBox: "-7 -7 14 14" }, s("circle", { r: 5, class: "ff-mark" })), "score"),
     h("span", null, s("svg", { width: 12, height: 14, viewBox: "-6 0 12 14" }, s("path", { d: "M-5 0h10l-5 7z", class: "ff-arrow" }), s("line", { y1: 0, y2: 14, class: "ff-threshold" })), `threshold ${m.threshold.toFixed(3)}`),
-    m.band ? h("span", null, h("span", { class: "ff-swatch" }), `unsure from ${m.band[0].toFixed(3)} to ${m.band[1].toFixed(3)}`) : "",
+    m.band && m.band[0] < m.band[1] ? h("span", null, h("span", { class: "ff-swatch" }), `unsure from ${m.band[0].toFixed(3)} up to ${m.band[1].toFixed(3)}`) : "",
     h("span", null, s("svg", { width: 22, height: 14, viewBox: "0 -7 22 14", class: "ff-span" }, s("line", { x1: 2, x2: 20, y1: 0, y2: 0 }), s("line", { x1: 2, x2: 2, y1: -4.5, y2: 4.5 }), s("line", { x1: 20, x2: 20, y1: -4.5, y2: 4.5 })), "re-saved and rescaled")];
+  const explain = m => {                                           // which scores get which word, as the slider stands
+    if (!m.words) return;
+    key.replaceChildren(...legend(m), ...["real", "fake"].map(k => h("span", null, icon(k), `${HEADS[k]}: ${m.words[k]}`)));
+    meanings.replaceChildren(...Object.entries(HEADS).map(([k, head]) => h("li", null, icon(k), h("span", null, h("strong", null, head), `: ${m.words[k]}`))));
+  };
   const message = m => hear[m?.kind]?.(m);
   model.on("msg:custom", message); send({ kind: "hello", page });
   return () => {

@@ -183,7 +183,8 @@ def finish(trainer: Trainer) -> dict[str, Any]:  # what metrics.json holds
     scores = trainer.validator.scores(model)
     decision = fit_decision(scores, cfg)
     scores["p_fake"] = decision.p_fake(scores)
-    valid = by_domain_records(by_domain(scores, decision.thresholds[decision.threshold]))
+    band = (decision.band.low, decision.band.high)
+    valid = by_domain_records(by_domain(scores, decision.thresholds[decision.threshold], band=band))
     metrics: dict[str, Any] = dict(
         valid=valid,
         best_epoch=best.epoch,

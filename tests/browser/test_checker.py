@@ -161,7 +161,7 @@ def opened(browser, bundle, tmp_path_factory):
     page.on("filechooser", lambda chooser: None)
     try:
         page.goto(url)
-        page.get_by_role("button", name="Choose pictures").wait_for(timeout=60_000)
+        page.get_by_role("button", name="Choose images").wait_for(timeout=60_000)
         yield page
         assert not wrong, wrong
         own = url.split("?")[0]  # the server's; the page is below it
@@ -180,7 +180,7 @@ def page(opened):
     if opened.locator(".ff-card").count():
         opened.get_by_role("button", name="Remove all").click()
         opened.locator(".ff-card").first.wait_for(state="detached")
-    opened.get_by_role("button", name="youden (stored)").click()
+    opened.get_by_role("button", name="balanced (stored)").click()
     return opened
 
 
@@ -246,7 +246,7 @@ def transfer(page, *files):
 # ---- the page
 def test_page_says_what_it_is_and_what_it_keeps(page, bundle):
     text = page.locator(".ff").inner_text()
-    promises = ["Nothing is kept and nothing is sent", "Up to 3 MB a picture", "not proof", "trained on noise"]
+    promises = ["Nothing is kept and nothing is sent", "Up to 3 MB an image", "not proof", "trained on noise"]
     for words in (*promises, bundle.detector.hash[:12]):
         assert words in text
     assert page.title() == "fakeface: is this face a photograph?"
@@ -275,7 +275,7 @@ def test_three_files_one_broken(page, bundle):
     assert "Not checked" in broken.inner_text() and "cannot be decoded" in broken.inner_text().lower()
     for name in ("a.jpg", "b.jpg"):
         shows_the_verdict(card(page, name), name, bundle.detector.check(bundle.images / name, stability=True))
-    said(page, "3 pictures:")
+    said(page, "3 images:")
     said(page, "1 not checked")
     drawn = page.locator(".ff-verdict .ff-shape")
     shapes = {words: drawn.nth(i).get_attribute("d") for i, words in enumerate(verdicts(page))}
@@ -296,7 +296,7 @@ def test_drop_and_paste(page, bundle):
     assert not page.locator(".ff-over").count()
     page.evaluate(PASTE, transfer(page, ("image.png", data)))
     settled(page, 3)
-    assert re.fullmatch(r"pasted picture \d+\.png", page.locator(".ff-name").nth(2).inner_text())
+    assert re.fullmatch(r"pasted image \d+\.png", page.locator(".ff-name").nth(2).inner_text())
 
 
 def test_path_and_folder(page, bundle, tmp_path):
@@ -309,7 +309,7 @@ def test_path_and_folder(page, bundle, tmp_path):
         field.fill(str(outside))
         page.get_by_role("button", name="Check", exact=True).click()
         said(page, "There is no file or folder of this name below the folder that this page may read.")
-        page.get_by_role("button", name="youden (stored)").click()
+        page.get_by_role("button", name="balanced (stored)").click()
     field.fill("tiny")
     field.press("Enter")
     said(page, "There is no picture in tiny.")
@@ -321,7 +321,7 @@ def test_too_big_is_refused_and_large_is_cut_in_pieces(page):
     large = image_bytes(Image.fromarray(noise), "BMP")
     assert 2 * 2**20 < len(large) < 3 * 2**20, "three pieces"
     bad = [
-        ("huge.jpg", bytes(3 * 2**20 + 1), "up to 3 MB a picture"),
+        ("huge.jpg", bytes(3 * 2**20 + 1), "up to 3 MB an image"),
         ("empty.jpg", b"", "is empty (0 bytes)"),
         ("zip.jpg", b"PK\3\4" + bytes(99), "is not a picture"),
     ]
@@ -342,14 +342,17 @@ def test_sliders_move_labels_not_scores(page, bundle):
     assert verdicts(page) == before
     slide(page, "ff-threshold", 1)
     said(page, "2 unsure")
+    page.locator(".ff-key", has_text="Looks generated: a score of 1.000 or more").wait_for()
     assert sorted(verdicts(page)) == sorted([HEADS["real"], HEADS["unsure"], HEADS["unsure"]])
     assert page.locator("#ff-threshold").get_attribute("aria-valuetext") == "1.000"
     assert "has been moved" in page.locator("#ff-note").inner_text()
-    page.get_by_role("button", name="youden (stored)").click()
+    stored = page.get_by_role("button", name="balanced (stored)")
+    assert stored.get_attribute("title").startswith("youden = "), "the technical name is in the tooltip"
+    stored.click()
     said(page, summary)
     assert verdicts(page) == before
     slide(page, "ff-prior", 3)
-    page.locator(".ff-prior", has_text="Where 1% of the pictures").nth(2).wait_for()
+    page.locator(".ff-prior", has_text="Where 1% of the images").nth(2).wait_for()
     assert verdicts(page) == before and page.locator(".ff-score").all_inner_texts() == scores
     slide(page, "ff-prior", 9)
 
@@ -407,7 +410,17 @@ def test_what_a_file_says_stands_before_its_score(page, bundle):
 
 
 # ids, keys, or the first eight letters of what has the focus
-TAB_ORDER = ["ff-path", "Check", "Settings", "ff-threshold", "youden (", "0.5", "ff-prior", "ff-faces", "ff-stability"]
+TAB_ORDER = [
+    "ff-path",
+    "Check",
+    "Settings",
+    "ff-threshold",
+    "balanced",
+    "even odd",
+    "ff-prior",
+    "ff-faces",
+    "ff-stability",
+]
 TAB_ORDER += ["Save as ", "Remove a", "heat 0", "facts"]
 
 
@@ -416,12 +429,12 @@ def test_keyboard_only(page, bundle):
         page.keyboard.press("Tab")
         return page.evaluate("(e => e.id || e.dataset.key || e.textContent.trim().slice(0, 8))(document.activeElement)")
 
-    page.get_by_role("button", name="Choose pictures").focus()
+    page.get_by_role("button", name="Choose images").focus()
     with page.expect_file_chooser() as chooser:
         page.keyboard.press("Enter")
     chooser.value.set_files([str(bundle.images / "a.jpg"), str(bundle.images / "b.jpg")])
     settled(page, 2)
-    page.get_by_role("button", name="Choose pictures").focus()
+    page.get_by_role("button", name="Choose images").focus()
     assert [tab() for _ in TAB_ORDER] == TAB_ORDER
     page.keyboard.press("Enter")
     assert "80 × 96 pixels" in card(page, "a.jpg").locator("dl").inner_text(), "opened"
@@ -493,7 +506,7 @@ def test_page_without_a_detector_and_its_end(browser, tmp_path):
         alert = page.get_by_role("alert")
         alert.wait_for(timeout=60_000)
         assert "fakeface demo" in alert.inner_text() and str(tmp_path) not in alert.inner_text()
-        assert not page.get_by_role("button", name="Choose pictures").is_visible()
+        assert not page.get_by_role("button", name="Choose images").is_visible()
         page.goto("about:blank")
         for _ in range(300):
             if "Kernel shutdown" in log.read_text():
@@ -524,7 +537,7 @@ def own(browser, bundle, tmp_path):
     page = context.new_page()
     try:
         page.goto(url)
-        page.get_by_role("button", name="Choose pictures").wait_for(timeout=60_000)
+        page.get_by_role("button", name="Choose images").wait_for(timeout=60_000)
         yield page, process
     finally:
         context.close()
@@ -546,7 +559,7 @@ def test_page_says_when_its_kernel_has_died(own, bundle):
     assert f"Not judged: b.jpg, {EVIL}" in farewell.inner_text()
     assert card(page, "a.jpg").locator(".ff-score").count() == 1, "what was judged stays"
     for name in ("b.jpg", EVIL):
-        assert "ended before this picture was judged" in card(page, name).inner_text()
+        assert "ended before this image was judged" in card(page, name).inner_text()
     assert page.locator(".ff-cards[aria-busy=false]").count() == 1
     assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
     farewell.get_by_role("button", name="Reload the page").click()
@@ -655,7 +668,7 @@ def test_executed_notebook_holds_no_picture(bundle, root):
     holds_no_picture(json.dumps(notebook), bundle)
     state = notebook.metadata.widgets["application/vnd.jupyter.widget-state+json"]["state"]
     assert {"AnyModel", "FileUploadModel"} <= {widget["model_name"] for widget in state.values()}
-    assert "1 picture: " in notebook.cells[1].outputs[0]["data"]["text/plain"]
+    assert "1 image: " in notebook.cells[1].outputs[0]["data"]["text/plain"]
 
 
 def holds_no_picture(text, bundle):
@@ -712,7 +725,7 @@ def test_in_jupyterlab(browser, bundle, lab, tmp_path):
     page.wait_for_timeout(3_000)
     page.locator(".jp-Notebook .jp-CodeCell").first.click()
     menu(page, "Run", "Run All Cells")
-    page.get_by_role("button", name="Choose pictures").wait_for(timeout=90_000)
+    page.get_by_role("button", name="Choose images").wait_for(timeout=90_000)
     assert not page.locator(".ff h1").count(), "the notebook has a title of its own"
     with_an_evil_name = named(EVIL, (bundle.images / "b.jpg").read_bytes())
     upload(page, bundle.images / "a.jpg", with_an_evil_name, named("broken.jpg", b"\xff\xd8no"))

@@ -70,7 +70,7 @@ def test_unknown_fields_and_faces_are_refused():
     (said,) = desk.handle(dict(kind="set", threshold=0.5, detector="x"))
     assert said["kind"] == "say" and "not known here" in said["text"]
     (heat,) = desk.handle(dict(kind="heatmap", id="1", row=7))
-    assert heat["kind"] == "heatmap" and heat["error"] == "This picture has fewer faces." and heat["image"] == ""
+    assert heat["kind"] == "heatmap" and heat["error"] == "This image has fewer faces." and heat["image"] == ""
 
 
 def typed(desk, path):
