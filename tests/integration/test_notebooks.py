@@ -1,4 +1,4 @@
-"""Every component notebook runs from top to bottom, each in a process of its own."""
+"""Every component notebook runs from top to bottom, each in a process of its own; tutorials: test_tutorials.py."""
 
 import re
 import subprocess
@@ -12,7 +12,8 @@ NBS = Path(__file__).resolve().parents[2] / "nbs"
 
 def notebooks():
     "A case for each notebook, and a slow one for each that has cells marked slow."
-    components = [path for path in NBS.rglob("[0-9]*.ipynb") if ".ipynb_checkpoints" not in path.parts]
+    elsewhere = {".ipynb_checkpoints", "tutorials"}
+    components = [path for path in NBS.rglob("[0-9]*.ipynb") if not elsewhere & set(path.parts)]
     for path in sorted([*components, NBS / "index.ipynb"]):
         name = f"{path.parent.name}-{path.stem}"
         yield pytest.param(path, "", id=name)
