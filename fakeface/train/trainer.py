@@ -28,7 +28,7 @@ from ..data.manifest import manifest_hash
 from ..models.ema import EMA
 from ..models.network import FaceNet, freeze_bn, param_groups
 from .batches import TrainingData, draws_line, in_short_epochs, training_data, training_policy
-from .batches import worker_count
+from .batches import worker_count, worker_line
 from .data_choice import TrainError, choose_rows
 from .engine import Engine, device_for, keep_memory
 from .origin import initial_model
@@ -261,7 +261,8 @@ def start_training(
     wrapped, optimizer = accelerator.prepare(model, _optimizer(cfg, model))
     rank, world = accelerator.process_index, accelerator.num_processes
     data = training_data(cfg, train_rows, model.spec, folder, rank, world)
-    for line in [*choice_lines(asked, cfg, model), draws_line(asked, cfg, data.sampler)]:
+    lines = [*choice_lines(asked, cfg, model), draws_line(asked, cfg, data.sampler), worker_line(cfg)]
+    for line in filter(None, lines):
         accelerator.print(line)
     prepare = BatchPart(model.spec, training_policy(cfg)).to(accelerator.device)
     quarantine = Quarantine(folder / "quarantine.csv", len(train_rows) + len(valid_rows))

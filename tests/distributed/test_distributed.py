@@ -9,6 +9,7 @@ import time
 from pathlib import Path
 import numpy as np
 import pandas as pd
+import pytest
 from fakeface.core.files import write_json
 from fakeface.data.manifest import read_manifest
 from fakeface.testing.datasets import TOY_TRAINING, toy_run
@@ -72,6 +73,7 @@ def free_port() -> int:
         return listener.getsockname()[1]
 
 
+@pytest.mark.slow
 def test_a_signal_to_one_process_stops_all_after_the_same_step(tmp_path):
     "Nobody else passes it on here: two processes that were started by hand, as on two machines."
     toy_run(tmp_path, "two")
