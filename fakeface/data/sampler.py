@@ -67,7 +67,8 @@ class BalancedSampler(Sampler[DrawIndex]):
             tau = 0.0
             max_repeats = 1
         self.code, self.cells = number_cells(domain, label)
-        possible = expected_repeats(domain, label, epoch_len, tau, max_repeats)["draws"].sum()
+        plan = expected_repeats(domain, label, epoch_len, tau, max_repeats)
+        possible = plan["draws"].to_numpy().sum()
         self.epoch_len = int(possible + 1e-6) // batch * batch
         if not self.epoch_len:
             raise DataError(

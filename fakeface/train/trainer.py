@@ -235,6 +235,12 @@ def _set_frame(model: FaceNet, rows: pd.DataFrame) -> None:
         model.spec = dataclasses.replace(model.spec, frame=max(model.spec.size, largest))
 
 
+def _start_lines(asked: TrainConfig, runs: TrainConfig, model: FaceNet, data: TrainingData) -> list[str]:
+    "What is said before the first step: what was chosen otherwise than asked, and what an epoch is made of."
+    lines = [*choice_lines(asked, runs, model), worker_line(runs)]
+    return [line for line in lines if line] + [draws_line(asked, runs, data.sampler)]
+
+
 def start_training(
     cfg: TrainConfig,
     manifest: pd.DataFrame,  # from `read_manifest`
@@ -261,9 +267,7 @@ def start_training(
     wrapped, optimizer = accelerator.prepare(model, _optimizer(cfg, model))
     rank, world = accelerator.process_index, accelerator.num_processes
     data = training_data(cfg, train_rows, model.spec, folder, rank, world)
-    lines = [*choice_lines(asked, cfg, model), draws_line(asked, cfg, data.sampler), worker_line(cfg)]
-    for line in filter(None, lines):
-        accelerator.print(line)
+    accelerator.print("\n".join(_start_lines(asked, cfg, model, data)))
     prepare = BatchPart(model.spec, training_policy(cfg)).to(accelerator.device)
     quarantine = Quarantine(folder / "quarantine.csv", len(train_rows) + len(valid_rows))
     return Trainer(
