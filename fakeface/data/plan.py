@@ -12,6 +12,7 @@ import tempfile
 import time
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import cast
 import pandas as pd
 from ..core.labels import LABEL_NAMES
 from ..core.project import FakefaceError, cores
@@ -40,10 +41,11 @@ class CellPlan:
 def _cells(rows: pd.DataFrame) -> list[CellPlan]:
     "What there is of each domain and class."
     cells = []
-    for (domain, label), found in rows.groupby(["domain", "label"], sort=False):
+    for key, found in rows.groupby(["domain", "label"], sort=False):
+        domain, label = cast(tuple[str, int], key)
         step = max(1, len(found) // SAMPLED)
         sample = found["path"].iloc[::step].tolist()[:SAMPLED]
-        cells.append(CellPlan(str(domain), int(label), len(found), found["license"].iloc[0], sample))
+        cells.append(CellPlan(domain, int(label), len(found), found["license"].iloc[0], sample))
     return cells
 
 
