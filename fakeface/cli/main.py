@@ -17,7 +17,7 @@ from typing import Any, Callable, Iterator
 from .check import add_check_options, check_command
 from .serve import add_serve_options, serve_command
 from .stages import demo_command, stage_command
-from .tools import audit_command, doctor_command, export_command, fetch_command
+from .tools import audit_command, doctor_command, export_command, fetch_command, plan_command
 from ..core.project import FakefaceError
 
 # %% ../../nbs/13_cli/06_main.ipynb #b9777017
@@ -78,6 +78,11 @@ class _Doors:
         "For people who bring images."
         text = "what file headers alone tell of the class in a folder"
         self.add("audit", audit_command, text).add_argument("folder")
+        text = "counts, disk, time and what is missing, before prepare writes anything"
+        plan = self.add("plan", plan_command, text)
+        plan.add_argument("sources", metavar="SOURCES.CSV")
+        plan.add_argument("--out", default="outputs", metavar="FOLDER", help="where runs are written")
+        plan.add_argument("--size", type=int, default=1024, metavar="PIXELS", help="largest side of a copy")
         fetch = self.add("fetch", fetch_command, "download a public data set through kagglehub")
         fetch.add_argument("name")
         fetch.add_argument("folder")

@@ -41,16 +41,6 @@ def quotas(
 SAMPLER_MODES = ("balanced", "replace", "shuffle")
 DrawIndex = tuple[int, int, int]  # row of the manifest, epoch, number of the draw in the epoch
 
-
-def _possible_draws(
-    count: int,  # images
-    epoch_len: int | None,  # draws that are asked for; None: `count`
-    max_repeats: float | None,
-) -> float:
-    "How many draws an epoch may have, before it is cut to whole batches."
-    wanted = count if epoch_len is None else epoch_len
-    return wanted if max_repeats is None else min(wanted, max_repeats * count)
-
 # %% ../../nbs/04_data/21_sampler.ipynb #0e1d98b9
 class BalancedSampler(Sampler[DrawIndex]):
     "Draws an epoch by (seed, epoch), slices it by process, starts where told; yields `(row, epoch, draw)`."
@@ -77,7 +67,8 @@ class BalancedSampler(Sampler[DrawIndex]):
             tau = 0.0
             max_repeats = 1
         self.code, self.cells = number_cells(domain, label)
-        possible = _possible_draws(len(self.code), epoch_len, max_repeats)
+        plan = expected_repeats(domain, label, epoch_len, tau, max_repeats)
+        possible = plan["draws"].to_numpy().sum()
         self.epoch_len = int(possible + 1e-6) // batch * batch
         if not self.epoch_len:
             raise DataError(

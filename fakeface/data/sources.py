@@ -10,17 +10,20 @@ import inspect
 import os
 import re
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
 from ..core.config import refuse_unknown
+from ..core.files import write_atomic
 from ..core.labels import FAKE
 from ..faces.frame import FRAME_MODES
 from .folders import read_fake, read_folder, read_real, read_tree
+from .public_sets import ffhq_identity, ffhq_there, listed_ids
 from .public_sets import read_140k, read_dalle2, read_ffhq, read_tpdne
+from .reals import auto_count, drawn_reals
 from .rows import SOURCE_COLUMNS, SourceError, SourceRow
 from .tables import read_csv, read_table
 
@@ -58,7 +61,7 @@ SOURCE_KINDS: dict[str, SourceKind] = {
     "ffhq": SourceKind(
         read_ffhq,
         "FFHQ: folders of a thousand (images1024x1024 or thumbnails128x128), all real, identity from the file name; "
-        "`ids` is a text file of numbers to take.",
+        "`ids` is a text file of numbers to take, or auto:10000 for so many of its own.",
         license="CC BY-NC-SA 4.0 (NVIDIA), non-commercial; each photograph has its own licence",
         origin="github.com/NVlabs/ffhq-dataset",
     ),
@@ -164,12 +167,20 @@ class Source:
     path: Path  # absolute
     license: str = ""
     may_show: bool = False
-    ids: str = ""  # for ffhq: absolute path of the list of numbers
+    ids: str = ""  # for ffhq: absolute path of the list of numbers, or auto:10000
     framing: str = "centre"  # one of `FRAME_MODES`
 
 
 _TRUE = ("true", "yes", "1")
 _FALSE = ("false", "no", "0", "")
+
+
+def _ids(record: dict[str, str], absolute: Callable[[str], str], place: str) -> str:
+    "What stands in the column ids: a list's absolute path, or auto: and a number, as it is."
+    ids = record.get("ids") or ""
+    if auto_count(ids) and record["kind"] != "ffhq":
+        raise SourceError(f"{place}: ids = {ids!r} is for sources of kind 'ffhq'.")
+    return absolute(ids) if ids and not auto_count(ids) else ids
 
 
 def _source(record: dict[str, str], folder: Path, place: str) -> Source:
@@ -193,7 +204,7 @@ def _source(record: dict[str, str], folder: Path, place: str) -> Source:
         path=Path(absolute(record["path"])),
         license=record.get("license", ""),
         may_show=may_show in _TRUE,
-        ids=absolute(record["ids"]) if record.get("ids") else "",
+        ids=_ids(record, absolute, place),
         framing=framing,
     )
 
@@ -211,10 +222,35 @@ def read_sources(
     return sources
 
 
+def _with_lists(sources: list[Source], folder: Path) -> list[Source]:
+    "Sources whose photographs were drawn; the lists lie in `folder`."
+    taken: set[str] = set()
+    for source in sources:
+        if source.ids and not auto_count(source.ids):
+            taken.update(ffhq_identity(Path(word).stem) for word in listed_ids(source.ids))
+    listed = []
+    for i, source in enumerate(sources):
+        if auto_count(source.ids):
+            drawn = drawn_reals(ffhq_there(source.path), auto_count(source.ids), source.name, taken)
+            taken.update(drawn)
+            words = "\n".join(identity.removeprefix("ffhq:") for identity in drawn)
+            name = re.sub(r"[^\w-]", "_", source.name)
+            path = write_atomic(folder / f"{i}-{name}-reals.txt", f"{words}\n")
+            source = replace(source, ids=str(path))
+        listed.append(source)
+    return listed
+
+
 def scan_all(
     sources: list[Source],  # as `read_sources` gives them
+    lists: Path | None = None,  # a folder for the lists of what is drawn (ids = auto:10000)
 ) -> pd.DataFrame:  # all rows
     "Scan every source; raises `SourceError` for the first that is not as it should be."
+    if any(auto_count(source.ids) for source in sources):
+        if lists is None:
+            raise SourceError("ids = auto: writes lists of what is drawn; name a folder for them.")
+        lists.mkdir(parents=True, exist_ok=True)
+        sources = _with_lists(sources, lists)
     tables = []
     for source in sources:
         options = dict(ids=source.ids) if source.ids else {}

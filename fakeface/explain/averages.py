@@ -24,7 +24,7 @@ from ..images.decode import ImageError, open_image
 from ..images.preprocess import InputSpec, eval_views, normalise
 from ..models.network import FaceNet
 from ..models.persistence import load_model
-from ..evaluate.predict import ahead
+from ..evaluate.predict import ahead, device_of
 from ..data.balance import sample_rows
 from ..evaluate.stage import EvaluateConfig, the_bundle
 from .gradcam import ExplainError, gradcam, sanity, unit
@@ -236,7 +236,8 @@ def _test_sanity(model: FaceNet, rows: pd.DataFrame, count: int, seed: int) -> l
     views = [view for _, view in _first_views(some, model.spec)]
     if len(views) < 2:
         return None
-    return sanity(model, torch.cat(views).to(memory_format=torch.channels_last), seed=seed)
+    x = torch.cat(views).to(next(model.parameters()).device, memory_format=torch.channels_last)
+    return sanity(model, x, seed=seed)
 
 
 def _numbered_maps(kind: str, maps: dict[str, _ClassMaps]) -> dict[str, np.ndarray]:
@@ -262,6 +263,7 @@ def explain_predictions(
     threads = None if cfg.workers < 0 else max(1, cfg.workers)
     curves, spectrum_maps = mean_spectra(rows, threads=threads)
     model, _ = load_model(the_bundle(cfg))
+    model.to(device_of(cfg.device))
     why: dict[str, Any] = dict(per_group=cfg.why_n, n=len(rows), spectra=curves, cams=None, sanity=None, no_cams="")
     cam_maps: dict[str, _ClassMaps] = {}
     try:

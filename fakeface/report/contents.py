@@ -23,6 +23,7 @@ from fakeface.report.data_sections import (
 )
 from .figures import SectionFigure, report_figures
 from .findings import RunFacts
+from .published import published_figures, published_table
 from fakeface.report.result_sections import (
     Card,
     ResultsSection,
@@ -65,6 +66,7 @@ class Report:
     when: str = ""
     cards: list[Card] = field(default_factory=list)
     results: ResultsSection | None = None
+    published: list[Table] = field(default_factory=list)  # the results in the published form, and the published ones
     threshold: float | None = None
     threshold_text: str = ""
     points: Table | None = None
@@ -102,6 +104,7 @@ def _evaluated(facts: RunFacts, metrics: dict) -> dict[str, Any]:
         when=started.replace("T", " ")[:16],
         cards=headline_cards(metrics),
         results=results_section(metrics),
+        published=[published_table(metrics["result"]), published_figures()],
         threshold=threshold,
         threshold_text=f"p_fake ≥ {threshold:.4f} ({metrics['threshold_name']})",
         points=point_table(metrics, test),

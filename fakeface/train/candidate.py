@@ -14,6 +14,7 @@ from torch import nn
 from ..core.seeds import seed_of
 from ..data.loaders import eval_loader
 from ..models.ema import recalibrate_bn
+from .batches import worker_count
 from .trainer import Trainer
 from .validation import as_built, figure_of, history_figures, quick_summary
 
@@ -27,7 +28,7 @@ def _bn_loader(trainer: Trainer, epoch: int) -> Iterable[dict[str, Any]]:
     drawn = [row for row, *_ in data.sampler]
     drawn = drawn[: cfg.bn_batches * cfg.micro_batch]
     rows = data.rows.iloc[drawn].reset_index(drop=True)
-    return eval_loader(rows, trainer.model.spec, cfg.micro_batch, 0)
+    return eval_loader(rows, trainer.model.spec, cfg.micro_batch, worker_count(cfg))
 
 
 def bn_batches(trainer: Trainer) -> Iterator[torch.Tensor]:  # float32 [B,3,H,W]

@@ -37,8 +37,8 @@ class TrainConfig:
     allow_bias: str = ""  # the reason for training on data that the audit refuses
     sampler: str = "balanced"  # balanced (domain x class) | replace (the same, drawn with replacement) | shuffle
     tau: float = 1.0  # 1: domains and classes equal, 0: as they are
-    max_repeats: float = 4.0  # how often one picture may be drawn in an epoch; 0: no limit
-    epoch_len: int = 0  # pictures an epoch; 0: as many as there are
+    max_repeats: float = 4.0  # how often one picture may be drawn in an epoch, which ends before; 0: no limit
+    epoch_len: int = 0  # pictures an epoch; 0: as many as there are (epochs and patience are in those)
     cache: bool = False  # keep decoded pictures in a memory map
     workers: int = -1  # loader processes; -1: from the core count
     # model and picture
@@ -85,8 +85,8 @@ class TrainConfig:
     # machine
     seed: int = 42
     device: str = "auto"  # auto | cpu
-    precision: str = "auto"  # auto (measured) | fp32 | bf16 | fp16
-    channels_last: bool = True  # NHWC memory; measured too where precision is auto
+    precision: str = "auto"  # auto (by rule) | fp32 | bf16 | fp16
+    channels_last: bool = True  # NHWC memory
     processes: int = 1  # more: accelerate launch
     checkpoint_every: int = 0  # steps; 0: each epoch only
 
@@ -208,7 +208,6 @@ _STAGE = dict(
 _TRUEFACE = dict(
     max_repeats=0.0,
     parity=True,
-    pairing="roll",
     schedule="epoch",
     warmup=5.0,
     ema_warmup=False,

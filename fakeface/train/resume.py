@@ -82,4 +82,5 @@ def leave(trainer: Trainer) -> NoReturn:
     save_trainer(trainer)
     if trainer.stop_signal == signal.SIGINT:
         raise KeyboardInterrupt(f"Stopped at step {trainer.progress.step}; resume=True goes on from here.")
-    raise SystemExit(128 + trainer.stop_signal)
+    # of several processes one may have got the signal for all
+    raise SystemExit(128 + (trainer.stop_signal or signal.SIGTERM))

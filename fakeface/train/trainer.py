@@ -10,13 +10,13 @@ import dataclasses
 import math
 from contextlib import nullcontext
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 import pandas as pd
 import torch
 from accelerate import Accelerator
 from accelerate.optimizer import AcceleratedOptimizer
 from accelerate.state import AcceleratorState, PartialState
-from accelerate.utils import broadcast_object_list
+from accelerate.utils import gather_object
 from torch import nn
 from ..augment.batches import BatchPart
 from ..augment.mixup import mixup, mixup_draw, soft_ce
@@ -26,11 +26,13 @@ from ..data.quarantine import Quarantine
 from ..data.loaders import eval_loader
 from ..data.manifest import manifest_hash
 from ..models.ema import EMA
-from ..models.network import FaceNet, param_groups
-from .batches import TrainingData, training_data, training_policy, worker_count
+from ..models.network import FaceNet, freeze_bn, param_groups
+from .batches import TrainingData, draws_line, in_short_epochs, training_data, training_policy
+from .batches import worker_count, worker_line
 from .data_choice import TrainError, choose_rows
-from .engine import Engine, choose_engine, keep_memory, device_for
+from .engine import Engine, device_for, keep_memory
 from .origin import initial_model
+from .precision import as_it_runs, choice_lines, choose_engine
 from .progress import Progress
 from .recipe import TrainConfig
 from .schedule import lr_at, make_optimizer
@@ -38,9 +40,9 @@ from .validation import Validator
 
 # %% ../../nbs/08_train/11_trainer.ipynb #28d2d85f
 class PendingLoss(NamedTuple):
-    "The last step's loss, not yet looked at."
+    "What the last step says of itself, not yet looked at."
 
-    value: torch.Tensor  # a scalar on the device
+    value: torch.Tensor  # [2] on the device: the loss, and whether a signal asks to leave
     rows: list[int]  # of the training split, that the step saw
 
 
@@ -65,7 +67,8 @@ class Trainer:
     progress: Progress = dataclasses.field(default_factory=Progress)
     best_weights: dict[str, torch.Tensor] | None = None  # of the best epoch's candidate
     pending: PendingLoss | None = None
-    stop_signal: int = 0  # a signal that arrived: leave after the step that is being done
+    stop_signal: int = 0  # a signal that arrived here: leave after the step that is being done
+    stop_agreed: bool = False  # of several processes: it arrived somewhere, and all know it
 
     def train_step(
         self,
@@ -74,21 +77,37 @@ class Trainer:
         "Forward, backward, optimiser, averaged weights; `progress.step` goes up by one."
         for group in self.optimizer.param_groups:
             group["lr"] = lr_at(self.cfg, self.progress.step, self.data.steps)
-        loss = 0.0
-        for i in range(len(micro_batches)):
-            loss = loss + self._backward(micro_batches, i)
+        losses = [self._backward(micro_batches, i) for i in range(len(micro_batches))]
+        loss = torch.stack(losses).sum()
         if self.cfg.clip:
             self.accelerator.clip_grad_norm_(self.wrapped.parameters(), self.cfg.clip)
         self.optimizer.step()
         self.optimizer.zero_grad()
         if self.ema:
             self.ema.update(self.model)
-        if self.accelerator.num_processes > 1:
-            loss = self.accelerator.reduce(loss, "mean")
         self.settle_loss()
         rows = [row for batch in micro_batches for row in batch["row"].tolist()]
-        self.pending = PendingLoss(torch.as_tensor(loss), rows)
+        self.pending = PendingLoss(self._over_processes(loss), rows)
         self.progress.step += 1
+
+    def _over_processes(self, loss: torch.Tensor) -> torch.Tensor:  # [2]
+        "The mean loss, and a number above 0 where a signal has reached any process; both are looked at later."
+        noted = torch.full_like(loss, float(self.stop_signal))
+        both = torch.stack([loss, noted])
+        if self.accelerator.num_processes > 1:
+            return cast(torch.Tensor, self.accelerator.reduce(both, "mean"))
+        return both
+
+    @property
+    def must_stop(self) -> bool:
+        "Has a signal arrived? Of several processes all say the same in the same step."
+        return self.stop_agreed if self.accelerator.num_processes > 1 else bool(self.stop_signal)
+
+    def agree_on_stop(self) -> None:
+        "After this `must_stop` knows of signals that arrived since the last step."
+        if self.accelerator.num_processes > 1:
+            noted = torch.tensor(float(self.stop_signal), device=self.accelerator.device)
+            self.stop_agreed = bool(self.accelerator.reduce(noted, "sum"))
 
     def _backward(self, micro_batches: list[dict[str, Any]], i: int) -> torch.Tensor:
         "Add the gradient of micro-batch `i`; gives its share of the loss."
@@ -111,17 +130,19 @@ class Trainer:
     def _partners(self, count: int) -> tuple[float, torch.Tensor]:
         "MixUp's λ and each image's partner, int64 [count]; λ = 1 where nothing is mixed."
         cfg = self.cfg
-        own_share, partners = 1.0, torch.arange(count)
-        if cfg.mixup:
-            own_share, partners = mixup_draw(cfg.mixup, count, cfg.seed, self.progress.step, cfg.pairing)
-        return own_share, partners.to(self.accelerator.device)
+        device = self.accelerator.device
+        if not cfg.mixup:
+            return 1.0, torch.arange(count, device=device)
+        own_share, partners = mixup_draw(cfg.mixup, count, cfg.seed, self.progress.step, cfg.pairing)
+        return own_share, partners.to(device)
 
     def settle_loss(self) -> None:
         "Count the pending loss; raises `TrainError` with the batch's paths where it is not finite."
         if self.pending is None:
             return
-        loss, rows = float(self.pending.value), self.pending.rows
+        (loss, noted), rows = self.pending.value.tolist(), self.pending.rows
         self.pending = None
+        self.stop_agreed = noted > 0
         if not math.isfinite(loss):
             paths = ", ".join(self.data.rows.path.iloc[rows[:12]])
             more = " …" if len(rows) > 12 else ""
@@ -146,13 +167,25 @@ def fresh_accelerator(cfg: TrainConfig, precision: str) -> Accelerator:
 
 
 def _agreed_engine(cfg: TrainConfig, model: FaceNet, engine: Engine | None) -> Engine:
-    "The engine that is given, or what the first process measured as the fastest (all measure), for all."
+    "The engine that is given, or one that suits every process: all choose, the smallest micro-batch is taken."
     device = device_for(cfg.device)
-    model.to(device)
-    if engine is None:
-        engine = choose_engine(model, cfg.size, cfg.micro_batch, device, cfg.precision, cfg.channels_last)
+    # before anything is put on a GPU: the state gives each process its own
     PartialState(cpu=device.type == "cpu")
-    return broadcast_object_list([engine])[0]
+    model.to(device)
+    if engine is not None:
+        return engine
+    engines: list[Engine] = gather_object([choose_engine(model, cfg, device)])
+    precisions = {engine.precision for engine in engines}
+    if len(precisions) > 1:
+        raise ConfigError(
+            f"The GPUs of the processes differ: by rule they would compute in {' and '.join(sorted(precisions))}. "
+            "Give precision = 'fp16' or 'fp32' for all."
+        )
+    return max(engines, key=_micro_batches)
+
+
+def _micro_batches(engine: Engine) -> int:
+    return engine.accumulate
 
 
 def _validator(
@@ -202,13 +235,19 @@ def _set_frame(model: FaceNet, rows: pd.DataFrame) -> None:
         model.spec = dataclasses.replace(model.spec, frame=max(model.spec.size, largest))
 
 
+def _start_lines(asked: TrainConfig, runs: TrainConfig, model: FaceNet, data: TrainingData) -> list[str]:
+    "What is said before the first step: what was chosen otherwise than asked, and what an epoch is made of."
+    lines = [*choice_lines(asked, runs, model), worker_line(runs)]
+    return [line for line in lines if line] + [draws_line(asked, runs, data.sampler)]
+
+
 def start_training(
     cfg: TrainConfig,
     manifest: pd.DataFrame,  # from `read_manifest`
     folder: Path,  # the stage's folder
     engine: Engine | None = None,  # as measured before; None: measure
 ) -> Trainer:
-    "A run at step 0."
+    "A run at step 0, with the batch cut and BatchNorm kept as room `precision` says; `Trainer.cfg` holds both."
     folder = Path(folder)
     train_rows = choose_rows(manifest, cfg, "train")
     valid_rows = choose_rows(manifest, cfg, "valid")
@@ -219,11 +258,16 @@ def start_training(
     _set_frame(model, train_rows)
     engine = _agreed_engine(cfg, model, engine)
     accelerator = _processes(cfg, engine)
+    asked = cfg
+    cfg = in_short_epochs(as_it_runs(asked, engine), train_rows)
+    if cfg.freeze_bn:
+        freeze_bn(model)
     engine.layout(model.to(accelerator.device))
     ema = _average(cfg, model)
     wrapped, optimizer = accelerator.prepare(model, _optimizer(cfg, model))
     rank, world = accelerator.process_index, accelerator.num_processes
     data = training_data(cfg, train_rows, model.spec, folder, rank, world)
+    accelerator.print("\n".join(_start_lines(asked, cfg, model, data)))
     prepare = BatchPart(model.spec, training_policy(cfg)).to(accelerator.device)
     quarantine = Quarantine(folder / "quarantine.csv", len(train_rows) + len(valid_rows))
     return Trainer(

@@ -118,7 +118,8 @@ def _word_row(setting: Setting, p: np.ndarray, labels: np.ndarray, decision: Dec
 def _scores(model: nn.Module, rows: pd.DataFrame, spec: InputSpec, change: Change) -> tuple[np.ndarray, np.ndarray]:
     "Numbers of the rows that could be read, and their logits, in float32."
     loader = make_loader(ChangedRows(rows, spec, change), range(len(rows)), 32, 0, partial(collate, size=spec.size))
-    return score(model, loader, BatchPart(spec), Engine())
+    prepare = BatchPart(spec).to(next(model.parameters()).device)
+    return score(model, loader, prepare, Engine())
 
 
 def words_when_harder(

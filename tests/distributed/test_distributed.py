@@ -2,11 +2,14 @@
 
 import itertools
 import os
+import socket
 import subprocess
 import sys
+import time
 from pathlib import Path
 import numpy as np
 import pandas as pd
+import pytest
 from fakeface.core.files import write_json
 from fakeface.data.manifest import read_manifest
 from fakeface.testing.datasets import TOY_TRAINING, toy_run
@@ -62,3 +65,39 @@ def test_accumulation_is_the_large_batch(tmp_path):
         np.testing.assert_allclose(after[4][name], weight, rtol=0, atol=1e-6, err_msg=name)
     moved = max(float((weight - before[name]).abs().max()) for name, weight in after[1].items())
     assert moved > 1e-3, "they did move"
+
+
+def free_port() -> int:
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return listener.getsockname()[1]
+
+
+@pytest.mark.slow
+def test_a_signal_to_one_process_stops_all_after_the_same_step(tmp_path):
+    "Nobody else passes it on here: two processes that were started by hand, as on two machines."
+    toy_run(tmp_path, "two")
+    config = dict(PLAIN, stage="finetune", out=str(tmp_path), run="two", processes=2, epochs=200, checkpoint_every=3)
+    path = write_json(tmp_path / "two.json", config)
+    place = dict(MASTER_ADDR="127.0.0.1", MASTER_PORT=str(free_port()), WORLD_SIZE="2", OMP_NUM_THREADS="1")
+    running = []
+    for rank in ("0", "1"):
+        environment = {**os.environ, **place, "RANK": rank, "LOCAL_RANK": rank, "LOCAL_WORLD_SIZE": "2"}
+        command = [sys.executable, "-m", "fakeface.train", str(path)]
+        with open(tmp_path / f"{rank}.txt", "w") as said:
+            process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=said, stderr=said, env=environment)
+        running.append(process)
+    try:
+        folder = tmp_path / "two/finetune/checkpoints"
+        deadline = time.monotonic() + 200
+        while not list(folder.glob("step-*/state.json")):
+            texts = [(tmp_path / f"{rank}.txt").read_text()[-2000:] for rank in "01"]
+            assert all(process.poll() is None for process in running) and time.monotonic() < deadline, texts
+            time.sleep(0.1)
+        running[1].terminate()
+        # the one that got the signal says so with its exit code, the other with the same
+        assert [process.wait(60) for process in running] == [143, 143]
+    finally:
+        for process in running:
+            process.kill()
+    assert not list(folder.glob(".*")), "nothing half-written is left"
