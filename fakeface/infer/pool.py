@@ -9,7 +9,6 @@ __all__ = ['CheckOptions', 'check_paths']
 import contextlib
 import dataclasses
 import functools
-import os
 import queue
 import threading
 from concurrent.futures import Future, ThreadPoolExecutor
