@@ -67,6 +67,7 @@ def expected_repeats(
     epoch_len: int | None = None,  # draws an epoch; as many as there are images if not given
     tau: float = 1.0,  # 0 natural … 1 each cell the same
     max_repeats: float | None = None,  # most draws of one image in an epoch
+    favour: dict[str, float] | None = None,  # domain -> factor on its weight; 1 where it is not named
 ) -> pd.DataFrame:  # a row a cell: domain, class, n, weight (share of the draws), draws, repeats (draws / n)
     "What an epoch will look like, before it is drawn."
     if max_repeats is not None and max_repeats <= 0:
@@ -75,7 +76,8 @@ def expected_repeats(
     n = np.bincount(code)
     cap = np.full(len(n), np.inf) if max_repeats is None else max_repeats * n
     total = len(code) if epoch_len is None else epoch_len
-    draws = water_fill(n ** (1.0 - tau), cap, total)
+    factor = [(favour or {}).get(domain_name, 1.0) for domain_name, _ in names]
+    draws = water_fill(n ** (1.0 - tau) * factor, cap, total)
     columns = {
         "domain": [domain_name for domain_name, _ in names],
         "class": [LABEL_NAMES[label_of_cell] for _, label_of_cell in names],

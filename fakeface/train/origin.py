@@ -12,11 +12,13 @@ from typing import cast
 from ..core.config import split_csv
 from ..core.project import ConfigError, project_root
 from ..core.stages import require, run_dir
-from ..models.bundle import Bundle
+from ..models.bundle import INDEX, Bundle
 from ..models.network import FaceNet, build_model
 from ..models.backbone import fixed_size
 from ..models.persistence import load_model
+from ..models.shelf import find_bundle, list_bundles
 from ..models.soup import average_weights
+from ..models.storage import read_bundle
 from .recipe import TrainConfig
 
 # %% ../../nbs/08_train/07_origin.ipynb #236f3aa5
@@ -27,8 +29,9 @@ def init_paths(init: str) -> list[str]:
 
 def _bundle_folder(path: str, cfg: TrainConfig) -> str:
     "The absolute path of a bundle, as given or below the project's root."
-    for folder in (Path(path), project_root() / path):
-        if (folder / "bundle.json").is_file():
+    named = list_bundles().get(path)
+    for folder in (Path(path), project_root() / path, named):
+        if folder and (folder / INDEX).is_file():
             return str(folder.resolve())
     raise ConfigError(
         f"init = {path!r} is no bundle (no bundle.json in it). "
@@ -36,15 +39,30 @@ def _bundle_folder(path: str, cfg: TrainConfig) -> str:
     )
 
 
+def _default_start(cfg: TrainConfig) -> Path:
+    "The bundle that finetuning begins with where none is named."
+    pretrained = run_dir(cfg.run, cfg.out) / "pretrain/bundle"
+    if cfg.preset == "mine" and not pretrained.exists():
+        return find_bundle()
+    return require(pretrained, "pretrain")
+
+
+def _as_the_start(cfg: TrainConfig) -> TrainConfig:
+    "Size and view of the first bundle in `init`, where the config leaves them to it."
+    if cfg.size and cfg.view:
+        return cfg
+    spec = read_bundle(init_paths(cfg.init)[0]).spec
+    return dataclasses.replace(cfg, size=cfg.size or spec.size, view=cfg.view or spec.view)
+
+
 def resolve_init(cfg: TrainConfig) -> TrainConfig:
-    "Fill in finetuning's default `init`, make it absolute; raises `FakefaceError` where the bundle is missing."
+    """Fill in finetuning's default `init`, make it absolute; size and view are its own where the config names none.
+    Raises `FakefaceError` where the bundle is missing."""
     if cfg.init == "none" or (cfg.stage == "pretrain" and not cfg.init):
         return cfg
-    if not cfg.init:
-        pretrained = require(run_dir(cfg.run, cfg.out) / "pretrain/bundle", "pretrain")
-        return dataclasses.replace(cfg, init=str(pretrained))
-    folders = [_bundle_folder(path, cfg) for path in init_paths(cfg.init)]
-    return dataclasses.replace(cfg, init=",".join(folders))
+    paths = init_paths(cfg.init) if cfg.init else [str(_default_start(cfg))]
+    folders = [_bundle_folder(path, cfg) for path in paths]
+    return _as_the_start(dataclasses.replace(cfg, init=",".join(folders)))
 
 # %% ../../nbs/08_train/07_origin.ipynb #6a528a46
 def _from_bundles(cfg: TrainConfig, size: int) -> tuple[FaceNet, list[Bundle]]:
