@@ -405,9 +405,18 @@ def _mean_auc(metrics: dict, kind: str) -> float | None:
     return sum(aucs) / len(aucs) if aucs else None
 
 
+def _not_better(facts: RunFacts) -> str:
+    "What finetuning's comparison with its start says, where the new detector is not better; else empty."
+    finetuned = facts.stages.get("finetune")
+    found = ((finetuned.metrics if finetuned else None) or {}).get("before_after") or {}
+    return found["headline"].removesuffix(".") if found.get("keep_start") else ""
+
+
 def headline(facts: RunFacts) -> str:
     "The first line of the page."
     metrics = facts.metrics
+    if not_better := _not_better(facts):
+        return not_better
     if not metrics:
         return f"The run {facts.run} has not been evaluated yet"
     begin = f"{metrics.get('bundle') or facts.run} tells generated faces from photographs"
