@@ -74,7 +74,8 @@ def headline_of(
     if mean is None:
         return (
             f"Whether the new detector is better than {start} is not known: no domain has {ENOUGH_TO_CLAIM} test "
-            f"images of each class (there are {int(table.n_real.sum())} real, {int(table.n_fake.sum())} fake). Add images."
+            f"images of each class "
+            f"(there are {int(table.n_real.sum())} real, {int(table.n_fake.sum())} fake). Add images."
         )
     known = table.dropna(subset=["difference"])
     figures = (
