@@ -78,7 +78,7 @@ def stage_parameters(
     shown = shown_parameters(stage)
     if "preset" not in shown or stage not in ("pretrain", "finetune"):
         return shown
-    fields = config_parameters(stage, preset or shown["preset"].default)
+    fields = config_parameters(stage, preset or shown["preset"].default or "fakeface")
     return {name: fields[name] for name in shown} | fields
 
 # %% ../../nbs/13_cli/01_parameters.ipynb #069f6294

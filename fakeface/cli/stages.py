@@ -252,12 +252,23 @@ def demo(
     return report
 
 # %% ../../nbs/13_cli/02_stages.ipynb #464d84c8
+def _fitting(stage: str, params: dict[str, Any]) -> str | None:
+    "The preset that a training stage takes where none is named; None for the other stages."
+    if stage not in ("pretrain", "finetune"):
+        return None
+    from fakeface.train.recipe import fitting_preset
+
+    given = {name: params[name] for name in ("run", "out", "init") if name in params}
+    return fitting_preset(stage, **given)
+
+
 def stage_command(args: argparse.Namespace) -> None:
     "`fakeface prepare`, `pretrain`, …: list the parameters, or run the stage."
     stage = args.command
     params = given_parameters(args.p, defaults_of([stage]), f"parameter of {stage}")
     if args.params:
-        for name, (default, comment) in stage_parameters(stage, params.get("preset")).items():
+        preset = params.get("preset") or _fitting(stage, params)
+        for name, (default, comment) in stage_parameters(stage, preset).items():
             print(f"  {name:<18} {default!r:<26} {comment}")
         return
     print(os.path.relpath(run_stage_notebook(stage, **params)))

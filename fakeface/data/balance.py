@@ -60,13 +60,15 @@ def expected_repeats(
     epoch_len: int | None = None,  # draws an epoch, fewer where `max_repeats` asks for it; the images if not given
     tau: float = 1.0,  # 0 natural … 1 each cell the same
     max_repeats: float | None = None,  # most draws of one image in an epoch
+    favour: dict[str, float] | None = None,  # domain -> factor on its weight; 1 where it is not named
 ) -> pd.DataFrame:  # a row a cell: domain, class, n, weight (share of the draws), draws, repeats (draws / n)
     "What an epoch will look like, before it is drawn."
     if max_repeats is not None and max_repeats <= 0:
         raise DataError(f"max_repeats = {max_repeats}: a picture must be drawn more than 0 times.")
     code, names = number_cells(domain, label)
     n = np.bincount(code)
-    weight = n ** (1.0 - tau)
+    factor = [(favour or {}).get(domain_name, 1.0) for domain_name, _ in names]
+    weight = n ** (1.0 - tau) * factor
     asked = len(code) if epoch_len is None else epoch_len
     total = min(asked, longest_epoch(n, weight, max_repeats))
     draws = total * weight / weight.sum()

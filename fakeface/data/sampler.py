@@ -57,6 +57,7 @@ class BalancedSampler(Sampler[DrawIndex]):
         rank: int = 0,  # this process
         world: int = 1,  # of so many
         mode: str = "balanced",  # or "replace", "shuffle"
+        favour: dict[str, float] | None = None,  # domain -> factor on its weight
     ):
         refuse_unknown([mode], SAMPLER_MODES, "way to draw")
         if batch < 1 or batch % world:
@@ -85,7 +86,7 @@ class BalancedSampler(Sampler[DrawIndex]):
         # which epoch comes next, and how many of its draws are done: see `set_epoch`
         self.epoch = 0
         self.start = 0
-        self.table = expected_repeats(domain, label, self.epoch_len, tau, max_repeats)
+        self.table = expected_repeats(domain, label, self.epoch_len, tau, max_repeats, favour)
 
     def set_epoch(self, epoch: int, start: int = 0) -> None:
         "Which epoch comes next, and how many of its draws (over all processes) are done already."

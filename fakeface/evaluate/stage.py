@@ -44,7 +44,7 @@ class EvaluateConfig:
     out: str = "outputs"  # root of all runs
     overwrite: bool = False  # make a finished stage again
     resume: bool = False  # go on with an unfinished one
-    bundle: str = ""  # a bundle's folder; empty: outputs/<run>/finetune/bundle
+    bundle: str = ""  # a bundle's folder; empty: outputs/<run>/finetune/bundle, or its start where that is no worse
     domains: str = ""  # comma string; empty: all that the split has
     split: str = "test"  # test | valid
     framing: str = "centre"  # centre: pictures that are framed already; face: as they come, by their largest face
@@ -97,7 +97,13 @@ def the_bundle(cfg: EvaluateConfig) -> Path:
     "The bundle's folder; raises where it is not there."
     if cfg.bundle:
         return find_path(cfg.bundle)
-    return require(run_dir(cfg.run, cfg.out) / "finetune/bundle", "finetune")
+    new = require(run_dir(cfg.run, cfg.out) / "finetune/bundle", "finetune")
+    compared = new.with_name("before_after.json")
+    found = read_json(compared) if compared.exists() else {}
+    if not found.get("keep_start"):
+        return new
+    print(f"{found['headline']} To evaluate the new detector all the same: -p bundle {new}")
+    return find_path(found["start"])
 
 
 @dataclass(frozen=True)
@@ -138,7 +144,7 @@ def _request(cfg: EvaluateConfig) -> _Request:
     audit = read_audit(require(home / "prepare/audit.json", "prepare"))
     require_unbiased(audit, bundle.allow_bias)
     require_same_data(manifest, audit)
-    if not cfg.bundle:
+    if not cfg.bundle and folder == home / "finetune/bundle":
         require_trained_on(manifest, home / "finetune")
     print(compare_files(rows, cfg.workers if cfg.workers > 0 else None))
     request = _Request(cfg, manifest, rows, None, None, net, bundle, device)

@@ -602,6 +602,15 @@ def _headline(facts: RunFacts) -> str:
     return f"{begin} {_in_words(metrics, domains)} on the domains it was tested on"
 
 
+def _not_better(facts: RunFacts) -> str:
+    "What finetuning's comparison with its start says, where the new detector is not better; else empty."
+    finetuned = facts.stages.get("finetune")
+    found = ((finetuned.metrics if finetuned else None) or {}).get("before_after") or {}
+    return found["headline"].removesuffix(".") if found.get("keep_start") else ""
+
+
 def headline(facts: RunFacts) -> str:
     "The first line of the page."
+    if not_better := _not_better(facts):
+        return not_better
     return TOY + _headline(facts) if is_toy(facts) else _headline(facts)

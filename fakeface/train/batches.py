@@ -26,6 +26,22 @@ from .data_choice import TrainError
 from .recipe import TrainConfig
 
 # %% ../../nbs/08_train/08_batches.ipynb #913be4e0
+def _replay_plan(
+    cfg: TrainConfig,
+    rows: pd.DataFrame,  # the training rows; with a column `replay` where some are replayed
+) -> tuple[dict[str, float] | None, int | None]:  # factor of each domain, and draws an epoch
+    "How the stated share comes about: domains share alike within either part, and an epoch sees all of one's own."
+    if "replay" not in rows:
+        return None, cfg.epoch_len or None
+    classes = rows.groupby(["replay", "domain"]).label.nunique()
+    part = {}
+    for is_old, share in ((False, 1 - cfg.replay_share), (True, cfg.replay_share)):
+        of_part = classes[is_old]
+        part |= {str(domain): share / len(of_part) / count for domain, count in of_part.items()}
+    every = round(int((~rows.replay).sum()) / (1 - cfg.replay_share))
+    return part, cfg.epoch_len or every
+
+
 def epoch_sampler(
     cfg: TrainConfig,
     rows: pd.DataFrame,  # the training rows
@@ -33,17 +49,19 @@ def epoch_sampler(
     world: int = 1,  # of so many
 ) -> BalancedSampler:  # at the beginning of epoch 0
     "The draws that the config asks for."
+    favour, epoch_len = _replay_plan(cfg, rows)
     sampler = BalancedSampler(
         rows.domain.to_numpy(),
         rows.label.to_numpy(),
         seed=cfg.seed,
-        epoch_len=cfg.epoch_len or None,
+        epoch_len=epoch_len,
         tau=cfg.tau,
         max_repeats=cfg.max_repeats or None,
         batch=cfg.batch,
         rank=rank,
         world=world,
         mode=cfg.sampler,
+        favour=favour,
     )
     sampler.set_epoch(0)
     return sampler

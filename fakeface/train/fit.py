@@ -24,6 +24,7 @@ from .candidate import candidate, validation_row
 from .checkpoint import checkpoint_state, checkpoints
 from .data_choice import TrainError
 from .engine import Engine, exact_math, plan
+from .origin import finished_start
 from .precision import engine_record, recorded_engine
 from .progress import Best, epoch_line, write_history
 from .recipe import TrainConfig
@@ -182,7 +183,9 @@ def finish(trainer: Trainer) -> dict[str, Any]:  # what metrics.json holds
         raise TrainError("No epoch has ended: there is no network to make a bundle of.")
     model = _best_model(trainer, weights)
     scores = trainer.validator.scores(model)
-    decision = fit_decision(scores, cfg)
+    decision = fit_decision(scores, cfg, finished_start(cfg))
+    for note in decision.band.notes:
+        trainer.accelerator.print(note)
     scores["p_fake"] = decision.p_fake(scores)
     band = (decision.band.low, decision.band.high)
     valid = by_domain_records(by_domain(scores, decision.thresholds[decision.threshold], band=band))

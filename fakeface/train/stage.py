@@ -11,7 +11,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, Callable, Iterable
 import pandas as pd
 from accelerate.state import PartialState
 from ..core.files import read_json, write_json
@@ -71,6 +71,7 @@ def _begin(cfg: TrainConfig, manifest: pd.DataFrame) -> Stage:
 def run_training_stage(
     cfg: TrainConfig,
     on_epoch: OnEpoch | None = None,  # called with the history after each epoch
+    also: Iterable[Callable[..., dict[str, Any]]] = (),  # of (cfg, the stage's folder, manifest): for metrics.json
 ) -> dict[str, Any]:  # what metrics.json holds
     "Run a training stage in its folder; with processes > 1 through `accelerate launch`."
     manifest = prepared_manifest(cfg)
@@ -80,6 +81,8 @@ def run_training_stage(
             metrics = launch(cfg, stage.dir)
         else:
             metrics = fit(cfg, manifest, stage.dir, on_epoch)
+        for look in also:
+            metrics |= look(cfg, stage.dir, manifest)
         stage.finish(metrics)
     return metrics
 

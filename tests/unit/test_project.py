@@ -101,13 +101,17 @@ def test_the_values_beside_the_parameters_are_the_presets(stage):
     from fakeface.train.recipe import train_config
 
     text, values = parameters(read_notebook(ROOT / f"nbs/run_{stage}.ipynb"))
-    presets = {name: train_config(stage, name) for name in ("fakeface", "trueface", "demo")}
+    names = ("fakeface", "trueface", "demo", "mine") if stage == "finetune" else ("fakeface", "trueface", "demo")
+    presets = {name: train_config(stage, name) for name in names}
     beside = dict(re.findall(r"^(\w+) = None  # .*?\[(.*)\]$", text, re.M))
     assert set(beside) == {name for name, value in values.items() if value is None}
     for name, said in beside.items():
-        recipe, _, demo = said.partition(", demo ")
+        rest, _, mine = said.partition(", mine ")
+        recipe, _, demo = rest.partition(", demo ")
         assert ast.literal_eval(recipe) == getattr(presets["fakeface"], name) == getattr(presets["trueface"], name)
         assert ast.literal_eval(demo or recipe) == getattr(presets["demo"], name)
+        if "mine" in presets:
+            assert ast.literal_eval(mine or recipe) == getattr(presets["mine"], name)
 
 
 def test_notebooks_hold_nothing_private():
