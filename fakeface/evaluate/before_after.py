@@ -109,8 +109,13 @@ def before_after(
     first = init_paths(cfg.init)[0]
     (before, old), (after, new) = (_scored(path, rows, cfg.device) for path in (first, folder / "bundle"))
     table = compare_scores(before, after, (old, new))
-    hashes = dict(bundle_hash=new.hash, manifest_hash=manifest_hash(rows))
-    note_test_read(run_dir(cfg.run, cfg.out), **hashes, domains=sorted(rows.domain.unique()), by="before and after")
+    note_test_read(
+        run_dir(cfg.run, cfg.out),
+        bundle_hash=new.hash,
+        manifest_hash=manifest_hash(rows),
+        domains=sorted(rows.domain.unique()),
+        by="before and after",
+    )
     mean = mean_difference(table)
     better = mean is not None and mean.low is not None and mean.low > 0
     found = dict(headline=headline_of(table, old.name), better=better, keep_start=not better, start=str(first))
