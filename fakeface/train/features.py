@@ -265,6 +265,17 @@ class Frozen:
     workers: int | None = None  # loader processes; None: from the core count
     batch: int = 32
 
+    def _todo(self, view: FrozenView, rows: pd.DataFrame) -> np.ndarray:
+        "Numbers of the rows whose features are not there; of equal images the first."
+        slots = self.store.slots(rows["sha256"])
+        _, done = self.store.view(view.name)
+        slot, first = np.unique(slots, return_index=True)
+        return np.sort(first[done[slot] == 0])
+
+    def missing(self, view: FrozenView, rows: pd.DataFrame) -> int:
+        "How many features are still to be computed."
+        return len(self._todo(view, rows))
+
     def features(
         self,
         view: FrozenView,
@@ -273,9 +284,7 @@ class Frozen:
     ) -> tuple[np.ndarray, np.ndarray]:  # float32 [n,D] of all rows; bool [n], whether a row could be read
         "The features of each row, read where they are there and computed where not."
         slots = self.store.slots(rows["sha256"])
-        _, done = self.store.view(view.name)
-        slot, first = np.unique(slots, return_index=True)
-        todo = np.sort(first[done[slot] == 0])
+        todo = self._todo(view, rows)
         if len(todo):
             self._compute(view, rows, slots, todo, note)
         values, done = self.store.view(view.name)

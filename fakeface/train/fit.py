@@ -23,7 +23,9 @@ from ..models.persistence import save_model
 from .candidate import candidate, validation_row
 from .checkpoint import checkpoint_state, checkpoints
 from .data_choice import TrainError
-from .engine import Engine, plan
+from .engine import Engine, device_for, plan
+from .features import frozen_engine
+from .frozen import freeze_trainer, learn_head, scores_when_harder
 from .progress import Best, epoch_line, write_history
 from .recipe import TrainConfig
 from .resume import catch_signals, leave, restore_trainer, save_trainer
@@ -169,7 +171,8 @@ def _bundle(
 
 def _limits(trainer: Trainer, model: FaceNet, decision: Decision) -> dict[str, float]:
     "What the words bear; the table that says so is limits.csv."
-    words = words_when_harder(model, model.spec, trainer.validator.rows, decision)
+    scored = scores_when_harder(trainer, model)
+    words = words_when_harder(model, model.spec, trainer.validator.rows, decision, scored=scored)
     write_atomic(trainer.folder / "limits.csv", words.to_csv(index=False))
     return fit_word_limits(words, decision.band.target)
 
@@ -237,12 +240,13 @@ def _tell(trainer: Trainer, on_epoch: OnEpoch | None) -> None:
 def _all_epochs(trainer: Trainer, on_epoch: OnEpoch | None) -> None:
     "Every epoch that is left."
     cfg, say = trainer.cfg, trainer.accelerator.print
-    if cfg.epochs == 0 and not trainer.progress.history:
-        # nothing is trained; BatchNorm and validation all the same
+    if cfg.trained_epochs == 0 and not trainer.progress.history:
+        # no step is taken; BatchNorm and validation all the same
         row = end_epoch(trainer)
-        say(f"Not trained further: valid {cfg.select} {row['select']:.4f}")
+        what = "The head is fitted" if cfg.trains == "head" else "Not trained further"
+        say(f"{what}: valid {cfg.select} {row['select']:.4f}")
         _tell(trainer, on_epoch)
-    while trainer.progress.step < cfg.epochs * trainer.data.steps and not is_over(trainer):
+    while trainer.progress.step < cfg.trained_epochs * trainer.data.steps and not is_over(trainer):
         train_epoch(trainer)
         row = end_epoch(trainer)
         say(epoch_line(row, trainer.progress.speed[-1]))
@@ -251,6 +255,21 @@ def _all_epochs(trainer: Trainer, on_epoch: OnEpoch | None) -> None:
             leave(trainer)
 
 # %% ../../nbs/08_train/14_fit.ipynb #84d25833
+def _engine(cfg: TrainConfig, folder: Path) -> Engine | None:
+    "The engine that a run began with, or a frozen backbone's; None: to be measured."
+    found = checkpoints(Path(folder) / "checkpoints")
+    if found:
+        return Engine(**checkpoint_state(found[-1])["engine"])
+    return frozen_engine(device_for(cfg.device), cfg.precision) if cfg.trains == "head" else None
+
+
+def _fit_head(trainer: Trainer, manifest: pd.DataFrame) -> None:
+    "Learn the head where the run has not done so, and validate by features from now on."
+    frozen = freeze_trainer(trainer, manifest)
+    if not trainer.progress.history:
+        learn_head(trainer, frozen)
+
+
 def fit(
     cfg: TrainConfig,
     manifest: pd.DataFrame,  # from `read_manifest`
@@ -258,13 +277,14 @@ def fit(
     on_epoch: OnEpoch | None = None,
 ) -> dict[str, Any]:  # what metrics.json holds
     "Train, or go on where the last checkpoint stands, and end with a bundle."
-    found = checkpoints(Path(folder) / "checkpoints")
-    engine = Engine(**checkpoint_state(found[-1])["engine"]) if found else None
-    trainer = start_training(cfg, manifest, folder, engine)
+    trainer = start_training(cfg, manifest, folder, _engine(cfg, folder))
     restore_trainer(trainer)
     say = trainer.accelerator.print
     say(model_line(trainer.model))
-    say(_bill(trainer))
+    if cfg.trains == "head":
+        _fit_head(trainer, manifest)
+    else:
+        say(_bill(trainer))
     step = trainer.progress.step
     if step:
         say(f"Going on at step {step} (epoch {step // trainer.data.steps + 1}).")
