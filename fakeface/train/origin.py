@@ -16,6 +16,7 @@ from ..models.bundle import Bundle
 from ..models.network import FaceNet, build_model
 from ..models.backbone import fixed_size
 from ..models.persistence import load_model
+from ..models.several import MeanNet
 from ..models.soup import average_weights
 from .recipe import TrainConfig
 
@@ -52,6 +53,8 @@ def _from_bundles(cfg: TrainConfig, size: int) -> tuple[FaceNet, list[Bundle]]:
     models, bundles = [], []
     for path in init_paths(cfg.init):
         model, bundle = load_model(path, dropout=cfg.dropout, size=size, view=cfg.view)
+        if isinstance(model, MeanNet):
+            raise ConfigError(f"{path} is a mean of {len(model.parts)} networks: begin from one of its parts.")
         models.append(model)
         bundles.append(bundle)
     model = average_weights(models) if len(models) > 1 else models[0]
@@ -69,6 +72,8 @@ def initial_model(
         bundles = []
     else:
         model, bundles = _from_bundles(cfg, size)
+    if cfg.interpolation:
+        model.spec = dataclasses.replace(model.spec, interpolation=cfg.interpolation)
     if size != cfg.size and fixed_size(model.arch):
         raise ConfigError(
             f"{model.arch} sees pictures of one size: "

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from ..augment.policies import POLICY_NAMES
 from ..core.config import HARMLESS, configure, is_harmless, refuse_unknown, split_csv, stage_config
 from ..core.project import ConfigError
-from ..images.preprocess import VIEWS
+from ..images.preprocess import KERNELS, VIEWS
 from ..metrics.calibrate import THRESHOLDS
 
 if TYPE_CHECKING:
@@ -53,6 +53,7 @@ class TrainConfig:
     size: int = 224  # pixels in training
     eval_size: int = 0  # pixels of the finished detector; 0: as in training
     view: str = "resize"  # resize | crop | multicrop
+    interpolation: str = ""  # bilinear | bicubic | lanczos: the kernel of that view; empty: what the network knows
     # augmentation
     augment: str = "strong"  # strong | light | mild | web | reframed
     light_epochs: int = 0  # so many epochs of light first
@@ -118,6 +119,7 @@ _CHOICES = dict(
     sampler=("balanced", "replace", "shuffle"),
     weights=("imagenet", "none"),
     view=VIEWS,
+    interpolation=("", *KERNELS),
     augment=POLICY_NAMES,
     pairing=("random", "roll"),
     optimizer=("sgd", "adamw"),
