@@ -18,6 +18,7 @@ from ..core.config import split_csv
 from ..core.files import write_atomic
 from ..metrics.figures import by_domain, by_domain_records
 from ..models.bundle import Bundle
+from ..models.cost import cost_of
 from ..models.network import FaceNet, freeze_bn, model_line
 from ..models.persistence import save_model
 from .candidate import candidate, validation_row
@@ -26,6 +27,7 @@ from .data_choice import TrainError
 from .engine import Engine, device_for, plan
 from .features import frozen_engine
 from .frozen import freeze_trainer, learn_head, scores_when_harder
+from .origin import backbone_record
 from .progress import Best, epoch_line, write_history
 from .recipe import TrainConfig
 from .resume import catch_signals, leave, restore_trainer, save_trainer
@@ -164,6 +166,7 @@ def _bundle(
         allow_bias=cfg.allow_bias or None,
         left_out=split_csv(cfg.leave_out),
         metrics=valid | dict(sizes=sizes),
+        backbone=backbone_record(cfg),
         averaged=split_csv(trainer.parent) if is_mean else [],
         parent=None if is_mean else trainer.parent or None,
     )
@@ -201,6 +204,9 @@ def finish(trainer: Trainer) -> dict[str, Any]:  # what metrics.json holds
         metrics["limits"] = limits
         bundle = _bundle(trainer, model, decision, valid, limits)
         metrics["bundle_hash"] = save_model(model, trainer.folder / "bundle", bundle, overwrite=True).hash
+        cost = cost_of(trainer.folder / "bundle")
+        metrics |= dict(megabytes=cost.megabytes, ms_an_image=cost.milliseconds)
+        trainer.accelerator.print(f"bundle: {cost}")
     trainer.accelerator.wait_for_everyone()
     return metrics
 

@@ -8,6 +8,7 @@ __all__ = ['STRENGTHS', 'FOLDS', 'HeadData', 'Head', 'set_head', 'fit_head', 'st
 # %% ../../nbs/08_train/10_head.ipynb #a50020de
 import dataclasses
 import warnings
+from collections.abc import Iterator
 
 import numpy as np
 import numpy.typing as npt
@@ -105,14 +106,13 @@ def _heads(
     data: HeadData,
     strengths: list[float],  # rising
     tau: float,
-) -> list[Head]:
-    "A head for each strength, each begun where the last one ended."
+) -> Iterator[Head]:
+    "A head for each strength, fitted when it is asked for, each begun where the last one ended."
     from sklearn.exceptions import ConvergenceWarning
     from sklearn.linear_model import LogisticRegression
 
     scaled = _scaled(data, tau)
     regression = LogisticRegression(max_iter=_MOST_STEPS, warm_start=True)
-    heads = []
     for strength in strengths:
         regression.set_params(C=strength)
         with warnings.catch_warnings():
@@ -120,8 +120,7 @@ def _heads(
             warnings.simplefilter("ignore", ConvergenceWarning)
             regression.fit(scaled.x, scaled.labels, scaled.weights)
         weight = regression.coef_[0].astype(np.float64) / scaled.std
-        heads.append(Head(weight, float(regression.intercept_[0] - weight @ scaled.mean), strength))
-    return heads
+        yield Head(weight, float(regression.intercept_[0] - weight @ scaled.mean), strength)
 
 
 def fit_head(
@@ -132,11 +131,12 @@ def fit_head(
     "Logistic regression; raises `TrainError` where there is one class only."
     if len(np.unique(data.labels)) < 2:
         raise TrainError("A head needs images of both classes to learn from.")
-    return _heads(data, [strength], tau)[0]
+    return next(_heads(data, [strength], tau))
 
 # %% ../../nbs/08_train/10_head.ipynb #d50097ad
 STRENGTHS = [10.0**power for power in range(-6, 2)]  # of C
 FOLDS = 4
+_CLEARLY = 1.02  # times the smallest loss so far
 
 
 def _log_loss(head: Head, data: HeadData, tau: float) -> float:
@@ -172,14 +172,20 @@ def strength_table(
     seed: int = 0,  # of the folds
     strengths: list[float] = STRENGTHS,  # rising
 ) -> pd.DataFrame:  # strength, loss (mean over folds), low, high (one standard error)
-    "The log loss of each strength on groups that were held out; learned from two views at most, to be quick."
-    losses = []
-    for rest, held in _folds(data, seed):
-        heads = _heads(data.take(rest, 2), strengths, tau)
-        losses.append([_log_loss(head, data.take(held, 1), tau) for head in heads])
-    mean = np.mean(losses, 0)
-    error = np.std(losses, 0) / max(len(losses) - 1, 1) ** 0.5
-    return pd.DataFrame(dict(strength=strengths, loss=mean, low=mean - error, high=mean + error))
+    """The log loss of each strength on groups that were held out, until it clearly rises: the strongest take longest.
+    Heads learn from two views at most here, to be quick."""
+    folds = _folds(data, seed)
+    paths = [_heads(data.take(rest, 2), strengths, tau) for rest, _ in folds]
+    judged = [data.take(held, 1) for _, held in folds]
+    lines: list[tuple[float, float, float, float]] = []
+    for heads in zip(*paths):
+        losses = [_log_loss(head, of, tau) for head, of in zip(heads, judged)]
+        loss = float(np.mean(losses))
+        error = float(np.std(losses) / max(len(losses) - 1, 1) ** 0.5)
+        lines.append((heads[0].strength, loss, loss - error, loss + error))
+        if loss > _CLEARLY * min(line[1] for line in lines):
+            break
+    return pd.DataFrame(lines, columns=["strength", "loss", "low", "high"])
 
 
 def best_strength(table: pd.DataFrame) -> float:
