@@ -8,6 +8,7 @@ __all__ = ['log_odds', 'mean_scores', 'Mean', 'mean_of_bundles']
 # %% ../../nbs/09_evaluate/10_mean.ipynb #77dcd831
 import dataclasses
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -30,7 +31,7 @@ from ..train.word_limits import fit_word_limits, words_when_harder
 
 # %% ../../nbs/09_evaluate/10_mean.ipynb #b8e80030
 def log_odds(
-    folders: list[str | os.PathLike],  # bundles
+    folders: Sequence[str | os.PathLike],  # bundles
     rows: pd.DataFrame,  # of a manifest
 ) -> pd.DataFrame:  # path, domain, label; a column for each bundle, named by its number
     "What each bundle says of each image, after its own calibration."
@@ -69,7 +70,7 @@ def _refuse_unlike(bundles: list[Bundle]) -> None:
         raise ConfigError(f"{names}: one looks for a face and another takes the whole image. Give bundles of one kind.")
 
 
-def _loaded_mean(folders: list[str | os.PathLike]) -> MeanNet:
+def _loaded_mean(folders: Sequence[str | os.PathLike]) -> MeanNet:
     "The network of the mean, from fresh copies of its parts."
     parts = []
     for folder in folders:
@@ -126,19 +127,19 @@ class Mean(NamedTuple):
 # %% ../../nbs/09_evaluate/10_mean.ipynb #cca3cb88
 def _line(name: str, scores: pd.DataFrame, folder: str | os.PathLike) -> dict[str, object]:
     "A row of the table."
-    evaluation = by_domain(scores, 0.5)["macro" if scores["domain"].nunique() > 1 else "micro"]
+    evaluation = by_domain(scores, 0.5)["macro" if len(set(scores["domain"])) > 1 else "micro"]
     cost = cost_of(folder)
     auc = evaluation["auc"]
     worth = dict(auc=auc.value, low=auc.low, high=auc.high)
     return dict(name=name, **worth, megabytes=cost.megabytes, ms_an_image=cost.milliseconds)
 
 
-def _table(table: pd.DataFrame, folders: list[str | os.PathLike], bundles: list[Bundle], out: Path) -> pd.DataFrame:
+def _table(table: pd.DataFrame, folders: Sequence[str | os.PathLike], bundles: list[Bundle], out: Path) -> pd.DataFrame:
     "Parts and mean side by side, each with its cost; the mean's gain on the part before it in AUC over all images."
     mean = mean_scores(table)
     lines = []
     for number, (folder, bundle) in enumerate(zip(folders, bundles)):
-        alone = mean_scores(table[["path", "domain", "label", str(number)]])
+        alone = mean_scores(table.loc[:, ["path", "domain", "label", str(number)]])
         gain = delong_test(mean["label"], mean["p_fake"], alone["p_fake"])
         about = dict(gain=gain.value, gain_low=gain.low, gain_high=gain.high)
         lines.append(_line(bundle.name, alone, folder) | about)
@@ -147,7 +148,7 @@ def _table(table: pd.DataFrame, folders: list[str | os.PathLike], bundles: list[
 
 
 def mean_of_bundles(
-    folders: list[str | os.PathLike],  # bundles
+    folders: Sequence[str | os.PathLike],  # bundles
     out: str | os.PathLike,  # the folder to make
     manifest: str | os.PathLike | pd.DataFrame,  # a prepared manifest, or its file; its validation split is taken
     domains: list[str] | None = None,  # of the validation split; all if not given

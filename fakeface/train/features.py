@@ -305,8 +305,8 @@ class Frozen:
         lock = self.store.folder / ".lock"
         take_lock(lock)
         try:
-            network = self.engine.layout(self.model.eval())
-            found = _computed(network, view, loader, sha, self.prepare, self.engine)
+            self.engine.layout(self.model.eval())
+            found = _computed(self.model, view, loader, sha, self.prepare, self.engine)
             _fill(self.store, view, slots, found, note, len(todo))
         finally:
             give_lock(lock)

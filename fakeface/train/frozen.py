@@ -8,7 +8,6 @@ __all__ = ['FrozenValidator', 'freeze_trainer', 'head_data', 'learn_head', 'scor
 # %% ../../nbs/08_train/13_frozen.ipynb #5425f92e
 import dataclasses
 import time
-from functools import partial
 from typing import Any, Callable, cast
 
 import numpy as np
@@ -17,6 +16,7 @@ import torch
 from torch import nn
 
 from ..core.files import write_atomic
+from ..data.dataset import BadImage
 from ..models.network import FaceNet
 from .features import Frozen, FrozenView, augmented_view, frozen_backbone, plain_view
 from .head import HeadData, best_strength, fit_head, set_head, strength_table
@@ -48,7 +48,10 @@ class FrozenValidator(Validator):
         if flip:
             raise ValueError("A frozen backbone has no features of mirrored images: select_flip should be False.")
         view = plain_view(self.rows, self.frozen.model.spec)
-        note = partial(self.quarantine.add, split="valid")
+
+        def note(bad: list[BadImage]) -> None:
+            self.quarantine.add(bad, "valid")
+
         features, readable = self.frozen.features(view, self.rows, note)
         return self.table(np.flatnonzero(readable), _by_head(model, features[readable]))
 
@@ -58,7 +61,7 @@ def freeze_trainer(
     manifest: pd.DataFrame,  # the prepared one, whatever the run takes of it
 ) -> Frozen:
     "Let a run validate by features; gives where they are kept."
-    known = manifest[manifest["split"].isin(("train", "valid"))]
+    known = manifest.loc[manifest["split"].isin(("train", "valid"))]
     frozen = frozen_backbone(trainer.cfg, trainer.model, known, trainer.engine)
     trainer.validator = FrozenValidator(**vars(trainer.validator), frozen=frozen)
     return frozen
@@ -78,7 +81,10 @@ def head_data(
     "What a run's head learns from; says how many features were computed, and how fast."
     rows, views = trainer.data.rows, _views(trainer, frozen)
     missing = sum(frozen.missing(view, rows) for view in views)
-    note = partial(trainer.quarantine.add, split="train")
+
+    def note(bad: list[BadImage]) -> None:
+        trainer.quarantine.add(bad, "train")
+
     started = time.perf_counter()
     found = [frozen.features(view, rows, note) for view in views]
     seconds = time.perf_counter() - started
@@ -89,8 +95,8 @@ def head_data(
         f"{len(rows) * len(views) - missing} read from {frozen.store.folder}"
     )
     features = [values[readable] for values, _ in found]
-    kept = rows[readable]
-    return HeadData(features, kept["label"].to_numpy(), kept["domain"].to_numpy(), kept["group"].to_numpy())
+    labels, domain, group = (rows[name].to_numpy()[readable] for name in ("label", "domain", "group"))
+    return HeadData(features, labels, domain, group)
 
 
 def learn_head(

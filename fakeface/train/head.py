@@ -39,7 +39,7 @@ class HeadData:
     def weights(self, tau: float = 1.0) -> np.ndarray:  # float64 [n], of mean 1
         "What each image counts: n^(−τ) of its domain × class."
         code, _ = number_cells(self.domain, self.labels)
-        weights = np.bincount(code)[code] ** -float(tau)
+        weights = np.bincount(code).astype(float)[code] ** -tau
         return weights / weights.mean()
 
 # %% ../../nbs/08_train/10_head.ipynb #02060193
@@ -94,9 +94,9 @@ def _scaled(data: HeadData, tau: float) -> _Scaled:
     count = len(data.views)
     x = np.concatenate(data.views)
     weights = np.tile(data.weights(tau), count) / count
-    mean = np.average(x, 0, weights).astype(np.float32)
+    mean = np.asarray(np.average(x, 0, weights), np.float32)
     x = x - mean
-    std = np.sqrt(np.average(x**2, 0, weights)).astype(np.float32)
+    std = np.array(np.average(x**2, 0, weights) ** 0.5, np.float32)
     std[std < 1e-6] = 1
     x /= std
     return _Scaled(x, np.tile(data.labels, count), weights, mean, std)
@@ -119,8 +119,8 @@ def _heads(
             # classes that can be told apart without error have no finite answer at a large C
             warnings.simplefilter("ignore", ConvergenceWarning)
             regression.fit(scaled.x, scaled.labels, scaled.weights)
-        weight = regression.coef_[0].astype(np.float64) / scaled.std
-        yield Head(weight, float(regression.intercept_[0] - weight @ scaled.mean), strength)
+        weight = regression.coef_.ravel().astype(np.float64) / scaled.std
+        yield Head(weight, float(np.ravel(regression.intercept_)[0] - np.dot(weight, scaled.mean)), strength)
 
 
 def fit_head(
@@ -150,13 +150,13 @@ def _folds(data: HeadData, seed: int) -> list[tuple[np.ndarray, np.ndarray]]:  #
     "Parts that tear no group apart; raises `TrainError` where a class has only one group."
     from sklearn.model_selection import StratifiedGroupKFold
 
-    groups = pd.Series(data.group).groupby(data.labels).nunique()
-    if len(groups) < 2 or groups.min() < 2:
+    groups = min(len(np.unique(data.group[data.labels == label])) for label in (0, 1))
+    if groups < 2:
         raise TrainError(
             "A head's strength is chosen on images that it did not learn from: each class needs two groups of images "
             "(persons, or images that are not copies of each other). Add some."
         )
-    count = int(min(FOLDS, groups.min()))
+    count = min(FOLDS, groups)
     code, _ = number_cells(data.domain, data.labels)
     with warnings.catch_warnings():
         # a cell of fewer images than folds is not in every fold
@@ -190,7 +190,7 @@ def strength_table(
 
 def best_strength(table: pd.DataFrame) -> float:
     "The strength of the smallest loss."
-    return float(table["strength"][table["loss"].idxmin()])
+    return float(table["strength"].to_numpy()[table["loss"].to_numpy().argmin()])
 
 # %% ../../nbs/08_train/10_head.ipynb #d1b6c1b4
 def heads_without(
