@@ -92,7 +92,7 @@ def head_data(
     speed = f", {missing / seconds:.0f} a second" if missing else ""
     trainer.accelerator.print(
         f"features of {len(rows)} images in {len(views)} views: {missing} computed in {seconds:.1f} s{speed}, "
-        f"{len(rows) * len(views) - missing} read from {frozen.store.folder}"
+        f"{len(rows) * len(views) - missing} read from features/{frozen.store.folder.name}"
     )
     features = [values[readable] for values, _ in found]
     labels, domain, group = (rows[name].to_numpy()[readable] for name in ("label", "domain", "group"))
