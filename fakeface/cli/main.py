@@ -17,7 +17,14 @@ from typing import Any, Callable, Iterator
 from .check import add_check_options, check_command
 from .serve import add_serve_options, serve_command
 from .stages import demo_command, stage_command
-from .tools import audit_command, doctor_command, export_command, fetch_command, plan_command
+from fakeface.cli.tools import (
+    audit_command,
+    doctor_command,
+    export_command,
+    fetch_command,
+    mean_command,
+    plan_command,
+)
 from ..core.project import FakefaceError
 
 # %% ../../nbs/13_cli/06_main.ipynb #b9777017
@@ -61,6 +68,19 @@ class _Doors:
         export = self.add("export", export_command, text)
         export.add_argument("folder", metavar="BUNDLE")
         export.add_argument("--out", metavar="FOLDER", help="work on a copy")
+        self._add_mean()
+
+    def _add_mean(self) -> None:
+        "A detector out of several."
+        mean = self.add("mean", mean_command, "one detector that is the mean of several, fitted anew on validation")
+        mean.add_argument("bundles", nargs="+", metavar="BUNDLE")
+        mean.add_argument("--out", required=True, metavar="FOLDER", help="the new bundle")
+        help = "a prepared manifest, whose validation split is taken: outputs/RUN/prepare/manifest.parquet"
+        mean.add_argument("--manifest", required=True, metavar="FILE", help=help)
+        mean.add_argument("--domains", default="", metavar="D,E", help="of the validation split; all if not given")
+        mean.add_argument(
+            "--threshold", default="youden", metavar="T", help="the one that verdicts use: as in training"
+        )
 
     def add_stage_commands(self) -> None:
         "For people who train one."

@@ -46,7 +46,8 @@ def lineage(
         current = to_visit.pop()
         seen |= set(current.domains)
         done.add(current.hash)
-        before = [parent for parent in (current.parent, *current.averaged) if parent and parent not in done]
+        parents = (current.parent, *current.averaged, *current.parts)
+        before = [parent for parent in parents if parent and parent not in done]
         if not known.keys() >= set(before):
             # averaged ones are of other runs
             known |= _bundles(home.parent.glob("*/*/bundle"))

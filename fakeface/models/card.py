@@ -159,12 +159,30 @@ def _origin(bundle: Bundle) -> str:
     return "; ".join(parts) + "."
 
 
+_ABOUT_WEIGHTS = {"from": "published at", "license": "licence:", "trained_on": "trained on:"}
+_LEARNED = {"all": "the whole network", "head": "only the head on its frozen features"}
+
+
+def _began_with(backbone: dict[str, str]) -> str:
+    "The weights that training began with, their terms, and what of them was trained here."
+    about = [f"The backbone began with the weights `{backbone.get('weights', 'not recorded')}`"]
+    about += [f"{words} {backbone[key]}" for key, words in _ABOUT_WEIGHTS.items() if key in backbone]
+    trains = backbone.get("trains", "all")
+    learned = _LEARNED.get(trains, f"the last blocks ({trains}) and the head")
+    return f"{'; '.join(about)}. Trained here: {learned}. The terms of those weights hold for this bundle as well."
+
+
 def _trained_on(bundle: Bundle) -> str:
     "Domains, origin and what has to be said of the training pictures."
     domains = f"Domains: {', '.join(bundle.domains) or 'not recorded'}."
     if bundle.left_out:
         domains += f" Left out on purpose: {', '.join(bundle.left_out)}."
     paragraphs = [domains, _origin(bundle)]
+    if bundle.parts:
+        hashes = ", ".join(map(_short, bundle.parts))
+        paragraphs.append(f"Its log-odds are the mean of those of {len(bundle.parts)} bundles: {hashes}.")
+    if bundle.backbone:
+        paragraphs.append(_began_with(bundle.backbone))
     if bundle.allow_bias:
         paragraphs.append(_BIASED.format(reason=bundle.allow_bias))
     return "\n\n".join(paragraphs)

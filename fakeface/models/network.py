@@ -98,12 +98,27 @@ def _keep_size(body: nn.Module, arch: str) -> None:
     stem.stride = (1, 1)
 
 
+def _refuse_size(arch: str, side: int) -> None:
+    "Raise `ConfigError` where a network that looks at patches would be left with a part of one."
+    with torch.device("meta"):
+        patches = getattr(timm.create_model(base_arch(arch), num_classes=0), "patch_embed", None)
+    patch = getattr(patches, "patch_size", None)
+    patch = patch[0] if isinstance(patch, tuple) else patch
+    if patch and side % patch:
+        smaller = side // patch * patch
+        raise ConfigError(
+            f"{arch} looks at patches of {patch} px, and {side} px are no whole number of them. "
+            f"Give size = {smaller + patch}{f' or {smaller}' if smaller else ''}."
+        )
+
+
 def _build_body(arch: str, size: int) -> nn.Module:
     "A timm network without classifier, with random weights."
     name = base_arch(arch)
     options: dict[str, Any] = {}
     if fixed_size(arch):
         options["img_size"] = int(size * enlargement(arch))
+        _refuse_size(arch, options["img_size"])
     body = timm.create_model(name, num_classes=0, **options)
     if STRIDE1 in arch.removeprefix(name):
         _keep_size(body, arch)
@@ -115,6 +130,13 @@ def _load_pretrained(body: nn.Module, arch: str) -> None:
     pretrained = pretrained_weights(base_arch(arch))
     own = body.state_dict()
     wanted = {name: tensor for name, tensor in pretrained.items() if name in own}
+    for name, tensor in wanted.items():
+        if tensor.shape != own[name].shape:
+            side = published_cfg(arch).input_size[-1]
+            raise ConfigError(
+                f"The pretrained weights of {arch} are for images of {side} px: {name} is {tuple(tensor.shape)}, and "
+                f"the network that was asked for has {tuple(own[name].shape)}. Give size = {side}."
+            )
     missing = body.load_state_dict(wanted, strict=False).missing_keys
     if missing:
         raise WeightsError(f"The pretrained weights of {arch} lack {missing[0]} and {len(missing) - 1} more.")

@@ -198,6 +198,9 @@ def training_data(
     "Draws and loader; raises `TrainError` where the rows do not fill a batch."
     sampler = epoch_sampler(cfg, rows, rank, world)
     steps = len(sampler) * world // cfg.batch
+    if steps == 0 and cfg.trains == "head":
+        # no step is taken
+        steps = 1
     if steps == 0:
         raise TrainError(f"{len(rows)} training pictures do not fill one batch of {cfg.batch}. Make batch smaller.")
     loader = augmented_loader(cfg, rows, sampler, spec, folder)

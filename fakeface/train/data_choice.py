@@ -13,6 +13,7 @@ from ..core.config import split_csv
 from ..core.labels import LABEL_NAMES
 from ..core.project import FakefaceError, project_root
 from ..core.stages import require, run_dir
+from ..data.balance import sample_rows
 from ..data.audit import read_audit, require_same_data, require_trained_on, require_unbiased
 from ..data.manifest import read_manifest
 from .recipe import TrainConfig
@@ -106,5 +107,9 @@ def choose_rows(
         wanted &= manifest.sha256.map(_place_of) < cfg.share
     rows = manifest.loc[wanted].reset_index(drop=True)
     _require_both_classes(rows, domains, split)
+    if cfg.per_class:
+        for_validation = cfg.per_class // 5
+        count = for_validation if split == "valid" else cfg.per_class - for_validation
+        rows = sample_rows(rows, count, cfg.seed, "per class")
     rows.attrs = manifest.attrs
     return with_replay(rows, cfg) if split == "train" else rows

@@ -18,13 +18,16 @@ from ..core.config import split_csv
 from ..core.files import write_atomic, write_json
 from ..metrics.figures import by_domain, by_domain_records
 from ..models.bundle import Bundle
+from ..models.cost import cost_of
 from ..models.network import FaceNet, freeze_bn, model_line
 from ..models.persistence import save_model
 from .candidate import candidate, validation_row
 from .checkpoint import checkpoint_state, checkpoints
 from .data_choice import TrainError
-from .engine import Engine, exact_math, plan
-from .origin import finished_start
+from .engine import Engine, device_for, exact_math, plan
+from .features import frozen_engine
+from .frozen import freeze_trainer, learn_head, scores_when_harder
+from .origin import backbone_record, finished_start
 from .precision import engine_record, recorded_engine
 from .progress import Best, epoch_line, write_history
 from .recipe import TrainConfig
@@ -164,6 +167,7 @@ def _bundle(
         allow_bias=cfg.allow_bias or None,
         left_out=split_csv(cfg.leave_out),
         metrics=valid | dict(sizes=sizes),
+        backbone=backbone_record(cfg),
         averaged=split_csv(trainer.parent) if is_mean else [],
         parent=None if is_mean else trainer.parent or None,
     )
@@ -171,7 +175,8 @@ def _bundle(
 
 def _limits(trainer: Trainer, model: FaceNet, decision: Decision) -> dict[str, float]:
     "What the words bear; the table that says so is limits.csv."
-    words = words_when_harder(model, model.spec, trainer.validator.rows, decision)
+    scored = scores_when_harder(trainer, model)
+    words = words_when_harder(model, model.spec, trainer.validator.rows, decision, scored=scored)
     write_atomic(trainer.folder / "limits.csv", words.to_csv(index=False))
     return fit_word_limits(words, decision.band.target)
 
@@ -206,6 +211,9 @@ def finish(trainer: Trainer) -> dict[str, Any]:  # what metrics.json holds
         metrics["limits"] = limits
         bundle = _bundle(trainer, model, decision, valid, limits)
         metrics["bundle_hash"] = save_model(model, trainer.folder / "bundle", bundle, overwrite=True).hash
+        cost = cost_of(trainer.folder / "bundle")
+        metrics |= dict(megabytes=cost.megabytes, ms_an_image=cost.milliseconds)
+        trainer.accelerator.print(f"bundle: {cost}")
     trainer.accelerator.wait_for_everyone()
     return metrics
 
@@ -223,7 +231,7 @@ def is_over(trainer: Trainer) -> bool:
 
 def _has_steps(trainer: Trainer) -> bool:
     "Are there steps left to do?"
-    return trainer.progress.step < trainer.cfg.epochs * trainer.data.steps
+    return trainer.progress.step < trainer.cfg.trained_epochs * trainer.data.steps
 
 
 def lacks_validation(trainer: Trainer) -> bool:
@@ -257,10 +265,11 @@ def _tell(trainer: Trainer, on_epoch: OnEpoch | None) -> None:
 def _all_epochs(trainer: Trainer, on_epoch: OnEpoch | None) -> None:
     "Every epoch that is left, beginning with the validation of one that was left after its last step."
     cfg, say = trainer.cfg, trainer.accelerator.print
-    if cfg.epochs == 0 and not trainer.progress.history:
-        # nothing is trained; BatchNorm and validation all the same
+    if cfg.trained_epochs == 0 and not trainer.progress.history:
+        # no step is taken; BatchNorm and validation all the same
         row = end_epoch(trainer)
-        say(f"Not trained further: valid {cfg.select} {row['select']:.4f}")
+        what = "The head is fitted" if cfg.trains == "head" else "Not trained further"
+        say(f"{what}: valid {cfg.select} {row['select']:.4f}")
         _tell(trainer, on_epoch)
     while lacks_validation(trainer) or (_has_steps(trainer) and not is_over(trainer)):
         if not lacks_validation(trainer):
@@ -273,12 +282,21 @@ def _all_epochs(trainer: Trainer, on_epoch: OnEpoch | None) -> None:
             leave(trainer)
 
 # %% ../../nbs/08_train/14_fit.ipynb #84d25833
-def _engine_before(folder: Path) -> Engine | None:
-    "How the run computed until now; None where it has not begun."
+def _engine_before(cfg: TrainConfig, folder: Path) -> Engine | None:
+    "How the run computed until now, or a frozen backbone does; None where that is to be chosen."
     found = checkpoints(folder / "checkpoints")
     if found:
         return Engine(**checkpoint_state(found[-1])["engine"])
+    if cfg.trains == "head":
+        return frozen_engine(device_for(cfg.device), cfg.precision)
     return recorded_engine(folder)
+
+
+def _fit_head(trainer: Trainer, manifest: pd.DataFrame) -> None:
+    "Learn the head where the run has not done so, and validate by features from now on."
+    frozen = freeze_trainer(trainer, manifest)
+    if not trainer.progress.history:
+        learn_head(trainer, frozen)
 
 
 def fit(
@@ -289,13 +307,16 @@ def fit(
 ) -> dict[str, Any]:  # what metrics.json holds
     "Train, or go on where the last checkpoint stands, and end with a bundle."
     folder = Path(folder)
-    trainer = start_training(cfg, manifest, folder, _engine_before(folder))
+    trainer = start_training(cfg, manifest, folder, _engine_before(cfg, folder))
     restore_trainer(trainer)
     if trainer.accelerator.is_main_process:
         write_json(folder / "engine.json", engine_record(trainer.engine, trainer.accelerator.device))
     say = trainer.accelerator.print
     say(model_line(trainer.model))
-    say(_bill(trainer))
+    if cfg.trains == "head":
+        _fit_head(trainer, manifest)
+    else:
+        say(_bill(trainer))
     step = trainer.progress.step
     if step:
         say(f"Going on at step {step} (epoch {step // trainer.data.steps + 1}).")

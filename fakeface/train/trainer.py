@@ -25,6 +25,7 @@ from ..core.seeds import seed_of
 from ..data.quarantine import Quarantine
 from ..data.loaders import eval_loader
 from ..data.manifest import manifest_hash
+from ..models.blocks import train_last
 from ..models.ema import EMA
 from ..models.network import FaceNet, freeze_bn, param_groups
 from .batches import TrainingData, draws_line, in_short_epochs, training_data, training_policy
@@ -34,7 +35,7 @@ from .engine import Engine, device_for, keep_memory
 from .origin import initial_model
 from .precision import as_it_runs, choice_lines, choose_engine
 from .progress import Progress
-from .recipe import TrainConfig
+from .recipe import TrainConfig, last_blocks
 from .schedule import lr_at, make_optimizer
 from .validation import Validator
 
@@ -256,6 +257,9 @@ def start_training(
     torch.manual_seed(seed_of(cfg.seed, "init"))
     model, parent = initial_model(cfg)
     _set_frame(model, train_rows)
+    count = last_blocks(cfg.trains)
+    if count is not None:
+        train_last(model, count)
     engine = _agreed_engine(cfg, model, engine)
     accelerator = _processes(cfg, engine)
     asked = cfg

@@ -52,7 +52,15 @@ class Validator:
         rows = np.concatenate([part[0] for part in parts])
         logits = np.concatenate([part[1] for part in parts])
         order = np.argsort(rows)
-        rows, logits = rows[order], logits[order].astype(np.float64)
+        return self.table(rows[order], logits[order])
+
+    def table(
+        self,
+        rows: np.ndarray,  # int64 [n], numbers of the rows that were scored
+        logits: np.ndarray,  # [n,2]
+    ) -> pd.DataFrame:  # as `scores` gives it
+        "Scores beside what they are of."
+        logits = logits.astype(np.float64)
         return self.rows.iloc[rows][["domain", "label"]].assign(
             logit_real=logits[:, 0],
             logit_fake=logits[:, 1],

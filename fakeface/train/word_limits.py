@@ -128,6 +128,7 @@ def words_when_harder(
     rows: pd.DataFrame,  # validation rows of a manifest
     decision: Decision,  # fitted on these rows
     most: int = ASKED_ROWS,  # rows that are asked
+    scored: Callable[[pd.DataFrame, Setting], tuple[np.ndarray, np.ndarray]] | None = None,  # asked instead of `model`
 ) -> pd.DataFrame:  # `WORD_COLUMNS`; share: of wrong ones among the words said, with its interval
     "How many of the words are wrong where heads have fewer pixels, or lean."
     cells = len(rows[["domain", "label"]].drop_duplicates())
@@ -135,7 +136,7 @@ def words_when_harder(
     labels = asked["label"].to_numpy()
     table = []
     for setting in settings_of(spec.size):
-        numbers, logits = _scores(model, asked, spec, setting.change)
+        numbers, logits = scored(asked, setting) if scored else _scores(model, asked, spec, setting.change)
         p = p_fake(logits.astype(np.float64), decision.temperature, decision.bias)
         table.append(_word_row(setting, p, labels[numbers], decision))
     return pd.DataFrame(table, columns=WORD_COLUMNS)
