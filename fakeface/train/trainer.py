@@ -242,6 +242,16 @@ def _start_lines(asked: TrainConfig, runs: TrainConfig, model: FaceNet, data: Tr
     return [line for line in lines if line] + [draws_line(asked, runs, data.sampler)]
 
 
+def _model_to_train(cfg: TrainConfig, train_rows: pd.DataFrame) -> tuple[FaceNet, str]:
+    "The network to begin with, of which that part learns that should, and the identity of its bundle."
+    model, parent = initial_model(cfg)
+    _set_frame(model, train_rows)
+    count = last_blocks(cfg.trains)
+    if count is not None:
+        train_last(model, count)
+    return model, parent
+
+
 def start_training(
     cfg: TrainConfig,
     manifest: pd.DataFrame,  # from `read_manifest`
@@ -255,11 +265,7 @@ def start_training(
     if device_for(cfg.device).type == "cpu":
         keep_memory()
     torch.manual_seed(seed_of(cfg.seed, "init"))
-    model, parent = initial_model(cfg)
-    _set_frame(model, train_rows)
-    count = last_blocks(cfg.trains)
-    if count is not None:
-        train_last(model, count)
+    model, parent = _model_to_train(cfg, train_rows)
     engine = _agreed_engine(cfg, model, engine)
     accelerator = _processes(cfg, engine)
     asked = cfg
