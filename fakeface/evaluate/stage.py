@@ -44,7 +44,7 @@ class EvaluateConfig:
     out: str = "outputs"  # root of all runs
     overwrite: bool = False  # make a finished stage again
     resume: bool = False  # go on with an unfinished one
-    bundle: str = ""  # a bundle's folder; empty: outputs/<run>/finetune/bundle, or its start where the new one is not shown to be better
+    bundle: str = ""  # a bundle's folder; empty: finetune's, or its start where that is not shown to be better
     domains: str = ""  # comma string; empty: all that the split has
     split: str = "test"  # test | valid
     framing: str = "centre"  # centre: pictures that are framed already; face: as they come, by their largest face
