@@ -74,7 +74,9 @@ def tested_on(facts: RunFacts) -> str:
         f"Tested on {whole['n']:,} {metrics.get('split', 'test')} images of {of_domains}:"
         f" {whole['n_real']:,} photographs and {whole['n_fake']:,} generated ones."
     )
-    return f"{tested} {_acquaintance(metrics)}".strip()
+    # the headline speaks of two detectors
+    whose = f"The figures are those of {metrics.get('bundle')}." if _not_better(facts) else ""
+    return f"{whose} {tested} {_acquaintance(metrics)}".strip()
 
 # %% ../../nbs/12_report/08_statements.ipynb #73bf9458
 def _best_and_weakest(metrics: dict, facts: RunFacts) -> list[Statement]:
