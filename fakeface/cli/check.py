@@ -14,7 +14,8 @@ import threading
 from typing import TYPE_CHECKING, Any, Callable, Iterator
 
 from ..core.project import FakefaceError
-from ..infer.listing import FolderError, row_name, safe_for_terminal
+from ..core.text import row_name, safe_for_terminal
+from ..infer.listing import FolderError
 
 if TYPE_CHECKING:
     from fakeface.infer.detector import Detector

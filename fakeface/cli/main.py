@@ -19,6 +19,7 @@ from .serve import add_serve_options, serve_command
 from .stages import demo_command, stage_command
 from .tools import audit_command, doctor_command, export_command, fetch_command, plan_command
 from ..core.project import FakefaceError
+from ..core.text import harmless_lines
 
 # %% ../../nbs/13_cli/06_main.ipynb #b9777017
 STAGE_HELP = {
@@ -145,7 +146,8 @@ def main(argv: list[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
         return 141
     except FakefaceError as error:
-        print(f"fakeface: {error}", file=sys.stderr)
+        # what it quotes may come from outside
+        print(f"fakeface: {harmless_lines(error)}", file=sys.stderr)
         return getattr(error, "code", 1)
     except KeyboardInterrupt:
         print("fakeface: stopped.", file=sys.stderr)

@@ -20,10 +20,11 @@ from pathlib import Path
 from typing import Any, Callable, Iterable, Iterator, Unpack, cast
 
 import numpy as np
+from ..core.text import safe_for_terminal
 from ..images.decode import ImageError
 from ..images.jpeg import save_jpeg
 from .detector import Detector
-from .listing import safe_for_terminal, walk
+from .listing import walk
 from .pool import CheckOptions, check_paths
 from .rows import FileMark, Rows, file_mark, keep_last
 from .verdict import Verdict

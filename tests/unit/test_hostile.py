@@ -55,6 +55,9 @@ HOSTILE_VALUES = {
     "domain that is a formula": ("domains", '["=HYPERLINK(1)"]'),
     "domain that is a formula of mathematics": ("domains", '["$\\\\frac{$"]'),
     "domain that is HTML": ("domains", '["<img src=x onerror=alert(1)>"]'),
+    "domain that is a link": ("domains", json.dumps(["[a](javascript:1)"])),
+    "domain that is an image": ("domains", json.dumps(["![x](http://a/b.png)"])),
+    "domain with a formula behind a semicolon": ("domains", json.dumps(["a; =1+1"])),
     "threshold that is a formula": ("thresholds", '{"0.5": 0.5, "=1+1": 0.5}'),
     "lone surrogate": ("stage", '"\\ud800"'),
     "reference 1e400": ("reference", '[{"name": "a", "sha256": "' + "0" * 64 + '", "p_fake": 1e400}]'),
@@ -496,6 +499,75 @@ def test_paths_are_no_formulas(tmp_path):
             cells = [cell for row in csv.reader(file) for cell in row]
         assert not [cell for cell in cells if cell.startswith(("=", "+", "-", "@"))]
     assert "./=set/real/broken.png" in (source / "excluded.csv").read_text()
+
+
+ACTING = "\x1b]0;pwned\x07\x1b[2J\u202e"
+
+
+def named_file(folder):
+    (folder / f"{ACTING}x.pkl").write_bytes(b"")
+    return ["check", str(folder / "a.png"), "--bundle", str(folder)]
+
+
+def named_node(folder):
+    wrong = helper.make_node("MatMul", ["x", "w"], ["logits"], name=ACTING)
+    replace_network(folder, [wrong], [helper.make_tensor("w", TensorProto.FLOAT, [5, 2], [0.1] * 10)])
+    return ["check", str(folder / "a.png"), "--bundle", str(folder)]
+
+
+def named_value(folder):
+    replace_network(folder, [helper.make_node("Relu", [ACTING], ["logits"])])
+    return ["check", str(folder / "a.png"), "--bundle", str(folder)]
+
+
+def named_folder(folder):
+    return ["audit", str(folder / ACTING)]
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="there no name has such characters")
+@pytest.mark.parametrize("where", [named_file, named_node, named_value, named_folder])
+def test_no_error_acts_on_a_terminal(bundle, capsys, where):
+    from fakeface.cli.main import main
+
+    assert main(where(bundle)) > 0
+    said = capsys.readouterr().err
+    assert said.replace("\n", "").isprintable()
+    assert where is named_value or "\\x1b]0;pwned\\x07" in said
+
+
+def test_who_has_a_folder_does_not_act_on_a_terminal(tmp_path):
+    from fakeface.core.locks import take_lock
+
+    lock = tmp_path / ".lock"
+    lock.write_text(json.dumps({"pid": 1, "host": ACTING, "since": "then"}))
+    with pytest.raises(FakefaceError, match="being written by") as said:
+        take_lock(lock)
+    assert str(said.value).isprintable()
+
+
+def test_warnings_of_prepare_do_not_act_on_a_terminal():
+    import pandas as pd
+
+    from fakeface.data.intake import require_readable, warning_line
+
+    manifest = pd.DataFrame({"sha256": ["", "1"], "reason": [f"broken {ACTING}", ""], "path": [f"{ACTING}.png", "b"]})
+    assert "pwned" in warning_line(manifest) and warning_line(manifest).isprintable()
+    with pytest.raises(FakefaceError, match="could not be read") as said:
+        require_readable(manifest.head(1))
+    assert "pwned" in str(said.value) and str(said.value).isprintable()
+
+
+@pytest.mark.parametrize("text", ["a;=1+1", "a; @SUM(1)", 'a;"=1', "＝1", "＋1", "a;－1", "a,b;=1", ' "=1'])
+@pytest.mark.parametrize("separator", [",", ";"])
+def test_no_separator_makes_a_formula_of_a_row(sound, text, separator):
+    import dataclasses
+
+    from fakeface.infer.rows import row_text
+
+    verdict = Detector.load(sound, threads=1).verdict(text, error=text)
+    line = row_text(dataclasses.replace(verdict, threshold_name=text))
+    (cells,) = csv.reader([line], delimiter=separator)
+    assert not [cell for cell in cells if cell.lstrip(' "')[:1] in tuple("=+-@＝＋－＠")]
 
 
 def cached_facts(tmp_path):
