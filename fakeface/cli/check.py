@@ -8,13 +8,15 @@ __all__ = ['CHECK_HELP', 'add_check_options', 'told', 'CheckFailed', 'check_comm
 # %% ../../nbs/13_cli/03_check.ipynb #a1f33004
 import argparse
 import contextlib
+import faulthandler
 import os
+import subprocess
 import sys
-import threading
-from typing import TYPE_CHECKING, Any, Callable, Iterator
+from typing import IO, TYPE_CHECKING, Any, Callable, Iterator, cast
 
 from ..core.project import FakefaceError
-from ..infer.listing import FolderError, row_name, safe_for_terminal
+from ..core.text import row_name, safe_for_terminal
+from ..infer.listing import FolderError
 
 if TYPE_CHECKING:
     from fakeface.infer.detector import Detector
@@ -193,22 +195,39 @@ def _printer(args: argparse.Namespace) -> Callable[[list["Verdict"]], None]:
     return print_verdicts
 
 # %% ../../nbs/13_cli/03_check.ipynb #c50394a5
+# it speaks when something comes through its standard input, and ends with it
+_WATCHER = """
+import os, sys
+if os.read(0, 1):
+    os.write(1, bytes.fromhex(sys.argv[1]))
+"""
+
+
+def _watcher(text: str) -> subprocess.Popen:
+    "A process that prints a line as soon as it is sent anything; raises `CheckFailed`."
+    line = f"{text}\n".encode(sys.stdout.encoding or "utf-8", "backslashreplace")
+    command = [sys.executable, "-I", "-S", "-c", _WATCHER, line.hex()]
+    try:
+        # a session of its own: Ctrl-C is not meant for it
+        return subprocess.Popen(command, stdin=subprocess.PIPE, start_new_session=True)
+    except OSError as error:
+        why = error.strerror or error
+        raise CheckFailed(
+            f"A process that keeps the time could not be started ({why}). Close other programs."
+        ) from None
+
+
 @contextlib.contextmanager
 def _bell(path: str, seconds: float) -> Iterator[None]:
-    "End this process with a sentence when a single file takes too long: a decoder cannot be stopped in another way."
-
-    def ring() -> None:
-        text = f"{row_name(path)}: No verdict: Took longer than {seconds:g} s, which is the limit (--timeout)."
-        print(text, flush=True)
-        os._exit(1)
-
-    timer = threading.Timer(seconds, ring)
-    timer.daemon = True
-    timer.start()
-    try:
-        yield
-    finally:
-        timer.cancel()
+    "End this process with a sentence when a single file takes too long, even where a decoder lets no thread run."
+    text = f"{row_name(path)}: No verdict: Took longer than {seconds:g} s, which is the limit (--timeout)."
+    with _watcher(text) as watcher:
+        # written and ended by a thread that needs no interpreter
+        faulthandler.dump_traceback_later(seconds, exit=True, file=cast(IO[bytes], watcher.stdin))
+        try:
+            yield
+        finally:
+            faulthandler.cancel_dump_traceback_later()
 
 # %% ../../nbs/13_cli/03_check.ipynb #d6543184
 def _check(args: argparse.Namespace) -> dict[str, Any]:

@@ -26,6 +26,7 @@ from fakeface.cli.tools import (
     plan_command,
 )
 from ..core.project import FakefaceError
+from ..core.text import harmless_lines
 
 # %% ../../nbs/13_cli/06_main.ipynb #b9777017
 STAGE_HELP = {
@@ -165,7 +166,8 @@ def main(argv: list[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
         return 141
     except FakefaceError as error:
-        print(f"fakeface: {error}", file=sys.stderr)
+        # what it quotes may come from outside
+        print(f"fakeface: {harmless_lines(error)}", file=sys.stderr)
         return getattr(error, "code", 1)
     except KeyboardInterrupt:
         print("fakeface: stopped.", file=sys.stderr)

@@ -31,8 +31,8 @@ def split_csv(
     return found
 
 # %% ../../nbs/01_core/06_config.ipynb #588d1ac9
-HARMLESS = "one line, not too long, without $ and tags of HTML, that begins with none of = + - @"
-_HARMFUL = re.compile(r"^[=+\-@]|\$|<[A-Za-z/!?]")
+HARMLESS = "one line, not too long, without $, links, ! and tags of HTML, that begins with none of = + - @"
+_HARMFUL = re.compile(r"^[=+\-@＝＋－＠]|;\s*[=+\-@＝＋－＠]|\$|!|\]\(|<[A-Za-z/!?]")
 
 
 def is_harmless(

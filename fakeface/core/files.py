@@ -184,13 +184,15 @@ def write_json(path: str | os.PathLike, value: Any) -> Path:
 
 
 def read_json(path: str | os.PathLike) -> Any:
-    "Read a JSON file; raises `FakefaceError` where it is missing or not JSON."
+    "Read a JSON file; raises `FakefaceError` where it is missing, not JSON, or nested without end."
     try:
         return json.loads(Path(path).read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise FakefaceError(f"{path} is missing.") from None
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
         raise FakefaceError(f"{path} is not JSON: {error}") from None
+    except RecursionError:
+        raise FakefaceError(f"{path} is nested too deeply; no file of fakeface is.") from None
 
 # %% ../../nbs/01_core/04_files.ipynb #d42764d0
 def sha256_file(path: str | os.PathLike) -> str:

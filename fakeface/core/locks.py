@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from .project import FakefaceError
+from .text import written_out
 
 # %% ../../nbs/01_core/07_locks.ipynb #573e56bf
 def _take_unix(descriptor: int) -> None:
@@ -106,7 +107,7 @@ def _refuse(path: Path, holder: Holder | None, otherwise: str = "") -> NoReturn:
     "Raise `FakefaceError` with who has the folder."
     who = holder or "another process"
     advice = f"Wait until it has ended, stop it, or give another run name.{otherwise}"
-    raise FakefaceError(f"{path.parent} is being written by {who}. {advice}")
+    raise FakefaceError(f"{path.parent} is being written by {written_out(str(who))}. {advice}")
 
 
 def take_lock(

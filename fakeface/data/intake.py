@@ -14,6 +14,7 @@ from typing import cast
 import pandas as pd
 
 from ..core.labels import LABEL_NAMES
+from ..core.text import row_name, written_out
 from .manifest import ManifestError, counts
 
 # %% ../../nbs/04_data/19_intake.ipynb #46fc4b9a
@@ -39,7 +40,8 @@ def require_readable(
         return
     first = manifest.loc[lost].iloc[0]
     raise ManifestError(
-        f"{int(lost.sum()):,} of {len(manifest):,} files could not be read, e.g. {first.path} ({first.reason}). "
+        f"{int(lost.sum()):,} of {len(manifest):,} files could not be read, "
+        f"e.g. {row_name(first.path)} ({written_out(first.reason)}). "
         "Nothing was written. Is the list of another folder, or a copy unfinished?"
     )
 
@@ -69,7 +71,7 @@ def intake_line(
     if not left_out:
         return line + "."
     why = "; ".join(f"{count:,} {kind}" for kind, count in reasons_counted(manifest).items())
-    return f"{line} ({why})."
+    return f"{line} ({written_out(why)})."
 
 
 def intake_table(
@@ -92,7 +94,7 @@ def warning_line(
     first = manifest.loc[lost].iloc[0]
     return (
         f"WARNING: {int(lost.sum()):,} of {len(manifest):,} files ({lost.mean():.0%}) could not be read, "
-        f"e.g. {first.path}: {first.reason}. All of them stand in excluded.csv."
+        f"e.g. {row_name(first.path)}: {written_out(first.reason)}. All of them stand in excluded.csv."
     )
 
 # %% ../../nbs/04_data/19_intake.ipynb #465570d0

@@ -17,6 +17,7 @@ import pandas as pd
 from ..core.files import atomic_path
 from ..core.config import refuse_unknown
 from ..core.project import ConfigError, FakefaceError, project_root
+from ..core.text import row_name, safe_for_terminal
 from ..faces.frame import FRAME_MODES
 from ..images.workers import IMAGE_SECONDS
 from .audit import audit, write_audit
@@ -188,11 +189,6 @@ def _write_csv(table: pd.DataFrame, path: Path, with_index: bool) -> None:
         table.to_csv(unfinished, index=with_index)
 
 
-def _as_cell(path: str) -> str:
-    "A relative path of which a spreadsheet makes no formula."
-    return f"./{path}" if path.startswith(("=", "+", "-", "@")) else path
-
-
 def write_prepared(
     cfg: PrepareConfig,
     found: pd.DataFrame,  # the manifest as found
@@ -206,7 +202,8 @@ def write_prepared(
     write_audit(after, folder / "audit.json")
     _write_csv(counts(built), folder / "counts.csv", with_index=True)
     excluded = excluded_images(built)
-    excluded["path"] = [_as_cell(path) for path in excluded.path]
+    excluded["path"] = [row_name(path) for path in excluded.path]
+    excluded["reason"] = [safe_for_terminal(reason) for reason in excluded.reason]
     _write_csv(excluded, folder / "excluded.csv", with_index=False)
     is_excluded = built.split == "excluded"
     return dict(

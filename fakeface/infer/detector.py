@@ -173,6 +173,8 @@ class _Judge(Scorer):
                     reason = f"{error.reason[:1].upper()}{error.reason[1:]}."
                 except MemoryError:
                     reason = "Needs more memory than there is."
+                except TimeoutError as error:
+                    reason = f"Could not be judged: {error}."
         return [self.verdict(question.name, question.threshold, question.prior, error=reason)]
 
     def _question(

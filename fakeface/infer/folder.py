@@ -20,10 +20,11 @@ from pathlib import Path
 from typing import Any, Callable, Iterable, Iterator, Unpack, cast
 
 import numpy as np
+from ..core.text import safe_for_terminal
 from ..images.decode import ImageError
 from ..images.jpeg import save_jpeg
 from .detector import Detector
-from .listing import safe_for_terminal, walk
+from .listing import walk
 from .pool import CheckOptions, check_paths
 from .rows import FileMark, Rows, file_mark, keep_last
 from .verdict import Verdict
@@ -128,11 +129,11 @@ def _as_error(detector: Detector, verdict: Verdict, reason: str) -> list[Verdict
 
 
 def _save_heatmaps(detector: Detector, path: str, verdicts: list[Verdict], folder: Path) -> list[Verdict]:
-    """Save where the network looked, a JPEG for each verdict: the file's name and eight letters that tell its path.
+    """Save where the network looked, a JPEG for each verdict: the file's name and 32 letters that tell its path.
 
     Gives the verdicts back, or one with an error where the file cannot be read a second time.
     """
-    mark = hashlib.blake2b(os.fsencode(path), digest_size=4).hexdigest()
+    mark = hashlib.blake2b(os.fsencode(path), digest_size=16).hexdigest()
     stem = re.sub(r"[^\w.-]", "_", safe_for_terminal(os.path.basename(path)))[:80]
     for i, verdict in enumerate(verdicts, 1):
         if verdict.error:

@@ -64,7 +64,8 @@ def voila_config(
         http_keep_alive_timeout=3600,
         multi_kernel_manager_class="fakeface.infer.server.FewKernels",
     )
-    kernels = dict(cull_idle_timeout=IDLE, cull_interval=30, cull_connected=False)
+    # one that is busy for nobody holds the turn of all others
+    kernels = dict(cull_idle_timeout=IDLE, cull_interval=30, cull_connected=False, cull_busy=True)
     return {
         "Voila": dict(open_browser=False, ip=settings.host, port=settings.port),
         "VoilaConfiguration": page,

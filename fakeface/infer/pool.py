@@ -15,9 +15,9 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, Callable, Iterable, Iterator, TypedDict, Unpack
 
 from ..core.project import FakefaceError, cores
+from ..core.text import row_name
 from ..images.workers import NoAnswer, Staff
 from .detector import Detector
-from .listing import row_name
 from .verdict import Verdict
 
 # %% ../../nbs/11_infer/08_pool.ipynb #a1f30806

@@ -20,7 +20,8 @@ from typing import Any, BinaryIO, Iterator, NamedTuple
 import numpy as np
 from ..core.files import atomic_path, read_json, to_json, write_atomic
 from ..core.project import FakefaceError
-from .listing import FolderError, safe_for_terminal
+from ..core.text import safe_for_terminal
+from .listing import FolderError
 from .verdict import Verdict
 
 # %% ../../nbs/11_infer/09_rows.ipynb #80937b86
@@ -34,7 +35,9 @@ ROW_COLUMNS = tuple(
     """.split()
 )
 ROW_FORMATS = ("csv", "json")
-_FROM_OUTSIDE = ("name", "warnings", "metadata", "error", "provenance", "signer", "actions", "source_types", "evidence")
+_FROM_OUTSIDE = """
+name threshold_name warnings metadata error provenance signer actions source_types evidence
+""".split()
 
 
 def _cell(column: str, value: Any) -> Any:

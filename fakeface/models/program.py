@@ -274,31 +274,51 @@ def _is_plain_shape(graph: _Graph, name: str) -> bool:
     todo, products = [name], 0
     while todo and len(seen) <= _LARGEST:
         each = todo.pop()
+        if each in seen:
+            continue
+        seen.add(each)
         node = graph.maker(each)
         is_known = each in graph.values
         if not (_are_small(graph.values[each]) if is_known else _is_plain(graph, node)):
             return False
-        products += node.operator == "Mul" and each not in seen
-        if not is_known and node.operator != "Shape" and each not in seen:
+        products += node.operator == "Mul"
+        if not is_known and node.operator != "Shape":
             todo += node.inputs
-        seen.add(each)
     return products <= 1 and not todo
+
+# %% ../../nbs/06_models/05_program.ipynb #8bf0c817
+_LARGEST_SIDE = 8_192  # to which an image may be enlarged within a network
+
+
+def _states_sizes(graph: _Graph, node: _Node) -> bool:
+    "Does an enlargement name its sizes, and none that is large?"
+    has_scales = len(node.inputs) != 4 or node.inputs[2] != ""
+    sizes = graph.values.get(node.inputs[-1])
+    if has_scales or sizes is None or sizes.whole is None:
+        return False
+    return all(0 <= side <= _LARGEST_SIDE for side in sizes.whole)
+
+
+def _is_bounded(graph: _Graph, node: _Node) -> bool:
+    "Does an operation make no more than a little out of a number?"
+    if node.operator == "ConstantOfShape":
+        shape = node.inputs[0]
+        return graph.maker(shape).operator == "Shape" or _is_few(graph, shape)
+    if node.operator == "Expand":
+        return _is_plain_shape(graph, node.inputs[-1])
+    return node.operator != "Resize" or _states_sizes(graph, node)
 
 
 def _refuse_growth(graph: _Graph) -> None:
     "Raise `BundleError` where an operation makes much out of a number."
     for node in graph.nodes:
-        is_sound = True
-        if node.operator == "ConstantOfShape":
-            shape = node.inputs[0]
-            is_sound = graph.maker(shape).operator == "Shape" or _is_few(graph, shape)
-        elif node.operator == "Expand":
-            is_sound = _is_plain_shape(graph, node.inputs[-1])
-        if not is_sound:
-            raise BundleError(
-                f"{ONNX} has the operation {node.operator!r} with a shape of its own; in networks of fakeface "
-                "it follows the shape of something."
-            )
+        if _is_bounded(graph, node):
+            continue
+        meant = "it follows the shape of something"
+        if node.operator == "Resize":
+            meant = f"it names sizes of at most {_LARGEST_SIDE:,}"
+        what = f"the operation {node.operator!r} with a shape of its own"
+        raise BundleError(f"{ONNX} has {what}; in networks of fakeface {meant}.")
 
 # %% ../../nbs/06_models/05_program.ipynb #fa890bad
 _MOST_FOLDED = 2**24  # values, over all operations

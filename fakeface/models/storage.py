@@ -98,6 +98,14 @@ def _file_names(folder: Path) -> set[str]:
 
 # %% ../../nbs/06_models/03_storage.ipynb #3656ee00
 _LARGEST_INDEX = 2**24  # bytes
+_LARGEST = {WEIGHTS: 2**34, ONNX: 2**31, CARD: 2**24, LICENSE: 2**24}  # bytes; what onnxruntime reads ends at 2 GB
+
+
+def _refuse_large(path: Path) -> None:
+    "Raise `BundleError` for a file that is larger than any of its kind, before a byte of it is read."
+    size, most = path.stat().st_size, _LARGEST[path.name]
+    if size > most:
+        raise BundleError(f"{path.name} has {size:,} bytes; in a bundle of fakeface it has at most {most:,}.")
 
 
 def _read_index(path: Path) -> Bundle:
@@ -133,6 +141,7 @@ def read_bundle(
     bundle = _read_index(folder / INDEX)
     _compare_names(bundle, names, folder)
     for name, sha256 in bundle.files.items():
+        _refuse_large(folder / name)
         if sha256_file(folder / name) != sha256:
             raise BundleError(
                 f"{name} is not the file that was written: its SHA-256 differs. "

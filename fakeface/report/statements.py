@@ -63,6 +63,13 @@ def _acquaintance(metrics: dict) -> str:
     return " ".join(sentences)
 
 
+def _not_better(facts: RunFacts) -> str:
+    "What finetuning's comparison with its start says, where the new detector is not better; else empty."
+    finetuned = facts.stages.get("finetune")
+    found = ((finetuned.metrics if finetuned else None) or {}).get("before_after") or {}
+    return found["headline"].removesuffix(".") if found.get("keep_start") else ""
+
+
 def tested_on(facts: RunFacts) -> str:
     "What was tested on what; empty where nothing was."
     metrics = facts.metrics
@@ -602,13 +609,6 @@ def _headline(facts: RunFacts) -> str:
         trained, others = _in_words(metrics, seen), _in_words(metrics, unseen)
         return f"{begin} {trained} on domains that it was trained on and {others} on others"
     return f"{begin} {_in_words(metrics, domains)} on the domains it was tested on"
-
-
-def _not_better(facts: RunFacts) -> str:
-    "What finetuning's comparison with its start says, where the new detector is not better; else empty."
-    finetuned = facts.stages.get("finetune")
-    found = ((finetuned.metrics if finetuned else None) or {}).get("before_after") or {}
-    return found["headline"].removesuffix(".") if found.get("keep_start") else ""
 
 
 def headline(facts: RunFacts) -> str:

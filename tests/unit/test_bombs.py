@@ -332,6 +332,30 @@ def test_what_takes_too_long_is_a_row(tmp_path, tiny, stuck, workers):
     assert [name for name, error in errors.items() if "longer than 2 s" in error] == ["stuck1.png", "stuck2.png"]
 
 
+HOLDS_THE_INTERPRETER = """
+import ctypes, sys
+from fakeface.cli.main import main
+from fakeface.infer.detector import Detector
+
+# as a decoder in C does: no other thread of Python runs meanwhile
+Detector.check_faces = lambda *_, **__: ctypes.PyDLL(None).sleep(30)
+sys.exit(main(sys.argv[1:]))
+"""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="no sleep of C that is called so")
+def test_a_single_file_that_holds_the_interpreter_is_ended(tmp_path, tiny):
+    image = tmp_path / "café\n.png"
+    Image.new("L", (32, 32)).save(image)
+    started = time.monotonic()
+    command = [sys.executable, "-c", HOLDS_THE_INTERPRETER, "check", image, "--bundle", tiny, "--timeout", "1"]
+    done = subprocess.run(command, capture_output=True)
+    assert time.monotonic() - started < 20
+    assert done.returncode == 1 and not done.stderr
+    (line,) = done.stdout.decode().splitlines()
+    assert line.endswith("café\\x0a.png: No verdict: Took longer than 1 s, which is the limit (--timeout).")
+
+
 def test_no_process_is_left_when_the_answers_are_no_longer_wanted(tmp_path, tiny, stuck, children):
     Image.new("L", (32, 32)).save(tmp_path / "a.png")
     before = children()

@@ -5,10 +5,11 @@ import json
 import math
 import subprocess
 import sys
+import time
 
 import numpy as np
 import pytest
-from onnx import TensorProto, helper
+from onnx import TensorProto, helper, numpy_helper
 from PIL import Image
 
 from fakeface.core.files import sha256_file
@@ -17,7 +18,7 @@ from fakeface.infer.detector import Detector
 from fakeface.infer.verdict import InferError
 from fakeface.models.bundle import INDEX, ONNX, BundleError
 from fakeface.models.program import read_program
-from fakeface.models.session import open_session
+from fakeface.models.session import open_session, run_network
 from fakeface.models.storage import read_bundle
 from fakeface.testing.bundles import tiny_bundle
 
@@ -55,6 +56,9 @@ HOSTILE_VALUES = {
     "domain that is a formula": ("domains", '["=HYPERLINK(1)"]'),
     "domain that is a formula of mathematics": ("domains", '["$\\\\frac{$"]'),
     "domain that is HTML": ("domains", '["<img src=x onerror=alert(1)>"]'),
+    "domain that is a link": ("domains", json.dumps(["[a](javascript:1)"])),
+    "domain that is an image": ("domains", json.dumps(["![x](http://a/b.png)"])),
+    "domain with a formula behind a semicolon": ("domains", json.dumps(["a; =1+1"])),
     "threshold that is a formula": ("thresholds", '{"0.5": 0.5, "=1+1": 0.5}'),
     "lone surrogate": ("stage", '"\\ud800"'),
     "reference 1e400": ("reference", '[{"name": "a", "sha256": "' + "0" * 64 + '", "p_fake": 1e400}]'),
@@ -284,8 +288,6 @@ LENGTH_FROM_PIXELS = [
 ]
 GIANTS = {
     "Pad": PADDED,
-    "Resize": [helper.make_node("Resize", ["x", "", "scales"], ["much"], mode="nearest")],
-    "Resize to what the pixels say": LENGTH_FROM_PIXELS,
     "Conv": [helper.make_node("Conv", ["x", "kernel"], ["much"], pads=[30_000] * 4)],
     "ConvTranspose": [helper.make_node("ConvTranspose", ["x", "kernel"], ["much"], strides=[900, 900])],
     "MatMul": [
@@ -325,10 +327,6 @@ def test_a_giant_value_is_refused_before_memory_is_touched(bundle, operator):
         whole("more_rows", 0, 0, 50_000, 0, 0, 0, 50_000, 0),
         whole("as_column", 1, 1, -1, 1),
         whole("as_row", 1, 1, 1, -1),
-        whole("one_three", 1, 3),
-        whole("zero", 0),
-        helper.make_tensor("scales", TensorProto.FLOAT, [4], [1, 1, 900, 900]),
-        helper.make_tensor("many", TensorProto.FLOAT, [], [100_000]),
     ]
     replace_network(bundle, nodes, known)
     before = peak_bytes()
@@ -336,6 +334,51 @@ def test_a_giant_value_is_refused_before_memory_is_touched(bundle, operator):
         Detector.load(bundle, threads=1)
     # of 40 GB and more
     assert peak_bytes() - before < 2**28
+
+
+def written(name, *numbers):
+    "As an export writes whole numbers: in bytes."
+    return numpy_helper.from_array(np.array(numbers), name)
+
+
+RESIZED = {
+    "by a number": [helper.make_node("Resize", ["x", "", "scales"], ["much"], mode="nearest")],
+    "to what the pixels say": LENGTH_FROM_PIXELS,
+    "to a long row": [helper.make_node("Resize", ["x", "", "", "long"], ["much"], mode="nearest")],
+    "to less than nothing": [helper.make_node("Resize", ["x", "", "", "negative"], ["much"], mode="nearest")],
+    "to two sizes": [helper.make_node("Resize", ["x", "", "scales", "moderate"], ["much"], mode="nearest")],
+}
+
+
+def resized(nodes):
+    known = [
+        values(),
+        whole("one_three", 1, 3),
+        whole("zero", 0),
+        written("long", 1, 1, 1, 2**31),
+        written("negative", 1, 3, -8, 8),
+        written("moderate", 1, 3, 8_192, 2),
+        helper.make_tensor("scales", TensorProto.FLOAT, [4], [1, 1, 900, 900]),
+        helper.make_tensor("many", TensorProto.FLOAT, [], [100_000]),
+    ]
+    mean = helper.make_node("ReduceMean", ["much"], ["mean"], axes=[2, 3], keepdims=0)
+    return model_bytes([*nodes, mean, LOGITS], known)
+
+
+@pytest.mark.parametrize("how", RESIZED)
+def test_an_image_is_enlarged_to_a_stated_size_only(how):
+    "What onnxruntime notes of every row and column while it enlarges lies outside the limited store."
+    with pytest.raises(BundleError, match="'Resize'.*8,192"):
+        read_program(resized(RESIZED[how]))
+
+
+def test_an_image_is_enlarged_to_a_moderate_size():
+    nodes = [helper.make_node("Resize", ["x", "", "", "moderate"], ["much"], mode="nearest")]
+    x = np.random.default_rng(0).random((1, 3, 8, 8), np.float32)
+    found = run_network(open_session(resized(nodes), 8, threads=1), x)
+    # each row as often as any other, and two columns: those nearest to the middles of both halves, from the left
+    means = x[:, :, :, [1, 5]].mean((2, 3))
+    np.testing.assert_allclose(found, means @ np.ones((3, 2)), rtol=1e-4)
 
 
 DOUBLING = """
@@ -363,6 +406,45 @@ def test_values_that_double_end_at_the_limit(bundle):
     done = subprocess.run([sys.executable, "-c", DOUBLING, str(bundle)], capture_output=True, text=True, check=True)
     said, peak = done.stdout.splitlines()
     assert "more than the 0.3 GB of memory" in said and int(peak) < 2**29
+
+
+def slow_for_some():
+    "A network that is quick for a black image, and for others lengthens a row by its brightness."
+    node = helper.make_node
+    nodes = [
+        node("ReduceMax", ["x"], ["brightest"], keepdims=0),
+        node("Mul", ["brightest", "many"], ["more"]),
+        node("Cast", ["more"], ["length"], to=TensorProto.INT64),
+        node("Unsqueeze", ["length", "zero"], ["row"]),
+        node("Concat", ["nothing", "row"], ["pads"], axis=0),
+        node("Pad", ["x", "pads"], ["v0"]),
+        *(node("Erf", [f"v{i}"], [f"v{i + 1}"]) for i in range(200)),
+        node("ReduceMean", ["v200"], ["mean"], axes=[2, 3], keepdims=0),
+        LOGITS,
+    ]
+    many = helper.make_tensor("many", TensorProto.FLOAT, [], [2e5])
+    return model_bytes(nodes, [values(), many, whole("zero", 0), whole("nothing", *[0] * 7)])
+
+
+def test_a_later_run_is_stopped_as_well():
+    session = open_session(slow_for_some(), 8, threads=1)
+    black = np.zeros((1, 3, 8, 8), np.float32)
+    assert run_network(session, black, seconds=1.0).shape == (1, 2)
+    started = time.monotonic()
+    with pytest.raises(TimeoutError, match="more than 0.2 s"):
+        run_network(session, black + 1, seconds=0.2)
+    assert time.monotonic() - started < 5
+
+
+def test_a_network_that_takes_too_long_later_is_a_verdict_with_an_error(sound, monkeypatch):
+    from fakeface.infer import scorer
+
+    def late(*_):
+        raise TimeoutError("the network needs more than 120 s for one image; it was stopped")
+
+    monkeypatch.setattr(scorer, "run_views", late)
+    verdict = Detector.load(sound, threads=1).check(Image.new("RGB", (64, 64)), framing="centre")
+    assert "more than 120 s" in verdict.error
 
 
 def test_a_tensor_that_claims_more_than_it_brings_is_refused():
@@ -496,6 +578,75 @@ def test_paths_are_no_formulas(tmp_path):
             cells = [cell for row in csv.reader(file) for cell in row]
         assert not [cell for cell in cells if cell.startswith(("=", "+", "-", "@"))]
     assert "./=set/real/broken.png" in (source / "excluded.csv").read_text()
+
+
+ACTING = "\x1b]0;pwned\x07\x1b[2J\u202e"
+
+
+def named_file(folder):
+    (folder / f"{ACTING}x.pkl").write_bytes(b"")
+    return ["check", str(folder / "a.png"), "--bundle", str(folder)]
+
+
+def named_node(folder):
+    wrong = helper.make_node("MatMul", ["x", "w"], ["logits"], name=ACTING)
+    replace_network(folder, [wrong], [helper.make_tensor("w", TensorProto.FLOAT, [5, 2], [0.1] * 10)])
+    return ["check", str(folder / "a.png"), "--bundle", str(folder)]
+
+
+def named_value(folder):
+    replace_network(folder, [helper.make_node("Relu", [ACTING], ["logits"])])
+    return ["check", str(folder / "a.png"), "--bundle", str(folder)]
+
+
+def named_folder(folder):
+    return ["audit", str(folder / ACTING)]
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="there no name has such characters")
+@pytest.mark.parametrize("where", [named_file, named_node, named_value, named_folder])
+def test_no_error_acts_on_a_terminal(bundle, capsys, where):
+    from fakeface.cli.main import main
+
+    assert main(where(bundle)) > 0
+    said = capsys.readouterr().err
+    assert said.replace("\n", "").isprintable()
+    assert where is named_value or "\\x1b]0;pwned\\x07" in said
+
+
+def test_who_has_a_folder_does_not_act_on_a_terminal(tmp_path):
+    from fakeface.core.locks import take_lock
+
+    lock = tmp_path / ".lock"
+    lock.write_text(json.dumps({"pid": 1, "host": ACTING, "since": "then"}))
+    with pytest.raises(FakefaceError, match="being written by") as said:
+        take_lock(lock)
+    assert str(said.value).isprintable()
+
+
+def test_warnings_of_prepare_do_not_act_on_a_terminal():
+    import pandas as pd
+
+    from fakeface.data.intake import require_readable, warning_line
+
+    manifest = pd.DataFrame({"sha256": ["", "1"], "reason": [f"broken {ACTING}", ""], "path": [f"{ACTING}.png", "b"]})
+    assert "pwned" in warning_line(manifest) and warning_line(manifest).isprintable()
+    with pytest.raises(FakefaceError, match="could not be read") as said:
+        require_readable(manifest.head(1))
+    assert "pwned" in str(said.value) and str(said.value).isprintable()
+
+
+@pytest.mark.parametrize("text", ["a;=1+1", "a; @SUM(1)", 'a;"=1', "＝1", "＋1", "a;－1", "a,b;=1", ' "=1'])
+@pytest.mark.parametrize("separator", [",", ";"])
+def test_no_separator_makes_a_formula_of_a_row(sound, text, separator):
+    import dataclasses
+
+    from fakeface.infer.rows import row_text
+
+    verdict = Detector.load(sound, threads=1).verdict(text, error=text)
+    line = row_text(dataclasses.replace(verdict, threshold_name=text))
+    (cells,) = csv.reader([line], delimiter=separator)
+    assert not [cell for cell in cells if cell.lstrip(' "')[:1] in tuple("=+-@＝＋－＠")]
 
 
 def cached_facts(tmp_path):
@@ -686,3 +837,27 @@ def test_damaged_programs_are_sentences():
             read_program(bytes(damaged))
         except BundleError as error:
             assert len(str(error)) < 700
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="there a file of zeros takes its size on the disk")
+@pytest.mark.parametrize("name, size", [(ONNX, 2**31 + 1), ("README.md", 2**24 + 1), ("LICENSE", 2**24 + 1)])
+def test_a_file_that_is_too_large_is_refused_before_it_is_read(bundle, monkeypatch, name, size):
+    from fakeface.models import storage
+
+    with open(bundle / name, "wb") as file:
+        file.truncate(size)
+    record = json.loads((bundle / INDEX).read_text())
+    put(bundle, "files", json.dumps({name: "0" * 64} | {other: "0" * 64 for other in record["files"] if other != name}))
+    hashed = []
+    monkeypatch.setattr(storage, "sha256_file", lambda path: hashed.append(path.name) or "0" * 64)
+    with pytest.raises(BundleError, match=f"{name} has .* bytes"):
+        read_bundle(bundle)
+    assert name not in hashed
+
+
+def test_json_that_is_nested_without_end_is_a_sentence(tmp_path):
+    from fakeface.core.files import read_json
+
+    (tmp_path / "stage.json").write_text("[" * 10**6)
+    with pytest.raises(FakefaceError, match="stage.json is nested too deeply"):
+        read_json(tmp_path / "stage.json")
