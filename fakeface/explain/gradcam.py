@@ -227,6 +227,14 @@ def _verdict(net: FaceNet, bundle: Bundle | None, x: torch.Tensor) -> int:
     return int(score >= bundle.thresholds[bundle.threshold])
 
 
+def _members(net: FaceNet) -> list[FaceNet]:
+    "The networks that a mean is made of; of a single network itself."
+    if not isinstance(net, MeanNet):
+        return [net]
+    nothing = torch.zeros(1, 3, 1, 1, device=next(net.parameters()).device)
+    return [part for part, _ in net.shown(nothing)]
+
+
 def heatmaps_of_parts(
     model: FaceNet | str | os.PathLike,  # a network, or a bundle's folder
     img: Image.Image,  # RGB, from `open_image`
@@ -235,10 +243,11 @@ def heatmaps_of_parts(
 ) -> list[tuple[str, Image.Image | str]]:  # arch, and the image with its map or the reason why there is none
     "Where each part of a mean looked for the verdict of the mean; a single network is its only part."
     net, bundle = _network(model)
-    parts = [part for part, _ in net.shown(torch.zeros(1, 3, 1, 1))] if isinstance(net, MeanNet) else [net]
+    parts = _members(net)
     if label is None:
-        x = torch.from_numpy(normalise(eval_views(img, net.spec), net.spec))
-        label = _verdict(net, bundle, x.to(next(net.parameters()).device))
+        device = next(net.parameters()).device
+        x = torch.from_numpy(normalise(eval_views(img, net.spec), net.spec)).to(device)
+        label = _verdict(net, bundle, x)
     found: list[tuple[str, Image.Image | str]] = []
     for part in parts:
         try:
@@ -286,7 +295,7 @@ def _parts(name: str, layer: torch.nn.Module) -> list[_NamedLayer]:
 def _layers(model: FaceNet) -> list[_NamedLayer]:
     "Layers with weights, from the verdict down to the pixels; sequences are taken apart; of a mean those of its parts."
     if isinstance(model, MeanNet):
-        return [layer for part, _ in model.shown(torch.zeros(1, 3, 1, 1)) for layer in _layers(part)]
+        return [layer for part in _members(model) for layer in _layers(part)]
     layers: list[_NamedLayer] = [("head", model.head)]
     for name, layer in reversed(list(model.body.named_children())):
         layers += [part for part in _parts(name, layer) if list(part[1].parameters())]

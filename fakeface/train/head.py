@@ -69,10 +69,11 @@ def set_head(
     head: Head,
 ) -> None:
     "Give a network this head."
-    half = torch.from_numpy(head.weight / 2)
+    device = model.head.weight.device
+    half = torch.from_numpy(head.weight / 2).to(device)
     with torch.no_grad():
         model.head.weight.copy_(torch.stack([-half, half]))
-        model.head.bias.copy_(torch.tensor([-head.bias / 2, head.bias / 2]))
+        model.head.bias.copy_(torch.tensor([-head.bias / 2, head.bias / 2], device=device))
 
 # %% ../../nbs/08_train/10_head.ipynb #29fd01e2
 _MOST_STEPS = 500
