@@ -16,6 +16,7 @@ import sys
 import tempfile
 import threading
 import time
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -125,7 +126,9 @@ def start(folder, *options):
     command = [sys.executable, "-P", "-m", "fakeface", "serve", "--bundle", str(folder / "tiny"), "--port", "0"]
     with open(folder / "log.txt", "w") as log:
         pipes = dict(stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=log, text=True)
-        process = subprocess.Popen([*command, *options], cwd=folder, env=env, **pipes)
+        # tests that run in the background of a shell would hand on that Ctrl-C is ignored
+        heard = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)
+        process = subprocess.Popen([*command, *options], cwd=folder, env=env, preexec_fn=heard, **pipes)
     address = process.stdout.readline()
     found = re.fullmatch(r"http://127\.0\.0\.1:(\d+)/\?token=([\w-]{32,})\n", address)
     if not found:
