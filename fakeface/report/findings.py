@@ -194,7 +194,7 @@ RESULT_COLUMNS = dict(
     unsure="unsure",
     accuracy_sure="right where sure",
 )
-PUBLISHED = (
+PUBLISHED: tuple[dict[str, Any], ...] = (
     dict(name="TPDNE", n=3000, auc=0.9996, accuracy=0.9910, fpr=0.0167, fnr=0.0013),
     dict(name="140K", n=20000, auc=0.9950, accuracy=0.9644, fpr=0.0378, fnr=0.0335),
     dict(name="DALL-E 2", n=300, auc=0.9995, accuracy=0.9767, fpr=0.0400, fnr=0.0067),
