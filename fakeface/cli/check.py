@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 # %% ../../nbs/13_cli/03_check.ipynb #7e67541a
 _EXIT_CODES = """exit codes:
-  0    every picture has a verdict (whichever)
+  0    every image has a verdict (whichever)
   1    some could not be read; their rows or lines say why
   2    wrong usage, no detector, nothing to check, or rows that could not be written
   130  stopped by Ctrl-C; rows that are written stay, --resume goes on
@@ -39,7 +39,7 @@ _ABOUT_ROWS = (
     "that was changed since is judged again. --json writes one object a line.\n"
     "What a file says of how it was made stands before its score and is no part of it; content credentials are "
     "verified with\nthe extra provenance, and FAKEFACE_TRUST names authorities (PEM) whose signers are known.\n"
-    "Large pictures share a quarter of the memory; FAKEFACE_MEMORY_MB says how many MB they may have.\n"
+    "Large images share a quarter of the memory; FAKEFACE_MEMORY_MB says how many MB they may have.\n"
     '"-" as FILE is standard output; '
     '"-" as PATH reads names from standard input (one a line, or separated by null bytes).'
 )
@@ -49,17 +49,17 @@ CHECK_HELP = f"{_EXIT_CODES}\n{_ABOUT_ROWS}"
 def _image_options(parser: argparse.ArgumentParser) -> None:
     "What is judged, and how."
     add = parser.add_argument
-    help = "a picture, a folder with everything below it, or - for names on standard input"
+    help = "an image, a folder with everything below it, or - for names on standard input"
     add("paths", nargs="+", metavar="PATH", help=help)
     help = "the detector: a name, a folder, or owner/name of the model hub (default: the one that ships)"
     add("--bundle", metavar="B", help=help)
     help = "fake from here on: a threshold's name in the bundle (such as youden) or a number"
     add("--threshold", metavar="T", help=help)
-    help = "share of fakes where the pictures come from: adds the chance that follows from it"
+    help = "share of fakes where the images come from: adds the chance that follows from it"
     add("--prior", type=float, metavar="P", help=help)
     help = "face: find the heads and judge each (default); centre: judge the whole image, for images framed as heads"
     add("--framing", choices=("face", "centre"), help=help)
-    help = "also judge each picture re-encoded and rescaled (eight times the work)"
+    help = "also judge each image re-encoded and rescaled (eight times the work)"
     add("--stability", action="store_true", help=help)
     help = "save where the network looked, a JPEG a verdict (needs torch)"
     add("--heatmap", metavar="DIR", help=help)
@@ -86,9 +86,9 @@ def add_check_options(parser: argparse.ArgumentParser) -> None:
     on.add_argument("--overwrite", action="store_true", help="make FILE anew")
     help = "with --resume: judge again what could not be judged"
     parser.add_argument("--retry-errors", action="store_true", help=help)
-    help = "seconds that a picture may take before its row says so (default: 60)"
+    help = "seconds that an image may take before its row says so (default: 60)"
     parser.add_argument("--timeout", type=_seconds, default=60.0, metavar="S", help=help)
-    help = "pictures at a time (default: the cores)"
+    help = "images at a time (default: the cores)"
     parser.add_argument("--workers", type=int, choices=range(1, 257), metavar="N", help=help)
     parser.add_argument("--quiet", action="store_true", help="no progress, no summary")
 
@@ -136,7 +136,7 @@ def _summary(found: dict[str, Any]) -> str:
         f"{found['fake']:,} look generated, {found['real']:,} like photographs, "
         f"{found['unsure']:,} unsure, {found['unread']:,} could not be judged"
     )
-    return f"{files:,} picture{'s' * (files != 1)}: {verdicts}{earlier}; {seconds:.1f} s{rate}."
+    return f"{files:,} image{'s' * (files != 1)}: {verdicts}{earlier}; {seconds:.1f} s{rate}."
 
 # %% ../../nbs/13_cli/03_check.ipynb #a1f33009
 class CheckFailed(FakefaceError):

@@ -30,8 +30,8 @@ from ..core.text import harmless_lines
 
 # %% ../../nbs/13_cli/06_main.ipynb #b9777017
 STAGE_HELP = {
-    "prepare": "pictures → manifest, audit, harmonised data set",
-    "pretrain": "stage 1: one domain, small pictures",
+    "prepare": "images → manifest, audit, harmonised data set",
+    "pretrain": "stage 1: one domain, small images",
     "finetune": "stage 2: all domains, from stage 1's weights",
     "evaluate": "score the test split",
     "report": "everything above as one HTML page",
@@ -59,7 +59,7 @@ class _Doors:
 
     def add_detector_commands(self) -> None:
         "For people who use a detector."
-        add_check_options(self.add("check", check_command, "judge pictures: files, folders, lists of names"))
+        add_check_options(self.add("check", check_command, "judge images: files, folders, lists of names"))
         text = "the checker as a page in the browser, for this machine only unless told otherwise"
         add_serve_options(self.add("serve", serve_command, text))
         text = "examine the installation and the detectors; exits with 1 for a fault"

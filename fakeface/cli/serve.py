@@ -40,16 +40,16 @@ def add_serve_options(
     add("--bundle", metavar="B", help="the detector, as in check")
     add("--port", type=int, default=8866, help="default 8866; 0: one that is free")
     add("--ip", default="127.0.0.1", help="address to listen on (default 127.0.0.1: this machine only)")
-    help = "largest picture that is taken (default 64)"
+    help = "largest image that is taken (default 64)"
     add("--max-upload-mb", type=_megabytes, default=64.0, metavar="MB", help=help)
     help = "how many pages may be open at a time, each a process of more than 150 MB (default 4)"
     add("--sessions", type=_sessions, default=4, metavar="N", help=help)
-    help = "let the page read pictures of this folder by typed paths (default: of none)"
+    help = "let the page read images of this folder by typed paths (default: of none)"
     add("--paths", metavar="DIR", help=help)
 
 # %% ../../nbs/13_cli/05_serve.ipynb #560503ca
 _OPEN_ALL = "open it up to its last letter: without the token nothing answers"
-_UNENCRYPTED = "The page is sent without encryption: who can listen in on this network sees the token and the pictures."
+_UNENCRYPTED = "The page is sent without encryption: who can listen in on this network sees the token and the images."
 
 
 def _refuse_missing_packages() -> None:
@@ -81,5 +81,5 @@ def serve_command(args: argparse.Namespace) -> None:
     settings = _settings(find_bundle(args.bundle).resolve(), args)
     if settings.host not in LOOPBACK:
         _print_now(_UNENCRYPTED)
-    limits = f"pictures up to {settings.upload_mb:g} MB each; Ctrl-C ends it"
+    limits = f"images up to {settings.upload_mb:g} MB each; Ctrl-C ends it"
     serve_page(settings, lambda address: _print_now(f"{address}\n({_OPEN_ALL}; {limits})"))

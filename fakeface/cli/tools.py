@@ -55,7 +55,7 @@ def export_command(args: argparse.Namespace) -> None:
             shutil.rmtree(args.out)
         raise
     network = f"the network of {bundle.name} {bundle.hash[:12]}"
-    print(f"{folder / ONNX}: {network}, compared with torch on random pictures")
+    print(f"{folder / ONNX}: {network}, compared with torch on random images")
 
 # %% ../../nbs/13_cli/04_tools.ipynb #67d2276c
 def mean_command(args: argparse.Namespace) -> None:

@@ -34,7 +34,7 @@ def _gate_warnings(gate: dict[str, DomainGate]) -> list[str]:
             sentences.append(f"{domain}: has one class only, and is judged together with {others}.")
         if found.verdict == "few":
             auc = "" if found.header_auc is None else f"; the header's AUC is {found.header_auc:.2f}"
-            sentences.append(f"{domain}: too few pictures to judge ({found.n_real} real, {found.n_fake} fake){auc}.")
+            sentences.append(f"{domain}: too few images to judge ({found.n_real} real, {found.n_fake} fake){auc}.")
     return sentences
 
 
@@ -56,7 +56,7 @@ def _shrink_warnings(shrunk: dict[str, dict[str, float]]) -> list[str]:
     for domain, factors in shrunk.items():
         if len(factors) == 2 and max(factors.values()) > 1.2 * min(factors.values()):
             sentences.append(
-                f"{domain}: real pictures were made {factors['real']}× smaller, fake ones {factors['fake']}×; "
+                f"{domain}: real images were made {factors['real']}× smaller, fake ones {factors['fake']}×; "
                 "how sharp they are may tell the class."
             )
     return sentences
@@ -69,10 +69,10 @@ def _warnings(table: pd.DataFrame, gate: dict[str, DomainGate], grid: dict[str, 
     sentences += _shrink_warnings(harmonised.get("shrunk", {}))
     for paths in table.attrs.get("build", {}).get("listed", []):
         examples = ", ".join(paths[:3])
-        sentences.append(f"{len(paths)} pictures look alike and were not merged into a group, e.g. {examples}.")
+        sentences.append(f"{len(paths)} images look alike and were not merged into a group, e.g. {examples}.")
     n_excluded = int((table.split == "excluded").sum())
     if n_excluded:
-        sentences.append(f"{n_excluded} of {len(table)} pictures are excluded; the manifest has the reasons.")
+        sentences.append(f"{n_excluded} of {len(table)} images are excluded; the manifest has the reasons.")
     return sentences + list(harmonised.get("notes", []))
 
 # %% ../../nbs/04_data/18_audit.ipynb #3c9e51b7

@@ -17,7 +17,7 @@ from ..core.seeds import rng
 
 # %% ../../nbs/04_data/20_balance.ipynb #eb310f9f
 class DataError(FakefaceError):
-    "A split that cannot be trained on or evaluated: empty, too small for a batch, or too many unreadable pictures."
+    "A split that cannot be trained on or evaluated: empty, too small for a batch, or too many unreadable images."
 
     def __init__(self, message: str):
         # torch wraps a worker's error in its traceback; what stands behind the last "DataError: " is ours
@@ -46,7 +46,7 @@ def number_cells(
     domain_code, domain_names = pd.factorize(np.asarray(domain, object), sort=True)
     label = np.asarray(label)
     if not len(label):
-        raise DataError("There are no pictures to draw from: the split is empty.")
+        raise DataError("There are no images to draw from: the split is empty.")
     if not np.isin(label, (0, 1)).all():
         raise DataError("A label is neither 0 (real) nor 1 (fake).")
     used, code = np.unique(2 * domain_code + label.astype(np.int64), return_inverse=True)
@@ -64,7 +64,7 @@ def expected_repeats(
 ) -> pd.DataFrame:  # a row a cell: domain, class, n, weight (share of the draws), draws, repeats (draws / n)
     "What an epoch will look like, before it is drawn."
     if max_repeats is not None and max_repeats <= 0:
-        raise DataError(f"max_repeats = {max_repeats}: a picture must be drawn more than 0 times.")
+        raise DataError(f"max_repeats = {max_repeats}: an image must be drawn more than 0 times.")
     code, names = number_cells(domain, label)
     n = np.bincount(code)
     factor = [(favour or {}).get(domain_name, 1.0) for domain_name, _ in names]

@@ -65,7 +65,7 @@ class DecodedCache:
         slots = np.minimum(np.searchsorted(self.sha, wanted), len(self.sha) - 1)
         missing = (self.sha[slots] != wanted).sum()
         if missing:
-            raise DataError(f"{missing} pictures are not in the cache {self.folder}: make it again with decoded_cache.")
+            raise DataError(f"{missing} images are not in the cache {self.folder}: make it again with decoded_cache.")
         return slots
 
     def get(self, slot: int) -> np.ndarray | None:
@@ -135,7 +135,7 @@ def _announce(folder: Path, max_side: int, count: int, need: int) -> None:
     "Say what the disk is in for; raises `DataError` where it does not fit."
     free = shutil.disk_usage(folder).free
     print(
-        f"decoded cache: {count:,} pictures, shorter side ≤ {max_side} px: "
+        f"decoded cache: {count:,} images, shorter side ≤ {max_side} px: "
         f"{need / 1e9:,.3f} GB of disk; {free / 1e9:,.0f} GB are free."
     )
     if need > free:
@@ -180,7 +180,7 @@ def _fill(cache: DecodedCache, manifest: pd.DataFrame, todo: np.ndarray, workers
     shapes = []
     descriptor = os.open(cache.folder / "pixels.u8", os.O_RDWR)
     try:
-        with tqdm(total=len(todo), desc="decoding", unit=" pictures", disable=is_short, leave=False) as bar:
+        with tqdm(total=len(todo), desc="decoding", unit=" images", disable=is_short, leave=False) as bar:
             for written in make_loader(writer, todo.tolist(), 64, workers, np.array):
                 shapes += written.tolist()
                 bar.update(len(written))

@@ -142,7 +142,7 @@ class FaceDataset(ImageRows):
         domain, label = self.cells[self.code[row]]
         _, path, reason = bad[0]
         raise DataError(
-            f"{len(bad)} pictures of {domain} {LABEL_NAMES[label]} in a row cannot be read. The first: {path} {reason}"
+            f"{len(bad)} images of {domain} {LABEL_NAMES[label]} in a row cannot be read. The first: {path} {reason}"
         )
 
     def __getitem__(self, index: tuple[int, int, int]) -> Sample:

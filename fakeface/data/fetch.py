@@ -52,7 +52,7 @@ def _require_space(dest: Path, total_bytes: int, parts: Path) -> None:
     free = shutil.disk_usage(dest).free
     if needed > 0.98 * free:
         raise SourceError(
-            f"{dest} has {free / 2**30:.1f} GiB free, but the archive and its pictures need {needed / 2**30:.1f} GiB "
+            f"{dest} has {free / 2**30:.1f} GiB free, but the archive and its images need {needed / 2**30:.1f} GiB "
             "for a while. Give another folder."
         )
 

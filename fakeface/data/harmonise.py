@@ -97,7 +97,7 @@ def _chosen(
     left_out = reasons != ""
     if left_out.all():
         why = ", ".join(f"{count:,} × {reason}" for reason, count in reasons.value_counts().items())
-        raise AuditError(f"No picture is left that could be harmonised ({why or 'none is usable'}).")
+        raise AuditError(f"No image is left that could be harmonised ({why or 'none is usable'}).")
     return _Chosen(sized.loc[~left_out], frames, reasons.loc[left_out])
 
 # %% ../../nbs/04_data/16_harmonise.ipynb #ab1ce11d

@@ -150,7 +150,7 @@ def index_images(
     rows: pd.DataFrame,  # from `collect_sources`
     folder: Path,  # the stage's folder
 ) -> pd.DataFrame:  # the manifest as found
-    "Look at every picture, tie together what belongs together, split; raises where a class is missing."
+    "Look at every image, tie together what belongs together, split; raises where a class is missing."
     fractions = (1 - cfg.valid - cfg.test, cfg.valid, cfg.test)
     manifest = build_manifest(
         rows, folder, cfg.salt, fractions, _facts_cache(folder), cfg.n_workers, timeout=cfg.timeout

@@ -57,7 +57,7 @@ def _tables_140k(path: Path, base: Path) -> Path:
             return folder
     raise SourceError(
         f"{path}: train.csv, valid.csv and test.csv of the 140K set are missing. "
-        "They are needed to check the labels; for the pictures alone give the kind 'folder'."
+        "They are needed to check the labels; for the images alone give the kind 'folder'."
     )
 
 # %% ../../nbs/04_data/04_public_sets.ipynb #0da98df5
@@ -69,12 +69,12 @@ def _split_140k(base: Path, table: Path, split: str, name: str) -> list[SourceRo
     lost = listed.keys() - images.keys()
     if lost:
         raise SourceError(
-            f"{len(lost):,} of {len(listed):,} pictures in {split}.csv are missing below {base}, e.g. {min(lost)}. "
+            f"{len(lost):,} of {len(listed):,} images in {split}.csv are missing below {base}, e.g. {min(lost)}. "
             "The download is not whole."
         )
     new = images.keys() - listed.keys()
     if new:
-        raise SourceError(f"{folder} holds {len(new):,} pictures that {split}.csv does not list, e.g. {min(new)}.")
+        raise SourceError(f"{folder} holds {len(new):,} images that {split}.csv does not list, e.g. {min(new)}.")
     rows = []
     for relative_path, image in images.items():
         label = listed[relative_path]
@@ -105,12 +105,12 @@ def _require_ffhq_layout(path: Path, identities: dict[Path, str]) -> None:
     double = [identity for identity, count in counts.items() if count > 1]
     if double:
         raise SourceError(
-            f"{path} holds {len(double):,} FFHQ pictures more than once, e.g. {min(double)}. "
+            f"{path} holds {len(double):,} FFHQ images more than once, e.g. {min(double)}. "
             "Give one folder, images1024x1024 or thumbnails128x128."
         )
     stray = [image for image, identity in identities.items() if not _in_its_thousand(image, identity)]
     if stray:
-        raise SourceError(f"{len(stray):,} pictures lie in the wrong folder of a thousand, e.g. {stray[0]}.")
+        raise SourceError(f"{len(stray):,} images lie in the wrong folder of a thousand, e.g. {stray[0]}.")
 
 
 def _in_its_thousand(image: Path, identity: str) -> bool:
@@ -144,9 +144,7 @@ def _chosen_ffhq(path: Path, ids: str | os.PathLike, there: set[str]) -> set[str
         raise SourceError(f"{ids}: {word_of['']!r} is not an FFHQ number.")
     lost = word_of.keys() - there
     if lost:
-        raise SourceError(
-            f"{path} lacks {len(lost):,} of the {len(word_of):,} FFHQ pictures in {ids}, e.g. {min(lost)}."
-        )
+        raise SourceError(f"{path} lacks {len(lost):,} of the {len(word_of):,} FFHQ images in {ids}, e.g. {min(lost)}.")
     return set(word_of)
 
 

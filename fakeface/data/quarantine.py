@@ -58,7 +58,7 @@ class Quarantine:
         *_, last = self.rows.items()
         (path, _), reason = last
         raise DataError(
-            f"{len(self)} of {self.total:,} pictures cannot be read; {self.allowed} may. "
+            f"{len(self)} of {self.total:,} images cannot be read; {self.allowed} may. "
             f"See {self.path or 'the list'}: {path} {reason}"
         )
 

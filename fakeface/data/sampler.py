@@ -74,7 +74,7 @@ class BalancedSampler(Sampler[DrawIndex]):
         if not self.epoch_len:
             raise DataError(
                 f"An epoch of {int(possible)} draws does not fill one batch of {batch}: "
-                "give a smaller batch or more pictures."
+                "give a smaller batch or more images."
             )
         self.seed = seed
         self.mode = mode
@@ -134,5 +134,5 @@ class BalancedSampler(Sampler[DrawIndex]):
         batches = self.epoch_len // self.batch
         return (
             f"{self.epoch_len:,} draws = {batches:,} batches of {self.batch}, {self.mode}, tau {self.tau:g}, "
-            f"a picture {repeats.min():.2f} to {repeats.max():.2f} times"
+            f"an image {repeats.min():.2f} to {repeats.max():.2f} times"
         )

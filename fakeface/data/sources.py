@@ -114,7 +114,7 @@ def _require_domain_names(table: pd.DataFrame, kind: str) -> None:
         is_dalle = re.fullmatch(r"dall.?e.?2?", domain, re.I)
         if kind != "dalle2" and is_dalle and (table.label[table.domain == domain] == FAKE).any():
             raise SourceError(
-                f"{domain!r} is kept for pictures that DALL-E 2 made. If these are, give the kind 'dalle2'; "
+                f"{domain!r} is kept for images that DALL-E 2 made. If these are, give the kind 'dalle2'; "
                 "a substitute gets its own name."
             )
 
@@ -142,7 +142,7 @@ def scan(
     refuse_unknown(options, known_options, f"option of kind {kind!r}:")
     rows = how.read(path, name, **options)
     if not rows:
-        raise SourceError(f"{path} holds no pictures.")
+        raise SourceError(f"{path} holds no images.")
     defaults = dict(
         domain=name,
         split="",

@@ -75,7 +75,7 @@ def share_prepared(
     home: Path,  # the run's folder
     new: Path,  # the round's
 ) -> None:
-    "Give a round the run's prepared data: the manifest with paths to the same pictures, no copy of them."
+    "Give a round the run's prepared data: the manifest with paths to the same images, no copy of them."
     source, target = home / "prepare", new / "prepare"
     target.mkdir(parents=True, exist_ok=True)
     for path in source.iterdir():
@@ -188,7 +188,7 @@ def _test_round(
     "Evaluate the round on what it left out; the run's list of test reads gets a line."
     tested = [d for d in group if ((manifest.domain == d) & (manifest.split == "test")).any()]
     if not tested:
-        raise FakefaceError(f"The test split has no pictures of {', '.join(group)}.")
+        raise FakefaceError(f"The test split has no images of {', '.join(group)}.")
     name = round_name(cfg.run, group)
     again = (run_dir(name, cfg.out) / "evaluate").exists()
     stage = EvaluateConfig(name, cfg.out, again, domains=",".join(tested), device=cfg.device, why_n=0)
@@ -222,17 +222,17 @@ def one_round(
 
 # %% ../../nbs/09_evaluate/09_leave_one_out.ipynb #376e3b8a
 def _predicted(home: Path) -> pd.DataFrame:
-    "A run's predictions, with the real place of each picture as `key`: rounds share pictures, not paths."
+    "A run's predictions, with the real place of each image as `key`: rounds share images, not paths."
     pred = pd.read_parquet(home / "evaluate/predictions.parquet")
     return pred.assign(key=[os.path.realpath(home / "prepare" / path) for path in pred.path])
 
 
 def paired_difference(
     one: Path,  # folder of an evaluated run
-    other: Path,  # and of another, on the same pictures
+    other: Path,  # and of another, on the same images
     domain: str,
-) -> Interval | None:  # of `delong_test`; None where the pictures in common have one class only
-    "AUC(one) − AUC(other) on a domain's pictures that both were tested on."
+) -> Interval | None:  # of `delong_test`; None where the images in common have one class only
+    "AUC(one) − AUC(other) on a domain's images that both were tested on."
     pred = _predicted(one)
     both = pred[pred.domain == domain].merge(_predicted(other), on="key", suffixes=("", "_other"))
     if both.label.nunique() != 2:
@@ -251,7 +251,7 @@ class Round:
     claim: str | None  # seen | unseen | unknown, as `seen_or_not` found
     unseen: Evaluation  # by the detector without it
     seen: Evaluation | None = None  # by the run's own detector, where it was evaluated and knew the domain
-    difference: Interval | None = None  # AUC unseen − AUC seen, on the same pictures
+    difference: Interval | None = None  # AUC unseen − AUC seen, on the same images
 
     def to_dict(self) -> dict[str, Any]:
         "As leaveout.json holds it."

@@ -30,7 +30,7 @@ from ..train.engine import Engine, score
 
 # %% ../../nbs/09_evaluate/01_predict.ipynb #7b15b0eb
 class EvaluateError(FakefaceError):
-    "The pictures asked for are not there, or are not what they are said to be."
+    "The images asked for are not there, or are not what they are said to be."
 
 
 def pick_split(
@@ -43,14 +43,14 @@ def pick_split(
     have = list(dict.fromkeys(rows["domain"]))
     lacks = [domain for domain in domains if domain not in have]
     if lacks:
-        there_is = ", ".join(have) or "no pictures at all"
+        there_is = ", ".join(have) or "no images at all"
         raise EvaluateError(f"The {split} split has no domain {', '.join(lacks)}. It has {there_is}.")
     wanted = rows.domain.isin(domains or have)
     rows = rows.loc[wanted].reset_index(drop=True)
     rows.attrs = manifest.attrs
     if rows.empty:
         splits = ", ".join(sorted(manifest["split"].unique()))
-        raise EvaluateError(f"The manifest has no pictures in the split {split!r}; it has {splits}.")
+        raise EvaluateError(f"The manifest has no images in the split {split!r}; it has {splits}.")
     return rows
 
 # %% ../../nbs/09_evaluate/01_predict.ipynb #92aab80a
@@ -122,7 +122,7 @@ def _through_onnx(
     note: Callable[[list], None],
     progress: Callable[..., Iterable],
 ) -> tuple[np.ndarray, np.ndarray]:  # as `run_net`
-    "One picture at a time on each thread."
+    "One image at a time on each thread."
     states = getattr(dataset, "states", 1)
 
     def decode_and_score(row: int) -> tuple[int, np.ndarray | None, list]:
@@ -172,14 +172,14 @@ def _through_torch(
 
 def run_net(
     net: OnnxNet | FaceNet,  # of `open_net` or `load_model`
-    dataset: EvalDataset,  # each item holds the views of `states` forms of a picture
-    batch: int = 32,  # pictures in memory at once, on the way through torch
+    dataset: EvalDataset,  # each item holds the views of `states` forms of an image
+    batch: int = 32,  # images in memory at once, on the way through torch
     workers: int | None = None,  # threads of ONNX Runtime, or loader processes of torch; None: from the core count
     device: torch.device | str = "cpu",
     note: Callable[[list], None] = lambda bad: None,  # takes the list of what could not be read
     progress: Callable[..., Iterable] = lambda items: items,  # e.g. tqdm
-) -> tuple[np.ndarray, np.ndarray]:  # rows int64 [N], logits float32 [N,states,2]; readable pictures only, in order
-    "Logits of every picture of a data set, in each of its states."
+) -> tuple[np.ndarray, np.ndarray]:  # rows int64 [N], logits float32 [N,states,2]; readable images only, in order
+    "Logits of every image of a data set, in each of its states."
     if isinstance(net, OnnxNet):
         threads = cores() if workers is None else max(1, workers)
         return _through_onnx(net, dataset, threads, note, progress)
@@ -214,7 +214,7 @@ def predict(
     framing: str = "centre",  # face: images as they come, each scored by its largest face, as `Detector` is shown it
     missing: Quarantine | None = None,  # takes what shows no face and so has no score
 ) -> pd.DataFrame:  # KEPT_COLUMNS, logit_real, logit_fake, z, p_fake, pred; attrs["missing"]: how many show no face
-    "Score every picture once, by the inference of the bundle; raises `EvaluateError` where none shows a face."
+    "Score every image once, by the inference of the bundle; raises `EvaluateError` where none shows a face."
     split = str(rows["split"].iloc[0]) if len(rows) else ""
     faceless: set[int] = set()
 
@@ -231,8 +231,8 @@ def predict(
     at, logits = run_net(net, dataset, batch, workers, device, note, progress)
     if faceless and not len(at):
         raise EvaluateError(
-            f"framing = face: none of {len(rows)} pictures shows a face ({rows['path'].iloc[0]}, …). "
-            "Give framing = centre for pictures that are framed already."
+            f"framing = face: none of {len(rows)} images shows a face ({rows['path'].iloc[0]}, …). "
+            "Give framing = centre for images that are framed already."
         )
     kept = [column for column in KEPT_COLUMNS if column in rows]
     pred = _table_of(logits[:, 0], rows.iloc[at][kept], bundle)

@@ -47,18 +47,18 @@ class EvaluateConfig:
     bundle: str = ""  # a bundle's folder; empty: finetune's, or its start where that is not shown to be better
     domains: str = ""  # comma string; empty: all that the split has
     split: str = "test"  # test | valid
-    framing: str = "centre"  # centre: pictures that are framed already; face: as they come, by their largest face
-    extra: str = ""  # name=folder with real/ and fake/ in it: pictures that were never trained on
+    framing: str = "centre"  # centre: images that are framed already; face: as they come, by their largest face
+    extra: str = ""  # name=folder with real/ and fake/ in it: images that were never trained on
     robustness: bool = False  # also run the grid of corruptions
-    grid_n: int = 200  # pictures of each domain and class in the grid; 0: all
+    grid_n: int = 200  # images of each domain and class in the grid; 0: all
     scenes: bool = False  # also run the scenes: files as people have them
     scenes_n: int = 50  # images of each domain and class in the scenes; 0: all
-    why_n: int = 50  # pictures of each domain and class for heat-maps and spectra; 0: none
-    batch: int = 32  # pictures in memory at once
+    why_n: int = 50  # images of each domain and class for heat-maps and spectra; 0: none
+    batch: int = 32  # images in memory at once
     workers: int = -1  # threads on a CPU, loader processes before a GPU; -1: from the core count
     device: str = "auto"  # auto | cpu
     engine: str = "auto"  # auto (ONNX Runtime on a CPU where the bundle has model.onnx) | torch
-    seed: int = 42  # of the noise in the grid, and which pictures go into it
+    seed: int = 42  # of the noise in the grid, and which images go into it
 
     def check(self) -> None:
         "Raise `ConfigError` for a value that cannot be."
@@ -156,18 +156,18 @@ def _request(cfg: EvaluateConfig) -> _Request:
 # %% ../../nbs/09_evaluate/08_stage.ipynb #b9546bf0
 @dataclass(frozen=True)
 class _Scored:
-    "The pictures with their scores."
+    "The images with their scores."
 
     pred: pd.DataFrame  # of the split
     extra: pd.DataFrame | None  # of the extra folder
     both: pd.DataFrame  # one below the other
     quarantined: int  # could not be read
     missing: int  # show no face
-    speed: float  # pictures of the split a second
+    speed: float  # images of the split a second
 
 
 def _score(request: _Request, folder: Path, progress: Callable[..., Iterable]) -> _Scored:
-    "Predictions of all pictures; they are written into the stage's folder."
+    "Predictions of all images; they are written into the stage's folder."
     cfg = request.cfg
     total = len(request.rows) + (0 if request.extra is None else len(request.extra))
     quarantine = Quarantine(folder / "quarantine.csv", total)

@@ -102,10 +102,10 @@ def _near(
 def overlap_with_training(
     extra: pd.DataFrame,  # manifest of the folder
     known: pd.DataFrame,  # the run's manifest: what is in train and valid counts
-    mirrored: np.ndarray | None = None,  # uint64 [n] hash of each mirrored picture of `extra`
+    mirrored: np.ndarray | None = None,  # uint64 [n] hash of each mirrored image of `extra`
     bits: int = 4,  # of the perceptual hash
 ) -> np.ndarray:  # "" or one of `MET`, one each row of `extra`
-    "Which pictures of `extra` the detector may have met before, and how."
+    "Which images of `extra` the detector may have met before, and how."
     met = known[known.split.isin(("train", "valid"))]
     hashes = np.unique(np.asarray(met["phash"], np.uint64))
     hashes = hashes[hashes != 0]
@@ -124,7 +124,7 @@ def overlap_with_training(
 
 # %% ../../nbs/09_evaluate/05_unseen.ipynb #251ad5f7
 def _mirror_hash(look: str) -> int:
-    "Of a look, which is a hash of the picture, then one of its mirror image; 0 where there is none."
+    "Of a look, which is a hash of the image, then one of its mirror image; 0 where there is none."
     if not look:
         return 0
     hashes = np.frombuffer(bytes.fromhex(look), ">u8")
@@ -136,7 +136,7 @@ def mirrored_hashes(
     cache: str | os.PathLike | None = None,  # the SQLite file with what was found in which file
     workers: int | None = None,
 ) -> np.ndarray:  # uint64 [n]; 0 where there is nothing to see
-    "The perceptual hash of each picture's mirror image."
+    "The perceptual hash of each image's mirror image."
     root = rows.attrs["root"]
     paths = [os.path.join(root, path) for path in rows["path"]]
     hashes = [_mirror_hash(info.look) for info in file_infos(paths, cache, workers, IMAGE_SECONDS)]
@@ -144,13 +144,13 @@ def mirrored_hashes(
 
 # %% ../../nbs/09_evaluate/05_unseen.ipynb #86eed65a
 def _refuse_training_folder(folder: Path, manifest: pd.DataFrame) -> None:
-    "Raise `EvaluateError` where pictures in the folder are the run's training pictures."
+    "Raise `EvaluateError` where images in the folder are the run's training images."
     inside = os.path.realpath(folder) + os.sep
     root = os.path.realpath(manifest.attrs["root"])
     learned = manifest["split"].isin(("train", "valid"))
     for path in manifest.loc[learned, "path"]:
         if os.path.realpath(os.path.join(root, path)).startswith(inside):
-            raise EvaluateError(f"extra: pictures in {folder} are among the training pictures of this run.")
+            raise EvaluateError(f"extra: images in {folder} are among the training images of this run.")
 
 
 def extra_rows(
@@ -179,7 +179,7 @@ def extra_rows(
     counts |= {why: int(((met == why) & ~unreadable).sum()) for why in MET}
     counts |= {"clash within the folder": int(clash.sum()), "used": int(keep.sum())}
     if not keep.any():
-        raise EvaluateError(f"extra: no picture of {folder} is left: {counts}.")
+        raise EvaluateError(f"extra: no image of {folder} is left: {counts}.")
     used = extra[keep].assign(split="extra").reset_index(drop=True)
     used.attrs = extra.attrs
     return used, counts

@@ -135,8 +135,8 @@ def why_not_read(
         kind = "HEIC" if is_heif(head) else "AVIF"
         return f"is {kind} with a header that cannot be read"
     if all(_is_text_byte(byte) for byte in head):
-        return "is text, not a picture"
-    return "is not a picture in a known format"
+        return "is text, not an image"
+    return "is not an image in a known format"
 
 # %% ../../nbs/02_images/00_formats.ipynb #1f10b9c3
 _DNG_VERSION = 50706  # TIFF tags

@@ -59,12 +59,12 @@ class InputSpec:
 
     @property
     def n_views(self) -> int:
-        "How many views of a picture the model scores."
+        "How many views of an image the model scores."
         return 5 if self.view == "multicrop" else 1
 
 # %% ../../nbs/02_images/04_preprocess.ipynb #de614315
 def _resized_size(image: Image.Image, size: int) -> tuple[int, int]:
-    "Width and height of a picture once its shorter side is `size`."
+    "Width and height of an image once its shorter side is `size`."
     width, height = image.size
     shorter = min(width, height)
     if width <= height:
@@ -80,7 +80,7 @@ def _centred(image: Image.Image, size: int, kernel: Image.Resampling) -> Image.I
         return image
     left = round((new_width - size) / 2)
     top = round((new_height - size) / 2)
-    # the square, in the coordinates of the picture as it is
+    # the square, in the coordinates of the image as it is
     across = width / new_width
     down = height / new_height
     right_edge = min((left + size) * across, width)
@@ -102,7 +102,7 @@ def eval_views(
     image: Image.Image,  # RGB, from `open_image`
     spec: InputSpec,  # what the model wants
 ) -> Views:  # [V, 3, size, size], contiguous; V = spec.n_views
-    "The views of a picture that a model scores."
+    "The views of an image that a model scores."
     size = spec.size
     frame = spec.frame or size
     if spec.view != "resize" and min(image.size) > frame > size:

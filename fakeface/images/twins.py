@@ -14,7 +14,7 @@ from PIL import Image
 from ..core.seeds import rng
 
 Hashes = npt.NDArray[np.uint64]  # words of 64 bits
-Indices = npt.NDArray[np.int64]  # of pictures, or of hashes
+Indices = npt.NDArray[np.int64]  # of images, or of hashes
 
 # %% ../../nbs/02_images/05_twins.ipynb #470d3b74
 def _cosines(
@@ -51,7 +51,7 @@ _LEAST_CONTRAST = 0.5  # grey levels of deviation; below it there is nothing to 
 def appearance(
     image: Image.Image,  # RGB, from `open_image`
 ) -> Hashes:  # [10]: pHash, mirrored pHash, 256 bits, mirrored 256 bits; zeros: nothing to see
-    "What a picture looks like: its four perceptual hashes."
+    "What an image looks like: its four perceptual hashes."
     grey = image.convert("L")
     hashes = []
     contrast = 0.0
@@ -96,7 +96,7 @@ def cloud(
     index: int,  # which one
     size: int = 256,  # pixels, square
 ) -> Image.Image:  # RGB
-    "A picture of clouds that is a function of `index`: something to try things on that shows nobody."
+    "An image of clouds that is a function of `index`: something to try things on that shows nobody."
     layers = _coloured_noise(index, size)
     channels = layers[0] + 0.4 * layers[1:]
     levels = np.clip(128 + 45 * channels / channels.std(), 0, 255)
@@ -180,20 +180,20 @@ def _close(
 
 # %% ../../nbs/02_images/05_twins.ipynb #1370cb1a
 class _Owners(NamedTuple):
-    "Which pictures have which hash."
+    "Which images have which hash."
 
     hashes: Hashes  # [H], each once
-    pictures: Indices  # [n]: the pictures, sorted by hash and, for one hash, by index
-    start: Indices  # [H]: where the owners of a hash begin in `pictures`
+    members: Indices  # [n]: the images, sorted by hash and, for one hash, by index
+    start: Indices  # [H]: where the owners of a hash begin in `images`
     count: Indices  # [H]: how many owners it has
 
 
 def _owners(hashes: Hashes) -> _Owners:
-    "The pictures of each distinct hash."
+    "The images of each distinct hash."
     distinct, inverse, count = np.unique(hashes, return_inverse=True, return_counts=True)
-    pictures = np.argsort(inverse, kind="stable")
+    members = np.argsort(inverse, kind="stable")
     start = np.cumsum(count) - count
-    return _Owners(distinct, pictures, start, count)
+    return _Owners(distinct, members, start, count)
 
 
 def _chains(owners: _Owners, max_owners: int) -> Indices:  # [P, 2]
@@ -202,8 +202,8 @@ def _chains(owners: _Owners, max_owners: int) -> Indices:  # [P, 2]
     is_next_owner = which[1:] == which[:-1]
     has_many = owners.count[which[1:]] > max_owners
     linked = is_next_owner & has_many
-    first = owners.pictures[:-1][linked]
-    second = owners.pictures[1:][linked]
+    first = owners.members[:-1][linked]
+    second = owners.members[1:][linked]
     return np.stack([first, second], 1)
 
 # %% ../../nbs/02_images/05_twins.ipynb #bea1efe6
@@ -224,14 +224,14 @@ def _owner_pairs(
     width = np.repeat(n_other, n_pairs)
     at_one = np.repeat(first.start[one], n_pairs) + k // width
     at_other = np.repeat(second.start[other], n_pairs) + k % width
-    return np.stack([first.pictures[at_one], second.pictures[at_other]], 1)
+    return np.stack([first.members[at_one], second.members[at_other]], 1)
 
 
 def _marked(
     pairs: Indices,  # [P, 2]
     mirrored: bool,
 ) -> Indices:  # [P, 3]: the smaller index first, and 1 where mirrored
-    "Pairs of two different pictures, in order, and how they were found."
+    "Pairs of two different images, in order, and how they were found."
     i, j = pairs.T
     ordered = np.sort(pairs[i != j], axis=1)
     mark = np.full(len(ordered), int(mirrored))
@@ -240,11 +240,11 @@ def _marked(
 
 def candidates(
     phash: Hashes,  # [n]: pHash
-    mirrored: Hashes,  # [n]: pHash of the mirrored pictures
+    mirrored: Hashes,  # [n]: pHash of the mirrored images
     max_bits: int = 4,  # that may differ
     owners: int = 64,  # owners of one hash that are paired with all others; more are linked in a chain
 ) -> Indices:  # [P, 3], sorted: i < j, and 1 where j matches as a mirror image
-    "Pairs of pictures whose hashes, or whose hash and mirrored hash, differ in at most `max_bits` bits."
+    "Pairs of images whose hashes, or whose hash and mirrored hash, differ in at most `max_bits` bits."
     upright = _owners(phash)
     turned = _owners(mirrored)
     found = [_marked(_chains(upright, owners), False)]
@@ -262,7 +262,7 @@ def confirmed(
 ) -> Indices:  # the pairs that remain
     "The candidate pairs whose 256-bit hashes agree too."
     i, j, mirrored = pairs.T
-    # picture, upright or mirrored, words
+    # image, upright or mirrored, words
     fine = appearances[:, 2:].reshape(-1, 2, 4)
     one_way = hamming(fine[i, 0], fine[j, mirrored])
     other_way = hamming(fine[i, mirrored], fine[j, 0])
@@ -273,7 +273,7 @@ def confirmed(
 def twins(
     appearances: Hashes,  # [n, 10], rows from `appearance`
 ) -> Indices:  # [P, 3]: i < j, and 1 where one is the other's mirror image
-    "Pairs of the same picture; a picture with nothing to see has no twin."
+    "Pairs of the same image; an image with nothing to see has no twin."
     visible = np.flatnonzero(appearances[:, 0])
     hashes = appearances[visible]
     likely = candidates(hashes[:, 0], hashes[:, 1])
@@ -297,11 +297,11 @@ def components(
 
 
 def merge(
-    n: int,  # how many pictures
+    n: int,  # how many images
     pairs: Indices,  # [P, 2 or 3] of twins
-    largest: int = 20,  # a set with more pictures is listed, not merged
+    largest: int = 20,  # a set with more images is listed, not merged
 ) -> tuple[Indices, list[list[int]]]:  # (pairs that remain, the sets that were too large)
-    "Drop the pairs of sets that are too large to be copies of one picture."
+    "Drop the pairs of sets that are too large to be copies of one image."
     component = components(n, pairs)
     size = np.bincount(component, minlength=1)
     too_large = np.flatnonzero(size > largest)

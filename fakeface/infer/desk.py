@@ -134,7 +134,7 @@ class Talk(Tally):
     def _failure(self, kind: str, message: Message, said: str) -> Message:
         "What went wrong, where the person looks."
         id = message.get("id")
-        name = message.get("name") or "picture"
+        name = message.get("name") or "image"
         row = message.get("row")
         if isinstance(id, str) and self._is_id(id):
             if kind in _FAIL_ON_A_CARD and isinstance(name, str):

@@ -76,7 +76,7 @@ class _Judge(Scorer):
 
     def verdict(
         self,
-        name: str = "picture",
+        name: str = "image",
         threshold: str | float | None = None,  # as in `Detector.check`
         prior: float | None = None,  # as in `Detector.check`
         p: float = math.nan,  # p_fake
@@ -209,7 +209,7 @@ class Detector(_Judge):
     >>> verdict.name, verdict.label, verdict.reason
     ('tan.png', 'unsure', 'No face was found')
     >>> detector.check(b"no image").error
-    'Is text, not a picture.'
+    'Is text, not an image.'
     """
 
     classes_ = _CLASSES  # the columns of `predict_proba`: 0 real, 1 fake

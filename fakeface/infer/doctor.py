@@ -201,7 +201,7 @@ def _detector(name: str, which: str | os.PathLike) -> Finding:
         return Finding("fault", name, str(error))
     said = (
         f"{detector.name} {detector.hash[:12]}, {detector.bundle.arch} at {detector.bundle.spec.size} px; "
-        f"opened in {loading:.2f} s, {1000 * seconds:.0f} ms a picture"
+        f"opened in {loading:.2f} s, {1000 * seconds:.0f} ms an image"
     )
     if check.wrong:
         by = f"by up to {check.worst:.3f} on {', '.join(check.wrong)}"

@@ -159,7 +159,7 @@ def _progress_bar(paths: list[str], show: bool | None) -> Iterator[Any]:
         return
     from tqdm.auto import tqdm
 
-    with tqdm(unit=" pictures", smoothing=0.05, mininterval=0.5) as bar:
+    with tqdm(unit=" images", smoothing=0.05, mininterval=0.5) as bar:
 
         def count() -> None:
             total = sum(1 for _ in walk(paths))

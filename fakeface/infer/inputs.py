@@ -74,7 +74,7 @@ def _open(source: Any, decode_side: int | None) -> OpenedImage:
         source = bytes(source)
     if not isinstance(source, (str, os.PathLike, bytes, bytearray, memoryview)):
         kind = type(source).__name__
-        raise ImageError(f"is of the type {kind}; give a path, bytes, an array or a Pillow picture")
+        raise ImageError(f"is of the type {kind}; give a path, bytes, an array or a Pillow image")
     decoded = decode(source, reduce=decode_side)
     try:
         header = read_header(source)
@@ -109,7 +109,7 @@ def name_of(
     source: Any,  # an image
     folder: Any = None,  # in which it was found: the name is seen from there
 ) -> str:
-    "The file's name as plain text that can be encoded; `picture` where it has none."
+    "The file's name as plain text that can be encoded; `image` where it has none."
     if isinstance(folder, (str, os.PathLike)) and isinstance(source, (str, os.PathLike)):
         below = os.path.relpath(os.fsdecode(source), os.fsdecode(folder))
         # as a whole: two files of a name in two folders are two
@@ -121,7 +121,7 @@ def name_of(
     if not isinstance(path, (str, os.PathLike)):
         path = str(path)
     encoded = os.fsencode(path).rstrip(b"/")
-    return plain(os.path.basename(encoded) or encoded, 255) or "picture"
+    return plain(os.path.basename(encoded) or encoded, 255) or "image"
 
 # %% ../../nbs/11_infer/04_inputs.ipynb #a1f30408
 def _is_one(images: Any) -> bool:

@@ -38,7 +38,7 @@ def _separator(begun: bytes) -> bytes | None:
     "What separates names in a list that begins like this; None as long as that cannot be told."
     if _IMAGE_START.match(begun):
         raise FolderError(
-            "Standard input holds a picture. Save it to a file and name that; - stands for a list of names."
+            "Standard input holds an image. Save it to a file and name that; - stands for a list of names."
         )
     if b"\0" in begun:
         return b"\0"

@@ -25,7 +25,7 @@ class PageSettings:
     bundle: str = ""  # name or folder of the detector; "" for the shipped one
     host: str = "127.0.0.1"  # where to listen
     port: int = 8866  # 0: one that is free
-    upload_mb: float = 64.0  # largest picture
+    upload_mb: float = 64.0  # largest image
     sessions: int = 4  # pages at a time
     paths: Path | None = None  # folder below which paths may be typed; None: nowhere
 

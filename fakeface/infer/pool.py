@@ -135,7 +135,7 @@ def check_paths(
     "Judge files side by side, with at most a few files a worker in memory."
     count = workers or cores()
     conveyor = _Conveyor(4 * count)
-    pool = ThreadPoolExecutor(count, "picture")
+    pool = ThreadPoolExecutor(count, "image")
     processes = None if timeout is None else _InProcesses(detector, timeout)
     judge = processes or functools.partial(_judge, detector)
     try:

@@ -56,7 +56,7 @@ class Turn:
                     break
             time.sleep(_STEP)
         self.__exit__()
-        raise ConfigError("Other pages are busy with large pictures. Try this one again in a minute.")
+        raise ConfigError("Other pages are busy with large images. Try this one again in a minute.")
 
     def __exit__(self, *_: object) -> None:
         "Let the next one in."

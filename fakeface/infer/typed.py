@@ -118,7 +118,7 @@ def images_in(
     if below is not None:
         files = [path for path in files if _is_inside(path, below)]
     if not files:
-        raise ConfigError(f"There is no picture in {plain(folder.name) or 'this folder'}.")
+        raise ConfigError(f"There is no image in {plain(folder.name) or 'this folder'}.")
     return files
 
 

@@ -50,7 +50,7 @@ class Verdict:
     Looks generated: p_fake 0.930, threshold 0.670 (youden).
     """
 
-    name: str  # of the file, or "picture"; plain text, but not escaped for HTML
+    name: str  # of the file, or "image"; plain text, but not escaped for HTML
     label: str  # real | fake | unsure; "" where there is an error
     p_fake: float  # nan where there is an error
     threshold: float  # fake from here on
@@ -95,7 +95,7 @@ class Verdict:
             sentence = f"{_LOOKS[self.label]}: {numbers}."
         if self.posterior is None:
             return sentence
-        rare = f"Where {self.prior:.3g} of all pictures are fake, this one is with a chance of {self.posterior:.1%}."
+        rare = f"Where {self.prior:.3g} of all images are fake, this one is with a chance of {self.posterior:.1%}."
         return f"{sentence} {rare}"
 
     def row(self) -> dict[str, Any]:

@@ -103,7 +103,7 @@ def shown_name(
 ) -> str:
     "A file's name without its folders, as one visible line."
     last = PureWindowsPath(PurePosixPath(str(name)).name).name
-    return plain(last, 120) or "picture"
+    return plain(last, 120) or "image"
 
 
 def csv_text(verdicts: list[Verdict]) -> str:

@@ -48,7 +48,7 @@ class Areas(NamedTuple):
 
 
 def _standard_error(reals_below: np.ndarray, fakes_above: np.ndarray) -> np.ndarray:
-    "DeLong's standard error of the AUC; NaN where a class has one picture."
+    "DeLong's standard error of the AUC; NaN where a class has one image."
     n_fake = reals_below.shape[-1]
     n_real = fakes_above.shape[-1]
     if min(n_fake, n_real) < 2:
@@ -77,7 +77,7 @@ def delong(
         middle = logit(value)
         low = expit(middle - half)
         high = expit(middle + half)
-    # where no spread is seen, the interval of as many pairs as the smaller class has pictures
+    # where no spread is seen, the interval of as many pairs as the smaller class has images
     pairs = min(pos.shape[-1], neg.shape[-1])
     pairs_low, pairs_high = wilson(value * pairs, pairs, level)
     flat = ~np.isfinite(half) | (error == 0)
@@ -101,7 +101,7 @@ def delong_ci(y: npt.ArrayLike, p: npt.ArrayLike, level: float = 0.95) -> Interv
 def simulate(
     n_real: int,  # reals
     n_fake: int,  # fakes
-    true_auc: float,  # AUC of infinitely many pictures
+    true_auc: float,  # AUC of infinitely many images
     gen: np.random.Generator,  # of the draw
 ) -> tuple[np.ndarray, np.ndarray]:  # labels and p_fake [n_real + n_fake], the reals first
     "Scores of a detector whose true AUC is known: two normal heaps, calibrated for as many fakes as reals."

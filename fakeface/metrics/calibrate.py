@@ -199,7 +199,7 @@ class Band:
     low: float
     high: float
     target: float  # largest share of wrong verdicts that was asked for
-    covers: float  # share of the pictures outside the band
+    covers: float  # share of the images outside the band
     error: float | None  # share of wrong verdicts outside; None where none is given
     wrong_fake: Interval  # wrong among those called fake
     wrong_real: Interval  # wrong among those called real
@@ -226,7 +226,7 @@ def _promise_notes(verdict: str, possible: bool, n: int, target: float) -> list[
         return [f"No score keeps the promise for {verdict!r}: that verdict is not given."]
     if target * n >= 5:
         return []
-    said = f"{verdict!r} was said of {n} validation pictures"
+    said = f"{verdict!r} was said of {n} validation images"
     return [f"{said}; {target:.1%} of them is {target * n:.2g}: this end of the band is a guess."]
 
 

@@ -76,10 +76,10 @@ def _value_of_real(fpr: np.ndarray, tpr: np.ndarray, prior: float) -> np.ndarray
 
 def ppv(
     c: npt.ArrayLike,  # confusion matrix [[TN, FP], [FN, TP]]
-    prior: float,  # share of fakes among the pictures one gets, in (0, 1)
+    prior: float,  # share of fakes among the images one gets, in (0, 1)
     negative: bool = False,  # the value of a verdict "real" instead
 ) -> Interval:
-    "How likely a picture that was called fake is fake, at another share of fakes than the test set's."
+    "How likely an image that was called fake is fake, at another share of fakes than the test set's."
     c = np.asarray(c)
     n = int(c.sum())
     of_class = c.sum(1)

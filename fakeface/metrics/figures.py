@@ -39,10 +39,10 @@ METRICS = tuple(
 
 @dataclass(frozen=True)
 class Evaluation:
-    "All figures of one set of pictures, or their mean over several."
+    "All figures of one set of images, or their mean over several."
 
     figures: Mapping[str, Interval]  # by the names of `METRICS`; "unsure" and "accuracy_sure" where there is a band
-    n: int  # pictures
+    n: int  # images
     n_real: int
     n_fake: int
     threshold: float  # fake where p_fake >= threshold
@@ -106,7 +106,7 @@ def _all_figures(
 
 
 def _band_figures(y: np.ndarray, p: np.ndarray, threshold: float, band: tuple[float, float]) -> dict[str, Interval]:
-    "How many pictures get no verdict, and how many of the other verdicts are right."
+    "How many images get no verdict, and how many of the other verdicts are right."
     n = len(y)
     low, high = band
     sure = (p < low) | (p >= high)
@@ -128,7 +128,7 @@ def summary(
     seed: int = 0,  # of the draws
     quick: bool = False,  # AUC, accuracy and log-loss only, without intervals
 ) -> Evaluation:
-    "Every figure of one set of pictures."
+    "Every figure of one set of images."
     y, p = clean(y, p)
     confusion = confusion_matrix(y, p, threshold)
     if quick:

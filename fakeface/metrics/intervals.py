@@ -63,7 +63,7 @@ class Interval:
     value: float | None  # the estimate; None where it does not exist
     low: float | None = None  # lower end of the interval; None where there is none
     high: float | None = None  # upper end
-    n: int = 0  # how many pictures it rests on
+    n: int = 0  # how many images it rests on
     method: str = "none"  # how the interval was made, or why there is no value
     note: str | None = None  # what a reader should know about it
     details: Mapping[str, float] = field(default_factory=dict, hash=False)  # p, auc_a, auc_b, …: further numbers
@@ -103,7 +103,7 @@ def _plain(number: Any) -> float | None:
 
 def interval(
     value: float | np.ndarray | None,  # the estimate; None or NaN where it does not exist
-    n: int,  # how many pictures it rests on
+    n: int,  # how many images it rests on
     low: float | npt.ArrayLike | None = None,  # lower end of the 95% interval; None or NaN where there is none
     high: float | npt.ArrayLike | None = None,  # upper end
     method: str = "none",  # how the interval was made
@@ -123,7 +123,7 @@ def interval(
 
 
 def unknown(
-    n: int,  # how many pictures there are
+    n: int,  # how many images there are
     method: str,  # why it does not exist: "one class", "no rows", "undefined"
     note: str | None = None,  # the same more closely
 ) -> Interval:

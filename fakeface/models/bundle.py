@@ -32,7 +32,7 @@ def p_fake(
     temperature: float = 1.0,  # > 0; above 1 makes the scores less certain
     bias: float = 0.0,  # above 0 moves all scores towards fake
 ) -> np.ndarray:  # float64 [N], in [0, 1]
-    "The only probability that anyone sees: the calibrated chance that a picture is fake."
+    "The only probability that anyone sees: the calibrated chance that an image is fake."
     pairs = np.asarray(logits, dtype=np.float64)
     if pairs.ndim != 2 or pairs.shape[1] != 2:
         raise ValueError(f"logits have shape {pairs.shape}, but should have [N, 2].")
@@ -138,7 +138,7 @@ def _is_band(value: Any) -> bool:
 
 
 def _is_scored(value: Any) -> bool:
-    "A picture of known score."
+    "An image of known score."
     if not isinstance(value, dict) or set(value) != {"name", "sha256", "p_fake"}:
         return False
     return _is_text(value["name"]) and _is_sha256(value["sha256"]) and _is_share(value["p_fake"])
@@ -224,7 +224,7 @@ RULES: dict[str, Rule] = {
     "averaged": Rule(_list_of(_is_sha256), "a list of SHA-256 in hex"),
     "parts": Rule(_list_of(_is_sha256), "a list of SHA-256 in hex"),
     "backbone": Rule(_is_backbone, f"a dictionary of text with names out of {', '.join(BACKBONE)}"),
-    "reference": Rule(_list_of(_is_scored), "a list of pictures with name, sha256 and p_fake each"),
+    "reference": Rule(_list_of(_is_scored), "a list of images with name, sha256 and p_fake each"),
     "framing": Rule(_is_framing, "face or centre"),
     "limits": Rule(_are_limits, f"a dictionary of numbers above 0 with names out of {', '.join(LIMITS)}"),
 }
@@ -235,7 +235,7 @@ _THAT_RUN = (WEIGHTS, ONNX)  # each can be the network that judges
 
 @dataclasses.dataclass(frozen=True)
 class Bundle:
-    "Everything that turns a picture into a verdict, except the weights themselves."
+    "Everything that turns an image into a verdict, except the weights themselves."
 
     name: str  # what it is called
     arch: str  # its network
@@ -251,7 +251,7 @@ class Bundle:
     stage: str = ""  # how it was made
     preset: str = ""
     seed: int | None = None
-    manifest_hash: str | None = None  # of the training pictures
+    manifest_hash: str | None = None  # of the training images
     allow_bias: str | None = None  # why a biased set was allowed
     left_out: list[str] = field(default_factory=list)  # domains kept out on purpose
     metrics: dict[str, Any] = field(default_factory=dict)  # on validation: domain -> metric -> value with interval
@@ -262,7 +262,7 @@ class Bundle:
     averaged: list[str] = field(default_factory=list)  # hashes of the bundles whose mean it began from, if several
     parts: list[str] = field(default_factory=list)  # hashes of the bundles whose log-odds it is the mean of
     backbone: dict[str, str] = field(default_factory=dict)  # what is known of the weights it began from: `BACKBONE`
-    reference: list[dict[str, Any]] = field(default_factory=list)  # known pictures' scores, for a check elsewhere
+    reference: list[dict[str, Any]] = field(default_factory=list)  # known images' scores, for a check elsewhere
     framing: str = "face"  # how `Detector` frames an image: face, or centre where all come framed as in training
     limits: dict[str, float] = field(default_factory=dict)  # what its words were validated for: `LIMITS`
 

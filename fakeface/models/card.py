@@ -113,7 +113,7 @@ generated faces that it was trained on? Its place is research, teaching, and a f
 a refusal or a removal.
 - **Not other generators.** It was trained on those in the list above and on no other; expect worse of \
 others, without warning.
-- **Not face swaps, retouching, filters or video**, and not pictures without a face: it never saw them.
+- **Not face swaps, retouching, filters or video**, and not images without a face: it never saw them.
 - **Not who it is.** It knows no identities.
 - **Not any share of fakes.** With few fakes among many photographs most alarms are false, even with a small error rate.
 
@@ -149,7 +149,7 @@ def _origin(bundle: Bundle) -> str:
         f"Stage: {bundle.stage or 'not recorded'}",
         f"preset: {bundle.preset or 'not recorded'}",
         f"seed: {bundle.seed}",
-        f"pictures (manifest): {_short(bundle.manifest_hash or 'not recorded')}",
+        f"images (manifest): {_short(bundle.manifest_hash or 'not recorded')}",
     ]
     if bundle.parent:
         parts.append(f"began from the bundle {_short(bundle.parent)}")
@@ -173,7 +173,7 @@ def _began_with(backbone: dict[str, str]) -> str:
 
 
 def _trained_on(bundle: Bundle) -> str:
-    "Domains, origin and what has to be said of the training pictures."
+    "Domains, origin and what has to be said of the training images."
     domains = f"Domains: {', '.join(bundle.domains) or 'not recorded'}."
     if bundle.left_out:
         domains += f" Left out on purpose: {', '.join(bundle.left_out)}."
@@ -201,7 +201,7 @@ _FRAMINGS = dict(
     centre="It is meant for images that come framed as in training: they are taken whole, and no face is looked for.",
 )
 _ABOUT_VALIDATION = (
-    "The pictures that temperature, bias and thresholds were fitted on: optimistic for new ones. "
+    "The images that temperature, bias and thresholds were fitted on: optimistic for new ones. "
     "Intervals are 95%. Positive class: fake."
 )
 

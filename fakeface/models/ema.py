@@ -82,7 +82,7 @@ class EMA:
 # %% ../../nbs/06_models/12_ema.ipynb #8b3f50b0
 def recalibrate_bn(
     module: nn.Module,  # usually `ema.module`
-    batches: Iterable[torch.Tensor],  # float [B,3,H,W] on its device: training pictures as evaluation sees them
+    batches: Iterable[torch.Tensor],  # float [B,3,H,W] on its device: training images as evaluation sees them
 ) -> nn.Module:  # the same module, in the mode it was in
     "Measure BatchNorm's running statistics anew; a network whose BatchNorm is frozen, or has none, is left as it is."
     has_batchnorm = any(isinstance(layer, _BatchNorm) for layer in module.modules())
@@ -94,7 +94,7 @@ def recalibrate_bn(
     except StopIteration:
         raise FakefaceError(
             "No batch to measure BatchNorm's statistics on. "
-            "There have to be at least as many training pictures as one batch."
+            "There have to be at least as many training images as one batch."
         ) from None
     update_bn(itertools.chain([first], remaining), module)
     return module

@@ -26,7 +26,7 @@ from .session import run_network
 
 # %% ../../nbs/06_models/10_export.ipynb #724a988f
 def _trace(network: nn.Module, path: str | os.PathLike, size: int, open_size: bool) -> None:
-    "Write `network` as ONNX, for any batch and, if `open_size`, for any size of picture."
+    "Write `network` as ONNX, for any batch and, if `open_size`, for any size of image."
     axes = {"x": {0: "batch"}, "logits": {0: "batch"}}
     if open_size:
         axes["x"] |= {2: "height", 3: "width"}

@@ -66,15 +66,15 @@ class FaceNet(nn.Module):
         self.head = nn.Linear(features, 2)
 
     def features(self, x: torch.Tensor) -> torch.Tensor:
-        "Normalised pictures [B,3,H,W] → the last feature map, [B,C,h,w] for a convolutional network."
+        "Normalised images [B,3,H,W] → the last feature map, [B,C,h,w] for a convolutional network."
         return cast(Backbone, self.body).forward_features(self.larger(x))
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        "Normalised pictures [B,3,H,W] → logits [B,2], real and fake."
+        "Normalised images [B,3,H,W] → logits [B,2], real and fake."
         return self.head(self.drop(self.body(self.larger(x))))
 
     def larger(self, x: torch.Tensor) -> torch.Tensor:
-        "Pictures [B,3,H,W] enlarged (bilinear) where the network's name says so."
+        "Images [B,3,H,W] enlarged (bilinear) where the network's name says so."
         if self.enlarge == 1:
             return x
         return nn.functional.interpolate(x, scale_factor=self.enlarge, mode="bilinear", align_corners=False)
@@ -89,12 +89,12 @@ class FaceNet(nn.Module):
 
 # %% ../../nbs/06_models/09_network.ipynb #a0c1f2d8
 def _keep_size(body: nn.Module, arch: str) -> None:
-    "Let the first convolution of a network keep the picture's size."
+    "Let the first convolution of a network keep the image's size."
     name = base_arch(arch)
     # timm names the first convolution; without a name this is the network itself, which is none
     stem = body.get_submodule(published_cfg(name).first_conv or "")
     if not isinstance(stem, nn.Conv2d) or stem.stride != (2, 2):
-        raise ConfigError(f"The first convolution of {name} does not halve the picture: {arch} makes no sense.")
+        raise ConfigError(f"The first convolution of {name} does not halve the image: {arch} makes no sense.")
     stem.stride = (1, 1)
 
 
@@ -176,7 +176,7 @@ def _flops(model: FaceNet) -> int:
 def model_line(
     model: FaceNet,
 ) -> str:  # e.g. "resnet50: 23.5 M parameters, …"
-    "Architecture, parameters, arithmetic for one picture, and what it sees, in one line."
+    "Architecture, parameters, arithmetic for one image, and what it sees, in one line."
     spec = model.spec
     parameters = list(model.parameters())
     count = sum(parameter.numel() for parameter in parameters)
@@ -186,7 +186,7 @@ def model_line(
         notes += ", BatchNorm frozen"
     return (
         f"{model.arch}: {count / 1e6:.1f} M parameters{notes}, "
-        f"{_flops(model) * spec.n_views / 1e9:.2f} GFLOP a picture; "
+        f"{_flops(model) * spec.n_views / 1e9:.2f} GFLOP an image; "
         f"sees {spec.size} px by {spec.view}, {spec.interpolation}; dropout {model.drop.p:g}, two logits"
     )
 

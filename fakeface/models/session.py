@@ -26,7 +26,7 @@ from .program import read_program
 
 # %% ../../nbs/06_models/05_session.ipynb #aa1a7441
 def threads_here() -> int:
-    "Threads for one picture: OMP_NUM_THREADS where it is set, else the cores of this process."
+    "Threads for one image: OMP_NUM_THREADS where it is set, else the cores of this process."
     count = os.environ.get("OMP_NUM_THREADS", "")
     return int(count) if count.isdecimal() and int(count) else cores()
 
@@ -75,7 +75,7 @@ _PROVIDERS = ["CPUExecutionProvider"]
 
 
 def _session_options(size: int, threads: int) -> ort.SessionOptions:
-    "One picture at a time of this size, with threads that sleep, and without onnxruntime's warnings."
+    "One image at a time of this size, with threads that sleep, and without onnxruntime's warnings."
     _limit_values()
     options = ort.SessionOptions()
     options.add_session_config_entry("session.use_env_allocators", "1")
@@ -91,7 +91,7 @@ def _session_options(size: int, threads: int) -> ort.SessionOptions:
 
 def open_session(
     data: bytes,  # of an ONNX file: input `x` float32 [B,3,S,S], output `logits` [B,2]
-    size: int,  # S; the session takes one picture of it at a time
+    size: int,  # S; the session takes one image of it at a time
     threads: int | None = None,  # `threads_here()` if not given
 ) -> ort.InferenceSession:
     "An onnxruntime session on the CPU; raises `BundleError` where the bytes are no such network."

@@ -184,7 +184,7 @@ def _replacing(folder: Path) -> Iterator[Path]:
 WEIGHTS_LICENSE = """Licence of the weights
 ======================
 
-These weights are not covered by the licence of the fakeface code. They were trained on the picture sets that
+These weights are not covered by the licence of the fakeface code. They were trained on the image sets that
 README.md names, and each set has terms of its own; some allow research and no commercial use. Whoever uses the
 weights has to keep to those terms. They come without warranty of any kind, and without any claim that a verdict
 is right: see "What it is not for" in README.md.

@@ -56,7 +56,7 @@ ClassMaps = list[np.ndarray | None]  # [real, fake]
 
 
 def _image_grid(titles: list[str], names: list[str], cell: float = 1.45) -> tuple[Figure, np.ndarray]:
-    "A grid of pictures without axes: figure and axes [rows, cols]."
+    "A grid of images without axes: figure and axes [rows, cols]."
     fig, axes = new_figure(len(titles), len(names), width=cell, height=cell)
     axes = axes.reshape(len(names), len(titles))
     for ax in axes.flat:
@@ -113,7 +113,7 @@ def plot_cam_maps(
     arrays: dict[str, ClassMaps],  # domain -> [real, fake], each [h,w] in 0..1, or None
 ) -> Figure:
     "Mean Grad-CAM: where the evidence for the true class lies."
-    titles = ["real pictures:\nevidence for real", "fake pictures:\nevidence for fake"]
+    titles = ["real images:\nevidence for real", "fake images:\nevidence for fake"]
     fig, axes = _image_grid(titles, list(arrays), 1.6)
     highest = max(float(cam.max()) for pair in arrays.values() for cam in pair if cam is not None)
     image = None
@@ -145,7 +145,7 @@ def plot_sanity(
 # %% ../../nbs/12_report/06_maps.ipynb #f2b1d51a
 @dataclass(frozen=True)
 class Thumbnail:
-    "A small picture with what is known of it."
+    "A small image with what is known of it."
 
     src: str  # data URI of a JPEG
     alt: str  # for whoever cannot see it
@@ -154,7 +154,7 @@ class Thumbnail:
 
 @dataclass(frozen=True)
 class Gallery:
-    "The pictures that may be shown of a list, and how many may not."
+    "The images that may be shown of a list, and how many may not."
 
     items: list[Thumbnail]
     hidden: int  # how many of the list may not be shown
@@ -166,7 +166,7 @@ def gallery(
     root: str | os.PathLike,  # the folder that paths are relative to
     n: int = 12,
 ) -> Gallery:
-    "The first `n` pictures as thumbnails, those that may be shown and can still be read."
+    "The first `n` images as thumbnails, those that may be shown and can still be read."
     items = []
     rows = pred.head(n)
     may_show = rows["may_show"].astype(bool)
@@ -177,5 +177,5 @@ def gallery(
             src = data_uri(open_image(Path(root) / path), 112)
         except FakefaceError:
             continue
-        items.append(Thumbnail(src, f"Picture from {text}", text))
+        items.append(Thumbnail(src, f"Image from {text}", text))
     return Gallery(items, hidden=len(rows) - len(shown), n=len(rows))

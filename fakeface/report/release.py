@@ -99,7 +99,7 @@ def _record(
 
 
 ROBUSTNESS_TEXT = (
-    "Test pictures of both classes, changed in the same way, at the stored threshold; mean of domains, n = {n}."
+    "Test images of both classes, changed in the same way, at the stored threshold; mean of domains, n = {n}."
 )
 
 
@@ -120,7 +120,7 @@ def card_robustness(
 LEAVEOUT_TEXT = (
     "The same training again without one domain (or two of a kind), for as many epochs as the table says, tested on"
     " that domain; beside it the figures of the detector that saw all of them and was trained in full, and the"
-    " difference on the same pictures."
+    " difference on the same images."
 )
 LEAVEOUT_COLUMNS = [
     *("domain", "trained without", "epochs", "n"),
@@ -258,7 +258,7 @@ def _origin_section(bundle: Bundle, trained: dict[str, float], lines: Iterable[s
     return (
         f"## How it was made\nTraining time: {times or 'not recorded'}; {machine};"
         f" torch {bundle.versions.get('torch', 'not recorded')}."
-        f" Manifest of the training pictures: `{bundle.manifest_hash}`.\n\n```sh\n{shell}\n```"
+        f" Manifest of the training images: `{bundle.manifest_hash}`.\n\n```sh\n{shell}\n```"
     )
 
 

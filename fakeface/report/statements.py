@@ -415,7 +415,7 @@ def _bias_warning(metrics: dict, facts: RunFacts) -> list[str]:
 
 
 def _split_warnings(metrics: dict, facts: RunFacts) -> list[str]:
-    "Where the pictures may not be new to the detector, or to its threshold."
+    "Where the images may not be new to the detector, or to its threshold."
     warnings = []
     if metrics.get("same_split") is False:
         warnings.append(

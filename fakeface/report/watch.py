@@ -24,11 +24,11 @@ from ..train.recipe import TrainConfig
 from ..train.data_choice import choose_rows
 
 # %% ../../nbs/12_report/05_watch.ipynb #5e3beec8
-NOTHING_TO_SHOW = "No picture of this data may be shown."
+NOTHING_TO_SHOW = "No image of this data may be shown."
 
 
 def _shown_rows(manifest: pd.DataFrame, cfg: TrainConfig) -> pd.DataFrame:
-    "Training pictures of a stage that may be shown."
+    "Training images of a stage that may be shown."
     rows = choose_rows(manifest, cfg, "train")
     rows = rows.loc[rows["may_show"].astype(bool)].reset_index(drop=True)
     rows.attrs = manifest.attrs
@@ -46,7 +46,7 @@ def _draw_items(rows: pd.DataFrame, cfg: TrainConfig, sample_part: SamplePart, c
 def plot_batch(
     cfg: TrainConfig,
     manifest: pd.DataFrame,  # from `read_manifest`
-    n: int = 12,  # pictures
+    n: int = 12,  # images
 ) -> Figure | str:  # a sentence where nothing may be shown
     "The first draws of the first epoch after `light_epochs`, augmented."
     import torch
@@ -96,7 +96,7 @@ def metrics_table(
     result: dict[str, Summary],  # of `by_domain`
     columns: tuple[str, ...] = TABLE_METRICS,
 ) -> pd.DataFrame:
-    "A row a domain, the mean of domains (macro) and all pictures together (micro); 95% intervals in brackets."
+    "A row a domain, the mean of domains (macro) and all images together (micro); 95% intervals in brackets."
     rows = {}
     for domain, summary in result.items():
         sizes = dict(real=summary.get("n_real", ""), fake=summary.get("n_fake", ""))

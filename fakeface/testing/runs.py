@@ -102,7 +102,7 @@ def synthetic_run(
     return home
 
 # %% ../../nbs/14_testing/04_runs.ipynb #ec33a3b5
-SYNTHETIC_SANITY = (("nothing; another picture", 0.0, 0.4), ("the head", 0.1, 0.6), ("everything", 1.0, 0.05))
+SYNTHETIC_SANITY = (("nothing; another image", 0.0, 0.4), ("the head", 0.1, 0.6), ("everything", 1.0, 0.05))
 
 
 def _spectrum(freq: np.ndarray) -> dict:

@@ -100,7 +100,7 @@ def draws_line(
     line = f"An epoch: {sampler}; {', '.join(parts)}."
     if runs.epochs != asked.epochs:
         line += (
-            f" {runs.epochs} such epochs have the steps of {asked.epochs} over all pictures; patience {runs.patience}."
+            f" {runs.epochs} such epochs have the steps of {asked.epochs} over all images; patience {runs.patience}."
         )
     return line
 
@@ -155,7 +155,7 @@ def _decoded(
         return None
     if not max_side:
         raise ConfigError(
-            f"cache = True needs view = 'resize'; view = {cfg.view!r} looks at the picture in its own size."
+            f"cache = True needs view = 'resize'; view = {cfg.view!r} looks at the image in its own size."
         )
     return decoded_cache(rows, Path(folder).parent / f"prepare/cache-{max_side}", max_side, workers)
 
@@ -202,6 +202,6 @@ def training_data(
         # no step is taken
         steps = 1
     if steps == 0:
-        raise TrainError(f"{len(rows)} training pictures do not fill one batch of {cfg.batch}. Make batch smaller.")
+        raise TrainError(f"{len(rows)} training images do not fill one batch of {cfg.batch}. Make batch smaller.")
     loader = augmented_loader(cfg, rows, sampler, spec, folder)
     return TrainingData(rows, sampler, loader, steps)

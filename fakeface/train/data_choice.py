@@ -59,7 +59,7 @@ def _require_both_classes(rows: pd.DataFrame, domains: list[str], split: str) ->
         if (domain, label) not in counts.index
     ]
     if lacking:
-        raise TrainError(f"{split}: {'; '.join(lacking)} pictures. Add some, or name other domains.")
+        raise TrainError(f"{split}: {'; '.join(lacking)} images. Add some, or name other domains.")
 
 # %% ../../nbs/08_train/06_data_choice.ipynb #b9725a7a
 def _replay_manifest(cfg: TrainConfig) -> pd.DataFrame:

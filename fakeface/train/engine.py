@@ -143,7 +143,7 @@ def plan(
     duration = f"{seconds / 3600:.1f} h" if seconds > 5400 else f"{max(1, seconds / 60):.0f} min"
     layout = " channels-last" if engine.channels_last else ""
     return (
-        f"{epochs} epochs x {steps} steps x {batch} pictures, {engine.precision}{layout}: "
+        f"{epochs} epochs x {steps} steps x {batch} images, {engine.precision}{layout}: "
         f"about {duration} and {gib:.1f} GiB."
     )
 

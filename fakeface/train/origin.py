@@ -104,7 +104,7 @@ def initial_model(
         model.spec = dataclasses.replace(model.spec, interpolation=cfg.interpolation)
     if size != cfg.size and fixed_size(model.arch):
         raise ConfigError(
-            f"{model.arch} sees pictures of one size: "
+            f"{model.arch} sees images of one size: "
             f"eval_size = {cfg.eval_size} should be 0, or the same as size = {cfg.size}."
         )
     return model, ",".join(bundle.hash for bundle in bundles)

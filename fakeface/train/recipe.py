@@ -36,18 +36,18 @@ class TrainConfig:
     # data
     domains: str = ""  # comma string; empty: all of the manifest
     leave_out: str = ""  # domains that neither training nor validation may see
-    share: float = 1.0  # of the training pictures, chosen by their hash: for curves over the amount of data
+    share: float = 1.0  # of the training images, chosen by their hash: for curves over the amount of data
     per_class: int = 0  # images of each domain and class, a fifth of them for validation; 0: all
     allow_bias: str = ""  # the reason for training on data that the audit refuses
     sampler: str = "balanced"  # balanced (domain x class) | replace (the same, drawn with replacement) | shuffle
     tau: float = 1.0  # 1: domains and classes equal, 0: as they are
-    max_repeats: float = 4.0  # how often one picture may be drawn in an epoch, which ends before; 0: no limit
-    epoch_len: int = 0  # pictures an epoch; 0: as many as there are (epochs and patience are in those)
+    max_repeats: float = 4.0  # how often one image may be drawn in an epoch, which ends before; 0: no limit
+    epoch_len: int = 0  # images an epoch; 0: as many as there are (epochs and patience are in those)
     replay: str = ""  # a prepared manifest (or its run's folder) of what the start was trained on, to keep it in mind
     replay_share: float = 0.5  # of the draws that come from there; not used without replay
-    cache: bool = False  # keep decoded pictures in a memory map
+    cache: bool = False  # keep decoded images in a memory map
     workers: int = -1  # loader processes; -1: from the core count
-    # model and picture
+    # model and image
     arch: str = "resnet50"  # resnet50 or a timm name
     weights: str = "imagenet"  # imagenet | none; not used where init is given
     init: str = ""  # a bundle folder to start from; several, separated by commas: the mean of their weights
@@ -61,7 +61,7 @@ class TrainConfig:
     # augmentation
     augment: str = "strong"  # strong | light | mild | web | reframed
     light_epochs: int = 0  # so many epochs of light first
-    parity: bool = False  # blur and noise on every picture and no random scale, as published
+    parity: bool = False  # blur and noise on every image and no random scale, as published
     mixup: float = 0.0  # alpha; 0: off
     pairing: str = "random"  # random | roll
     # optimisation
@@ -85,7 +85,7 @@ class TrainConfig:
     ema_warmup: bool = True  # 1-(1+t)^(-2/3) until it reaches the decay
     ema_buffers: str = "average"  # average | raw
     bn_batches: int = 100  # batches to measure BatchNorm's statistics anew for validation and saving
-    bn_view: str = "eval"  # eval | train (augmented as in training): the pictures for that
+    bn_view: str = "eval"  # eval | train (augmented as in training): the images for that
     select: str = "auc_macro"  # auc_macro | auc_micro: what the best epoch is best in
     select_flip: bool = False  # choose the epoch under flip averaging, as published
     calibrate: bool = True  # fit temperature and bias on validation

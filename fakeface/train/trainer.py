@@ -148,7 +148,7 @@ class Trainer:
             paths = ", ".join(self.data.rows.path.iloc[rows[:12]])
             more = " …" if len(rows) > 12 else ""
             raise TrainError(
-                f"The loss became {loss} at step {self.progress.step} with the pictures {paths}{more}. "
+                f"The loss became {loss} at step {self.progress.step} with the images {paths}{more}. "
                 "Try a smaller learning rate, clip=1, or precision='fp32'; the last checkpoint is sound."
             )
         self.progress.add_loss(loss)

@@ -33,7 +33,7 @@ for name in ("voila", "anywidget"):
 
 
 class Given(NamedTuple):
-    "What a person has: a detector and pictures."
+    "What a person has: a detector and images."
 
     folder: Path  # of the detector's bundle
     images: Path  # folder of a.jpg, b.jpg, c.jpg
@@ -42,7 +42,7 @@ class Given(NamedTuple):
 
 @pytest.fixture(scope="module")
 def bundle(tmp_path_factory):
-    "A tiny untrained detector whose threshold lies between two of three pictures."
+    "A tiny untrained detector whose threshold lies between two of three images."
     from fakeface.images.decode import open_image
     from fakeface.images.preprocess import eval_views
     from fakeface.infer.detector import Detector
@@ -257,7 +257,7 @@ def test_page_says_what_it_is_and_what_it_keeps(page, bundle):
 
 
 def shows_the_verdict(shown, name, verdict):
-    "A card has the same number as the library gives, in words, as a bar, and the picture."
+    "A card has the same number as the library gives, in words, as a bar, and the image."
     assert shown.locator(".ff-score").inner_text() == f"score {verdict.p_fake:.3f}"
     assert shown.locator(".ff-body > .ff-verdict").inner_text() == HEADS[verdict.label]
     low, high = verdict.stability["low"], verdict.stability["high"]
@@ -312,7 +312,7 @@ def test_path_and_folder(page, bundle, tmp_path):
         page.get_by_role("button", name="balanced (stored)").click()
     field.fill("tiny")
     field.press("Enter")
-    said(page, "There is no picture in tiny.")
+    said(page, "There is no image in tiny.")
     assert str(bundle.images.parent) not in page.locator(".ff").inner_text()
 
 
@@ -323,7 +323,7 @@ def test_too_big_is_refused_and_large_is_cut_in_pieces(page):
     bad = [
         ("huge.jpg", bytes(3 * 2**20 + 1), "up to 3 MB an image"),
         ("empty.jpg", b"", "is empty (0 bytes)"),
-        ("zip.jpg", b"PK\3\4" + bytes(99), "is not a picture"),
+        ("zip.jpg", b"PK\3\4" + bytes(99), "is not an image"),
     ]
     upload(page, named("large.bmp", large), *[named(name, data) for name, data, _ in bad])
     assert card(page, "large.bmp").locator(".ff-score").count() == 1
@@ -386,7 +386,7 @@ def test_csv_holds_what_the_cards_show(page, bundle):
 def test_names_are_text(page, bundle):
     data = (bundle.images / "a.jpg").read_bytes()
     names = [EVIL, "<script>alert(2)<script>.jpg", '"><svg onload=alert(3)>.jpg', "x\u202egpj.exe.jpg"]
-    upload(page, *[named(name, data) for name in names], named(EVIL, b"not a picture"))
+    upload(page, *[named(name, data) for name in names], named(EVIL, b"not an image"))
     page.get_by_role("button", name="Heat-map").first.click()
     page.wait_for_timeout(300)
     assert page.locator(".ff-name").all_inner_texts()[:3] == names[:3]
@@ -672,7 +672,7 @@ def test_executed_notebook_holds_no_picture(bundle, root):
 
 
 def holds_no_picture(text, bundle):
-    "No piece of a picture, in no way that a notebook could write it."
+    "No piece of an image, in no way that a notebook could write it."
     data = (bundle.images / "a.jpg").read_bytes()
     assert "data:image" not in text and "/9j/" not in text, "a JPEG in base64"
     for part in (data[600:680], data[-80:]):

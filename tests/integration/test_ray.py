@@ -15,7 +15,7 @@ BEFORE = """
 import sys
 import ray
 
-pictures, bundle, out = sys.argv[1:]
+images, bundle, out = sys.argv[1:]
 address = None
 ray.init(num_cpus=2, object_store_memory=100 * 2**20, include_dashboard=False, log_to_driver=False)
 """
@@ -24,7 +24,7 @@ from fakeface import Detector
 from fakeface.infer.listing import walk
 from fakeface.infer.pool import check_paths
 
-here = {path: verdicts[0] for path, verdicts in check_paths(Detector.load(bundle, threads=1), walk([pictures]))}
+here = {path: verdicts[0] for path, verdicts in check_paths(Detector.load(bundle, threads=1), walk([images]))}
 there = {row["path"]: row for row in rows.take_all()}
 assert set(here) == set(there) and len(here) == 50
 for path, verdict in here.items():
@@ -38,7 +38,7 @@ print("agreed")
 def test_the_how_to_runs_and_agrees_with_one_machine(root, tmp_path):
     tiny_bundle(tmp_path / "tiny", slope=12.0, size=16, band=[0.4, 0.6])
     write_grey_images(tmp_path / "in", 50)
-    (tmp_path / "in/00020.png").write_bytes(b"no picture")
+    (tmp_path / "in/00020.png").write_bytes(b"no image")
     cells = nbformat.read(root / "nbs/tutorials/howto_ray.ipynb", 4).cells
     code = [cell for cell in cells if cell.cell_type == "code"]
     steps = [cell.source for cell in code if "parameters" not in cell.metadata.get("tags", [])]

@@ -11,7 +11,7 @@ from fakeface.data.sources import scan
 from fakeface.evaluate.unseen import MET, EvaluateError, extra_rows
 
 FACES = os.environ.get("FAKEFACE_FACES")
-pytestmark = pytest.mark.skipif(not FACES, reason="FAKEFACE_FACES names no folder with the development pictures")
+pytestmark = pytest.mark.skipif(not FACES, reason="FAKEFACE_FACES names no folder with the development images")
 
 
 @pytest.fixture(scope="module")
@@ -26,7 +26,7 @@ def known(tmp_path_factory):
 def test_originals_of_training_pictures_are_not_unseen(known):
     "native/tpdne holds originals, at up to 1024 px, of images that training met at 256 px."
     home, manifest = known
-    with pytest.raises(EvaluateError, match="no picture .* is left") as raised:
+    with pytest.raises(EvaluateError, match="no image .* is left") as raised:
         extra_rows(f"native={Path(FACES) / 'native/tpdne'}", manifest, home)
     assert "near-duplicate" in str(raised.value)
 

@@ -416,7 +416,7 @@ def test_an_image_that_hangs_or_kills_in_prepare_is_left_out_and_counted(tmp_pat
     assert sorted(reasons_counted(built)) == [2, 2] and "76 used, 4 left out" in intake_line(built)
     excluded = (folder / "excluded.csv").read_text()
     assert all(name in excluded for name in odd.values())
-    assert "4 of 80 pictures are excluded" in " ".join(read_audit(folder / "audit.json").warnings)
+    assert "4 of 80 images are excluded" in " ".join(read_audit(folder / "audit.json").warnings)
     assert not list(folder.rglob(".*.tmp"))
 
 

@@ -152,7 +152,7 @@ def test_command_as_a_module(tiny, module):
 @pytest.mark.parametrize(
     "args,code,says",
     [
-        (["light.png", "dark.png"], 0, "2 pictures: 1 look generated, 1 like photographs"),
+        (["light.png", "dark.png"], 0, "2 images: 1 look generated, 1 like photographs"),
         (["light.png", "missing.png"], 1, "1 could not be judged"),
         (["tiny"], 1, "could not be judged"),
         (["light.png", "--bundle", "nowhere"], 2, "There is no bundle"),
@@ -262,7 +262,7 @@ def test_serve_listens_here_only_and_ends_with_its_process(tiny):
     try:
         address = process.stdout.readline().strip()
         assert address.startswith(f"http://127.0.0.1:{port}/?token=") and len(address) > 60
-        assert "pictures up to 64 MB each" in process.stdout.readline()
+        assert "images up to 64 MB each" in process.stdout.readline()
         opener = urllib.request.build_opener(urllib.request.HTTPCookieProcessor())
         page = opener.open(address, timeout=PATIENCE).read().decode()
         assert "widget-view+json" in page

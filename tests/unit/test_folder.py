@@ -1,4 +1,4 @@
-"Folders of pictures through the command line: killed and resumed without a row lost or doubled, in constant memory."
+"Folders of images through the command line: killed and resumed without a row lost or doubled, in constant memory."
 
 import csv
 import json
@@ -23,7 +23,7 @@ COMMAND = [sys.executable, "-m", "fakeface", "check"]
 
 
 def many(folder: Path, n: int) -> list[str]:
-    "n little pictures in folders of 1,000: links to 40 files, one of which is torn."
+    "n little images in folders of 1,000: links to 40 files, one of which is torn."
     seeds = folder / ".seeds"
     seeds.mkdir(parents=True)
     for i in range(40):
@@ -115,8 +115,8 @@ def test_twenty_thousand_killed_and_resumed_in_constant_memory(tmp_path, tiny, c
     memory = killed_and_resumed(tmp_path / "in", names, tmp_path / "rows.csv", tiny, "csv", (3000, 9000, 15000))
     peaks = ", ".join(f"{mib:.0f}" for mib in memory)
     with capsys.disabled():
-        print(f"\n20,000 pictures, killed three times: {time.time() - started:.0f} s; ", end="")
-        print(f"peak memory {peaks} MiB (300 pictures: {least:.0f} MiB)")
+        print(f"\n20,000 images, killed three times: {time.time() - started:.0f} s; ", end="")
+        print(f"peak memory {peaks} MiB (300 images: {least:.0f} MiB)")
     assert max(memory) < least + 48
 
 
@@ -155,7 +155,7 @@ def test_names_on_standard_input_are_answered_as_they_come(tmp_path, tiny):
     r = subprocess.run([*COMMAND, "-", "--bundle", tiny], input=listed, capture_output=True, timeout=60)
     assert r.returncode == 0 and len(r.stdout.splitlines()) == 6
     r = subprocess.run([*COMMAND, "-", "--bundle", tiny], stdin=open(names[0], "rb"), capture_output=True, timeout=60)
-    assert r.returncode == 2 and b"holds a picture" in r.stderr
+    assert r.returncode == 2 and b"holds an image" in r.stderr
 
 
 def test_reader_that_goes_away(tmp_path, tiny):

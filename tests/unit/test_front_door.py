@@ -105,7 +105,7 @@ def test_scikit_learn_takes_it(detector):
 
 
 def test_what_cannot_be_decoded_is_an_error_and_stops_nothing(detector, tmp_path):
-    "A truncated picture that Pillow has not decoded yet, a file that is open as text, one that is closed."
+    "A truncated image that Pillow has not decoded yet, a file that is open as text, one that is closed."
     data = image_bytes(portrait(), "JPEG", quality=90)
     truncated = Image.open(io.BytesIO(data[: len(data) // 2]))
     path = tmp_path / "a.jpg"
@@ -124,7 +124,7 @@ def test_one_many_and_faces(detector):
     many = detector.check_many(
         (face for face in [image, b""]), names=["drawn"], stability=True, threshold=0.3, prior=0.1
     )
-    assert many[0] == one and many[1].error and many[1].name == "picture"
+    assert many[0] == one and many[1].error and many[1].name == "image"
     assert all(isinstance(verdict, fakeface.Verdict) for verdict in detector.check_faces(image))
     assert detector.check_faces(b"")[0].error
     for wrong in ([image], (image,)):

@@ -120,7 +120,7 @@ def test_killed_builds_end_the_same(folder):
     assert len(killed) >= 3 and any(0 < n < N_IMAGES - 1 for n in killed), killed
     assert begin(folder, "killed", 2).wait() == 0
     whole, again = contents(folder / "whole"), contents(folder / "killed")
-    print("pictures made when killed:", killed)
+    print("images made when killed:", killed)
     # all images but the empty one, two manifests and the settings
     assert sorted(again) == sorted(whole) and len(whole) == N_IMAGES - 1 + 3
     assert [name for name in whole if again[name] != whole[name]] == []
@@ -130,7 +130,7 @@ def test_killed_builds_end_the_same(folder):
 
 def test_same_bytes_wherever_it_lies(folder, tmp_path):
     "The build depends on pixels and settings, not on where the data lies or how many processes there are."
-    shutil.copytree(folder / "pictures", tmp_path / "deep/er/pictures")
+    shutil.copytree(folder / "pictures", tmp_path / "deep/er/images")
     rows = pd.read_parquet(folder / "rows.parquet")
     rows["path"] = rows.path.str.replace(str(folder), str(tmp_path / "deep/er"), regex=False)
     rows.sample(frac=1, random_state=1).to_parquet(tmp_path / "rows.parquet")

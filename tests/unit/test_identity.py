@@ -168,14 +168,14 @@ def test_a_set_prepared_anew_is_not_the_one_that_was_trained_on(out):
 @pytest.mark.parametrize("damage", ["changed", "gone"])
 def test_a_changed_image_stops_evaluation_and_training(out, damage):
     from fakeface.core.project import FakefaceError
-    from fakeface.data.manifest import picture_path, read_manifest
+    from fakeface.data.manifest import image_path, read_manifest
     from fakeface.evaluate.stage import evaluate
     from fakeface.train.stage import run_training_stage
 
     some_bundle(out)
     table = read_manifest(out / "toy/prepare/manifest.parquet")
     for split in ("test", "train"):
-        file = picture_path(table[table.split == split].iloc[3], table.attrs["root"])
+        file = image_path(table[table.split == split].iloc[3], table.attrs["root"])
         if damage == "gone":
             file.unlink()
         else:

@@ -53,7 +53,7 @@ def noise(generator, width, height):
 
 
 def pictures(count):
-    "Pictures with what a photograph has: coarse forms, fine detail, some of them faces."
+    "Images with what a photograph has: coarse forms, fine detail, some of them faces."
     faces = demo_faces(count // 2)
     clouds = []
     for i in range(count - count // 2):
@@ -108,7 +108,7 @@ def copy(detector, tmp_path):
 
 # ---- the same number everywhere
 def write_pictures(folder):
-    "Sixteen pictures as files, and their manifest."
+    "Sixteen images as files, and their manifest."
     rows = []
     for i, image in enumerate(pictures(16)):
         path = folder / f"{i}.{'png' if i % 3 else 'jpg'}"
@@ -220,7 +220,7 @@ def test_three_threads_get_the_same(detector):
     assert warnings.filters == before
 
 
-# ---- bad pictures: a sentence each
+# ---- bad images: a sentence each
 def exif_turned(image):
     "An image stored upside down, with the note that it is."
     exif = Image.Exif()
@@ -237,13 +237,13 @@ def zipped():
 
 
 BAD = {
-    "zip": (zipped, "not a picture"),
+    "zip": (zipped, "not an image"),
     "empty": (lambda: b"", "empty"),
     "text": (lambda: b"hello", "text"),
     "1x1": (lambda: jpeg_bytes(Image.new("RGB", (1, 1)), 90), "1 × 1 pixels"),
     "strip": (lambda: jpeg_bytes(Image.new("RGB", (10_000, 10)), 90), "10,000 × 10 pixels"),
     "torn": (lambda: jpeg_bytes(demo_faces(1)[0], 90)[:700], "runcated"),
-    "pickle": (lambda: pickle.dumps(dict(a=1)), "not a picture"),
+    "pickle": (lambda: pickle.dumps(dict(a=1)), "not an image"),
     "bomb": (lambda: b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR\0\0\x4e\x20\0\0\x4e\x20\x08\x02\0\0\0", ""),
 }
 

@@ -153,7 +153,7 @@ BAD = {
     "truncated": (jpeg_bytes(cloud(1, 128), 85)[:2000], "truncated"),
     "text": (b"<html><body>404 not found</body></html>", "is text"),
     "20,000 × 20,000": (raw_png(20_000, 20_000, 8, 2, b"\0" * 64), "pixels"),
-    "noise": (bytes(range(256)) * 8, "not a picture"),
+    "noise": (bytes(range(256)) * 8, "not an image"),
     "missing": (None, "does not exist"),
 }
 
@@ -215,7 +215,7 @@ def test_odd_names(folder):
 def test_empty_class(folder):
     folder.rows = [row for row in folder.rows if row["label"] == 0]
     manifest = folder.build()
-    assert "no usable fake pictures at all" in gaps(manifest)[0] and header_gate(manifest)["d"].verdict == "few"
+    assert "no usable fake images at all" in gaps(manifest)[0] and header_gate(manifest)["d"].verdict == "few"
     warnings = audit(manifest.reset_index(drop=True), grid=0).warnings
     assert any("no usable fake" in warning for warning in warnings)
 

@@ -53,7 +53,7 @@ def test_a_changed_file_is_judged_again_and_has_one_row(inside, tiny, kind):
     grey("in/1.png", 250)
     said = check(*args, "--resume")
     after = rows_of(inside / "rows", kind)
-    assert "5 pictures" in said and "4 of them in an earlier run" in said
+    assert "5 images" in said and "4 of them in an earlier run" in said
     assert sorted(row["name"] for row in after) == sorted(before), "one row a file"
     for row in after:
         assert (row["p_fake"] == before[row["name"]]["p_fake"]) == (row["name"] != "in/1.png")
