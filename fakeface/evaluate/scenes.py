@@ -118,28 +118,37 @@ def _fitted(image: Image.Image, side: float, page: tuple[int, int]) -> Image.Ima
     return image.resize(size, Image.Resampling.LANCZOS)
 
 
-_FADE = 0.06  # of the shorter side: over so much the rim fades
+_AROUND = 0.25  # of the shorter side: over so much its surroundings fade
 
 
-def _faded(size: tuple[int, int]) -> Image.Image:
-    "A mask that is white inside and fades to black at the rim."
-    fade = _FADE * min(size)
+def _fade(size: tuple[int, int], margin: int) -> Image.Image:
+    "A mask that is white but for a margin, over which it fades to black."
     ramps = []
     for length in size:
         middles = np.arange(length) + 0.5
-        to_rim = np.minimum(middles, length - middles)
-        ramps.append(to_rim / fade)
+        ramps.append(np.minimum(middles, length - middles) / margin)
     across, down = ramps
     inside = np.minimum(across[None], down[:, None])
     inside = inside.clip(0, 1)
     return Image.fromarray((255 * inside).astype(np.uint8))
 
 
+def _with_surroundings(image: Image.Image) -> tuple[Image.Image, Image.Image, int]:
+    "An image with a margin that mirrors it, a mask that fades over the margin, and the margin in pixels."
+    margin = round(_AROUND * min(image.size))
+    around = ((margin, margin), (margin, margin), (0, 0))
+    pixels = np.pad(np.asarray(image), around, mode="symmetric")
+    wider = Image.fromarray(pixels)
+    return wider, _fade(wider.size, margin), margin
+
+
 def _lay(page: Image.Image, image: Image.Image, corner: tuple[int, int], fade: bool = False) -> Place:
     "Lay an image onto a page with its upper left corner there; gives its place."
-    mask = _faded(image.size) if fade else None
-    page.paste(image, corner, mask)
     left, top = corner
+    if fade:
+        wider, mask, margin = _with_surroundings(image)
+        page.paste(wider, (left - margin, top - margin), mask)
+    page.paste(image, corner)
     right = left + image.width
     bottom = top + image.height
     return left, top, right, bottom

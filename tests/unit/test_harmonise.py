@@ -130,7 +130,7 @@ def test_killed_builds_end_the_same(folder):
 
 def test_same_bytes_wherever_it_lies(folder, tmp_path):
     "The build depends on pixels and settings, not on where the data lies or how many processes there are."
-    shutil.copytree(folder / "pictures", tmp_path / "deep/er/images")
+    shutil.copytree(folder / "pictures", tmp_path / "deep/er/pictures")
     rows = pd.read_parquet(folder / "rows.parquet")
     rows["path"] = rows.path.str.replace(str(folder), str(tmp_path / "deep/er"), regex=False)
     rows.sample(frac=1, random_state=1).to_parquet(tmp_path / "rows.parquet")
