@@ -14,6 +14,7 @@ import numpy as np
 from PIL import Image
 
 from ..core.config import refuse_unknown
+from .bars import content_box
 from .detect import MAX_FACES, Face, find_faces
 
 # %% ../../nbs/03_faces/04_frame.ipynb #81ac787e
@@ -205,7 +206,7 @@ class Framed:
     outside: float = 0.0  # how much of the square around the face lay beyond the image, before it was pushed in
 
 
-def _framed(image: Image.Image, face: Face, max_side: int) -> Framed:
+def _framed_whole(image: Image.Image, face: Face, max_side: int) -> Framed:
     "The whole image where it is framed for this face, else the square around the face, at its native scale."
     if is_framed(face, image.size):
         return Framed(image, face)
@@ -214,6 +215,27 @@ def _framed(image: Image.Image, face: Face, max_side: int) -> Framed:
     square = pushed_in(wanted, image.size)
     size = max(1, min(max_side, round(square.side)))
     return Framed(cut_square(image, square, size), face, square, outside)
+
+
+def _moved(face: Face, left: int, top: int) -> Face:
+    "A face in a part of the image that begins there."
+    x, y, right, bottom = face.box
+    box = (x - left, y - top, right - left, bottom - top)
+    return Face(box, tuple((x - left, y - top) for x, y in face.landmarks), face.confidence)
+
+
+def _framed(image: Image.Image, face: Face, max_side: int) -> Framed:
+    "The same, within the bars or the margin that the image around the face may have."
+    box = content_box(image, face.box)
+    if box == (0, 0, *image.size):
+        return _framed_whole(image, face, max_side)
+    left, top, right, bottom = box
+    part = image.crop(box)
+    framed = _framed_whole(part, _moved(face, left, top), max_side)
+    middle = Square((right - left) / 2, (bottom - top) / 2, min(part.size))
+    square = framed.square or middle
+    square = dataclasses.replace(square, x=square.x + left, y=square.y + top)
+    return dataclasses.replace(framed, face=face, square=square)
 
 
 def frame(
