@@ -9,6 +9,7 @@ import sys
 import threading
 import time
 import zlib
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -29,6 +30,7 @@ from fakeface.testing.images import image_bytes, png_chunk, portrait, raw_png
 
 pytestmark = pytest.mark.filterwarnings("ignore::PIL.Image.DecompressionBombWarning")
 SOON = 5.0  # seconds; a bomb takes minutes
+PATIENCE = 100.0  # seconds, on a machine that has much else to do
 COMMAND = [sys.executable, "-m", "fakeface", "check"]
 
 
@@ -354,6 +356,51 @@ def test_a_single_file_that_holds_the_interpreter_is_ended(tmp_path, tiny):
     assert done.returncode == 1 and not done.stderr
     (line,) = done.stdout.decode().splitlines()
     assert line.endswith("café\\x0a.png: No verdict: Took longer than 1 s, which is the limit (--timeout).")
+
+
+HOLDS_AND_IS_KILLED = """
+import sys
+from fakeface.images.workers import Worker
+
+worker = Worker(None, len, "")
+print(worker.process.pid, flush=True)
+worker.ask(60, exec, sys.argv[1])
+"""
+# says that it has begun; then no other thread of Python runs
+HOLDS = "open({begun!r}, 'w').close(); import ctypes; ctypes.PyDLL(None).sleep(240)"
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere a timer ends it, minutes later")
+def test_a_worker_ends_when_its_parent_is_killed_while_a_decoder_holds_the_interpreter(tmp_path):
+    begun = tmp_path / "begun"
+    command = [sys.executable, "-c", HOLDS_AND_IS_KILLED, HOLDS.format(begun=str(begun))]
+    parent = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+    worker = Path(f"/proc/{int(parent.stdout.readline())}/stat")
+    limit = time.monotonic() + PATIENCE
+    while not begun.exists():
+        assert time.monotonic() < limit and parent.poll() is None
+        time.sleep(0.05)
+    parent.kill()
+    parent.communicate()
+    # one that has ended may be waited for by nobody
+    while worker.exists() and worker.read_text().rpartition(")")[2].split()[0] != "Z":
+        assert time.monotonic() < limit, "it outlives its parent"
+        time.sleep(0.05)
+
+
+def test_the_timer_that_needs_no_interpreter_ends_a_worker(monkeypatch):
+    "Where no system ends it."
+    from fakeface.images import workers
+
+    unwatched = "work.__globals__.update(_FAR_MORE=0.5, _ends_with=lambda parent: False); work(parent)"
+    monkeypatch.setattr(workers, "_WORKER", workers._WORKER.replace("work(parent)", unwatched))
+    worker = workers.Worker(None, len, "")
+    monkeypatch.setattr(workers._Clock, "start", lambda clock: None)
+    started = time.monotonic()
+    with pytest.raises(workers.NoAnswer, match="died"):
+        worker.ask(0.5, exec, "import ctypes; ctypes.PyDLL(None).sleep(240)")
+    worker.end()
+    assert time.monotonic() - started < PATIENCE
 
 
 def test_no_process_is_left_when_the_answers_are_no_longer_wanted(tmp_path, tiny, stuck, children):
