@@ -116,6 +116,38 @@ def box_bomb(boxes):
     return data[:12] + b"\0\0\0\x08free" * boxes + data[12:]
 
 
+def value_bomb(entries, length, start=b"II*\0\x08\0\0\0"):
+    "A page of a TIFF without pixels, or EXIF data, whose entries all have the same value."
+    value = len(start) + 2 + 12 * entries + 4
+    rows = (struct.pack("<HHII", 30_000 + i, 7, length, value) for i in range(entries))
+    return start + struct.pack("<H", entries) + b"".join(rows) + bytes(4 + length)
+
+
+def numbers_bomb(count):
+    "A TIFF whose page has a list of so many numbers, of a kind that nobody asks for."
+    start = b"II*\0\x08\0\0\0"
+    return start + struct.pack("<HHHII", 1, 273, 4, count, 26) + bytes(4 + 4 * count)
+
+
+def exif_bomb(kind):
+    "An image whose EXIF data are small, and ask for a gigabyte."
+    if kind == "JPEG":
+        exif = value_bomb(20_000, 50_000)
+        parts = [exif[at : at + 65_000] for at in range(0, len(exif), 65_000)]
+        segments = b"".join(b"\xff\xe1" + struct.pack(">H", len(part) + 8) + b"Exif\0\0" + part for part in parts)
+        return segment_bomb(segments, 1)
+    data = image_bytes(portrait(16, 16), kind)
+    return data[:33] + png_chunk(b"eXIf", value_bomb(20_000, 50_000)) + data[33:]
+
+
+def nested_bomb():
+    "A TIFF that is read, with EXIF data inside whose entries share one value."
+    data = bytearray(image_bytes(portrait(16, 16), "TIFF", tiffinfo={0x8769: 0}))
+    at = data.index(struct.pack("<HHI", 0x8769, 4, 1))
+    data[at + 8 : at + 12] = struct.pack("<I", len(data))
+    return value_bomb(20_000, 50_000, bytes(data))
+
+
 BOMBS = {
     "scans": (lambda: scan_bomb(20_000), "more than 100 scans"),
     "pages": (lambda: page_bomb(30_000), "more than 1,000 pages"),
@@ -131,6 +163,11 @@ BOMBS = {
     "padding": (lambda: segment_bomb(b"\xff", 60_000_000), "more than 250,000 segments"),
     "boxes": (lambda: box_bomb(8_000_000), "more than 250,000 boxes"),
     "comments": (lambda: b"P6\n#" + b" " * 100_000_000 + b"\n1 1\n255\n123", "more than 65,536 bytes before"),
+    "shared values": (lambda: value_bomb(1_000, 1_000_000), "entries that ask for 1,000,000,000 bytes"),
+    "numbers": (lambda: numbers_bomb(5_000_000), "more than 2,000,000 numbers"),
+    "EXIF of a JPEG": (lambda: exif_bomb("JPEG"), "entries that ask for 1,000,000,000 bytes"),
+    "EXIF of a PNG": (lambda: exif_bomb("PNG"), "entries that ask for 1,000,000,000 bytes"),
+    "EXIF of a TIFF": (nested_bomb, "entries that ask for 1,000,000,000 bytes"),
     "claims much": (lambda: raw_png(60_000, 60_000, 8, 2, rows=b"\0" * 64), "pixels"),
 }
 
