@@ -148,6 +148,12 @@ def nested_bomb():
     return value_bomb(20_000, 50_000, bytes(data))
 
 
+def size_bomb(data):
+    "An image whose header says 100 × 75."
+    at = data.index(b"ispe") + 8
+    return data[:at] + struct.pack(">II", 100, 75) + data[at + 8 :]
+
+
 BOMBS = {
     "scans": (lambda: scan_bomb(20_000), "more than 100 scans"),
     "pages": (lambda: page_bomb(30_000), "more than 1,000 pages"),
@@ -168,6 +174,10 @@ BOMBS = {
     "EXIF of a JPEG": (lambda: exif_bomb("JPEG"), "entries that ask for 1,000,000,000 bytes"),
     "EXIF of a PNG": (lambda: exif_bomb("PNG"), "entries that ask for 1,000,000,000 bytes"),
     "EXIF of a TIFF": (nested_bomb, "entries that ask for 1,000,000,000 bytes"),
+    "AVIF": (
+        lambda: size_bomb(image_bytes(Image.new("RGB", (1200, 900), "tan"), "AVIF", speed=10)),
+        "AVIF of 100 × 75 pixels in its header and 1,200 × 900 in its data",
+    ),
     "claims much": (lambda: raw_png(60_000, 60_000, 8, 2, rows=b"\0" * 64), "pixels"),
 }
 
@@ -186,6 +196,16 @@ def test_bombs_are_refused_soon_by_every_door(kind, tmp_path):
     clues(data)
     assert time.monotonic() - started < SOON
     assert file_info(tmp_path / "bomb").reason, "prepare leaves it out with the reason"
+
+
+def test_a_heic_that_is_larger_than_its_header_says_is_not_decoded():
+    import pillow_heif
+
+    file = io.BytesIO()
+    pillow_heif.from_pillow(Image.new("RGB", (800, 600), "tan")).save(file)
+    assert open_image(file.getvalue()).size == (800, 600)
+    with pytest.raises(ImageError, match="cannot be decoded"):
+        open_image(size_bomb(file.getvalue()))
 
 
 def test_frames_and_scans_that_people_have_are_read():
