@@ -152,7 +152,7 @@ def scene_scores(
     names = list(SCENES) if names is None else names
     states = [UNTOUCHED, *names]
     root = Path(rows.attrs.get("root", "."))
-    key = sha256_json([bundle.hash, names, seed, part, rows["path"].tolist()])[:16]
+    key = sha256_json([bundle.hash, names, seed, part, rows["path"].tolist()])
     threads = cores() if workers is None else max(1, workers)
     work = partial(_scored_in_scenes, net, bundle.limits, root, names, seed)
     scored = []

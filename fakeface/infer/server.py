@@ -21,7 +21,7 @@ import tempfile
 import uuid
 import weakref
 from pathlib import Path
-from typing import Any, Awaitable, Callable
+from typing import Any, Awaitable, Callable, cast
 
 import tornado.netutil
 import tornado.web
@@ -223,6 +223,10 @@ def _refused(status: int, said: str) -> bytes:
 class ShortHeads(IOStream):
     "A connection of which requests with a long head are answered before anything looks into it."
 
+    def __init__(self, connection: socket.socket):
+        super().__init__(connection)
+        self.host = str(connection.getsockname()[0])
+
     def read_until_regex(self, regex: bytes, max_bytes: int | None = None) -> Awaitable[bytes]:
         "The head of a request; raises `StreamClosedError` where it was too long, and answered."
         return asyncio.ensure_future(self._head(super().read_until_regex(regex, _READ)))
@@ -231,7 +235,7 @@ class ShortHeads(IOStream):
         head = await reading
         if len(head) <= _SMALL and head.count(b"\n") <= _MOST_LINES:
             return head
-        await self.write(_refused(431, TOO_LONG.format(host=self.socket.getsockname()[0])))
+        await self.write(_refused(431, TOO_LONG.format(host=self.host)))
         self.close()
         raise StreamClosedError
 
@@ -252,7 +256,7 @@ class FewConnections(HTTPServer):
 
     def handle_stream(self, stream: IOStream, address: tuple) -> None:
         "A connection was opened."
-        stream = ShortHeads(stream.socket)
+        stream = ShortHeads(cast(socket.socket, stream.socket))
         self.streams = {each: None for each in self.streams if not each.closed()}
         self.streams[stream] = None
         if len(self.streams) > MOST_CONNECTIONS:

@@ -330,17 +330,21 @@ def test_waiting_for_memory_is_not_taking_long(monkeypatch, tmp_path, tiny):
 
 
 @pytest.mark.skipif(not hasattr(os, "getuid"), reason="folders belong to nobody")
-@pytest.mark.parametrize("taken", ["file", "link"])
+@pytest.mark.parametrize("taken", ["file", "link", "open to others"])
 def test_a_folder_of_shares_that_is_taken_stops_no_image(monkeypatch, tmp_path, taken):
     "What somebody else has made first makes way for the next name."
     monkeypatch.setenv("FAKEFACE_MEMORY_MB", "1000")
     monkeypatch.delenv("XDG_RUNTIME_DIR", raising=False)
     monkeypatch.setattr(memory.tempfile, "tempdir", str(tmp_path))
     first = tmp_path / f"fakeface-memory-{os.getuid()}-1000"
-    first.touch() if taken == "file" else first.symlink_to("/")
+    if taken == "open to others":
+        first.mkdir()
+        first.chmod(0o777)
+    else:
+        first.touch() if taken == "file" else first.symlink_to("/")
     data = image_bytes(Image.new("L", (4_100, 4_100), 90), "PNG")
     assert open_image(data).size == (4_100, 4_100)
-    assert (tmp_path / f"{first.name}-1/gate").exists()
+    assert (tmp_path / f"{first.name}-1/gate").exists() and not (taken == "open to others" and [*first.iterdir()])
     own = tmp_path / "own"
     own.mkdir()
     monkeypatch.setenv("XDG_RUNTIME_DIR", str(own))
