@@ -183,16 +183,41 @@ def write_json(path: str | os.PathLike, value: Any) -> Path:
     return write_atomic(path, to_json(value))
 
 
-def read_json(path: str | os.PathLike) -> Any:
-    "Read a JSON file; raises `FakefaceError` where it is missing, not JSON, or nested without end."
+def _finite(text: str) -> float:
+    "A number with a point or an exponent, or one of the words that Python takes for a number and JSON does not know."
+    number = float(text)
+    if np.isfinite(number):
+        return number
+    raise ValueError(f"{text:.40} is no number of JSON")
+
+
+def _parsed(path: str | os.PathLike) -> Any:
+    "What a file of JSON says; raises `FakefaceError`."
     try:
-        return json.loads(Path(path).read_text(encoding="utf-8"))
+        text = Path(path).read_text(encoding="utf-8")
+        return json.loads(text, parse_float=_finite, parse_constant=_finite)
     except FileNotFoundError:
         raise FakefaceError(f"{path} is missing.") from None
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise FakefaceError(f"{path} is not JSON: {error}") from None
+    except OSError as error:
+        raise FakefaceError(f"{path} cannot be read ({error.strerror or error}).") from None
+    except ValueError as error:
+        raise FakefaceError(f"{path} is not JSON: {error}. Put back the file that was written.") from None
     except RecursionError:
         raise FakefaceError(f"{path} is nested too deeply; no file of fakeface is.") from None
+
+
+def read_json(
+    path: str | os.PathLike,
+    kind: type = dict,  # of what the file holds; nearly every file of a run holds a dictionary
+) -> Any:  # of that kind
+    "Read a JSON file; raises `FakefaceError` where it is missing, not JSON, nested without end, or of another kind."
+    value = _parsed(path)
+    if isinstance(value, kind):
+        return value
+    found = type(value).__name__
+    raise FakefaceError(
+        f"{path} holds a {found} where a {kind.__name__} should be. Put back the file that was written."
+    )
 
 # %% ../../nbs/01_core/04_files.ipynb #d42764d0
 def sha256_file(path: str | os.PathLike) -> str:
@@ -230,6 +255,7 @@ def unsealed(
     if not isinstance(record, dict) or _SEAL not in record:
         raise SealError("has no seal: an earlier version or another program wrote it")
     rest = {key: value for key, value in record.items() if key != _SEAL}
-    if record[_SEAL] != hash_of(rest):
+    # a seal is of what can be written: to it NaN and null are one
+    if rest != _plain(rest) or record[_SEAL] != hash_of(rest):
         raise SealError("is damaged, or was changed by hand: what it says is not what was written")
     return rest

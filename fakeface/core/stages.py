@@ -123,9 +123,17 @@ class Stage:
 
     @staticmethod
     def state(folder: Path) -> str | None:
-        "`None`, `running` or `finished`."
+        "`None`, `running` or `finished`; raises `FakefaceError` where stage.json says something else."
         path = folder / "stage.json"
-        return read_json(path)["state"] if path.exists() else None
+        if not path.exists():
+            return None
+        state = read_json(path).get("state")
+        if state in ("running", "finished"):
+            return state
+        raise FakefaceError(
+            f"{path} does not say whether the stage is running or finished. "
+            f"Put back the file that was written, or remove {folder} to begin again."
+        )
 
     def finish(self, metrics: dict[str, Any] | None = None) -> None:
         "Write metrics.json, then mark the stage as finished, and give its folder free."

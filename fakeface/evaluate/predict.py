@@ -23,7 +23,7 @@ from ..data.loaders import collate, make_loader
 from ..augment.batches import BatchPart
 from ..models.bundle import ONNX, Bundle, p_fake
 from ..models.storage import read_bundle
-from ..models.session import onnx_bytes, open_session, run_views
+from ..models.session import NOT_FINITE, RunError, onnx_bytes, open_session, run_views
 from ..models.network import FaceNet
 from ..models.persistence import load_model, require_one_network
 from ..train.engine import Engine, score
@@ -130,7 +130,10 @@ def _through_onnx(
         views = sample["x"]
         if views is None:
             return row, None, sample["bad"]
-        return row, np.stack([net(form) for form in np.split(views, states)]), sample["bad"]
+        try:
+            return row, np.stack([net(form) for form in np.split(views, states)]), sample["bad"]
+        except (RunError, TimeoutError) as error:
+            return row, None, [*sample["bad"], (row, dataset.path(row), str(error))]
 
     rows, logits = [], []
     for row, scores, bad in ahead(decode_and_score, progress(range(len(dataset))), threads):
@@ -140,6 +143,17 @@ def _through_onnx(
             logits.append(scores)
     none = np.zeros((0, states, 2), np.float32)
     return np.array(rows, np.int64), np.stack(logits) if rows else none
+
+
+def _finite(
+    rows: np.ndarray, logits: np.ndarray, dataset: EvalDataset, note: Callable[[list], None]
+) -> tuple[np.ndarray, np.ndarray]:  # as `run_net`
+    "Rows and logits without those of which no probability can be made; they are noted."
+    is_finite = np.isfinite(logits).all((1, 2))
+    lost = rows[~is_finite].tolist()
+    if lost:
+        note([(row, dataset.path(row), NOT_FINITE) for row in lost])
+    return rows[is_finite], logits[is_finite]
 
 
 def _through_torch(
@@ -167,7 +181,7 @@ def _through_torch(
     prepare = BatchPart(net.spec).to(device)
     forms, logits = score(net, one_row_a_form(), prepare, Engine(channels_last=True))
     rows = forms[::states] // states
-    return rows, logits.reshape(-1, states, 2)
+    return _finite(rows, logits.reshape(-1, states, 2), dataset, note)
 
 
 def run_net(
@@ -180,10 +194,20 @@ def run_net(
     progress: Callable[..., Iterable] = lambda items: items,  # e.g. tqdm
 ) -> tuple[np.ndarray, np.ndarray]:  # rows int64 [N], logits float32 [N,states,2]; readable images only, in order
     "Logits of every image of a data set, in each of its states."
+    lost: list[Any] = []
+
+    def noted(bad: list) -> None:
+        lost.extend(image for image in bad if NOT_FINITE in image[2])
+        note(bad)
+
     if isinstance(net, OnnxNet):
         threads = cores() if workers is None else max(1, workers)
-        return _through_onnx(net, dataset, threads, note, progress)
-    return _through_torch(net.to(device), dataset, batch, workers, note, progress)
+        rows, logits = _through_onnx(net, dataset, threads, noted, progress)
+    else:
+        rows, logits = _through_torch(net.to(device), dataset, batch, workers, noted, progress)
+    if lost and not len(rows):
+        raise EvaluateError(f"{NOT_FINITE}, nor for any other: its weights are damaged or its training diverged.")
+    return rows, logits
 
 # %% ../../nbs/09_evaluate/01_predict.ipynb #bfa65648
 KEPT_COLUMNS = ("path", "domain", "label", "split", "source", "width", "height", "quality", "may_show")

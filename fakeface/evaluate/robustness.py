@@ -261,7 +261,7 @@ def robustness_grid(
     "AUC, accuracy, FPR and FNR of each domain after each corruption, at the stored threshold."
     names = names or list(CORRUPTIONS)
     made_of = [bundle.hash, names, seed, part, rows["sha256"].tolist()]
-    key = sha256_json(made_of)[:16]
+    key = sha256_json(made_of)
     scored = []
     for start in progress(range(0, len(rows), part)):
         some = rows.iloc[start : start + part].reset_index(drop=True)

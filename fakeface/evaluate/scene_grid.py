@@ -30,6 +30,7 @@ from ..metrics.intervals import Interval, interval, mover, proportion
 from ..models.bundle import Bundle, p_fake
 from ..models.network import FaceNet
 from .predict import OnnxNet, ahead
+from ..models.session import RunError
 from .scenes import SCENES, scene_file
 
 # %% ../../nbs/09_evaluate/04_scene_grid.ipynb #f0fdb6c8
@@ -52,7 +53,7 @@ def words_of(
 class FileScore:
     "What a network says of the largest face of a file."
 
-    logits: np.ndarray  # float32 [2]; NaN where no face was found
+    logits: np.ndarray  # float32 [2]; NaN where no face was found, or the network gave no number
     reason: str  # why no verdict is earned; empty where one is
 
 
@@ -79,7 +80,10 @@ def file_score(
     largest = found[0]
     views = largest.views(net.spec)
     reason = unearned(largest, views, limits, decoded.animation_frames)
-    return FileScore(_logits_of_views(net, views), reason)
+    try:
+        return FileScore(_logits_of_views(net, views), reason)
+    except RunError as error:
+        return FileScore(np.full(2, np.nan, np.float32), str(error))
 
 # %% ../../nbs/09_evaluate/04_scene_grid.ipynb #6bf22636
 UNTOUCHED = "as it is"  # the file itself, which the others are compared with
@@ -148,7 +152,7 @@ def scene_scores(
     names = list(SCENES) if names is None else names
     states = [UNTOUCHED, *names]
     root = Path(rows.attrs.get("root", "."))
-    key = sha256_json([bundle.hash, names, seed, part, rows["path"].tolist()])[:16]
+    key = sha256_json([bundle.hash, names, seed, part, rows["path"].tolist()])
     threads = cores() if workers is None else max(1, workers)
     work = partial(_scored_in_scenes, net, bundle.limits, root, names, seed)
     scored = []

@@ -14,7 +14,7 @@ from typing import Any, BinaryIO
 from PIL import Image
 from .decode import ImageSource, image_stream
 from .formats import header_only
-from .limits import why_too_many
+from .limits import why_too_many, why_too_much
 
 Fields = dict[Any, Any]  # field → what stands there, as Pillow gives it
 
@@ -157,6 +157,8 @@ def _fields(file: BinaryIO) -> Fields:
         return {}
     file.seek(0)
     image = header_only(file)
+    if why_too_much(image, file):
+        return {}
     # not PNG's own method, which decodes in search of a late chunk
     exif = Image.Image.getexif(image)
     fields = _xmp(image.info)

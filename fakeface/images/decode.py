@@ -18,6 +18,7 @@ from typing import BinaryIO, Iterator, cast
 import numpy as np
 from PIL import Image, ImageFile, UnidentifiedImageError
 from ..core.project import FakefaceError
+from .avif import why_other_size
 from .formats import CAMERA_RAW, header_only, is_raw_preview
 from .limits import page_count, why_too_large, why_too_many, why_too_much
 from .memory import held_memory, take_memory
@@ -116,6 +117,8 @@ def lazy_image(
         raise ImageError(f"is {CAMERA_RAW.name}, of which only a preview can be read; {CAMERA_RAW.instead}", name)
     _refuse_large(image, name, max_pixels)
     _refuse(why_too_much(image, stream), name)
+    if image.format == "AVIF":
+        _refuse(why_other_size(stream, *image.size), name)
     return image
 
 # %% ../../nbs/02_images/01_decode.ipynb #cb8ead8d

@@ -177,7 +177,7 @@ def _stamp(path: str, version: str) -> str:
 
 def _sealed(path: str, stamp: str, text: str) -> str:
     "A stamp with a hash of what it stands beside: a row that a disk has damaged is not believed."
-    return f"{stamp} {hashlib.sha256(f'{path} {stamp} {text}'.encode('utf-8', 'replace')).hexdigest()[:16]}"
+    return f"{stamp} {hashlib.sha256(f'{path} {stamp} {text}'.encode('utf-8', 'replace')).hexdigest()}"
 
 
 # permissions, in use, read-only, input or output, full, cannot be opened: to make the file anew would not help

@@ -71,13 +71,17 @@ def _folder_names() -> Iterator[Path]:
 
 
 def _is_own(folder: Path) -> bool:
-    "Is it this user's folder, made if it was not there?"
+    "Is it this user's folder, which nobody else may enter; made if it was not there?"
     try:
         folder.mkdir(mode=0o700, exist_ok=True)
         status = folder.lstat()
     except OSError:
         return False
-    return stat.S_ISDIR(status.st_mode) and (not hasattr(os, "getuid") or status.st_uid == os.getuid())
+    if not hasattr(os, "getuid"):
+        return stat.S_ISDIR(status.st_mode)
+    # in a folder that is open to others, or was, anything may lie
+    is_closed = not status.st_mode & 0o077
+    return stat.S_ISDIR(status.st_mode) and status.st_uid == os.getuid() and is_closed
 
 
 def _share_folder() -> Path:
@@ -87,7 +91,7 @@ def _share_folder() -> Path:
         if _is_own(folder):
             return folder
     # whoever shows it ends the sentence
-    whose = f"{names[0]}, and each name that is tried instead of it, cannot be made or belongs to somebody else"
+    whose = f"{names[0]}, and each name tried instead of it, cannot be made, is somebody else's or is open to others"
     raise FakefaceError(f"{whose}; remove it, or set TMPDIR to a folder of your own")
 
 

@@ -7,6 +7,7 @@ __all__ = ['IMAGE_SECONDS', 'work', 'NoAnswer', 'Worker', 'Staff', 'why_lost', '
 
 # %% ../../nbs/02_images/05_workers.ipynb #591b077d
 import contextlib
+import faulthandler
 import os
 import pickle
 import queue
@@ -17,7 +18,7 @@ from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from typing import IO, Any, Callable, Iterable, Iterator, Mapping, TypeVar, cast
 
 from ..core.project import FakefaceError
-from .memory import tell_of_waiting
+from .memory import MEMORY_WAIT, tell_of_waiting
 
 # %% ../../nbs/02_images/05_workers.ipynb #88688c53
 _WAITS = "waits"  # it waits for memory,
@@ -27,9 +28,9 @@ _RAISED = "raised"
 # its modules come from where those of its parent do, and not from the folder that it happens to run in
 _WORKER = """
 import pickle, sys
-sys.path[:] = pickle.load(sys.stdin.buffer)
+sys.path[:], parent = pickle.load(sys.stdin.buffer)
 from fakeface.images.workers import work
-work()
+work(parent)
 """
 
 
@@ -47,35 +48,73 @@ def _sendable(error: Exception) -> Exception:
         return FakefaceError(f"{type(error).__name__}: {error}")
 
 # %% ../../nbs/02_images/05_workers.ipynb #dbc87115
-def _carry_out(order: bytes, answers: IO[bytes]) -> None:
+_FAR_MORE = 2 * MEMORY_WAIT  # seconds beyond those of an item, which may have waited for memory
+_ON_PARENTS_DEATH = 1  # PR_SET_PDEATHSIG of Linux
+
+
+def _ends_with(parent: int) -> bool:
+    "Let the system end this process with the thread that started it; False where it cannot."
+    if sys.platform != "linux":
+        return False
+    import ctypes
+    import signal
+
+    failed = ctypes.CDLL(None).prctl(_ON_PARENTS_DEATH, ctypes.c_ulong(signal.SIGKILL), 0, 0, 0)
+    if os.getppid() != parent:
+        # it had gone before
+        os._exit(1)
+    return not failed
+
+
+@contextlib.contextmanager
+def _no_longer_than(seconds: float | None) -> Iterator[None]:
+    "End this process when far more time has gone by; None: no end."
+    if seconds is None:
+        yield
+        return
+    # nobody is there to read where it stood
+    with open(os.devnull, "w") as nowhere:
+        faulthandler.dump_traceback_later(seconds + _FAR_MORE, exit=True, file=nowhere)
+        try:
+            yield
+        finally:
+            faulthandler.cancel_dump_traceback_later()
+
+# %% ../../nbs/02_images/05_workers.ipynb #3b8dd69c
+def _carry_out(order: bytes, answers: IO[bytes], is_watched: bool) -> None:
     "Do what is asked and send the answer."
     try:
-        function, arguments = pickle.loads(order)
-        _say(answers, (_DONE, function(*arguments)))
+        seconds, function, arguments = pickle.loads(order)
+        with _no_longer_than(None if is_watched else seconds):
+            result = function(*arguments)
+        _say(answers, (_DONE, result))
     except Exception as error:
         _say(answers, (_RAISED, _sendable(error)))
 
 
-def _serve(orders: "queue.SimpleQueue[bytes]", answers: IO[bytes]) -> None:
+def _serve(orders: "queue.SimpleQueue[bytes]", answers: IO[bytes], is_watched: bool) -> None:
     "Do one thing after the other."
     tell_of_waiting(lambda waits: _say(answers, (_WAITS if waits else _WORKS, None)))
     try:
         while True:
-            _carry_out(orders.get(), answers)
+            _carry_out(orders.get(), answers, is_watched)
     except BaseException:
         # nobody listens any more, or the interpreter has no memory left
         os._exit(1)
 
 
-def work() -> None:
-    "What a worker process does until its standard input is closed."
+def work(
+    parent: int,  # process id
+) -> None:
+    "What a worker process does until its standard input is closed, or its parent has gone."
     import signal
 
+    is_watched = _ends_with(parent)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     answers = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)
     orders: queue.SimpleQueue[bytes] = queue.SimpleQueue()
-    threading.Thread(target=_serve, args=(orders, answers), daemon=True).start()
+    threading.Thread(target=_serve, args=(orders, answers, is_watched), daemon=True).start()
     with contextlib.suppress(EOFError, OSError):
         while True:
             orders.put(pickle.load(sys.stdin.buffer))
@@ -122,7 +161,7 @@ _NO_WORKER = "A process to look at images in could not be started (is there enou
 
 
 class Worker:
-    "A process that does one thing at a time, and can be ended."
+    "A process that does one thing at a time, and can be ended; it lives no longer than the thread that starts it."
 
     def __init__(
         self,
@@ -135,7 +174,7 @@ class Worker:
         pipe = subprocess.PIPE
         self.process = subprocess.Popen(command, stdin=pipe, stdout=pipe, env=environment)
         try:
-            _say(cast(IO[bytes], self.process.stdin), [path or os.getcwd() for path in sys.path])
+            _say(cast(IO[bytes], self.process.stdin), ([path or os.getcwd() for path in sys.path], os.getpid()))
             self.ask(_START_TIME, begin, *arguments)
         except (NoAnswer, OSError):
             self.end()
@@ -170,7 +209,7 @@ class Worker:
         *arguments: Any,
     ) -> Any:
         "What a function gives in the process; raises what it raises, and `NoAnswer`."
-        order = pickle.dumps((function, arguments))
+        order = pickle.dumps((seconds, function, arguments))
         try:
             _say(cast(IO[bytes], self.process.stdin), order)
         except (OSError, ValueError):

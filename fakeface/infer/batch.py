@@ -14,11 +14,23 @@ from typing import Any, Iterable, Mapping, Sequence
 import numpy as np
 from .detector import Detector
 from .verdict import InferError, Verdict
+from ..models.session import RunError
 
 # %% ../../nbs/11_infer/07_batch.ipynb #f9a18eb5
 @functools.lru_cache(maxsize=4)
 def _cached(bundle: str | None) -> Detector:
     return Detector.load(bundle)
+
+
+def _judge_row(
+    detector: Detector,
+    views: np.ndarray,  # uint8 [V,3,S,S], of one image
+) -> Verdict:
+    "The verdict on one image; what the network cannot judge is an error of its row."
+    try:
+        return detector.verdict(p=detector.scores(views)[0])
+    except (RunError, TimeoutError) as error:
+        return detector.verdict(error=f"Could not be judged: {error}.")
 
 
 def _judge_views(detector: Detector, x: Sequence[Any]) -> list[Verdict]:
@@ -34,8 +46,7 @@ def _judge_views(detector: Detector, x: Sequence[Any]) -> list[Verdict]:
     if views.dtype != np.uint8 or not has_shape:
         shape = list(views.shape)
         raise InferError(f"x is {views.dtype} {shape}; it should hold {spec.n_views} uint8 views {list(a_view)} a row.")
-    scores = detector.scores(views.reshape(-1, *a_view))
-    return [detector.verdict(p=score) for score in scores]
+    return [_judge_row(detector, row) for row in views.reshape(-1, spec.n_views, *a_view)]
 
 
 def _column(batch: Mapping[str, Any], name: str) -> Iterable[Any]:

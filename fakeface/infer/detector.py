@@ -29,6 +29,7 @@ from .inputs import Checkable, OpenedImage, each_input, name_of, read_input
 from .scorer import Scorer
 from .verdict import InferError, Verdict, posterior, states
 from ..models.bundle import Bundle
+from ..models.session import RunError
 
 # %% ../../nbs/11_infer/05_detector.ipynb #a1f30502
 class _Question(NamedTuple):
@@ -173,7 +174,7 @@ class _Judge(Scorer):
                     reason = f"{error.reason[:1].upper()}{error.reason[1:]}."
                 except MemoryError:
                     reason = "Needs more memory than there is."
-                except TimeoutError as error:
+                except (RunError, TimeoutError) as error:
                     reason = f"Could not be judged: {error}."
         return [self.verdict(question.name, question.threshold, question.prior, error=reason)]
 
@@ -318,7 +319,10 @@ class Detector(_Judge):
             if not shown:
                 why = why or f"{NO_FACE}; framing='centre' judges whole images."
                 raise InferError(f"Image {i} ({name_of(image)}) cannot be judged: {why}")
-            p.append(self.scores(shown[0].views(self.bundle.spec))[0])
+            try:
+                p.append(self.scores(shown[0].views(self.bundle.spec))[0])
+            except RunError as error:
+                raise InferError(f"Image {i} ({name_of(image)}) cannot be judged: {error}.") from None
         fake = np.array(p, np.float64)
         return np.column_stack([1 - fake, fake])
 

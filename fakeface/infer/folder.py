@@ -33,17 +33,19 @@ from .verdict import Verdict
 _Rows = list[dict[str, Any]]  # the rows of one file
 
 
-def _number(key: str, state: str) -> int:
-    "Eight bytes that stand for a file in a state."
-    digest = hashlib.blake2b(f"{key} {state}".encode(), digest_size=8).digest()
-    return int.from_bytes(digest, "big")
+_MARK = np.dtype("S16")  # 16 bytes, sorted as they stand
 
 
-def _is_among(numbers: np.ndarray, number: int) -> bool:
-    "Is a number among sorted ones?"
-    wanted = np.uint64(number)
-    i = np.searchsorted(numbers, wanted)
-    return bool(i < len(numbers) and numbers[i] == wanted)
+def _in_state(key: str, state: str) -> bytes:
+    "16 bytes that stand for a file in a state."
+    return hashlib.blake2b(f"{key} {state}".encode(), digest_size=16).digest()
+
+
+def _is_among(marks: np.ndarray, mark: bytes) -> bool:
+    "Is a mark among sorted ones?"
+    wanted = np.array([mark], _MARK)
+    i = np.searchsorted(marks, wanted)[0]
+    return bool(i < len(marks) and marks[i] == wanted[0])
 
 
 class _Earlier:
@@ -53,39 +55,39 @@ class _Earlier:
         self.before = iter(before)
         self.seen = seen
         self.retry_errors = retry_errors
-        self.judged: np.ndarray | None = None  # numbers of files in their states, sorted
-        self.keys = np.empty(0, np.uint64)  # of their names, sorted
+        self.judged: np.ndarray | None = None  # marks of files in their states, sorted
+        self.keys = np.empty(0, _MARK)  # of their names, sorted
         self.is_double = False  # has a file rows of two states, or will it have?
 
-    def _next(self) -> tuple[int, int] | None:
-        "(a file's key, its number; 0 where it is to be judged again); None at the end."
+    def _next(self) -> tuple[bytes, bytes] | None:
+        "(a file's key, its mark in its state; empty where it is to be judged again); None at the end."
         rows = next(self.before, None)
         if rows is None:
             return None
         self.seen(rows)
         key, state = rows[0]["file_key"], rows[0]["file_state"]
         is_error = self.retry_errors and rows[0]["error"]
-        return int(key or "0", 16), 0 if is_error else _number(key, state)
+        return bytes.fromhex(key), b"" if is_error else _in_state(key, state)
 
-    def _remember(self, first: tuple[int, int] | None) -> None:
-        "Keep 16 bytes of each of the files that are still to come."
+    def _remember(self, first: tuple[bytes, bytes] | None) -> None:
+        "Keep 32 bytes of each of the files that are still to come."
         rest = () if first is None else itertools.chain([first], iter(self._next, None))
-        table = np.fromiter(itertools.chain.from_iterable(rest), np.uint64).reshape(-1, 2)
+        table = np.fromiter(itertools.chain.from_iterable(rest), _MARK).reshape(-1, 2)
         self.keys = np.unique(table[:, 0])
         self.judged = np.unique(table[:, 1])
         self.is_double = len(self.keys) < len(table)
 
     def has(self, mark: FileMark) -> bool:
         "Was a file judged as it is now?"
-        number = _number(*mark)
+        in_state = _in_state(*mark)
         if self.judged is None:
             expected = self._next()
-            if expected is not None and expected[1] == number:
+            if expected is not None and expected[1] == in_state:
                 return True
             self._remember(expected)
-        if _is_among(cast(np.ndarray, self.judged), number):
+        if _is_among(cast(np.ndarray, self.judged), in_state):
             return True
-        self.is_double |= _is_among(self.keys, int(mark.file_key, 16))
+        self.is_double |= _is_among(self.keys, bytes.fromhex(mark.file_key))
         return False
 
     def finish(self) -> None:

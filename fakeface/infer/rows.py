@@ -52,7 +52,7 @@ def _cell(column: str, value: Any) -> Any:
 class FileMark(NamedTuple):
     "Which file a row is about, and in which state it was when it was judged."
 
-    file_key: str = ""  # 16 hex digits that stand for its name, byte by byte
+    file_key: str = ""  # 32 hex digits that stand for its name, byte by byte
     file_state: str = (
         ""  # its size in bytes and when content and entry were changed last, in nanoseconds; empty where there is none
     )
@@ -62,7 +62,7 @@ def file_mark(
     path: str,  # as it was named
 ) -> FileMark:
     "The mark of a file as it is now."
-    key = hashlib.blake2b(os.fsencode(path), digest_size=8).hexdigest()
+    key = hashlib.blake2b(os.fsencode(path), digest_size=16).hexdigest()
     try:
         status = os.stat(path)
     except (OSError, ValueError):
@@ -86,17 +86,18 @@ def row_text(
 
 
 _TEXT_COLUMNS = ("looked_at", "label", "error", "bundle_hash", "file_key", "file_state")
-_KEY = re.compile("([0-9a-f]{16})?")
+_KEY = re.compile("([0-9a-f]{32})?")
+_OLD_KEY = re.compile("([0-9a-f]{16})?")  # of rows of the first version
 
 
-def _is_row(row: Any) -> bool:
+def _is_row(row: Any, key: re.Pattern) -> bool:
     "Has it the columns of a row, and what is counted and compared in the form that it is written in?"
     if set(row) != set(ROW_COLUMNS) or not all(isinstance(row[column], str) for column in _TEXT_COLUMNS):
         return False
-    return _KEY.fullmatch(row["file_key"]) is not None
+    return key.fullmatch(row["file_key"]) is not None
 
 
-def _row(line: bytes, kind: str) -> dict[str, Any]:
+def _row(line: bytes, kind: str, key: re.Pattern = _KEY) -> dict[str, Any]:
     "A line as a row; raises `FolderError`."
     try:
         text = line.decode().rstrip("\n")
@@ -105,7 +106,7 @@ def _row(line: bytes, kind: str) -> dict[str, Any]:
         else:
             cells = next(csv.reader([text]))
             row = dict[str, Any](zip(ROW_COLUMNS, cells, strict=True))
-        if _is_row(row):
+        if _is_row(row, key):
             return row
     except (ValueError, TypeError, StopIteration, csv.Error):
         pass
@@ -131,11 +132,15 @@ def _whole_length(file: BinaryIO, kind: str) -> int:
     return end - sum(len(line) + 1 for line in unfinished)
 
 
-def _is_ours(first: bytes, kind: str) -> bool:
+_FORMAT = 2  # of rows; in the first, files were known by half as many digits
+
+
+def _is_ours(first: bytes, kind: str, format: Any) -> bool:
     "Can a file with this first line hold rows of this kind? An empty or torn line says nothing against it."
     if kind not in ROW_FORMATS:
         return False
-    return first in (_HEAD, b"") or not first.endswith(b"\n") or bool(_row(first, kind))
+    key = _KEY if format == _FORMAT else _OLD_KEY
+    return first in (_HEAD, b"") or not first.endswith(b"\n") or bool(_row(first, kind, key))
 
 
 def _refuse_other(path: Path, note: Path, about: dict[str, Any], resume: bool) -> None:
@@ -145,12 +150,17 @@ def _refuse_other(path: Path, note: Path, about: dict[str, Any], resume: bool) -
     was: dict[str, Any] = {}
     try:
         was = read_json(note)
-        ours = _is_ours(first, was["kind"])
-    except (FakefaceError, KeyError, TypeError):
+        ours = _is_ours(first, was["kind"], was.get("format"))
+    except (FakefaceError, KeyError, TypeError, AttributeError):
         ours = False
     if not ours:
         what = f"is no file of rows of fakeface (or {note.name} beside it is missing)"
         raise FolderError(f"{path} exists and {what}. Choose another name.")
+    if resume and was.get("format") != _FORMAT:
+        raise FolderError(
+            f"{path} was written by an earlier version of fakeface, whose rows know their files by fewer digits. "
+            "Make it anew (--overwrite), or choose another name."
+        )
     differ = [name for name in about if was.get(name) != about[name]]
     if resume and differ:
         name = differ[0]
@@ -174,7 +184,7 @@ class Rows:
     ):
         self.path = Path(path)
         self.kind = kind
-        self.about = json.loads(to_json({"kind": kind, **(about or {})}))
+        self.about = json.loads(to_json({"kind": kind, "format": _FORMAT, **(about or {})}))
         self.note = self.path.with_name(self.path.name + ".run.json")
         try:
             self._refuse_existing(resume, overwrite)
@@ -301,7 +311,7 @@ def keep_last(
 ) -> bool:  # was there anything to take out?
     "Keep the last rows of each file only."
     rows.size = rows.path.stat().st_size
-    keys = np.fromiter((int(group[0]["file_key"] or "0", 16) for group in rows.before()), np.uint64)
+    keys = np.fromiter((bytes.fromhex(group[0]["file_key"]) for group in rows.before()), "S16")
     is_last = _is_last(keys)
     if is_last.all():
         return False

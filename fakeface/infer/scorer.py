@@ -19,7 +19,7 @@ import onnxruntime as ort
 from .verdict import InferError
 from ..models.bundle import Bundle, BundleError, p_fake
 from ..models.storage import read_bundle
-from ..models.session import onnx_bytes, open_session, require_known_score, run_views
+from ..models.session import onnx_bytes, open_session, require_finite, require_known_score, run_views
 from ..models.shelf import find_bundle
 
 # %% ../../nbs/11_infer/03_scorer.ipynb #32fbff18
@@ -126,8 +126,7 @@ class Scorer:
         self,
         x: np.ndarray,  # uint8 [N·V,3,S,S], of `eval_views`
     ) -> np.ndarray:  # float64 [N]
-        "p_fake of images whose views are made."
-        try:
-            return p_fake(self.logits(x), self.bundle.temperature, self.bundle.bias)
-        except BundleError as error:
-            raise InferError(str(error)) from None
+        "p_fake of images whose views are made; raises `RunError`, `MemoryError` and `TimeoutError` of `run_views`."
+        logits = self.logits(x)
+        require_finite(logits)
+        return p_fake(logits, self.bundle.temperature, self.bundle.bias)

@@ -76,7 +76,10 @@ def checkpoint_state(
 
 
 def _check_files(path: Path, sha256: dict[str, str]) -> None:
-    "Raise where a file is not what it was."
+    "Raise where a file is not what it was, or is not one of those that were written."
+    for file in sorted(path.iterdir()):
+        if file.name not in sha256 and file.name != "state.json":
+            raise CheckpointError(f"{file} is no part of the checkpoint; somebody added it. Take it away, and go on.")
     for name, expected in sha256.items():
         file = path / name
         if not file.is_file() or sha256_file(file) != expected:
@@ -108,6 +111,13 @@ def load_checkpoint(
     state = checkpoint_state(path)
     _check_files(path, state["files"])
     _check_owner(path, state, expect or {})
-    tensors = {file.stem: load_file(file) for file in path.glob("*.safetensors")}
-    optimizer = torch.load(path / "optimizer.pt", weights_only=True, map_location="cpu")
+    try:
+        tensors = {file.stem: load_file(file) for file in sorted(path.glob("*.safetensors"))}
+        optimizer = torch.load(path / "optimizer.pt", weights_only=True, map_location="cpu")
+    except MemoryError:
+        raise
+    except Exception as error:
+        # safetensors, pickle and torch each raise kinds of their own
+        lines = str(error).splitlines() or [type(error).__name__]
+        raise CheckpointError(f"{path} cannot be read ({lines[0]}). {_GO_BACK.format(path=path)}") from None
     return Checkpoint(state, tensors, optimizer)

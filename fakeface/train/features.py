@@ -123,7 +123,7 @@ def open_store(
         precision=engine.precision,
         manifest_hash=manifest_hash(rows),
     )
-    folder = Path(root) / f"{model.arch}-{sha256_json(about)[:16]}"
+    folder = Path(root) / f"{model.arch}-{sha256_json(about)}"
     store = FeatureStore(folder, rows["sha256"], model.head.in_features)
     folder.mkdir(parents=True, exist_ok=True)
     write_json(folder / "about.json", {**about, "images": len(store.sha), "width": store.width})
@@ -181,7 +181,7 @@ def augmented_view(
 ) -> FrozenView:
     "Images as training would show them."
     policy = training_policy(cfg)
-    drawn = sha256_json(policy)[:8]
+    drawn = sha256_json(policy)
     images = AugmentedRows(rows, SamplePart(policy, spec), number)
     return FrozenView(f"{policy.name}-{drawn}-{number}", images, number)
 

@@ -9,6 +9,7 @@ import sys
 import threading
 import time
 import zlib
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -29,6 +30,7 @@ from fakeface.testing.images import image_bytes, png_chunk, portrait, raw_png
 
 pytestmark = pytest.mark.filterwarnings("ignore::PIL.Image.DecompressionBombWarning")
 SOON = 5.0  # seconds; a bomb takes minutes
+PATIENCE = 100.0  # seconds, on a machine that has much else to do
 COMMAND = [sys.executable, "-m", "fakeface", "check"]
 
 
@@ -114,6 +116,44 @@ def box_bomb(boxes):
     return data[:12] + b"\0\0\0\x08free" * boxes + data[12:]
 
 
+def value_bomb(entries, length, start=b"II*\0\x08\0\0\0"):
+    "A page of a TIFF without pixels, or EXIF data, whose entries all have the same value."
+    value = len(start) + 2 + 12 * entries + 4
+    rows = (struct.pack("<HHII", 30_000 + i, 7, length, value) for i in range(entries))
+    return start + struct.pack("<H", entries) + b"".join(rows) + bytes(4 + length)
+
+
+def numbers_bomb(count):
+    "A TIFF whose page has a list of so many numbers, of a kind that nobody asks for."
+    start = b"II*\0\x08\0\0\0"
+    return start + struct.pack("<HHHII", 1, 273, 4, count, 26) + bytes(4 + 4 * count)
+
+
+def exif_bomb(kind):
+    "An image whose EXIF data are small, and ask for a gigabyte."
+    if kind == "JPEG":
+        exif = value_bomb(20_000, 50_000)
+        parts = [exif[at : at + 65_000] for at in range(0, len(exif), 65_000)]
+        segments = b"".join(b"\xff\xe1" + struct.pack(">H", len(part) + 8) + b"Exif\0\0" + part for part in parts)
+        return segment_bomb(segments, 1)
+    data = image_bytes(portrait(16, 16), kind)
+    return data[:33] + png_chunk(b"eXIf", value_bomb(20_000, 50_000)) + data[33:]
+
+
+def nested_bomb():
+    "A TIFF that is read, with EXIF data inside whose entries share one value."
+    data = bytearray(image_bytes(portrait(16, 16), "TIFF", tiffinfo={0x8769: 0}))
+    at = data.index(struct.pack("<HHI", 0x8769, 4, 1))
+    data[at + 8 : at + 12] = struct.pack("<I", len(data))
+    return value_bomb(20_000, 50_000, bytes(data))
+
+
+def size_bomb(data):
+    "An image whose header says 100 × 75."
+    at = data.index(b"ispe") + 8
+    return data[:at] + struct.pack(">II", 100, 75) + data[at + 8 :]
+
+
 BOMBS = {
     "scans": (lambda: scan_bomb(20_000), "more than 100 scans"),
     "pages": (lambda: page_bomb(30_000), "more than 1,000 pages"),
@@ -129,6 +169,15 @@ BOMBS = {
     "padding": (lambda: segment_bomb(b"\xff", 60_000_000), "more than 250,000 segments"),
     "boxes": (lambda: box_bomb(8_000_000), "more than 250,000 boxes"),
     "comments": (lambda: b"P6\n#" + b" " * 100_000_000 + b"\n1 1\n255\n123", "more than 65,536 bytes before"),
+    "shared values": (lambda: value_bomb(1_000, 1_000_000), "entries that ask for 1,000,000,000 bytes"),
+    "numbers": (lambda: numbers_bomb(5_000_000), "more than 2,000,000 numbers"),
+    "EXIF of a JPEG": (lambda: exif_bomb("JPEG"), "entries that ask for 1,000,000,000 bytes"),
+    "EXIF of a PNG": (lambda: exif_bomb("PNG"), "entries that ask for 1,000,000,000 bytes"),
+    "EXIF of a TIFF": (nested_bomb, "entries that ask for 1,000,000,000 bytes"),
+    "AVIF": (
+        lambda: size_bomb(image_bytes(Image.new("RGB", (1200, 900), "tan"), "AVIF", speed=10)),
+        "AVIF of 100 × 75 pixels in its header and 1,200 × 900 in its data",
+    ),
     "claims much": (lambda: raw_png(60_000, 60_000, 8, 2, rows=b"\0" * 64), "pixels"),
 }
 
@@ -147,6 +196,16 @@ def test_bombs_are_refused_soon_by_every_door(kind, tmp_path):
     clues(data)
     assert time.monotonic() - started < SOON
     assert file_info(tmp_path / "bomb").reason, "prepare leaves it out with the reason"
+
+
+def test_a_heic_that_is_larger_than_its_header_says_is_not_decoded():
+    import pillow_heif
+
+    file = io.BytesIO()
+    pillow_heif.from_pillow(Image.new("RGB", (800, 600), "tan")).save(file)
+    assert open_image(file.getvalue()).size == (800, 600)
+    with pytest.raises(ImageError, match="cannot be decoded"):
+        open_image(size_bomb(file.getvalue()))
 
 
 def test_frames_and_scans_that_people_have_are_read():
@@ -271,17 +330,21 @@ def test_waiting_for_memory_is_not_taking_long(monkeypatch, tmp_path, tiny):
 
 
 @pytest.mark.skipif(not hasattr(os, "getuid"), reason="folders belong to nobody")
-@pytest.mark.parametrize("taken", ["file", "link"])
+@pytest.mark.parametrize("taken", ["file", "link", "open to others"])
 def test_a_folder_of_shares_that_is_taken_stops_no_image(monkeypatch, tmp_path, taken):
     "What somebody else has made first makes way for the next name."
     monkeypatch.setenv("FAKEFACE_MEMORY_MB", "1000")
     monkeypatch.delenv("XDG_RUNTIME_DIR", raising=False)
     monkeypatch.setattr(memory.tempfile, "tempdir", str(tmp_path))
     first = tmp_path / f"fakeface-memory-{os.getuid()}-1000"
-    first.touch() if taken == "file" else first.symlink_to("/")
+    if taken == "open to others":
+        first.mkdir()
+        first.chmod(0o777)
+    else:
+        first.touch() if taken == "file" else first.symlink_to("/")
     data = image_bytes(Image.new("L", (4_100, 4_100), 90), "PNG")
     assert open_image(data).size == (4_100, 4_100)
-    assert (tmp_path / f"{first.name}-1/gate").exists()
+    assert (tmp_path / f"{first.name}-1/gate").exists() and not (taken == "open to others" and [*first.iterdir()])
     own = tmp_path / "own"
     own.mkdir()
     monkeypatch.setenv("XDG_RUNTIME_DIR", str(own))
@@ -354,6 +417,51 @@ def test_a_single_file_that_holds_the_interpreter_is_ended(tmp_path, tiny):
     assert done.returncode == 1 and not done.stderr
     (line,) = done.stdout.decode().splitlines()
     assert line.endswith("café\\x0a.png: No verdict: Took longer than 1 s, which is the limit (--timeout).")
+
+
+HOLDS_AND_IS_KILLED = """
+import sys
+from fakeface.images.workers import Worker
+
+worker = Worker(None, len, "")
+print(worker.process.pid, flush=True)
+worker.ask(60, exec, sys.argv[1])
+"""
+# says that it has begun; then no other thread of Python runs
+HOLDS = "open({begun!r}, 'w').close(); import ctypes; ctypes.PyDLL(None).sleep(240)"
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere a timer ends it, minutes later")
+def test_a_worker_ends_when_its_parent_is_killed_while_a_decoder_holds_the_interpreter(tmp_path):
+    begun = tmp_path / "begun"
+    command = [sys.executable, "-c", HOLDS_AND_IS_KILLED, HOLDS.format(begun=str(begun))]
+    parent = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+    worker = Path(f"/proc/{int(parent.stdout.readline())}/stat")
+    limit = time.monotonic() + PATIENCE
+    while not begun.exists():
+        assert time.monotonic() < limit and parent.poll() is None
+        time.sleep(0.05)
+    parent.kill()
+    parent.communicate()
+    # one that has ended may be waited for by nobody
+    while worker.exists() and worker.read_text().rpartition(")")[2].split()[0] != "Z":
+        assert time.monotonic() < limit, "it outlives its parent"
+        time.sleep(0.05)
+
+
+def test_the_timer_that_needs_no_interpreter_ends_a_worker(monkeypatch):
+    "Where no system ends it."
+    from fakeface.images import workers
+
+    unwatched = "work.__globals__.update(_FAR_MORE=0.5, _ends_with=lambda parent: False); work(parent)"
+    monkeypatch.setattr(workers, "_WORKER", workers._WORKER.replace("work(parent)", unwatched))
+    worker = workers.Worker(None, len, "")
+    monkeypatch.setattr(workers._Clock, "start", lambda clock: None)
+    started = time.monotonic()
+    with pytest.raises(workers.NoAnswer, match="died"):
+        worker.ask(0.5, exec, "import ctypes; ctypes.PyDLL(None).sleep(240)")
+    worker.end()
+    assert time.monotonic() - started < PATIENCE
 
 
 def test_no_process_is_left_when_the_answers_are_no_longer_wanted(tmp_path, tiny, stuck, children):

@@ -4,6 +4,7 @@ import csv
 import io
 import json
 import pickle
+import re
 import struct
 import subprocess
 import sys
@@ -219,6 +220,38 @@ def test_hostile_names_are_plain_and_short(bare):
     found = read_provenance(signed(bare["JPEG"], claim, by))
     assert found.state == "untrusted" and "<img src=x" in found.says, "markup stays text; who shows it escapes it"
     assert_harmless(found)
+
+
+OURS = "Verified by fakeface: real"
+ENDS_THE_MARKS = f"” and unchanged since. {OURS}. The rest is “"
+
+
+@pytest.mark.parametrize("name", [OURS, ENDS_THE_MARKS])
+def test_no_name_can_be_taken_for_our_words(bare, name):
+    "Names, programs, actions and kinds of source stand in marks that nothing within can end."
+    from fakeface.cli.check import told
+
+    claim = manifest(tool=name)
+    claim["assertions"][0]["data"]["actions"].append({"action": f"c2pa.{OURS}"})
+    detector = BrightDetector()
+    file = signed(bare["PNG"], claim, signatory(name, "Toy Signer"))
+    verdict = detector.check(file, name="a.png")
+    assert verdict.provenance.signer == f"{name} (Toy Signer)", "the column has it as it is"
+    assert json.loads(row_text(verdict, "json"))["signer"].endswith("(Toy Signer)")
+    card = Cards(detector).look("1", "a.png", file)
+    for said in (verdict.provenance.says, told(verdict), card["declared"]):
+        assert said.count(OURS) >= 3
+        inside = re.findall("“[^“”]*”", said)
+        assert said.count("“") == said.count("”") == len(inside) and OURS not in re.sub("“[^“”]*”", "", said), said
+
+
+def test_no_unsigned_text_can_be_taken_for_our_words():
+    exif = Image.Exif()
+    exif[0x10F], exif[0x110], exif[0x131] = "Maker", OURS, ENDS_THE_MARKS
+    said = read_provenance(image_bytes(portrait(), "JPEG", exif=exif)).says
+    assert OURS in said and OURS not in re.sub("“[^“”]*”", "", said), said
+    named = read_provenance(png_with(**{"XML:com.adobe.xmp": f"<x>{IPTC}Verified_by_fakeface_real</x>"})).says
+    assert "“Verified_by_fakeface_real”" in named
 
 
 def hostile_manifests(file):
@@ -449,7 +482,7 @@ def test_maker_and_software_in_exif():
     exif = Image.Exif()
     exif[0x10F], exif[0x110], exif[0x131] = "Canon", "EOS 5D", "darktable 4.6"
     found = read_provenance(image_bytes(portrait(), "JPEG", exif=exif))
-    assert "camera Canon EOS 5D; software darktable 4.6" in found.says
+    assert "camera “Canon EOS 5D”; software “darktable 4.6”" in found.says
     assert found.claims_model is None, "any editor copies EXIF data along"
     exif[0x131] = "Midjourney v6"
     assert read_provenance(image_bytes(portrait(), "JPEG", exif=exif)).claims_model is True
@@ -537,7 +570,9 @@ def test_terminal_says_it_on_the_line_before_the_score(files):
 
     detector = BrightDetector()
     claim, score = told(detector.check(files["JPEG"], name="a.jpg")).splitlines()[:2]
-    assert claim.startswith("a.jpg: Signed in the name of Toy Studio") and score.startswith("a.jpg: Unsure: p_fake")
+    assert claim.startswith(
+        "a.jpg: Signed in the name of “Toy Studio (Toy Signer)” and unchanged since"
+    ) and score.startswith("a.jpg: Unsure: p_fake")
     lines = "\n".join(map(told, detector.check_faces(files["JPEG"], name="a.jpg"))).splitlines()
     assert sum("Signed in the name of" in line for line in lines) == 1, "once for all faces"
     assert told(detector.check(image_bytes(portrait(), "JPEG"), name="a.jpg")).startswith("a.jpg: Unsure")

@@ -182,8 +182,27 @@ def test_rows_that_do_not_know_their_files_are_not_gone_on_with(inside, tiny):
         Rows("rows.csv", resume=True)
 
 
+@pytest.mark.parametrize("kind", ["csv", "json"])
+def test_rows_that_know_their_files_by_fewer_digits_are_said_to_be_old(inside, tiny, kind):
+    "128 bits, so that nobody can make a file that passes for another."
+    grey("in/a.png", 40)
+    detector = Detector.load(tiny, threads=1)
+    score_paths(detector, ["in"], Rows("rows", kind))
+    text = (inside / "rows").read_text()
+    (row,) = rows_of(inside / "rows", kind)
+    assert len(row["file_key"]) == 32
+    (inside / "rows").write_text(text.replace(row["file_key"], row["file_key"][:16]))
+    note = json.loads((inside / "rows.run.json").read_text())
+    del note["format"]
+    (inside / "rows.run.json").write_text(json.dumps(note))
+    with pytest.raises(FolderError, match="earlier version of fakeface.*--overwrite"):
+        Rows("rows", kind, resume=True)
+    score_paths(detector, ["in"], Rows("rows", kind, overwrite=True))
+    assert (inside / "rows").read_text() == text
+
+
 def test_a_million_rows_take_little_memory():
-    "16 bytes a row once walk and rows have parted, and nothing before."
+    "32 bytes a row once walk and rows have parted, and nothing before."
     import tracemalloc
 
     from fakeface.infer.folder import LeftToDo
@@ -268,7 +287,7 @@ def test_a_row_of_another_detector_is_not_gone_on_with(inside, tiny):
 
 
 @pytest.mark.parametrize("kind", ["csv", "json"])
-@pytest.mark.parametrize("key", ["zz", "-1", "0" * 40])
+@pytest.mark.parametrize("key", ["zz", "-1", "0" * 40, "0" * 16])
 def test_a_damaged_key_is_a_sentence(inside, tiny, kind, key):
     for name in ("a", "b", "c"):
         grey(f"in/{name}.png", 40)

@@ -202,6 +202,39 @@ def test_cookies_of_other_programs_keep_nobody_out(server, other):
     assert server.ask("/fakeface/checker_page.js", cookie=False, Cookie=other).status == 403
 
 
+def asked_raw(port, head):
+    "What a server answers to bytes; it may close before it has read them all."
+    with socket.create_connection(("127.0.0.1", port), timeout=20) as connection:
+        with contextlib.suppress(ConnectionError):
+            connection.sendall(head)
+        said = b""
+        with contextlib.suppress(ConnectionError):
+            while block := connection.recv(4096):
+                said += block
+        return said
+
+
+@pytest.mark.parametrize(
+    "more",
+    ["Cookie: " + "; ".join(f"c{i}={'x' * 4000}" for i in range(180)), "\r\n".join("a: b" for _ in range(9_000))],
+    ids=["cookies", "lines"],
+)
+def test_a_head_that_is_too_long_is_a_sentence_and_others_go_on(server, opened, more):
+    "As many cookies as a browser keeps for an address; as many lines as fit into a small head."
+    head = f"GET {server.base} HTTP/1.1\r\nHost: 127.0.0.1:{server.port}\r\nCookie: {server.cookie}\r\n{more}\r\n\r\n"
+    begun = time.monotonic()
+    said = asked_raw(server.port, head.encode())
+    assert said.startswith(b"HTTP/1.1 431 ") and b"private window" in said and b"cookies of 127.0.0.1" in said
+    assert b"Content-Security-Policy: default-src 'none'" in said and b"X-Frame-Options: DENY" in said
+    assert time.monotonic() - begun < 20
+    assert server.ask("/fakeface/checker_page.css").status == 200
+
+
+def test_a_head_without_end_is_closed(server):
+    said = asked_raw(server.port, b"GET / HTTP/1.1\r\nCookie: " + b"x" * 3_000_000)
+    assert said == b"" and server.ask("/fakeface/checker_page.css").status == 200
+
+
 def test_token_stands_nowhere_else(server, opened):
     page, kernel = opened
     assert server.token.encode() not in page.body and server.token not in server.log()
