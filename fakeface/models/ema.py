@@ -55,7 +55,7 @@ class EMA:
     @torch.no_grad()
     def update(self, model: nn.Module) -> None:
         "Take in the raw weights after an optimiser's step; the device is not waited for."
-        moved = list(zip(self.module.parameters(), model.parameters(), strict=True))
+        moved: list[_Pair] = list(zip(self.module.parameters(), model.parameters(), strict=True))
         copied: list[_Pair] = []
         for pair in zip(self.module.buffers(), model.buffers(), strict=True):
             if self.buffers == "average" and pair[0].is_floating_point():
