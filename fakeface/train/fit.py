@@ -66,6 +66,9 @@ def _next_batches(trainer: Trainer, batches: Iterator[dict[str, Any]]) -> list[d
     try:
         return trainer.next_batches(batches)
     except StoppedWaiting:
+        if trainer.accelerator.num_processes > 1:
+            # the others are in the middle of a step: nothing can be written together
+            raise SystemExit(128 + trainer.stop_signal) from None
         leave(trainer)
 
 

@@ -252,11 +252,20 @@ def _optimizer(cfg: TrainConfig, model: FaceNet) -> torch.optim.Optimizer:
     return make_optimizer(cfg, param_groups(model, cfg.weight_decay, cfg.decay_norm))
 
 
+_WHOLE = ("NO", "MULTI_CPU", "MULTI_GPU")  # kinds of processes that hold the whole network each
+
+
 def _processes(cfg: TrainConfig, engine: Engine) -> Accelerator:
-    "The processes that run; raises where they are not as many as the config says."
+    "The processes that run; raises where they are not as many as the config says, or split the network."
     accelerator = fresh_accelerator(cfg, engine.precision)
     if accelerator.num_processes != cfg.processes:
         raise ConfigError(f"processes = {cfg.processes}, but {accelerator.num_processes} are running.")
+    kind = str(accelerator.distributed_type.value)
+    if kind not in _WHOLE:
+        raise ConfigError(
+            f"The launcher asks for {kind}, which splits the network, but averaged weights, checkpoints and the bundle "
+            "need it whole. Launch without it; howto_scale trains a network that one GPU cannot hold."
+        )
     return accelerator
 
 
