@@ -77,9 +77,9 @@ def loader_rate(
         for i in range(count + 1):
             # the first one warms up
             if i == 1:
-                started = time.perf_counter()
+                started = time.process_time()
             sample(open_image(path, reduce=sample.max_side), rng("times", i, "draw"))
-        return count / (time.perf_counter() - started)
+        return count / (time.process_time() - started)
 
 # %% ../../nbs/08_train/17_times.ipynb #4866c72b
 NATIVE = {"pretrain": 256, "finetune": 1024}  # pixels of the images that the recipe's stages are made for

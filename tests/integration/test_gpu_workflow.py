@@ -19,7 +19,7 @@ INPUTS = dict(PRESET="demo", EPOCHS="1")
 LESS = dict(
     prepare={"size": "64"},
     pretrain={"device": "cpu", "arch": "test_resnet", "size": "32", "weights": "none", "epoch_len": "64"},
-    finetune={"device": "cpu", "size": "32", "epoch_len": "24", "bn_batches": "2"},
+    finetune={"device": "cpu", "size": "32", "epoch_len": "64", "bn_batches": "2"},
     evaluate={"device": "cpu", "why_n": "2"},
     report={},
 )
