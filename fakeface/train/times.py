@@ -33,7 +33,7 @@ def training_flops(
     "What a training step does with an image; the optimiser and the averaged weights are not counted."
     with torch.device("meta"):
         model = build_model(arch, weights=None, size=size).train()
-        images = torch.empty(2, 3, size, size)
+    images = torch.empty(2, 3, size, size, device="meta")
     with FlopCounterMode(display=False) as counted:
         model(images).sum().backward()
     return counted.get_total_flops() / len(images)
@@ -124,9 +124,8 @@ def times_text(
     share: float = PEAK_SHARE,
 ) -> str:
     "What `fakeface plan` says of training."
-    shown = table[["stage", "gpu", "gpu_per_s", "loader_per_s", "hours"]].rename(
-        columns=dict(gpu_per_s="images/s GPU", loader_per_s="images/s loader", hours="hours at most")
-    )
+    shown = table.loc[:, ["stage", "gpu", "gpu_per_s", "loader_per_s", "hours"]]
+    shown.columns = ["stage", "GPU", "images/s GPU", "images/s loader", "hours at most"]
     lines = shown.round({"images/s GPU": 0, "images/s loader": 0, "hours at most": 1}).to_string(index=False)
     cores = f"{loaders} loading cores like this machine's (measured on one)"
     return (
