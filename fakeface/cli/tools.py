@@ -99,12 +99,26 @@ def audit_command(args: argparse.Namespace) -> int:  # the exit code
     return int(found.verdict == "refuse")
 
 
+def _times_line(images: int) -> str:
+    "How long training would take with the share of the images that a split leaves for it."
+    from fakeface.core.project import cores
+    from fakeface.data.prepare import PrepareConfig
+    from fakeface.train.times import LOADERS, times_text, training_times
+
+    split = PrepareConfig()
+    for_training = round(images * (1 - split.valid - split.test))
+    loaders = min(cores(), LOADERS)
+    return times_text(training_times(for_training, loaders), loaders)
+
+
 def plan_command(args: argparse.Namespace) -> int:  # the exit code
     "`fakeface plan`."
     from fakeface.data.plan import plan_sources, plan_text
 
     found = plan_sources(args.sources, args.out, args.size)
     print(plan_text(found))
+    if found.cells:
+        print(f"\n{_times_line(sum(cell.images for cell in found.cells))}")
     return int(not found.is_ready)
 
 

@@ -38,27 +38,48 @@ def _tile_starts(
     return [round(start) for start in np.linspace(0, length - side, -(-length // side))]
 
 
-def spectrum(
+def _tiles(
     img: Image.Image,  # RGB
-    side: int = 128,  # of the tiles; at most the shorter side
-    highpass: bool = True,  # keep what a 3×3 median filter leaves behind
-) -> np.ndarray:  # float32 [side,side] dB, frequency 0 in the middle
-    "Log power spectrum of the grey image, mean over tiles."
+    side: int,
+    highpass: bool,
+) -> np.ndarray:  # float32 [n,side,side], each with a mean of 0
+    "Grey tiles over a whole image."
     grey = np.asarray(img.convert("L"))
     x = grey.astype(np.float32)
     if highpass:
         x = x - cv2.medianBlur(grey, 3)
+    tops, lefts = _tile_starts(x.shape[0], side), _tile_starts(x.shape[1], side)
+    tiles = np.stack([x[top : top + side, left : left + side] for top, left in itertools.product(tops, lefts)])
+    return tiles - tiles.mean((1, 2), keepdims=True)
+
+
+def _power(
+    tiles: np.ndarray,  # [n,side,side]
+    window: np.ndarray,  # float64 [side,side]
+    device: torch.device | None,  # None: NumPy's transform, on the processor
+) -> np.ndarray:  # float64 [side,side]
+    "The squared amplitudes of all tiles under a window, added up."
+    if device is None:
+        return (np.abs(np.fft.fft2(window * tiles)) ** 2).sum(0)
+    weight = torch.from_numpy(window).to(device)
+    transformed = torch.fft.fft2(weight * torch.from_numpy(tiles).to(device))
+    return transformed.abs().square().sum(0).cpu().numpy()
+
+
+def spectrum(
+    img: Image.Image,  # RGB
+    side: int = 128,  # of the tiles; at most the shorter side
+    highpass: bool = True,  # keep what a 3×3 median filter leaves behind
+    device: torch.device | None = None,  # where all tiles are transformed at once; None: on the processor
+) -> np.ndarray:  # float32 [side,side] dB, frequency 0 in the middle
+    "Log power spectrum of the grey image, mean over tiles."
+    tiles = _tiles(img, side, highpass)
     hann = np.hanning(side + 1)[:-1]
     window = np.outer(hann, hann)
-    tops, lefts = _tile_starts(x.shape[0], side), _tile_starts(x.shape[1], side)
-    power = np.zeros((side, side))
-    for top, left in itertools.product(tops, lefts):
-        tile = x[top : top + side, left : left + side]
-        power += np.abs(np.fft.fft2(window * (tile - tile.mean()))) ** 2
-    mean_power = power / (len(tops) * len(lefts) * (window**2).sum())
+    mean_power = _power(tiles, window, device) / (len(tiles) * (window**2).sum())
     return np.fft.fftshift(10 * np.log10(mean_power + 1e-6)).astype(np.float32)
 
-
+# %% ../../nbs/10_explain/02_averages.ipynb #77d6c7f7
 def azimuthal(
     decibels: np.ndarray,  # a spectrum [side,side], frequency 0 in the middle
 ) -> tuple[np.ndarray, np.ndarray]:  # frequency in cycles a pixel, from above 0 to .5; mean over all directions
@@ -104,12 +125,18 @@ class _SpectrumSum:
         return (self.spectrum / self.n).astype(np.float32)
 
 
-def _sum_of_class(paths: Iterable[str], root: Path, side: int, threads: int) -> _SpectrumSum:
+def _sum_of_class(
+    paths: Iterable[str],
+    root: Path,
+    side: int,
+    threads: int,
+    device: torch.device | None,
+) -> _SpectrumSum:
     "The spectra of the images that can be read."
 
     def spectrum_of(path):
         try:
-            return spectrum(open_image(root / path), side)
+            return spectrum(open_image(root / path), side, device=device)
         except ImageError:
             return None
 
@@ -132,12 +159,18 @@ def _gap(curves: dict) -> dict:
 _ClassMaps = list[np.ndarray | None]  # [real, fake], None without images
 
 
-def _domain_spectra(rows: pd.DataFrame, root: Path, side: int, threads: int) -> tuple[dict, _ClassMaps]:
+def _domain_spectra(
+    rows: pd.DataFrame,
+    root: Path,
+    side: int,
+    threads: int,
+    device: torch.device | None,
+) -> tuple[dict, _ClassMaps]:
     "Curves and maps of both classes of one domain."
     curves: dict[str, Any] = dict(side=side)
     maps: _ClassMaps = [None, None]
     for label, name in enumerate(LABEL_NAMES):
-        total = _sum_of_class(rows.path[rows.label == label], root, side, threads)
+        total = _sum_of_class(rows.path[rows.label == label], root, side, threads, device)
         if total.n:
             curves["freq"] = total.freq.tolist()
             curves[name] = total.record()
@@ -154,6 +187,7 @@ def mean_spectra(
     rows: pd.DataFrame,  # path, domain, label; `attrs["root"]` is the folder that paths are relative to
     side: int = 128,  # of the tiles; less where a domain's images are smaller
     threads: int | None = None,  # None: all cores
+    device: torch.device | None = None,  # as in `spectrum`
 ) -> tuple[dict, dict[str, _ClassMaps]]:  # domain -> freq and, by class, db, se (of the mean), n; domain -> maps in dB
     "Mean log-spectrum of each domain and class, as curve and as map; streams, and skips what cannot be read."
     root = Path(rows.attrs["root"])
@@ -163,7 +197,7 @@ def mean_spectra(
         tile = int(min(side, group[["width", "height"]].min().min())) // 8 * 8
         if tile < SMALLEST_TILE:
             continue
-        domain_curves, domain_maps = _domain_spectra(group, root, tile, threads)
+        domain_curves, domain_maps = _domain_spectra(group, root, tile, threads, device)
         if "freq" in domain_curves:
             curves[domain], maps[domain] = domain_curves, domain_maps
     return curves, maps
@@ -177,26 +211,30 @@ def centre(
     return float(big[16:48, 16:48].sum() / max(big.sum(), 1e-12))
 
 
-def _first_views(rows: pd.DataFrame, spec: InputSpec) -> Iterator[tuple[int, torch.Tensor]]:
-    "(row, first view as normalised tensor [1,3,S,S]) of every image that can be read."
+def _first_views(rows: pd.DataFrame, spec: InputSpec, threads: int = 1) -> Iterator[tuple[int, torch.Tensor]]:
+    "(row, first view as normalised tensor [1,3,S,S]) of every image that can be read; decoded ahead of who asks."
     root = Path(rows.attrs["root"])
-    for row, path in enumerate(rows.path):
+
+    def first_view(path):
         try:
-            views = eval_views(open_image(root / path), spec)
+            return normalise(eval_views(open_image(root / path), spec)[:1], spec)
         except ImageError:
-            continue
-        yield row, torch.from_numpy(normalise(views[:1], spec))
+            return None
+
+    for row, view in enumerate(ahead(first_view, rows.path, threads)):
+        if view is not None:
+            yield row, torch.from_numpy(view)
 
 # %% ../../nbs/10_explain/02_averages.ipynb #d5d4c7d3
 BATCH = 16
 _MapSums = dict[tuple[str, int], tuple[int, Any]]  # (domain, label) -> number of maps, their sum
 
 
-def _sum_cams(net: FaceNet, rows: pd.DataFrame) -> _MapSums:
+def _sum_cams(net: FaceNet, rows: pd.DataFrame, threads: int) -> _MapSums:
     "Maps of the evidence for the true class, each scaled to its highest place, added up by domain and class."
     device = next(net.parameters()).device
     label, domain = rows.label.to_numpy(), rows.domain.to_numpy()
-    views = _first_views(rows, net.spec)
+    views = _first_views(rows, net.spec, threads)
     sums: _MapSums = {}
     while batch := list(itertools.islice(views, BATCH)):
         indices = [row for row, _ in batch]
@@ -211,9 +249,11 @@ def _sum_cams(net: FaceNet, rows: pd.DataFrame) -> _MapSums:
 def mean_cams(
     model: FaceNet,  # comes back in channels-last layout
     rows: pd.DataFrame,  # path, domain, label; `attrs["root"]`
+    threads: int | None = None,  # that decode; None: all cores
 ) -> tuple[dict, dict[str, _ClassMaps]]:  # domain -> class -> n, centre; domain -> maps [h,w] in 0..1
     "Mean Grad-CAM of the evidence for the true class, each map scaled to its highest place first."
-    sums = _sum_cams(model.to(memory_format=torch.channels_last), rows)
+    threads = cores() if threads is None else threads
+    sums = _sum_cams(model.to(memory_format=torch.channels_last), rows, threads)
     table, maps = {}, {}
     for domain in dict.fromkeys(rows.domain):
         records: dict[str, dict] = {}
@@ -261,13 +301,15 @@ def explain_predictions(
         return {}
     rows = sample_rows(pred, cfg.why_n, cfg.seed, "why")
     threads = None if cfg.workers < 0 else max(1, cfg.workers)
-    curves, spectrum_maps = mean_spectra(rows, threads=threads)
+    device = device_of(cfg.device)
+    on_gpu = device if device.type == "cuda" else None
+    curves, spectrum_maps = mean_spectra(rows, threads=threads, device=on_gpu)
     model, _ = load_model(the_bundle(cfg))
-    model.to(device_of(cfg.device))
+    model.to(device)
     why: dict[str, Any] = dict(per_group=cfg.why_n, n=len(rows), spectra=curves, cams=None, sanity=None, no_cams="")
     cam_maps: dict[str, _ClassMaps] = {}
     try:
-        why["cams"], cam_maps = mean_cams(model, rows)
+        why["cams"], cam_maps = mean_cams(model, rows, threads)
         why["sanity"] = _test_sanity(model, rows, sane, cfg.seed)
     except ExplainError as error:
         why["no_cams"] = str(error)

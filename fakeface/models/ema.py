@@ -6,18 +6,24 @@
 __all__ = ['EMA', 'recalibrate_bn']
 
 # %% ../../nbs/06_models/12_ema.ipynb #fc0551dd
+import copy
 import itertools
 from typing import Any, Iterable
 
 import torch
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
-from torch.optim.swa_utils import AveragedModel, update_bn
+from torch.optim.swa_utils import update_bn
 
 from ..core.project import ConfigError, FakefaceError
 
 # %% ../../nbs/06_models/12_ema.ipynb #e1b9eb99
-_Tensors = list[torch.Tensor] | tuple[torch.Tensor, ...]
+_Pair = tuple[torch.Tensor, torch.Tensor]  # of the average and of the raw network
+
+
+def _both(pairs: list[_Pair]) -> tuple[list[torch.Tensor], list[torch.Tensor]]:
+    "The tensors of the average, and those of the raw network."
+    return [averaged for averaged, _ in pairs], [raw for _, raw in pairs]
 
 
 class EMA:
@@ -38,15 +44,7 @@ class EMA:
         self.warmup = warmup
         self.buffers = buffers
         self.n = 0
-        self._averaged = AveragedModel(model, multi_avg_fn=self._move, use_buffers=buffers == "average")
-        # at 0 the first update would be a copy
-        self._averaged.n_averaged.fill_(1)
-        self.module.eval().requires_grad_(False)
-
-    @property
-    def module(self) -> nn.Module:
-        "The averaged network, in evaluation mode."
-        return self._averaged.module
+        self.module = copy.deepcopy(model).eval().requires_grad_(False)
 
     def decay_at(self, n: int) -> float:
         "The decay of the update that follows `n` updates."
@@ -55,19 +53,21 @@ class EMA:
         return min(self.decay, 1 - (1 + n) ** (-2 / 3))
 
     @torch.no_grad()
-    def _move(self, averaged: _Tensors, raw: _Tensors, _: torch.Tensor | int) -> None:
-        "All tensors of one device and type at once: integers are copied, floats move by 1 − decay."
-        if averaged[0].is_floating_point():
-            torch._foreach_lerp_(averaged, raw, 1 - self.decay_at(self.n))  # pyright: ignore[reportPrivateImportUsage]
-        else:
-            torch._foreach_copy_(averaged, raw)  # pyright: ignore[reportPrivateImportUsage]
-
     def update(self, model: nn.Module) -> None:
-        "Take in the raw weights after an optimiser's step."
-        if self.buffers == "none":
-            self._move(list(self.module.parameters()), list(model.parameters()), self.n)
-        else:
-            self._averaged.update_parameters(model)
+        "Take in the raw weights after an optimiser's step; the device is not waited for."
+        moved: list[_Pair] = list(zip(self.module.parameters(), model.parameters(), strict=True))
+        copied: list[_Pair] = []
+        for pair in zip(self.module.buffers(), model.buffers(), strict=True):
+            if self.buffers == "average" and pair[0].is_floating_point():
+                moved.append(pair)
+            elif self.buffers != "none":
+                copied.append(pair)
+        averaged, raw = _both(moved)
+        torch._foreach_lerp_(averaged, raw, 1 - self.decay_at(self.n))  # pyright: ignore[reportPrivateImportUsage]
+        for kind in (True, False):
+            averaged, raw = _both([pair for pair in copied if pair[0].is_floating_point() == kind])
+            if averaged:
+                torch._foreach_copy_(averaged, raw)  # pyright: ignore[reportPrivateImportUsage]
         self.n += 1
 
     def state_dict(self) -> dict[str, Any]:

@@ -6,13 +6,42 @@
 __all__ = []
 
 # %% ../../nbs/08_train/16_main.ipynb #1956f6df
+import os
+import re
 import sys
+import torch
 from ..core.project import FakefaceError
 from .stage import main
 
-# %% ../../nbs/08_train/16_main.ipynb #6ddb5be6
+# %% ../../nbs/08_train/16_main.ipynb #dbee99e8
+_OF_THE_NETWORK = re.compile(r"gloo|nccl|by peer|connection (?:closed|reset|refused)", re.IGNORECASE)
+
+
+def _is_lost(error: RuntimeError) -> bool:
+    "Does a library for several processes say that another one no longer answers?"
+    several = torch.distributed.is_available() and torch.distributed.is_initialized()
+    return several and (isinstance(error, torch.distributed.DistError) or bool(_OF_THE_NETWORK.search(str(error))))
+
+
+def _lost_line(error: RuntimeError) -> str:
+    "What a process says that is left alone."
+    text = str(error).strip()
+    first_line = text.splitlines()[0] if text else type(error).__name__
+    return (
+        f"fakeface.train: process {torch.distributed.get_rank()} gets no answer from another one, which has ended or "
+        "cannot be reached. The same commands with resume = true in the config go on from the last checkpoint, with as "
+        f"many processes as before. ({first_line[:200]})"
+    )
+
+# %% ../../nbs/08_train/16_main.ipynb #2358ccfa
 if __name__ == "__main__" and "__file__" in globals():
     try:
         main()
     except FakefaceError as error:
         sys.exit(f"fakeface.train: {error}")
+    except RuntimeError as error:
+        if not _is_lost(error):
+            raise
+        print(_lost_line(error), file=sys.stderr, flush=True)
+        # nothing is written at an orderly end, and it would wait for who has gone
+        os._exit(1)

@@ -6,8 +6,8 @@
 __all__ = ['OnEpoch', 'train_epoch', 'end_epoch', 'finish', 'is_over', 'lacks_validation', 'fit']
 
 # %% ../../nbs/08_train/14_fit.ipynb #220835b5
-import itertools
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Callable, cast
 import pandas as pd
@@ -33,7 +33,7 @@ from .progress import Best, epoch_line, write_history
 from .recipe import TrainConfig
 from .resume import catch_signals, leave, restore_trainer, save_trainer
 from .schedule import lr_at
-from .trainer import Trainer, start_training
+from .trainer import StoppedWaiting, Trainer, start_training
 from .validation import Decision, as_built, fit_decision
 from .word_limits import fit_word_limits, words_when_harder
 
@@ -61,6 +61,17 @@ def _after_step(trainer: Trainer) -> None:
         save_trainer(trainer)
 
 
+def _next_batches(trainer: Trainer, batches: Iterator[dict[str, Any]]) -> list[dict[str, Any]]:
+    "Of the next step. A signal that arrives meanwhile ends the run here: all of the step before is done."
+    try:
+        return trainer.next_batches(batches)
+    except StoppedWaiting:
+        if trainer.accelerator.num_processes > 1:
+            # the others are in the middle of a step: nothing can be written together
+            raise SystemExit(128 + trainer.stop_signal) from None
+        leave(trainer)
+
+
 def train_epoch(trainer: Trainer) -> None:
     "Run the rest of the current epoch, from where `progress.step` stands."
     cfg, progress = trainer.cfg, trainer.progress
@@ -72,7 +83,7 @@ def train_epoch(trainer: Trainer) -> None:
     batches = iter(trainer.data.loader)
     with _progress_bar(trainer, epoch, done) as bar:
         started = time.perf_counter()
-        while micro_batches := list(itertools.islice(batches, cfg.accumulate)):
+        while micro_batches := _next_batches(trainer, batches):
             for batch in micro_batches:
                 trainer.quarantine.add(batch["bad"], "train")
             trainer.train_step(micro_batches)

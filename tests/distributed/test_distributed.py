@@ -2,6 +2,7 @@
 
 import itertools
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -101,3 +102,64 @@ def test_a_signal_to_one_process_stops_all_after_the_same_step(tmp_path):
         for process in running:
             process.kill()
     assert not list(folder.glob(".*")), "nothing half-written is left"
+
+
+def machine(rank: int, port: int, config: Path, said: Path) -> subprocess.Popen:
+    "What is typed on one of two machines; both are this one."
+    place = ["--nnodes", "2", "--node_rank", str(rank), "--nproc_per_node", "1"]
+    address = ["--master_addr", "127.0.0.1", "--master_port", str(port)]
+    command = [sys.executable, "-m", "torch.distributed.run", *place, *address, "-m", "fakeface.train", str(config)]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    with open(said, "w") as file:
+        return subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=file, stderr=file, env=environment)
+
+
+def children(process: subprocess.Popen) -> list[int]:
+    "The processes that one has started."
+    text = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text()
+    return [int(number) for number in text.split()]
+
+
+@pytest.mark.slow
+def test_a_machine_that_is_lost_ends_the_other_with_a_sentence(tmp_path):
+    "Two machines, each with its launcher; one goes without a word. Then both start again, with too few and with all."
+    if not Path("/proc/self/task").is_dir():
+        pytest.skip("processes are found as Linux lists them")
+    toy_run(tmp_path, "two")
+    config = dict(PLAIN, stage="finetune", out=str(tmp_path), run="two", processes=2, epochs=200, checkpoint_every=3)
+    path = write_json(tmp_path / "two.json", config)
+    said = [tmp_path / f"{rank}.txt" for rank in range(2)]
+    port = free_port()
+    running = [machine(rank, port, path, said[rank]) for rank in range(2)]
+    folder = tmp_path / "two/finetune/checkpoints"
+    workers = []
+    try:
+        deadline = time.monotonic() + 200
+        while not list(folder.glob("step-*/state.json")):
+            texts = [file.read_text()[-2000:] for file in said]
+            assert all(process.poll() is None for process in running) and time.monotonic() < deadline, texts
+            time.sleep(0.1)
+        workers = children(running[1])
+        running[1].kill()
+        for worker in workers:
+            os.kill(worker, signal.SIGKILL)
+        assert running[0].wait(90) != 0
+    finally:
+        for process in running:
+            process.kill()
+            process.wait()
+    text = said[0].read_text()
+    assert text.count("gets no answer from another one") == 1 and "resume = true" in text
+    assert "Traceback" not in text.split("gets no answer")[0].split("epoch")[-1], text[-3000:]
+    assert not list(folder.glob(".*")), "nothing half-written is left"
+
+    alone = write_json(tmp_path / "alone.json", config | dict(processes=1, resume=True))
+    refused = subprocess.run(
+        [sys.executable, "-m", "fakeface.train", str(alone)],
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )
+    assert refused.returncode == 1 and "processes: 2 -> 1" in refused.stderr, refused.stderr[-2000:]

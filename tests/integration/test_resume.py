@@ -133,3 +133,58 @@ def test_full_disk_leaves_the_previous_checkpoint(tmp_path, monkeypatch):
     saved = checkpoint.load_checkpoint(checkpoint.checkpoints(folder)[-1], {})
     assert saved.state["step"] == 1 and torch.equal(saved.tensors["model"]["weight"], torch.ones(4))
     assert len(list(folder.iterdir())) == 1
+
+
+HANGS = """
+import sys
+import time
+
+from fakeface.core.config import configure
+from fakeface.data import dataset
+from fakeface.train.recipe import train_config
+
+opened = 0
+open_first = dataset.FaceDataset.__getitem__
+
+
+def open_then_hang(self, index):
+    "The first batches of a worker come, then none."
+    global opened
+    opened += 1
+    if opened > 40:
+        time.sleep(3600)
+    return open_first(self, index)
+
+
+dataset.FaceDataset.__getitem__ = open_then_hang
+sys.argv = ["fakeface.train", sys.argv[1]]
+import runpy
+
+runpy.run_module("fakeface.train", run_name="__main__")
+"""
+
+
+def test_one_signal_ends_a_hanging_loader(tmp_path):
+    "A worker sleeps for ever; the run leaves with what is done, and goes on from there."
+    toy_run(tmp_path, "hangs")
+    fields = dict(TOY_TRAINING, stage="finetune", run="hangs", out=str(tmp_path), workers=1, epochs=1)
+    config = write_json(tmp_path / "hangs.json", fields | dict(resume=True, checkpoint_every=1))
+    process = subprocess.Popen(
+        [sys.executable, "-c", HANGS, str(config)],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )
+    try:
+        # 40 images are two batches of 16
+        while last_step(tmp_path, "hangs") < 2:
+            assert process.poll() is None, process.stderr.read().decode()[-2000:]
+            time.sleep(0.02)
+        time.sleep(0.5)
+        process.terminate()
+        assert process.wait(60) == 143
+    finally:
+        process.kill()
+    assert last_step(tmp_path, "hangs") == 2
+    wait_for_end(begin(tmp_path, "hangs", epochs=1))

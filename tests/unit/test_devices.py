@@ -3,7 +3,9 @@ training step and the scoring on fake tensors that say "cuda", and what the GPU 
 
 import ast
 import contextlib
+import csv
 import itertools
+import math
 import re
 import shlex
 from pathlib import Path
@@ -20,6 +22,7 @@ from fakeface.augment.policies import policy_of
 from fakeface.models.network import build_model
 from fakeface.train.engine import Engine, activation_bytes, score
 from fakeface.train.recipe import PRESETS, train_config
+from fakeface.train.times import PEAK_SHARE
 from fakeface.train.trainer import Trainer
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -178,7 +181,7 @@ def test_averages_of_maps_are_made_where_the_network_is(fake_gpu, monkeypatch):
 
     monkeypatch.setattr(averages, "sample_rows", lambda rows, *_: rows)
     views = [(i, torch.zeros(1, 3, 32, 32)) for i in range(3)]
-    monkeypatch.setattr(averages, "_first_views", lambda rows, spec: iter(views))
+    monkeypatch.setattr(averages, "_first_views", lambda rows, spec, threads=1: iter(views))
     seen = []
     monkeypatch.setattr(averages, "sanity", lambda model, x, seed: seen.append(x.device.type) or [])
     rows = SimpleNamespace(groupby=lambda names: SimpleNamespace(ngroups=2))
@@ -253,3 +256,16 @@ def test_every_preset_is_an_input_that_can_be_trained(workflow):
         assert cfg.domains == "", f"{notebook}: the demo's domains"
         assert cfg.epoch_len == 0 or cfg.epoch_len >= cfg.batch
     assert any(given.get("size") == "1024" and given.get("arch") == "resnet50" for _, given in trained)
+
+
+def test_the_times_in_the_readme_are_those_of_the_run():
+    "Each is computed; the table has a row for each row of the benchmark's file."
+    with open(ROOT / "outputs/bench/times.csv", encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    assert len(rows) == 6 and f"{PEAK_SHARE:.0%} of each GPU's peak (an assumption)" in text
+    for row in rows:
+        per_second = min(float(row["gpu_per_s"]), float(row["loader_per_s"]))
+        cells = [f"{row['stage']}, {row['pixels']} px", f"{row['gpu']}, {row['precision']}", f"{per_second:,.0f}"]
+        cells += [str(math.ceil(float(row["cores_needed"]))), f"{float(row['hours']):.1f}"]
+        assert f"| {' | '.join(cells)} |" in text, row
