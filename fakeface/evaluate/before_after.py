@@ -68,6 +68,7 @@ def mean_difference(
 def headline_of(
     table: pd.DataFrame,  # of `compare_scores`
     start: str,  # the name of the detector that training began with
+    of_what: str = "test images",  # that both were asked about
 ) -> str:
     "What came of it, in a sentence."
     mean = mean_difference(table)
@@ -81,7 +82,7 @@ def headline_of(
     known = table.dropna(subset=["difference"])
     figures = (
         f"mean AUC {known.auc_before.mean():.3f} before, {known.auc_after.mean():.3f} after, "
-        f"difference {mean.value:+.3f} [{mean.low:+.3f} to {mean.high:+.3f}] on the same {mean.n} test images"
+        f"difference {mean.value:+.3f} [{mean.low:+.3f} to {mean.high:+.3f}] on the same {mean.n} {of_what}"
     )
     if mean.low is not None and mean.low > 0:
         return f"The new detector is better than {start}: {figures}."
@@ -100,7 +101,7 @@ def _fresh_rows(folder: str, rows: pd.DataFrame, name: str) -> tuple[pd.DataFram
     seen = read_seen(folder)
     fresh = rows.loc[~known_rows(seen, rows)].reset_index(drop=True)
     fresh.attrs = rows.attrs
-    return fresh, acquaintance(seen, rows, f"{name}, which this began with")
+    return fresh, acquaintance(seen, rows, f"{name} (which training began with)")
 
 
 def _compared(

@@ -27,6 +27,7 @@ from ..data.quarantine import Quarantine
 from ..faces.frame import FRAME_MODES
 from ..metrics.figures import by_domain, by_domain_records
 from ..models.bundle import Bundle
+from ..models.card import are_too_few, too_few_words
 from ..models.seen import MOST_MET, Seen
 from ..models.storage import read_seen
 from ..train.known import Acquaintance, acquaintance
@@ -104,6 +105,8 @@ def the_bundle(cfg: EvaluateConfig) -> Path:
     compared = new.with_name("before_after.json")
     found = read_json(compared) if compared.exists() else {}
     if not found.get("keep_start"):
+        if found.get("folds"):
+            print(found["headline"])
         return new
     print(f"{found['headline']} To evaluate the new detector all the same: -p bundle {new}")
     return find_path(found["start"])
@@ -218,6 +221,14 @@ def _results(request: _Request, scored: _Scored) -> dict[str, Any]:
     return results
 
 
+def _no_claim(result: dict[str, dict[str, Any]], name: str) -> str:
+    "That there are too few images for any claim about a detector; else empty."
+    whole = result["micro"]
+    if not are_too_few(whole):
+        return ""
+    return too_few_words(whole["n_real"], whole["n_fake"], f"how well {name} tells them apart")
+
+
 def _seen_domains(request: _Request, scored: _Scored) -> dict[str, str]:
     "Each domain: seen, unseen or unknown; seen also where more than a few of its images were met."
     met = request.known.by_domain
@@ -313,6 +324,9 @@ def _evaluated(
         print(said)
     scored = _score(request, stage.dir, progress)
     metrics = _results(request, scored) | _about(request, scored)
+    metrics["no_claim"] = _no_claim(metrics["result"], request.bundle.name)
+    if metrics["no_claim"]:
+        print(metrics["no_claim"])
     metrics |= dict(
         quarantined=scored.quarantined,
         missing=scored.missing,

@@ -282,7 +282,7 @@ def _rare_fakes(metrics: dict, facts: RunFacts) -> list[Statement]:
     "What an alarm is worth where fakes are rare."
     macro = metrics["result"]["macro"]
     low, _ = bounds_of(macro.get("ppv@1%"))
-    if low is None or low >= RARE_ENOUGH:
+    if low is None or low >= RARE_ENOUGH or _too_few_to_claim(metrics, facts):
         return []
     text = (
         "Do not search for rare fakes with it: where one image in a hundred is fake,"
@@ -591,7 +591,10 @@ def _earned(statements: list[Statement], metrics: dict, facts: RunFacts) -> list
     "Where there are too few images for any claim: that, and what must not be done."
     if not (said := _too_few_to_claim(metrics, facts)):
         return statements
-    return [Statement(CANNOT, f"{said}."), *(each for each in statements if each.kind == MUST_NOT)]
+    finetuned = facts.stages.get("finetune")
+    validated = ((finetuned.metrics if finetuned else None) or {}).get("cross_validation") or {}
+    can = [Statement(CAN, validated["headline"])] if validated.get("parts") else []
+    return [*can, Statement(CANNOT, f"{said}."), *(each for each in statements if each.kind == MUST_NOT)]
 
 
 def verdict(facts: RunFacts) -> list[Statement]:

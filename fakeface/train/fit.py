@@ -190,7 +190,7 @@ def _met_at_start(trainer: Trainer, manifest: pd.DataFrame) -> str:
     test = manifest.loc[manifest["split"] == "test"]
     if start is None or seen is None or test.empty:
         return ""
-    return acquaintance(seen, test, f"{start.name}, which this began with").sentence()
+    return acquaintance(seen, test, f"{start.name} (which training began with)").sentence()
 
 
 def _seen(trainer: Trainer) -> Seen:

@@ -95,8 +95,8 @@ class Acquaintance:
         if self.whole:
             return ""
         return (
-            f"Not all images are recorded that {self.detector} was trained on (it, or a detector before it, does not "
-            f"know its images): whether any of the {self.images:,} {self.split} images is among them is not known."
+            f"Not all of the images that {self.detector} was trained on are recorded: "
+            f"whether any of the {self.images:,} {self.split} images is among them is not known."
         )
 
     def to_dict(self) -> dict[str, Any]:
