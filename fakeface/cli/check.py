@@ -136,7 +136,9 @@ def _summary(found: dict[str, Any]) -> str:
         f"{found['fake']:,} look generated, {found['real']:,} like photographs, "
         f"{found['unsure']:,} unsure, {found['unread']:,} could not be judged"
     )
-    return f"{files:,} image{'s' * (files != 1)}: {verdicts}{earlier}; {seconds:.1f} s{rate}."
+    beside = found.get("beside", 0)
+    others = f" {beside:,} other file{'s' * (beside != 1)} beside them: not looked at." if beside else ""
+    return f"{files:,} image{'s' * (files != 1)}: {verdicts}{earlier}; {seconds:.1f} s{rate}.{others}"
 
 # %% ../../nbs/13_cli/03_check.ipynb #a1f33009
 class CheckFailed(FakefaceError):

@@ -8,6 +8,7 @@ __all__ = ['typed', 'StageParameter', 'stage_notebook', 'shown_parameters', 'con
 
 # %% ../../nbs/13_cli/01_parameters.ipynb #a1f31904
 import ast
+import json
 from pathlib import Path
 from typing import Any, Iterable, Mapping, NamedTuple, Sequence
 
@@ -39,11 +40,30 @@ class StageParameter(NamedTuple):
     comment: str
 
 
+def _require_whole(path: Path) -> None:
+    "Raise `FakefaceError` for a notebook that is no JSON, with the line of a merge that was left open."
+    text = path.read_text(encoding="utf-8")
+    lines = text.splitlines()
+    for number, line in enumerate(lines, 1):
+        if line.startswith(("<<<<<<< ", ">>>>>>> ")):
+            raise FakefaceError(
+                f"{path.name} has a merge that was left open, at line {number} ({line[:40]!r}). "
+                f"Choose one side, or take the committed notebook: git checkout HEAD -- {path}"
+            )
+    try:
+        json.loads(text)
+    except ValueError as error:
+        raise FakefaceError(
+            f"{path.name} is no notebook: {error}. Take the committed one: git checkout HEAD -- {path}"
+        ) from None
+
+
 def stage_notebook(stage: str) -> Path:
     "The notebook of a stage in this checkout."
     path = project_root() / f"nbs/run_{stage}.ipynb"
     if not path.exists():
         raise FakefaceError(f"{path} is missing: this checkout has no stage {stage!r}.")
+    _require_whole(path)
     return path
 
 

@@ -153,6 +153,15 @@ def _parameters(cells: Iterable[str]) -> list[str]:
     return list(dict.fromkeys(names))
 
 
+def _require_text(run: Any) -> None:
+    "Raise `ConfigError` for a run's name that came as a number: of 007 papermill makes 7, another run."
+    if not isinstance(run, str):
+        raise ConfigError(
+            f"run = {run!r} came as a number, and a run's name is text (papermill makes 7 of 007). "
+            "Give papermill text with -r instead of -p: -r run NAME."
+        )
+
+
 def stage_config(
     cls: Any,  # the stage's config class, or a callable that takes the same names
     space: dict[str, Any],  # the notebook's `globals()`
@@ -164,4 +173,5 @@ def stage_config(
         raise ConfigError("No parameters cell has run. Run the cell that begins with '# parameters' first.")
     refuse_unknown(names, known or [field.name for field in dataclasses.fields(cls)])
     values = {name: space[name] for name in names}
+    _require_text(values.get("run", ""))
     return configure(cls, **values) if isinstance(cls, type) else cls(**values)

@@ -108,7 +108,8 @@ def _rows_of(cfg: PrepareConfig, folder: Path) -> pd.DataFrame:
     else:
         path = find_path(cfg.sources, "Give as sources a sources.csv, a folder with real/ and fake/ in it, or 'demo'.")
     if path.is_dir():
-        return scan("folder", path, path.name, framing=cfg.framing)
+        # whoever names a folder looks at a report of their own, on their own machine
+        return scan("folder", path, path.name, may_show=True, framing=cfg.framing)
     if cfg.framing != "centre":
         raise ConfigError(
             f"framing = {cfg.framing!r} is for a single folder. {path} says of each source how it is framed, "

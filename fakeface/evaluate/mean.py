@@ -9,6 +9,8 @@ __all__ = ['log_odds', 'mean_scores', 'MadeMean', 'mean_of_bundles']
 import dataclasses
 import os
 from collections.abc import Sequence
+from functools import reduce
+from operator import or_
 from pathlib import Path
 from typing import NamedTuple
 
@@ -24,7 +26,7 @@ from ..models.bundle import Bundle, p_fake
 from ..models.cost import cost_of
 from ..models.persistence import load_model, save_model
 from ..models.several import Calibrated, MeanNet, mean_network
-from ..models.storage import read_bundle
+from ..models.storage import read_bundle, read_seen
 from ..train.recipe import TrainConfig
 from ..train.validation import Decision, fit_decision
 from ..train.word_limits import fit_word_limits, words_when_harder
@@ -172,5 +174,6 @@ def mean_of_bundles(
     limits = fit_word_limits(words, decision.band.target)
     name = Path(out).name
     record = dataclasses.replace(_record(name, network, bundles, decision, valid, rows), limits=limits)
-    bundle = save_model(network, out, record, overwrite=overwrite)
+    seen = reduce(or_, map(read_seen, folders))
+    bundle = save_model(network, out, record, overwrite=overwrite, seen=seen)
     return MadeMean(bundle, _table(said, folders, bundles, Path(out)))

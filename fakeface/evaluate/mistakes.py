@@ -64,7 +64,10 @@ def show_mistakes(
     may_show = pred["may_show"].astype(bool)
     shown = worst(pred.loc[may_show], threshold, n)
     if shown.empty:
-        return "There are mistakes, but none of the images may be shown."
+        return (
+            "There are mistakes, but none of the images may be shown. "
+            "(may_show = true in sources.csv allows it, source by source.)"
+        )
     rows = -(-len(shown) // cols)
     size = (1.3 * cols, 1.75 * rows)
     fig, axes = plt.subplots(rows, cols, figsize=size, dpi=80, layout="constrained", squeeze=False)

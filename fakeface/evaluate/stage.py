@@ -27,6 +27,10 @@ from ..data.quarantine import Quarantine
 from ..faces.frame import FRAME_MODES
 from ..metrics.figures import by_domain, by_domain_records
 from ..models.bundle import Bundle
+from ..models.card import are_too_few, too_few_words
+from ..models.seen import MOST_MET, Seen
+from ..models.storage import read_seen
+from ..train.known import Acquaintance, acquaintance
 from ..models.network import FaceNet
 from .breakdown import breakdown
 from .predict import OnnxNet, device_of, open_net, pick_split, predict
@@ -101,6 +105,8 @@ def the_bundle(cfg: EvaluateConfig) -> Path:
     compared = new.with_name("before_after.json")
     found = read_json(compared) if compared.exists() else {}
     if not found.get("keep_start"):
+        if found.get("folds"):
+            print(found["headline"])
         return new
     print(f"{found['headline']} To evaluate the new detector all the same: -p bundle {new}")
     return find_path(found["start"])
@@ -118,6 +124,7 @@ class _Request:
     net: OnnxNet | FaceNet
     bundle: Bundle
     device: torch.device
+    seen: Seen  # what the bundle was trained on
 
     @property
     def home(self) -> Path:
@@ -127,6 +134,12 @@ class _Request:
     @property
     def workers(self) -> int | None:
         return None if self.cfg.workers < 0 else self.cfg.workers
+
+    @property
+    def known(self) -> Acquaintance:
+        "How many of the images that are scored the bundle had met."
+        rows = self.rows if self.extra is None else pd.concat([self.rows, self.extra])
+        return acquaintance(self.seen, rows, self.bundle.name, self.cfg.split)
 
     @property
     def threshold(self) -> float:
@@ -147,7 +160,7 @@ def _request(cfg: EvaluateConfig) -> _Request:
     if not cfg.bundle and folder == home / "finetune/bundle":
         require_trained_on(manifest, home / "finetune")
     print(compare_files(rows, cfg.workers if cfg.workers > 0 else None))
-    request = _Request(cfg, manifest, rows, None, None, net, bundle, device)
+    request = _Request(cfg, manifest, rows, None, None, net, bundle, device, read_seen(folder))
     if not cfg.extra:
         return request
     extra, left_out = extra_rows(cfg.extra, manifest, home, request.workers)
@@ -208,6 +221,23 @@ def _results(request: _Request, scored: _Scored) -> dict[str, Any]:
     return results
 
 
+def _no_claim(result: dict[str, dict[str, Any]], name: str) -> str:
+    "That there are too few images for any claim about a detector; else empty."
+    whole = result["micro"]
+    if not are_too_few(whole):
+        return ""
+    return too_few_words(whole["n_real"], whole["n_fake"], f"how well {name} tells them apart")
+
+
+def _seen_domains(request: _Request, scored: _Scored) -> dict[str, str]:
+    "Each domain: seen, unseen or unknown; seen also where more than a few of its images were met."
+    met = request.known.by_domain
+    counts = scored.both.domain.value_counts()
+    often = {domain for domain, count in met.items() if count > MOST_MET * counts.get(domain, 0)}
+    kinds = seen_or_not(scored.both.domain, request.bundle, request.home)
+    return {domain: "seen" if domain in often else kind for domain, kind in kinds.items()}
+
+
 def _about(request: _Request, scored: _Scored) -> dict[str, Any]:
     "What was evaluated, on what, and what it had seen."
     bundle, manifest = request.bundle, request.manifest
@@ -219,7 +249,8 @@ def _about(request: _Request, scored: _Scored) -> dict[str, Any]:
         threshold_name=bundle.threshold,
         thresholds=bundle.thresholds,
         band=bundle.band,
-        seen=seen_or_not(scored.both.domain, bundle, request.home),
+        seen=_seen_domains(request, scored),
+        known=request.known.to_dict(),
         bundle=bundle.name,
         bundle_hash=bundle.hash,
         bundle_stage=bundle.stage,
@@ -289,8 +320,13 @@ def _evaluated(
 ) -> dict[str, Any]:
     "Everything that the stage makes, and what metrics.json holds of it."
     cfg = request.cfg
+    if said := request.known.sentence():
+        print(said)
     scored = _score(request, stage.dir, progress)
     metrics = _results(request, scored) | _about(request, scored)
+    metrics["no_claim"] = _no_claim(metrics["result"], request.bundle.name)
+    if metrics["no_claim"]:
+        print(metrics["no_claim"])
     metrics |= dict(
         quarantined=scored.quarantined,
         missing=scored.missing,

@@ -11,7 +11,9 @@ from collections.abc import Iterable
 from pathlib import Path
 import numpy as np
 import pandas as pd
+from ..core.labels import LABEL_NAMES
 from ..core.project import FakefaceError
+from ..data.folders import class_folders
 from ..images.facts import file_infos
 from ..images.workers import IMAGE_SECONDS
 from ..data.manifest import build_manifest
@@ -153,6 +155,19 @@ def _refuse_training_folder(folder: Path, manifest: pd.DataFrame) -> None:
             raise EvaluateError(f"extra: images in {folder} are among the training images of this run.")
 
 
+def _scanned(folder: Path, name: str) -> pd.DataFrame:
+    "The images of a labelled folder; of one class where it holds one, which gives FPR or FNR."
+    classes = class_folders(folder)
+    labels = {found.label for found in classes}
+    if len(labels) != 1:
+        return scan("folder", folder, name)
+    kind = LABEL_NAMES[labels.pop()]
+    rows = pd.concat([scan(kind, found.path, name) for found in classes], ignore_index=True)
+    only = "FPR, real images that are called generated" if kind == "real" else "FNR, generated images that are missed"
+    print(f"extra: {folder} holds {kind} images only: of it there is {only}, and no AUC.")
+    return rows
+
+
 def extra_rows(
     spec: str,  # name=folder
     manifest: pd.DataFrame,  # the run's
@@ -164,7 +179,7 @@ def extra_rows(
     folder = find_path(folder)
     if name in set(manifest.domain):
         raise EvaluateError(f"extra: {name!r} is the name of a domain of this run. Choose another.")
-    rows = scan("folder", folder, name)
+    rows = _scanned(folder, name)
     _refuse_training_folder(folder, manifest)
     cache = home / ".facts.sqlite"
     extra = build_manifest(

@@ -193,17 +193,22 @@ class _Count:
             self.bar.initial += 1
         self.add(rows)
 
+    def add_beside(self, path: str) -> None:
+        "A file in a folder that is no image."
+        self.found["beside"] += 1
+
     def again(self, groups: Iterable[list[dict[str, Any]]]) -> None:
         "Count what a file of rows holds in the end: some rows of the earlier run have made way for new ones."
-        new = self.found["files"] - self.found["before"]
+        new, beside = self.found["files"] - self.found["before"], self.found["beside"]
         self.found.clear()
+        self.found["beside"] = beside
         self.bar = None
         for rows in groups:
             self.add(rows)
         self.found["before"] = self.found["files"] - new
 
     def summary(self) -> dict[str, Any]:
-        return {name: self.found[name] for name in ("files", "before", "real", "fake", "unsure", "unread")}
+        return {name: self.found[name] for name in ("files", "before", "real", "fake", "unsure", "unread", "beside")}
 
 # %% ../../nbs/11_infer/10_folder.ipynb #d583aa72
 class _Marked:
@@ -229,7 +234,7 @@ def score_paths(
     timeout: float | None = None,  # seconds, as in `check_paths`
     retry_errors: bool = False,  # judge again what a file of rows has errors of
     **options: Unpack[CheckOptions],  # framing, stability, threshold, prior
-) -> dict[str, Any]:  # files, before (those that had rows), real, fake, unsure, unread, seconds
+) -> dict[str, Any]:  # files, before (those that had rows), real, fake, unsure, unread, beside, seconds
     "Judge everything that is named, a row at a time; what `to` has rows of is counted and not judged again."
     started = time.time()
     names = [os.fspath(path) for path in paths]
@@ -239,7 +244,7 @@ def score_paths(
     with _progress_bar(names, bar) as progress:
         count = _Count(progress)
         before = to.before() if isinstance(to, Rows) else ()
-        left = LeftToDo(walk(names, skip), before, count.add_earlier, retry_errors)
+        left = LeftToDo(walk(names, skip, count.add_beside), before, count.add_earlier, retry_errors)
         marked = _Marked(left if isinstance(to, Rows) else left.todo)
         for path, verdicts in check_paths(detector, marked, workers, timeout, **options):
             if heatmaps:

@@ -22,7 +22,8 @@ from .verdict import InferError
 # %% ../../nbs/11_infer/04_inputs.ipynb #1364746c
 SMALLEST = 16  # pixels of the shorter side below which nothing is said
 
-# a path, the bytes of a file, an open file, uint8 [height, width, 3] (or grey, or with alpha), or a Pillow image
+# a path, the bytes of a file, an open file, uint8 RGB [height, width, 3] (or grey, or with alpha; OpenCV's BGR has
+# to be turned round: image[..., ::-1]), or a Pillow image
 Checkable = str | os.PathLike | bytes | bytearray | memoryview | IO[bytes] | np.ndarray | Image.Image
 
 
@@ -41,7 +42,7 @@ def _from_array(pixels: np.ndarray) -> Image.Image:
     has_shape = pixels.ndim == 2 or pixels.ndim == 3 and pixels.shape[2] in (3, 4)
     if pixels.dtype != np.uint8 or not has_shape or not pixels.size:
         shape = list(pixels.shape)
-        raise ImageError(f"is an array {pixels.dtype} {shape}, but should be uint8 [height, width, 3]")
+        raise ImageError(f"is an array {pixels.dtype} {shape}, but should be uint8 [height, width, 3], RGB")
     return Image.fromarray(np.ascontiguousarray(pixels))
 
 

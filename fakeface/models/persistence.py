@@ -20,7 +20,7 @@ import timm
 import torch
 
 from ..core.project import ConfigError, FakefaceError
-from .bundle import CARD, LICENSE, ONNX, Bundle, BundleError, p_fake
+from .bundle import CARD, LICENSE, ONNX, SEEN_FILE, Bundle, BundleError, p_fake
 from .card import model_card
 from .export import export_onnx
 from .network import FaceNet
@@ -29,7 +29,8 @@ from .backbone import base_arch, parts_of
 from .several import build_network
 from .patterns import is_same_score, pattern, pixel_hash
 from .session import FIRST_PATTERN, first_score, onnx_bytes, open_session
-from .storage import load_tensors, read_bundle, write_bundle
+from .seen import Seen
+from .storage import load_tensors, read_bundle, read_seen, write_bundle
 
 # %% ../../nbs/06_models/11_persistence.ipynb #c4885064
 def _versions() -> dict[str, str]:
@@ -79,6 +80,7 @@ def save_model(
     onnx: bool = True,  # also as model.onnx, compared with torch
     license: str | None = None,  # of the weights; `storage.WEIGHTS_LICENSE` if not given
     overwrite: bool = False,
+    seen: Seen | None = None,  # the images that it was trained on; None: not recorded
 ) -> Bundle:  # as written
     "Write a network as a bundle; without ONNX, and with a warning, where it cannot be exported."
     for name in ("arch", "spec"):
@@ -93,7 +95,7 @@ def save_model(
     onnx_file = _onnx_or_warning(model, bundle.name) if onnx else None
     if onnx_file:
         bundle = _with_score(bundle, onnx_file)
-    return write_bundle(folder, bundle, tensors, license=license, onnx=onnx_file, overwrite=overwrite)
+    return write_bundle(folder, bundle, tensors, license=license, onnx=onnx_file, overwrite=overwrite, seen=seen)
 
 # %% ../../nbs/06_models/11_persistence.ipynb #fe1808e5
 def _refuse_misfits(wanted: dict[str, torch.Tensor], tensors: dict[str, np.ndarray], arch: str) -> None:
@@ -141,12 +143,13 @@ def add_onnx(
     if card == model_card(bundle):
         # as it was generated: `write_bundle` makes it again
         card = None
+    seen = read_seen(folder) if SEEN_FILE in bundle.files else None
     with tempfile.TemporaryDirectory() as scratch:
         path = Path(scratch) / ONNX
         export_onnx(model, path)
         onnx = path.read_bytes()
         bundle = _with_score(dataclasses.replace(bundle, files={}), onnx)
-        return write_bundle(folder, bundle, load_tensors(folder), card, license, onnx, overwrite=True)
+        return write_bundle(folder, bundle, load_tensors(folder), card, license, onnx, overwrite=True, seen=seen)
 
 # %% ../../nbs/06_models/11_persistence.ipynb #c794513b
 _PATTERNS = 4

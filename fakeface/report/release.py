@@ -24,7 +24,7 @@ from ..core.stages import STAGES, require, run_dir
 from ..core.project import FakefaceError, project_root
 from ..core.files import read_json, sha256_file, to_json, write_atomic
 from ..models.bundle import CARD, INDEX, Bundle
-from ..models.storage import WEIGHTS_LICENSE, read_bundle, write_bundle
+from ..models.storage import WEIGHTS_LICENSE, read_bundle, read_seen, write_bundle
 from ..models.card import md_table, model_card
 from ..models.export import export_onnx
 from ..models.persistence import load_model
@@ -63,7 +63,9 @@ def ship(
     dest.parent.mkdir(parents=True, exist_ok=True)
     try:
         export_onnx(model, onnx)
-        write_bundle(dest, shipped, tensors, license=WEIGHTS_LICENSE, onnx=onnx, overwrite=overwrite)
+        write_bundle(
+            dest, shipped, tensors, license=WEIGHTS_LICENSE, onnx=onnx, overwrite=overwrite, seen=read_seen(source)
+        )
     finally:
         onnx.unlink(missing_ok=True)
     return add_reference(dest)

@@ -14,6 +14,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from ..metrics.intervals import mover
+from ..models.card import are_too_few, too_few_words
+from ..models.seen import MOST_MET
 from .findings import RunFacts
 from fakeface.report.records import (
     FEW,
@@ -63,11 +65,27 @@ def _acquaintance(metrics: dict) -> str:
     return " ".join(sentences)
 
 
-def _not_better(facts: RunFacts) -> str:
-    "What finetuning's comparison with its start says, where the new detector is not better; else empty."
+def _comparison(facts: RunFacts) -> str:
+    "What finetuning's comparison with its start says, where it is not better or cross-validated; else empty."
     finetuned = facts.stages.get("finetune")
     found = ((finetuned.metrics if finetuned else None) or {}).get("before_after") or {}
-    return found["headline"].removesuffix(".") if found.get("keep_start") else ""
+    return found["headline"].removesuffix(".") if found.get("keep_start") or found.get("folds") else ""
+
+
+def _met_in_training(metrics: dict) -> str:
+    "That the figures are no test, where more than a few of the tested images were in training; else empty."
+    known = metrics.get("known") or {}
+    is_test = not known or known["met"] <= MOST_MET * known["images"]
+    return "" if is_test else known["sentence"].removesuffix(".")
+
+
+def _too_few_to_claim(metrics: dict, facts: RunFacts) -> str:
+    "That nothing can be said, where a class has too few images for any claim; else empty."
+    whole = metrics["result"].get("micro") or {}
+    if not are_too_few(whole):
+        return ""
+    what = f"how well {metrics.get('bundle') or facts.run} tells them apart"
+    return too_few_words(whole["n_real"], whole["n_fake"], what).removesuffix(".")
 
 
 def tested_on(facts: RunFacts) -> str:
@@ -82,7 +100,7 @@ def tested_on(facts: RunFacts) -> str:
         f" {whole['n_real']:,} photographs and {whole['n_fake']:,} generated ones."
     )
     # the headline speaks of two detectors
-    whose = f"The figures are those of {metrics.get('bundle')}." if _not_better(facts) else ""
+    whose = f"The figures are those of {metrics.get('bundle')}." if _comparison(facts) else ""
     return f"{whose} {tested} {_acquaintance(metrics)}".strip()
 
 # %% ../../nbs/12_report/08_statements.ipynb #73bf9458
@@ -264,7 +282,7 @@ def _rare_fakes(metrics: dict, facts: RunFacts) -> list[Statement]:
     "What an alarm is worth where fakes are rare."
     macro = metrics["result"]["macro"]
     low, _ = bounds_of(macro.get("ppv@1%"))
-    if low is None or low >= RARE_ENOUGH:
+    if low is None or low >= RARE_ENOUGH or _too_few_to_claim(metrics, facts):
         return []
     text = (
         "Do not search for rare fakes with it: where one image in a hundred is fake,"
@@ -340,7 +358,7 @@ def _start_warning(metrics: dict, facts: RunFacts) -> list[str]:
     warnings = []
     for start in facts.starts:
         shared = sorted(set(start.domains) & set(real_domains(metrics.get("result", {}))))
-        if start.met:
+        if start.met and not (metrics.get("known") or {}).get("met"):
             warnings.append(
                 f"{start.met:,} test images were among those that {start.name}, from which finetuning began,"
                 " was trained or chosen on: the figures flatter. Test on images that neither has seen."
@@ -351,6 +369,18 @@ def _start_warning(metrics: dict, facts: RunFacts) -> list[str]:
                 " is not known: its manifest is not there. Test on images made after it, or begin from another start."
             )
     return warnings
+
+
+def _met_warning(metrics: dict, facts: RunFacts) -> list[str]:
+    "Where images that were tested on had been in training."
+    known = metrics.get("known") or {}
+    return [known["sentence"]] if known.get("met") else []
+
+
+def _unrecorded_warning(metrics: dict, facts: RunFacts) -> list[str]:
+    "Where it is not recorded which images were in training."
+    known = metrics.get("known") or {}
+    return [known["sentence"]] if known.get("sentence") and not known["met"] else []
 
 
 def _one_class_warning(metrics: dict, facts: RunFacts) -> list[str]:
@@ -534,6 +564,7 @@ STATEMENTS: tuple[Callable[[dict, RunFacts], list[Statement]], ...] = (
     _never_measured,
 )
 ALARMS: tuple[Callable[[dict, RunFacts], list[str]], ...] = (
+    _met_warning,
     _refused_warning,
     _bias_warning,
     _grid_warning,
@@ -546,6 +577,7 @@ ALARMS: tuple[Callable[[dict, RunFacts], list[str]], ...] = (
 WARNINGS = (
     *ALARMS,
     _mended_warning,
+    _unrecorded_warning,
     _reads_warning,
     _few_warning,
     _misfit_warnings,
@@ -555,11 +587,22 @@ WARNINGS = (
 NOT_EVALUATED = "Nothing is known yet: the stage evaluate has not run."
 
 
+def _earned(statements: list[Statement], metrics: dict, facts: RunFacts) -> list[Statement]:
+    "Where there are too few images for any claim: that, and what must not be done."
+    if not (said := _too_few_to_claim(metrics, facts)):
+        return statements
+    finetuned = facts.stages.get("finetune")
+    validated = ((finetuned.metrics if finetuned else None) or {}).get("cross_validation") or {}
+    can = [Statement(CAN, validated["headline"])] if validated.get("parts") else []
+    return [*can, Statement(CANNOT, f"{said}."), *(each for each in statements if each.kind == MUST_NOT)]
+
+
 def verdict(facts: RunFacts) -> list[Statement]:
     "What the detector can and cannot do, and what to beware of, made from the numbers."
     metrics = facts.metrics or {}
     if metrics:
         statements = [statement for state in STATEMENTS for statement in state(metrics, facts)]
+        statements = _earned(statements, metrics, facts)
     else:
         statements = [Statement(CANNOT, NOT_EVALUATED)]
     kinds = {warn: ALARM if warn in ALARMS else BEWARE for warn in WARNINGS}
@@ -595,6 +638,8 @@ def _headline(facts: RunFacts) -> str:
     metrics = facts.metrics
     if not metrics:
         return f"The run {facts.run} has not been evaluated yet"
+    if nothing := _met_in_training(metrics) or _too_few_to_claim(metrics, facts):
+        return nothing
     name = metrics.get("bundle") or facts.run
     domains = list(real_domains(metrics["result"]))
     seen, unseen = (_domains_of_kind(metrics, kind) for kind in ("seen", "unseen"))
@@ -613,6 +658,6 @@ def _headline(facts: RunFacts) -> str:
 
 def headline(facts: RunFacts) -> str:
     "The first line of the page."
-    if not_better := _not_better(facts):
+    if not_better := _comparison(facts):
         return not_better
     return TOY + _headline(facts) if is_toy(facts) else _headline(facts)

@@ -24,7 +24,7 @@ from ..train.recipe import TrainConfig
 from ..train.data_choice import choose_rows
 
 # %% ../../nbs/12_report/05_watch.ipynb #5e3beec8
-NOTHING_TO_SHOW = "No image of this data may be shown."
+NOTHING_TO_SHOW = "No image of this data may be shown. (may_show = true in sources.csv allows it, source by source.)"
 
 
 def _shown_rows(manifest: pd.DataFrame, cfg: TrainConfig) -> pd.DataFrame:

@@ -21,11 +21,13 @@ from ..models.bundle import Bundle
 from ..models.cost import cost_of
 from ..models.network import FaceNet, freeze_bn, model_line
 from ..models.persistence import save_model
+from ..models.seen import Seen
 from .candidate import candidate, validation_row
 from .checkpoint import checkpoint_state, checkpoints
 from .data_choice import TrainError
 from .engine import Engine, device_for, exact_math, plan
 from .features import frozen_engine
+from .known import acquaintance, seen_after, seen_at_start
 from .frozen import freeze_trainer, learn_head, scores_when_harder
 from .origin import backbone_record, finished_start
 from .precision import engine_record, recorded_engine
@@ -153,6 +155,7 @@ def _bundle(
     decision: Decision,
     valid: dict[str, dict[str, Any]],  # validation's figures, of `by_domain_records`
     limits: dict[str, float],  # of `fit_word_limits`
+    start_met: str = "",  # which test images the detector that it began with had met
 ) -> Bundle:
     "What the finished bundle says about itself."
     cfg, rows = trainer.cfg, trainer.data.rows
@@ -177,7 +180,7 @@ def _bundle(
         manifest_hash=trainer.data_hash,
         allow_bias=cfg.allow_bias or None,
         left_out=split_csv(cfg.leave_out),
-        metrics=valid | dict(sizes=sizes),
+        metrics=valid | dict(sizes=sizes) | (dict(start_met=start_met) if start_met else {}),
         backbone=backbone_record(cfg),
         averaged=split_csv(trainer.parent) if is_mean else [],
         parent=None if is_mean else trainer.parent or None,
@@ -192,7 +195,25 @@ def _limits(trainer: Trainer, model: FaceNet, decision: Decision) -> dict[str, f
     return fit_word_limits(words, decision.band.target)
 
 
-def finish(trainer: Trainer) -> dict[str, Any]:  # what metrics.json holds
+def _met_at_start(trainer: Trainer, manifest: pd.DataFrame) -> str:
+    "A sentence about the test images that the finished detector had met with which training began; else empty."
+    start, seen = finished_start(trainer.cfg), seen_at_start(trainer.cfg)
+    test = manifest.loc[manifest["split"] == "test"]
+    if start is None or seen is None or test.empty:
+        return ""
+    return acquaintance(seen, test, f"{start.name} (which training began with)").sentence()
+
+
+def _seen(trainer: Trainer) -> Seen:
+    "All images that the finished detector has met."
+    rows = (trainer.data.rows, trainer.validator.rows)
+    return seen_after(trainer.cfg, rows, trainer.folder.parent / ".facts.sqlite")
+
+
+def finish(
+    trainer: Trainer,
+    start_met: str = "",  # a sentence for the card: which test images the detector had met that it began with
+) -> dict[str, Any]:  # what metrics.json holds
     "Make the bundle from the best epoch; gives validation's figures with intervals."
     cfg, best, weights = trainer.cfg, trainer.progress.best, trainer.best_weights
     if best is None or weights is None:
@@ -220,8 +241,10 @@ def finish(trainer: Trainer) -> dict[str, Any]:  # what metrics.json holds
     if trainer.accelerator.is_main_process:
         limits = _limits(trainer, model, decision)
         metrics["limits"] = limits
-        bundle = _bundle(trainer, model, decision, valid, limits)
-        metrics["bundle_hash"] = save_model(model, trainer.folder / "bundle", bundle, overwrite=True).hash
+        bundle = _bundle(trainer, model, decision, valid, limits, start_met)
+        metrics["bundle_hash"] = save_model(
+            model, trainer.folder / "bundle", bundle, overwrite=True, seen=_seen(trainer)
+        ).hash
         cost = cost_of(trainer.folder / "bundle")
         metrics |= dict(megabytes=cost.megabytes, ms_an_image=cost.milliseconds)
         trainer.accelerator.print(f"bundle: {cost}")
@@ -333,4 +356,4 @@ def fit(
         say(f"Going on at step {step} (epoch {step // trainer.data.steps + 1}).")
     with catch_signals(trainer.note_signal), exact_math():
         _all_epochs(trainer, on_epoch)
-    return finish(trainer)
+    return finish(trainer, _met_at_start(trainer, manifest))

@@ -4,7 +4,8 @@
 
 # %% auto #0
 __all__ = ['BF16_CAPABILITY', 'FP16_CAPABILITY', 'FEWEST_IMAGES', 'gpu_precision', 'cpu_precision', 'precision_for',
-           'fitting_accumulate', 'choose_engine', 'as_it_runs', 'choice_lines', 'engine_record', 'recorded_engine']
+           'fitting_accumulate', 'choose_engine', 'as_it_runs', 'require_statistics', 'choice_lines', 'engine_record',
+           'recorded_engine']
 
 # %% ../../nbs/08_train/05_precision.ipynb #32e607a7
 import copy
@@ -141,6 +142,20 @@ def as_it_runs(
     has_statistics = fitted.init not in ("", "none") or fitted.weights != "none"
     too_few = fitted.micro_batch < FEWEST_IMAGES and fitted.epochs > 0
     return dataclasses.replace(fitted, freeze_bn=fitted.freeze_bn or (too_few and has_statistics))
+
+
+def require_statistics(
+    runs: TrainConfig,  # of `as_it_runs`
+    model: FaceNet,
+) -> None:
+    "Raise `ConfigError` where BatchNorm would have to measure its statistics on one image at a time."
+    learns = runs.trained_epochs > 0 and not runs.freeze_bn
+    if learns and runs.micro_batch == 1 and norms(model):
+        raise ConfigError(
+            f"batch = {runs.batch} leaves one image at a time, of which BatchNorm in {model.arch} can measure no "
+            "statistics. Give batch = 8 or more, freeze_bn = True with a start that has statistics, or an arch "
+            "without BatchNorm."
+        )
 
 
 def choice_lines(

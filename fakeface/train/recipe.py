@@ -91,6 +91,7 @@ class TrainConfig:
     calibrate: bool = True  # fit temperature and bias on validation
     validate_raw: bool = True  # also the weights that are not averaged, to compare
     threshold: str = "youden"  # youden | fpr<=1% | fpr<=3% | 0.5: the one that verdicts use
+    folds: int = 0  # parts of a cross-validation where the test split is too small for an answer; 0: none
     # machine
     seed: int = 42
     device: str = "auto"  # auto | cpu
@@ -147,6 +148,7 @@ _COUNTS = (
     "patience",
     "bn_batches",
     "checkpoint_every",
+    "folds",
 )
 _FROM_0_TO_1 = ("dropout", "smoothing", "ema", "tau", "replay_share")
 _NOT_NEGATIVE = ("lr", "min_lr", "momentum", "weight_decay", "warmup", "clip", "mixup", "max_repeats")
@@ -319,6 +321,7 @@ _MINE = dict(
     freeze_bn=True,
     bn_batches=0,
     threshold="fpr<=3%",
+    folds=5,
 )
 
 PRESETS: dict[str, dict[str, dict[str, Any]]] = dict(
@@ -399,7 +402,7 @@ def show(cfg: TrainConfig) -> "pd.DataFrame":
     return pd.DataFrame(rows).T.astype(str)
 
 # %% ../../nbs/08_train/01_recipe.ipynb #a0a1d050
-_ELSEWHERE = ("run", "out", "overwrite", "resume", "workers", "checkpoint_every", "device")
+_ELSEWHERE = ("run", "out", "overwrite", "resume", "workers", "checkpoint_every", "device", "folds")
 
 
 def identity(cfg: TrainConfig) -> dict[str, Any]:

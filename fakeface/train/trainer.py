@@ -35,7 +35,7 @@ from .batches import worker_count, worker_line
 from .data_choice import TrainError, choose_rows
 from .engine import Engine, device_for, keep_memory
 from .origin import initial_model
-from .precision import as_it_runs, choice_lines, choose_engine
+from .precision import as_it_runs, choice_lines, choose_engine, require_statistics
 from .progress import Progress
 from .recipe import TrainConfig, last_blocks
 from .schedule import lr_at, make_optimizer
@@ -310,6 +310,7 @@ def start_training(
     accelerator = _processes(cfg, engine)
     asked = cfg
     cfg = in_short_epochs(as_it_runs(asked, engine), train_rows)
+    require_statistics(cfg, model)
     if cfg.freeze_bn:
         freeze_bn(model)
     engine.layout(model.to(accelerator.device))
