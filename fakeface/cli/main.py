@@ -38,7 +38,7 @@ STAGE_HELP = {
     "leaveout": "train again without one domain, and test on it",
 }
 
-
+# %% ../../nbs/13_cli/06_main.ipynb #382b01df
 def _add_parameters(parser: argparse.ArgumentParser) -> None:
     "`-p NAME VALUE`, of stages and of the demo."
     help = "a parameter of the stage; may be repeated"
@@ -108,7 +108,7 @@ class _Doors:
         fetch.add_argument("name")
         fetch.add_argument("folder")
 
-
+# %% ../../nbs/13_cli/06_main.ipynb #065eca8b
 def command_parser() -> argparse.ArgumentParser:
     "The command line of `fakeface`."
     from fakeface import __version__
@@ -133,13 +133,13 @@ def _make_streams_safe() -> None:
             # a name that the terminal cannot show is no reason to fail
             reconfigure(errors="backslashreplace")
 
-
+# %% ../../nbs/13_cli/06_main.ipynb #993555a0
 def _interrupt_once(*_: Any) -> None:
     "The first Ctrl-C lets a command put things in order; the second ends it, whatever it is doing."
     signal.signal(signal.SIGINT, signal.SIG_DFL)
     raise KeyboardInterrupt
 
-
+# %% ../../nbs/13_cli/06_main.ipynb #a9771435
 @contextlib.contextmanager
 def _second_interrupt_ends() -> Iterator[None]:
     "Where nobody else has decided what Ctrl-C does."
@@ -153,7 +153,7 @@ def _second_interrupt_ends() -> Iterator[None]:
         if is_ours:
             signal.signal(signal.SIGINT, was)
 
-
+# %% ../../nbs/13_cli/06_main.ipynb #c6b42096
 def main(argv: list[str] | None = None) -> int:
     "The console script; returns the exit code."
     _make_streams_safe()

@@ -49,7 +49,7 @@ class LeaveoutConfig:
         if self.overwrite and self.resume:
             raise ConfigError("overwrite begins again and resume goes on: give one of them.")
 
-
+# %% ../../nbs/09_evaluate/09_leave_one_out.ipynb #a13c4ea0
 def rounds_of(
     groups: str,  # as in the config
     domains: list[str],  # that there are
@@ -65,7 +65,7 @@ def rounds_of(
             raise ConfigError(f"groups: without {', '.join(group)} nothing is left to train on.")
     return rounds
 
-
+# %% ../../nbs/09_evaluate/09_leave_one_out.ipynb #2467a783
 def round_name(run: str, group: list[str]) -> str:
     "The name of a round's run."
     return f"{run}-without-{'+'.join(group)}"
@@ -83,7 +83,7 @@ def share_prepared(
             shutil.copy(path, target / path.name)
     write_manifest(read_manifest(source / "manifest.parquet"), target / "manifest.parquet")
 
-
+# %% ../../nbs/09_evaluate/09_leave_one_out.ipynb #245e0e5b
 def _settings(file: Path, preset: str) -> dict[str, Any]:
     "What the run's training stage was given, or a preset where it has not trained."
     if not file.exists():
@@ -91,7 +91,7 @@ def _settings(file: Path, preset: str) -> dict[str, Any]:
     not_taken = ("stage", "overwrite", "resume", "init")
     return {name: value for name, value in read_json(file).items() if name not in not_taken}
 
-
+# %% ../../nbs/09_evaluate/09_leave_one_out.ipynb #896afd23
 def round_config(
     stage: str,  # pretrain | finetune
     home: Path,  # the run that is repeated
@@ -125,7 +125,7 @@ def _first_init(home: Path) -> str:
     file = home / "finetune/config.json"
     return read_json(file).get("init", "") if file.exists() else ""
 
-
+# %% ../../nbs/09_evaluate/09_leave_one_out.ipynb #fadfcc0e
 def _refuse_unknown_start(run: str, home: Path, group: list[str]) -> None:
     "Raise `FakefaceError` where the run began from networks of which it is not known what they have seen."
     pretrained = _bundle_in(home / "pretrain/bundle")
@@ -154,7 +154,7 @@ def _train_stage(cfg: TrainConfig, again: LeaveoutConfig, on_epoch: Callable | N
     resume = state == "running" and not again.overwrite
     run_training_stage(replace(cfg, overwrite=again.overwrite, resume=resume), on_epoch)
 
-
+# %% ../../nbs/09_evaluate/09_leave_one_out.ipynb #9535fdcb
 def _train_round(
     cfg: LeaveoutConfig,
     group: list[str],
@@ -178,7 +178,7 @@ def _train_round(
         _train_stage(pretrain, cfg, on_epoch)
     _train_stage(finetune, cfg, on_epoch)
 
-
+# %% ../../nbs/09_evaluate/09_leave_one_out.ipynb #8e702cf4
 def _test_round(
     cfg: LeaveoutConfig,
     group: list[str],
@@ -196,7 +196,7 @@ def _test_round(
     hashes = {key: metrics[key] for key in ("bundle_hash", "manifest_hash")}
     note_test_read(run_dir(cfg.run, cfg.out), **hashes, domains=tested, by=name)
 
-
+# %% ../../nbs/09_evaluate/09_leave_one_out.ipynb #0aed9ee1
 def one_round(
     cfg: LeaveoutConfig,
     group: list[str],  # what is left out
@@ -226,7 +226,7 @@ def _predicted(home: Path) -> pd.DataFrame:
     pred = pd.read_parquet(home / "evaluate/predictions.parquet")
     return pred.assign(key=[os.path.realpath(home / "prepare" / path) for path in pred.path])
 
-
+# %% ../../nbs/09_evaluate/09_leave_one_out.ipynb #0fac6a47
 def paired_difference(
     one: Path,  # folder of an evaluated run
     other: Path,  # and of another, on the same images
@@ -275,7 +275,7 @@ class Round:
             Interval.from_dict(difference) if difference else None,
         )
 
-
+# %% ../../nbs/09_evaluate/09_leave_one_out.ipynb #1d9a51cd
 def _rounds_of_group(home: Path, new: Path, group: list[str]) -> list[Round]:
     "What a finished round found, one a domain."
     metrics = read_json(new / "evaluate/metrics.json")
@@ -294,7 +294,7 @@ def _rounds_of_group(home: Path, new: Path, group: list[str]) -> list[Round]:
         rounds.append(found)
     return rounds
 
-
+# %% ../../nbs/09_evaluate/09_leave_one_out.ipynb #8482777d
 def collect_rounds(
     run: str,
     out: str,  # root of all runs
@@ -315,7 +315,7 @@ def _columns(title: str, figure: Interval | None) -> dict[str, float | None]:
         return {title: None, f"{title} low": None, f"{title} high": None}
     return {title: figure.value, f"{title} low": figure.low, f"{title} high": figure.high}
 
-
+# %% ../../nbs/09_evaluate/09_leave_one_out.ipynb #223aad64
 def _figure_columns(names: tuple[str, ...], who: str, found: Evaluation | None) -> dict[str, float | None]:
     "Some figures of an evaluation as columns."
     columns = {}
@@ -323,7 +323,7 @@ def _figure_columns(names: tuple[str, ...], who: str, found: Evaluation | None) 
         columns |= _columns(f"{name} {who}", None if found is None else found.figures[name])
     return columns
 
-
+# %% ../../nbs/09_evaluate/09_leave_one_out.ipynb #ccfe1968
 def rounds_table(rounds: list[Round]) -> pd.DataFrame:
     "The rounds as a table of plain numbers."
     names = ("auc", "accuracy", "fpr", "fnr")
@@ -336,7 +336,7 @@ def rounds_table(rounds: list[Round]) -> pd.DataFrame:
         rows.append(row)
     return pd.DataFrame(rows)
 
-
+# %% ../../nbs/09_evaluate/09_leave_one_out.ipynb #2bb572a7
 def _epochs_note(rounds: list[Round]) -> str:
     "For how many epochs the rounds were trained, as a sentence."
     epochs = sorted({found.epochs for found in rounds if found.epochs})
@@ -375,7 +375,7 @@ def _rounds_by_domain(home: Path) -> dict[tuple[str, ...], Round]:
     records = read_json(require(home / "leaveout.json", "leaveout"))["rounds"]
     return {(*record["left_out"], record["domain"]): Round.from_dict(record) for record in records}
 
-
+# %% ../../nbs/09_evaluate/09_leave_one_out.ipynb #0effe368
 def beside(
     run: str,  # its rounds are finished
     other: str,  # so are the same rounds of this one

@@ -43,7 +43,7 @@ def recode(image: Image.Image, quality: int, kind: str = "JPEG") -> Image.Image:
         data = buffer.getvalue()
     return Image.open(io.BytesIO(data)).convert("RGB")
 
-
+# %% ../../nbs/09_evaluate/02_robustness.ipynb #2c63f1af
 def scaled(image: Image.Image, by: float, back: bool = False) -> Image.Image:
     "Both sides times `by`; with `back`, to the old size again."
     if back:
@@ -52,7 +52,7 @@ def scaled(image: Image.Image, by: float, back: bool = False) -> Image.Image:
     size = [max(8, round(side * by)) for side in image.size]
     return image.resize(size, Image.Resampling.BICUBIC)
 
-
+# %% ../../nbs/09_evaluate/02_robustness.ipynb #0d916bbf
 def noisy(image: Image.Image, sigma: float, gen: np.random.Generator) -> Image.Image:
     "Gaussian noise of `sigma` (of full scale), clipped."
     pixels = np.asarray(image, np.float32)
@@ -61,7 +61,7 @@ def noisy(image: Image.Image, sigma: float, gen: np.random.Generator) -> Image.I
     pixels = pixels.clip(0, 255).round()
     return Image.fromarray(pixels.astype(np.uint8))
 
-
+# %% ../../nbs/09_evaluate/02_robustness.ipynb #64a3efaa
 def cropped(image: Image.Image, keep: float) -> Image.Image:
     "The central part, `keep` of each side."
     width, height = image.size
@@ -100,7 +100,7 @@ class Corruption:
     level: float  # how much, in the family's unit
     apply: Callable[[Image.Image, np.random.Generator], Image.Image]  # RGB to RGB
 
-
+# %% ../../nbs/09_evaluate/02_robustness.ipynb #bcecffc1
 def _jpeg(quality: int) -> Corruption:
     return Corruption("jpeg", 100 - quality, lambda image, gen: recode(image, quality))
 
@@ -128,7 +128,7 @@ def _crop(keep: float) -> Corruption:
 def _brightness(factor: float) -> Corruption:
     return Corruption("brightness", factor, lambda image, gen: brightened(image, factor))
 
-
+# %% ../../nbs/09_evaluate/02_robustness.ipynb #2db380f8
 CORRUPTIONS: dict[str, Corruption] = {
     "none": Corruption("none", 0, lambda image, gen: image),
     **{f"JPEG {quality}": _jpeg(quality) for quality in (95, 85, 70, 60, 50, 30)},
@@ -212,7 +212,7 @@ def _row_of_grid(name: str, domain: str, evaluation: Evaluation) -> dict[str, An
         row[f"{metric}_high"] = figures[metric].high
     return row
 
-
+# %% ../../nbs/09_evaluate/02_robustness.ipynb #be665670
 def grid_table(
     pred: pd.DataFrame,  # corruption, domain, label, p_fake
     names: list[str],  # of `CORRUPTIONS`
@@ -244,7 +244,7 @@ def _scores_of_part(
             np.savez(handle, at=at, logits=logits)
     return at, logits
 
-
+# %% ../../nbs/09_evaluate/02_robustness.ipynb #5ee1ee6f
 def robustness_grid(
     net: OnnxNet | FaceNet,  # of `predict.open_net`
     bundle: Bundle,

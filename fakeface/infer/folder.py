@@ -40,14 +40,14 @@ def _in_state(key: str, state: str) -> bytes:
     "16 bytes that stand for a file in a state."
     return hashlib.blake2b(f"{key} {state}".encode(), digest_size=16).digest()
 
-
+# %% ../../nbs/11_infer/10_folder.ipynb #5415edb4
 def _is_among(marks: np.ndarray, mark: bytes) -> bool:
     "Is a mark among sorted ones?"
     wanted = np.array([mark], _MARK)
     i = np.searchsorted(marks, wanted)[0]
     return bool(i < len(marks) and marks[i] == wanted[0])
 
-
+# %% ../../nbs/11_infer/10_folder.ipynb #37ce6a05
 class _Earlier:
     "What an earlier run has judged: read beside the walk, remembered where the two part."
 
@@ -99,7 +99,7 @@ class _Earlier:
 def _ignore(rows: _Rows) -> None:
     pass
 
-
+# %% ../../nbs/11_infer/10_folder.ipynb #0d4597d2
 class LeftToDo:
     "What has no rows yet, or is not as it was; afterwards `is_double` says whether a file may have rows twice."
 
@@ -129,7 +129,7 @@ def _as_error(detector: Detector, verdict: Verdict, reason: str) -> list[Verdict
     blank = detector.verdict(verdict.name, verdict.threshold, verdict.prior, error=reason)
     return [dataclasses.replace(blank, threshold_name=verdict.threshold_name)]
 
-
+# %% ../../nbs/11_infer/10_folder.ipynb #0c9a8e4f
 def _save_heatmaps(detector: Detector, path: str, verdicts: list[Verdict], folder: Path) -> list[Verdict]:
     """Save where the network looked, a JPEG for each verdict: the file's name and 32 letters that tell its path.
 
@@ -150,7 +150,7 @@ def _save_heatmaps(detector: Detector, path: str, verdicts: list[Verdict], folde
         save_jpeg(shown, folder / f"{stem}-{mark}{number}.jpg", 90)
     return verdicts
 
-
+# %% ../../nbs/11_infer/10_folder.ipynb #e5f69032
 @contextlib.contextmanager
 def _progress_bar(paths: list[str], show: bool | None) -> Iterator[Any]:
     "A progress bar, or None."
@@ -223,7 +223,7 @@ class _Marked:
             self.marks.append(file_mark(path))
             yield path, reason
 
-
+# %% ../../nbs/11_infer/10_folder.ipynb #8bcebab5
 def score_paths(
     detector: Detector,  # best loaded with threads=1
     paths: Iterable[str | os.PathLike],  # files, folders, "-" for names on standard input
@@ -259,7 +259,7 @@ def score_paths(
         to.close(counts=summary)
     return summary
 
-
+# %% ../../nbs/11_infer/10_folder.ipynb #eb5cf301
 def _hand_on(to: Rows | Callable[[list[Verdict]], Any], verdicts: list[Verdict], mark: FileMark) -> None:
     "Write the verdicts of a file, or do with them what is to be done."
     if isinstance(to, Rows):

@@ -26,7 +26,7 @@ from ..images.preprocess import InputSpec
 class BundleError(FakefaceError):
     "A bundle that cannot be trusted or understood; the message says which part, and why."
 
-
+# %% ../../nbs/06_models/01_bundle.ipynb #8e06f4d4
 def p_fake(
     logits: npt.ArrayLike,  # [N, 2], in the order real, fake
     temperature: float = 1.0,  # > 0; above 1 makes the scores less certain
@@ -52,7 +52,7 @@ LICENSE = "LICENSE"
 INDEX = "bundle.json"
 SEEN_FILE = "seen.u64"
 
-
+# %% ../../nbs/06_models/01_bundle.ipynb #83a5b8ea
 _LARGEST = 1e300
 
 
@@ -63,7 +63,7 @@ def _is_format(value: Any) -> bool:
 def _is_whole(value: Any) -> bool:
     return isinstance(value, int) and not isinstance(value, bool) and -(2**63) <= value < 2**63
 
-
+# %% ../../nbs/06_models/01_bundle.ipynb #4e9bd931
 def is_number(
     value: Any,  # of JSON
 ) -> bool:
@@ -71,7 +71,7 @@ def is_number(
     # a whole number of JSON may be too large for a float
     return isinstance(value, (int, float)) and not isinstance(value, bool) and -_LARGEST < value < _LARGEST
 
-
+# %% ../../nbs/06_models/01_bundle.ipynb #4c7d6527
 def _is_positive(value: Any) -> bool:
     return is_number(value) and value > 0
 
@@ -108,7 +108,7 @@ _Question = Callable[[Any], bool]
 def _or_none(question: _Question) -> _Question:
     return lambda value: value is None or question(value)
 
-
+# %% ../../nbs/06_models/01_bundle.ipynb #1ded9524
 def _list_of(question: _Question) -> _Question:
     return lambda value: isinstance(value, (list, tuple)) and all(map(question, value))
 
@@ -137,7 +137,7 @@ def _are_classes(value: Any) -> bool:
 def _is_band(value: Any) -> bool:
     return _list_of(_is_share)(value) and len(value) == 2 and value[0] <= value[1]
 
-
+# %% ../../nbs/06_models/01_bundle.ipynb #8a7c2c24
 def _is_scored(value: Any) -> bool:
     "An image of known score."
     if not isinstance(value, dict) or set(value) != {"name", "sha256", "p_fake"}:
@@ -156,7 +156,7 @@ def _is_json(value: Any, depth: int = _DEEPEST) -> bool:
         return depth > 0 and all(_is_json(item, depth - 1) for item in value)
     return value is None or isinstance(value, bool) or _is_text(value) or is_number(value)
 
-
+# %% ../../nbs/06_models/01_bundle.ipynb #bc7b56e5
 def _are_sizes(value: Any) -> bool:
     "The training images' shorter sides, least and most."
     return _list_of(_is_positive)(value) and len(value) == 2
@@ -190,11 +190,12 @@ class Rule(NamedTuple):
     holds: _Question
     words: str  # the same in words: "… should be WORDS."
 
-
+# %% ../../nbs/06_models/01_bundle.ipynb #d6eab9a0
 _HASH_OR_NULL = Rule(_or_none(_is_sha256), "a SHA-256 in hex or null")
 _NAMES = Rule(_list_of(_is_text), f"a list of names, each {HARMLESS}")
 _TEXT = Rule(_is_text, HARMLESS)
 
+# %% ../../nbs/06_models/01_bundle.ipynb #3e62aaf9
 RULES: dict[str, Rule] = {
     "format": Rule(_is_format, f"{FORMAT}"),
     "name": Rule(_is_name, "a name of letters, digits and . _ + -"),
@@ -313,7 +314,7 @@ _SPEC_RULES: dict[str, _Question] = {
     "frame": _is_whole,
 }
 
-
+# %% ../../nbs/06_models/01_bundle.ipynb #72337c74
 def _refuse_fields(record: dict[str, Any], known: list[str], what: str, where: str = "") -> None:
     "Raise `BundleError` for a field that is not `known`."
     try:
@@ -321,7 +322,7 @@ def _refuse_fields(record: dict[str, Any], known: list[str], what: str, where: s
     except FakefaceError as error:
         raise BundleError(f"{where}{error}") from None
 
-
+# %% ../../nbs/06_models/01_bundle.ipynb #8334c3d7
 def _parse_spec(record: Any) -> InputSpec:
     "An `InputSpec` from JSON."
     if not isinstance(record, dict):
@@ -367,7 +368,7 @@ def _parse_record(text: str) -> dict[str, Any]:
         )
     return record
 
-
+# %% ../../nbs/06_models/01_bundle.ipynb #0552de9f
 def parse_bundle(
     text: str,  # the content of bundle.json
 ) -> Bundle:

@@ -24,7 +24,7 @@ class AuditRow:
     name: str
     cells: list[Cell]
 
-
+# %% ../../nbs/12_report/11_data_sections.ipynb #9344a4fd
 @dataclass(frozen=True)
 class AuditSection:
     "The audit of the data."
@@ -36,7 +36,7 @@ class AuditSection:
     warnings: list[str] = field(default_factory=list)
     bias: str | None = None  # why someone trained in spite of a refusal
 
-
+# %% ../../nbs/12_report/11_data_sections.ipynb #d2200bd7
 def _audit_cells(audit: dict, domain: str) -> list[Cell]:
     "AUC of the header, p, and the 8×8 grid of one domain; dashes where it was not audited."
     gate = audit["domains"].get(domain)
@@ -50,7 +50,7 @@ def _audit_cells(audit: dict, domain: str) -> list[Cell]:
         Cell(format_figure(worst)),
     ]
 
-
+# %% ../../nbs/12_report/11_data_sections.ipynb #4c1db62a
 def _short(value: Any) -> Any:
     "A float with three digits, anything else as it is."
     return f"{value:.3g}" if isinstance(value, float) else value
@@ -64,12 +64,12 @@ def _header_tables(audit: dict, when: str) -> list[Table]:
     rows = [[_short(value) for value in record.values()] for record in records]
     return [table_of(records[0], rows, f"What the files say, {when}")]
 
-
+# %% ../../nbs/12_report/11_data_sections.ipynb #71a654ff
 def _as_text(cell: Cell) -> str:
     "A figure with its verdict behind it."
     return f"{cell.text} ({cell.verdict})" if cell.verdict else cell.text
 
-
+# %% ../../nbs/12_report/11_data_sections.ipynb #babc8ac3
 def audit_section(facts: RunFacts) -> AuditSection | None:
     "As found and as trained on, side by side; warnings; header tables."
     last = facts.audit
@@ -106,7 +106,7 @@ class UnusedSection:
     lines: list[str]
     table: Table | None = None
 
-
+# %% ../../nbs/12_report/11_data_sections.ipynb #242165a9
 def _reasons_table(excluded: pd.DataFrame) -> Table:
     "How many images were left out for what reason, the most frequent first."
     reason = excluded.reason.fillna("no reason given")
@@ -117,7 +117,7 @@ def _reasons_table(excluded: pd.DataFrame) -> Table:
     caption = "The most frequent reasons" if len(sizes) > MOST_REASONS else ""
     return table_of(("domain", "images", "reason"), rows, caption, text=True)
 
-
+# %% ../../nbs/12_report/11_data_sections.ipynb #1b9f6169
 def _unreadable_line(stage: str, quarantine: pd.DataFrame | None) -> str:
     "How many images a stage could not read, with the first of them."
     if quarantine is None or quarantine.empty:
@@ -126,7 +126,7 @@ def _unreadable_line(stage: str, quarantine: pd.DataFrame | None) -> str:
     count = f"{len(quarantine)} images could not be read"
     return f"{stage.capitalize()}: {count}, for instance {first.path} ({first.reason})."
 
-
+# %% ../../nbs/12_report/11_data_sections.ipynb #9d06a23c
 def unused_section(facts: RunFacts) -> UnusedSection:
     "Images left out by prepare, and those that could not be read later."
     lines, table = [], None
@@ -150,12 +150,12 @@ class TrainingSection:
     text: str = ""  # empty: not run
     fig: SectionFigure | None = None
 
-
+# %% ../../nbs/12_report/11_data_sections.ipynb #9dadbba2
 def _best(metrics: dict) -> str:
     "What the epochs were compared by, and the best of it."
     return f"best {metrics.get('select', 'validation')} {format_figure(metrics.get('best'))}"
 
-
+# %% ../../nbs/12_report/11_data_sections.ipynb #5e4ccb7b
 def _training_text(history: pd.DataFrame, metrics: dict) -> str:
     "Epochs, which was kept, and what was fitted on validation."
     kept = f", kept: epoch {metrics['best_epoch']} ({_best(metrics)})" if "best_epoch" in metrics else ""
@@ -170,7 +170,7 @@ def _training_text(history: pd.DataFrame, metrics: dict) -> str:
     notes = band.get("notes", []) if isinstance(band, dict) else []
     return " ".join([*sentences, *notes])
 
-
+# %% ../../nbs/12_report/11_data_sections.ipynb #db7929a4
 def _trained(stage: str, found: StageFacts) -> TrainingSection:
     "One stage."
     history, metrics = found.history, found.metrics or {}
@@ -181,7 +181,7 @@ def _trained(stage: str, found: StageFacts) -> TrainingSection:
         return TrainingSection(stage, text)
     return TrainingSection(stage, _training_text(history, metrics), training_figure(stage, history))
 
-
+# %% ../../nbs/12_report/11_data_sections.ipynb #2540fb57
 def training_sections(stages: dict[str, StageFacts]) -> list[TrainingSection]:
     "What each training stage did, with its curves."
     return [_trained(stage, stages[stage]) for stage in ("pretrain", "finetune")]
@@ -196,7 +196,7 @@ class ConfigSection:
     env: str
     packages: list[str] | None = None
 
-
+# %% ../../nbs/12_report/11_data_sections.ipynb #47625018
 def _config_section(stage: str, config: dict[str, Any], env: dict[str, Any]) -> ConfigSection:
     "One stage."
     rows = [(name, setting_text(value)) for name, value in config.items()]
@@ -204,7 +204,7 @@ def _config_section(stage: str, config: dict[str, Any], env: dict[str, Any]) -> 
     table = table_of(("setting", "value"), rows, text=True)
     return ConfigSection(stage, table, "; ".join(machine), env.get("packages"))
 
-
+# %% ../../nbs/12_report/11_data_sections.ipynb #ac0f5638
 def config_sections(stages: dict[str, StageFacts]) -> list[ConfigSection]:
     "A section for each stage that has left its configuration."
     return [_config_section(stage, found.config, found.env or {}) for stage, found in stages.items() if found.config]

@@ -41,7 +41,7 @@ class StageFacts:
     history: pd.DataFrame | None = None  # a row an epoch
     quarantine: pd.DataFrame | None = None  # images that could not be read: path, reason
 
-
+# %% ../../nbs/12_report/07_findings.ipynb #a755e883
 @dataclass(frozen=True)
 class StartFacts:
     "A detector of another run that finetuning began from."
@@ -50,7 +50,7 @@ class StartFacts:
     domains: list[str]  # that it was trained on
     met: int | None  # test images of this run that it was trained or chosen on; None: its manifest is not there
 
-
+# %% ../../nbs/12_report/07_findings.ipynb #919e03c9
 @dataclass(frozen=True)
 class RunFacts:
     "What the stages of a run have left; None for what is absent."
@@ -76,34 +76,6 @@ class RunFacts:
         "metrics.json of `evaluate`: everything that was measured."
         return self.stages["evaluate"].metrics
 
-# %% ../../nbs/12_report/07_findings.ipynb #a42ee341
-def _held(home: Path, splits: tuple[str, ...]) -> pd.DataFrame | None:
-    "Rows of some splits of a run's manifest, or None where it has none."
-    rows = _if_there(home / "prepare/manifest.parquet", read_manifest)
-    return None if rows is None else rows.loc[rows["split"].isin(splits)]
-
-
-def _met(home: Path, other: Path) -> int | None:
-    "How many test images of a run another run was trained or chosen on; None where one of them has no manifest."
-    test, learned = _held(home, ("test",)), _held(other, ("train", "valid"))
-    if test is None or learned is None:
-        return None
-    same = test.sha256.isin(set(learned.sha256))
-    # 0: no hash
-    alike = test.phash.isin(set(learned.phash) - {0})
-    return int((same | alike).sum())
-
-
-def _starts(home: Path, finetune: StageFacts) -> Iterator[StartFacts]:
-    "The detectors of other runs that finetuning began from."
-    init = (finetune.config or {}).get("init") or ""
-    folders = [init] if Path(init).exists() else split_csv(init)
-    for folder in map(Path, folders):
-        bundle = _if_there(folder / "bundle.json")
-        if bundle is None or folder.resolve().is_relative_to(home.resolve()):
-            continue
-        yield StartFacts(bundle["name"], bundle["domains"], _met(home, folder.parents[1]))
-
 # %% ../../nbs/12_report/07_findings.ipynb #b0ed5f50
 def _if_there(path: Path, read: Callable[[Path], Any] = read_json) -> Any:
     "What `read` makes of a file, or None where there is no such file."
@@ -117,7 +89,7 @@ def _csv(path: Path) -> pd.DataFrame | None:
     except pd.errors.EmptyDataError:
         return None
 
-
+# %% ../../nbs/12_report/07_findings.ipynb #ff980323
 def _audit(path: Path) -> dict[str, Any]:
     "What `audit` found, its seal compared."
     return read_audit(path).to_dict()
@@ -128,7 +100,7 @@ def _arrays(path: Path) -> dict[str, np.ndarray]:
     with np.load(path, allow_pickle=False) as stored:
         return {name: stored[name].astype(np.float32) for name in stored}
 
-
+# %% ../../nbs/12_report/07_findings.ipynb #255bc586
 def _stage_facts(folder: Path) -> StageFacts:
     "What one stage has left."
     bundle = _if_there(folder / "bundle/bundle.json") or {}
@@ -145,7 +117,7 @@ def _stage_facts(folder: Path) -> StageFacts:
         quarantine=_csv(folder / "quarantine.csv"),
     )
 
-
+# %% ../../nbs/12_report/07_findings.ipynb #9f79494e
 def _evaluated(folder: Path) -> dict[str, Any]:
     "The tables of the stage `evaluate`, by their names in `RunFacts`."
     return dict(
@@ -156,7 +128,35 @@ def _evaluated(folder: Path) -> dict[str, Any]:
         arrays=_if_there(folder / "why.npz", _arrays),
     )
 
+# %% ../../nbs/12_report/07_findings.ipynb #a42ee341
+def _held(home: Path, splits: tuple[str, ...]) -> pd.DataFrame | None:
+    "Rows of some splits of a run's manifest, or None where it has none."
+    rows = _if_there(home / "prepare/manifest.parquet", read_manifest)
+    return None if rows is None else rows.loc[rows["split"].isin(splits)]
 
+# %% ../../nbs/12_report/07_findings.ipynb #abed4b7a
+def _met(home: Path, other: Path) -> int | None:
+    "How many test images of a run another run was trained or chosen on; None where one of them has no manifest."
+    test, learned = _held(home, ("test",)), _held(other, ("train", "valid"))
+    if test is None or learned is None:
+        return None
+    same = test.sha256.isin(set(learned.sha256))
+    # 0: no hash
+    alike = test.phash.isin(set(learned.phash) - {0})
+    return int((same | alike).sum())
+
+# %% ../../nbs/12_report/07_findings.ipynb #dea31e65
+def _starts(home: Path, finetune: StageFacts) -> Iterator[StartFacts]:
+    "The detectors of other runs that finetuning began from."
+    init = (finetune.config or {}).get("init") or ""
+    folders = [init] if Path(init).exists() else split_csv(init)
+    for folder in map(Path, folders):
+        bundle = _if_there(folder / "bundle.json")
+        if bundle is None or folder.resolve().is_relative_to(home.resolve()):
+            continue
+        yield StartFacts(bundle["name"], bundle["domains"], _met(home, folder.parents[1]))
+
+# %% ../../nbs/12_report/07_findings.ipynb #b33c5f11
 def collect_findings(
     home: str | Path,  # outputs/<run>
 ) -> RunFacts:
@@ -194,17 +194,23 @@ RESULT_COLUMNS = dict(
     unsure="unsure",
     accuracy_sure="right where sure",
 )
+
+# %% ../../nbs/12_report/07_findings.ipynb #25c2aca5
 PUBLISHED: tuple[dict[str, Any], ...] = (
     dict(name="TPDNE", n=3000, auc=0.9996, accuracy=0.9910, fpr=0.0167, fnr=0.0013),
     dict(name="140K", n=20000, auc=0.9950, accuracy=0.9644, fpr=0.0378, fnr=0.0335),
     dict(name="DALL-E 2", n=300, auc=0.9995, accuracy=0.9767, fpr=0.0400, fnr=0.0067),
     dict(name="combined", n=23300, auc=0.9958, accuracy=0.9679, fpr=0.0351, fnr=0.0290),
 )
+
+# %% ../../nbs/12_report/07_findings.ipynb #06dfd5ad
 PUBLISHED_SOURCE = (
     "the README of the published project whose recipe the preset trueface repeats"
     " (ResNet-50 at 1024 pixels, threshold .192 for all domains)."
 )
 PUBLISHED_HEADING = "Published, on other images; not measured here"
+
+# %% ../../nbs/12_report/07_findings.ipynb #e7e0bc3a
 SEEN = dict(
     seen="Domains that the detector was trained on",
     unseen="Unseen: domains that the detector was never trained on",
@@ -222,7 +228,7 @@ class ResultRow:
     parts: str = ""  # images of each class
     sum: bool = False  # not one domain, but all of them
 
-
+# %% ../../nbs/12_report/07_findings.ipynb #b599d8bc
 @dataclass(frozen=True)
 class ResultGroup:
     "Lines of the table of results under one heading."
@@ -231,7 +237,7 @@ class ResultGroup:
     rows: list[ResultRow]
     published: bool = False  # not measured here
 
-
+# %% ../../nbs/12_report/07_findings.ipynb #86428927
 def _measured_row(name: str, summary: Summary, is_sum: bool = False) -> ResultRow:
     "What was measured on one domain, or on all."
     return ResultRow(
@@ -242,7 +248,7 @@ def _measured_row(name: str, summary: Summary, is_sum: bool = False) -> ResultRo
         sum=is_sum,
     )
 
-
+# %% ../../nbs/12_report/07_findings.ipynb #d4098452
 def _published_cell(figures: dict, key: str) -> Cell:
     "A published figure, with the digits that it was published with."
     if key not in figures:
@@ -256,7 +262,7 @@ def _published_row(figures: dict) -> ResultRow:
     cells = [_published_cell(figures, key) for key in RESULT_COLUMNS]
     return ResultRow(figures["name"], f"{figures['n']:,}", cells, sum=figures["name"] == "combined")
 
-
+# %% ../../nbs/12_report/07_findings.ipynb #9ef78e91
 SCENES_HEADING = (
     "As people have them: {scenes} kinds of files made of {n} images of the split; unsure where no verdict is earned"
 )
@@ -282,7 +288,7 @@ def _sum_group(metrics: dict) -> list[ResultGroup]:
     ]
     return [ResultGroup(f"All domains of the {metrics.get('split', 'test')} split", sums)]
 
-
+# %% ../../nbs/12_report/07_findings.ipynb #b2b6aed5
 def result_groups(
     metrics: dict,  # metrics.json of `evaluate`
 ) -> list[ResultGroup]:
@@ -304,7 +310,7 @@ def _plain_name(name: str) -> str:
     "A domain's name without case and signs: DALL-E 2 and dalle2 are the same."
     return "".join(filter(str.isalnum, name)).lower()
 
-
+# %% ../../nbs/12_report/07_findings.ipynb #c4791bf1
 def published_group(metrics: dict) -> ResultGroup | None:
     "The published figures of the domains that were tested; None where none of them was published."
     tested = {_plain_name(name) for name in real_domains(metrics["result"])}

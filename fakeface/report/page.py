@@ -34,7 +34,7 @@ SECTIONS = dict(
     config="Configuration and environment",
 )
 
-
+# %% ../../nbs/12_report/15_page.ipynb #12fd0cde
 def _render(report: Report, template: str) -> str:
     "A report in the form of one template."
     environment = jinja2.Environment(
@@ -46,7 +46,7 @@ def _render(report: Report, template: str) -> str:
     constants = dict(sections=SECTIONS, published_source=PUBLISHED_SOURCE)
     return environment.get_template(template).render(**vars(report), **constants)
 
-
+# %% ../../nbs/12_report/15_page.ipynb #d77ecf7d
 def build_report(
     run_dir: str | Path,  # outputs/<run>
 ) -> Path:  # report.html
@@ -67,7 +67,7 @@ class ReportConfig:
     overwrite: bool = False  # make a finished stage again
     resume: bool = False  # go on with an unfinished one
 
-
+# %% ../../nbs/12_report/15_page.ipynb #b3b469ff
 def _require_one_set(home: Path, manifest: pd.DataFrame | None) -> None:
     "Raise `AuditError` where the stages of a run are not about one and the same set."
     audit = home / "prepare/audit.json"
@@ -77,7 +77,7 @@ def _require_one_set(home: Path, manifest: pd.DataFrame | None) -> None:
     for stage in ("pretrain", "finetune"):
         require_trained_on(manifest, home / stage)
 
-
+# %% ../../nbs/12_report/15_page.ipynb #b60a41ac
 def run_report_stage(cfg: ReportConfig) -> Path:  # report.html
     "Make the report of a run; the stage's folder holds its config and environment."
     home = run_dir(cfg.run, cfg.out)

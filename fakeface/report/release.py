@@ -74,7 +74,7 @@ def ship(
 CARD_METRICS = dict(auc="AUC", accuracy="accuracy", fpr="FPR", fnr="FNR", brier="Brier")
 TRAINED_ON = dict(seen="yes", unseen="no")
 
-
+# %% ../../nbs/12_report/16_release.ipynb #f31d4743
 def card_results(
     result: dict[str, Summary],  # of metrics.json
     seen: dict[str, str],  # domain -> seen, unseen or unknown
@@ -99,12 +99,12 @@ def _record(
     "A figure and its interval from three columns of a table."
     return dict(value=row.get(column), low=row.get(f"{column}{joint}low"), high=row.get(f"{column}{joint}high"))
 
-
+# %% ../../nbs/12_report/16_release.ipynb #30c796f1
 ROBUSTNESS_TEXT = (
     "Test images of both classes, changed in the same way, at the stored threshold; mean of domains, n = {n}."
 )
 
-
+# %% ../../nbs/12_report/16_release.ipynb #f14230a0
 def card_robustness(
     grid: pd.DataFrame,  # robustness.csv
 ) -> str:
@@ -124,17 +124,19 @@ LEAVEOUT_TEXT = (
     " that domain; beside it the figures of the detector that saw all of them and was trained in full, and the"
     " difference on the same images."
 )
+
+# %% ../../nbs/12_report/16_release.ipynb #dc624e76
 LEAVEOUT_COLUMNS = [
     *("domain", "trained without", "epochs", "n"),
     *("AUC, unseen", "FPR, unseen", "FNR, unseen", "AUC, seen", "difference"),
 ]
 
-
+# %% ../../nbs/12_report/16_release.ipynb #a61ef386
 def _known(value: Any) -> Any:
     "None where a table has a hole."
     return None if value is None or value != value else value
 
-
+# %% ../../nbs/12_report/16_release.ipynb #c9958d2a
 def card_leaveout(
     table: pd.DataFrame,  # leaveout.csv, a row a domain
 ) -> str:
@@ -153,7 +155,7 @@ BESIDE_COLUMNS = [
     *("AUC, this", "AUC, plain", "FPR, this", "FPR, plain", "FNR, this", "FNR, plain", "AUC difference"),
 ]
 
-
+# %% ../../nbs/12_report/16_release.ipynb #9be72664
 def card_beside(
     table: pd.DataFrame,  # of `leave_one_out.beside`
     other: str,  # what the second training is
@@ -170,7 +172,7 @@ def card_beside(
 # %% ../../nbs/12_report/16_release.ipynb #58d59510
 NOT_REPEATED = ("run", "out", "resume", "overwrite", "checkpoint_every", "workers")  # say where and how, not what
 
-
+# %% ../../nbs/12_report/16_release.ipynb #5d67fbdf
 def made_of(
     run: str,
     out: str = "outputs",  # root of all runs
@@ -185,14 +187,14 @@ def made_of(
     # a detector that ships lies there too, in a folder that is no run
     return [name for name in runs if name != run and any((root / name).glob("*/config.json"))]
 
-
+# %% ../../nbs/12_report/16_release.ipynb #0e7ecb91
 def _argument(name: str, value: Any) -> str:
     "A parameter on the command line; of an absolute path only the last part, for it is one of this machine."
     if isinstance(value, str) and Path(value).is_absolute():
         value = Path(value).name
     return f"-p {name} {shlex.quote(str(value))}"
 
-
+# %% ../../nbs/12_report/16_release.ipynb #c4be6342
 def commands(
     run: str,
     out: str = "outputs",  # root of all runs
@@ -217,7 +219,7 @@ def _absolute_paths(config: dict[str, Any]) -> list[str]:
     paths = [path for name, value in texts.items() for path in (init_paths(value) if name == "init" else [value])]
     return [str(path) for path in paths if Path(path).is_absolute()]
 
-
+# %% ../../nbs/12_report/16_release.ipynb #46dd78ba
 def without_places(
     text: str,
     run: str,
@@ -249,7 +251,7 @@ def _test_section(bundle: Bundle, evaluation: dict) -> str:
         f"\n\n{card_results(evaluation['result'], evaluation['seen'])}"
     )
 
-
+# %% ../../nbs/12_report/16_release.ipynb #f3761443
 def _origin_section(bundle: Bundle, trained: dict[str, float], lines: Iterable[str], env: dict[str, Any]) -> str:
     "Time, machine and command lines."
     times = ", ".join(f"{run} {seconds / 60:.0f} min" for run, seconds in trained.items())
@@ -263,7 +265,7 @@ def _origin_section(bundle: Bundle, trained: dict[str, float], lines: Iterable[s
         f" Manifest of the training images: `{bundle.manifest_hash}`.\n\n```sh\n{shell}\n```"
     )
 
-
+# %% ../../nbs/12_report/16_release.ipynb #de2483f6
 def shipped_card(
     bundle: Bundle,
     trained: dict[str, float],  # run -> seconds of training, as `speed.csv` says
@@ -281,7 +283,7 @@ def shipped_card(
     parts.append(_origin_section(bundle, trained, lines, env))
     return "\n\n".join(parts) + "\n"
 
-
+# %% ../../nbs/12_report/16_release.ipynb #e83eedd3
 def write_card(
     dir: str | os.PathLike,  # of a bundle
     text: str,

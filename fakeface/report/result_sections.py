@@ -37,10 +37,10 @@ class Card:
     text: str
     ci: str
 
-
+# %% ../../nbs/12_report/12_result_sections.ipynb #eee53f89
 CARD_NAMES = dict(auc="AUC", recall="Fakes found", fpr="Real faces accused", accuracy="Accuracy")
 
-
+# %% ../../nbs/12_report/12_result_sections.ipynb #14e7f2d0
 def headline_cards(metrics: dict) -> list[Card]:
     "What matters most, as means over domains where there are several."
     several = len(real_domains(metrics["result"])) > 1
@@ -48,7 +48,7 @@ def headline_cards(metrics: dict) -> list[Card]:
     cells = {key: record_cell(metrics["result"]["macro"].get(key), key) for key in CARD_NAMES}
     return [Card(names[key], cell.text, cell.ci) for key, cell in cells.items()]
 
-
+# %% ../../nbs/12_report/12_result_sections.ipynb #fe5269ba
 MOST_NOTES = 12
 
 
@@ -63,7 +63,7 @@ class ResultsSection:
     md: Table  # the same as text
     published: ResultGroup | None = None  # figures of another work on the same domains
 
-
+# %% ../../nbs/12_report/12_result_sections.ipynb #e1051b43
 def _notes(groups: list[ResultGroup]) -> list[str]:
     "What is said about single figures of single domains."
     rows = [row for group in groups for row in group.rows if not row.sum]
@@ -74,7 +74,7 @@ def _notes(groups: list[ResultGroup]) -> list[str]:
                 notes.append(f"{row.name}, {column}: {cell.note}.")
     return notes[:MOST_NOTES]
 
-
+# %% ../../nbs/12_report/12_result_sections.ipynb #d85fa38b
 def _text_table(groups: list[ResultGroup]) -> Table:
     "The table of results without headings: what they say stands behind the names."
     rows = []
@@ -84,7 +84,7 @@ def _text_table(groups: list[ResultGroup]) -> Table:
             rows.append([row.name + mark, row.n, *(cell.inline() for cell in row.cells)])
     return table_of(["domain", "n", *RESULT_COLUMNS.values()], rows)
 
-
+# %% ../../nbs/12_report/12_result_sections.ipynb #7182115c
 def _largest_share(metrics: dict) -> str:
     "Which domain decides the figures of all images together."
     sizes = {name: summary["n"] for name, summary in real_domains(metrics["result"]).items()}
@@ -93,7 +93,7 @@ def _largest_share(metrics: dict) -> str:
     largest = max(sizes, key=lambda name: sizes[name])
     return f"{sizes[largest] / sum(sizes.values()):.0%} of “combined” is {largest}."
 
-
+# %% ../../nbs/12_report/12_result_sections.ipynb #6fd0b578
 def results_section(metrics: dict) -> ResultsSection:
     "The table of results with what belongs to it."
     groups = result_groups(metrics)
@@ -117,11 +117,11 @@ def overlap_text(overlap: dict[str, int]) -> str:
         f"{overlap.get('used', overlap['pictures']):,} of {overlap['pictures']:,} images were scored;"
         " their figures stand in the table of results."
         f" Left out: {listed(left_out) or 'none'}."
-        " Compared with training and validation were files, pixels, perceptual hashes (also mirrored),"
-        " named sources and named people."
+        " Files, pixels, perceptual hashes (also mirrored), named sources and named people were compared"
+        " with training and validation."
     )
 
-
+# %% ../../nbs/12_report/12_result_sections.ipynb #af2ed360
 def band_text(
     band: tuple[float, float],  # unsure from here to there
     macro: Summary,
@@ -144,7 +144,7 @@ class TextAndTable:
     text: str
     table: Table
 
-
+# %% ../../nbs/12_report/12_result_sections.ipynb #cc988598
 GRID_COLUMNS = {"accuracy": "accuracy", "fpr": "FPR", "fnr": "FNR", "tpr@1%fpr": "TPR at 1% FPR"}
 
 
@@ -155,14 +155,14 @@ def _grid_figure(row: dict[str, Any], key: str) -> str:
         return format_figure(row[key], percent=True)
     return record_cell(dict(value=row[key], low=low, high=row[f"{key}_high"]), key).stacked()
 
-
+# %% ../../nbs/12_report/12_result_sections.ipynb #20556c95
 def _grid_row(row: dict[str, Any], columns: list[str]) -> list[str]:
     "One corruption in one domain."
     domain = "mean of domains" if row["domain"] == "macro" else row["domain"]
     figures = [_grid_figure(row, key) for key in columns]
     return [row["corruption"], domain, f"{row['n']:,}", format_figure(row["auc"]), *figures]
 
-
+# %% ../../nbs/12_report/12_result_sections.ipynb #6a72030b
 def robustness_section(grid: pd.DataFrame | None) -> TextAndTable | None:
     "The grid as a table, with what it was run on."
     if grid is None:
@@ -191,7 +191,7 @@ SCENES_TEXT = (
     " the untouched file."
 )
 
-
+# %% ../../nbs/12_report/12_result_sections.ipynb #d279aec8
 def _scene_row(row: dict[str, Any]) -> list[str]:
     "One scene in one domain."
     domain = "mean of domains" if row["domain"] == "macro" else row["domain"]
@@ -220,7 +220,7 @@ ROUNDS_TEXT = (
     " its threshold is from its own validation."
 )
 
-
+# %% ../../nbs/12_report/12_result_sections.ipynb #af38b820
 def _round_row(record: dict) -> list[str]:
     "One domain, unseen and seen."
     unseen, seen = record["unseen"], record.get("seen") or {}
@@ -233,7 +233,7 @@ def _round_row(record: dict) -> list[str]:
         record_cell(record.get("difference") or {}, "difference").stacked(),
     ]
 
-
+# %% ../../nbs/12_report/12_result_sections.ipynb #018f0a70
 def rounds_section(leaveout: dict | None) -> TextAndTable | None:
     "Leave-one-out rounds: each domain unseen and seen, with the paired difference."
     if not leaveout or not leaveout.get("rounds"):
@@ -265,7 +265,7 @@ class GallerySection:
     items: list[Thumbnail]
     text: str  # how many are missing, and why
 
-
+# %% ../../nbs/12_report/12_result_sections.ipynb #37baea86
 def _gallery_section(name: str, rows: pd.DataFrame, facts: RunFacts, count: int, if_empty: str) -> GallerySection:
     "The first of `rows` as thumbnails."
     shown = gallery(rows, facts.root, count)
@@ -277,7 +277,7 @@ def _gallery_section(name: str, rows: pd.DataFrame, facts: RunFacts, count: int,
         sentences.append(f"{unreadable} could not be read any more.")
     return GallerySection(name, shown.items, " ".join(sentences) if shown.n else if_empty)
 
-
+# %% ../../nbs/12_report/12_result_sections.ipynb #51eba3cd
 def gallery_sections(
     facts: RunFacts,
     count: int = 12,  # images in each
@@ -306,7 +306,7 @@ class WhySection:
     breakdown: list[Table]
     galleries: list[GallerySection]
 
-
+# %% ../../nbs/12_report/12_result_sections.ipynb #c1f96723
 def why_section(facts: RunFacts) -> WhySection:
     "Reasons, figures by size, quality and source, and mistakes."
     why = facts.why or {}
@@ -332,7 +332,7 @@ def _rounded_scores(scores: pd.Series, thresholds: list[float]) -> list[float]:
             break
     return rounded.tolist()
 
-
+# %% ../../nbs/12_report/12_result_sections.ipynb #18093699
 def slider_data(
     metrics: dict,  # metrics.json of `evaluate`
     pred: pd.DataFrame,  # predictions of the split

@@ -48,7 +48,7 @@ class PendingLoss(NamedTuple):
     value: torch.Tensor  # [2] on the device: the loss, and whether a signal asks to leave
     rows: list[int]  # of the training split, that the step saw
 
-
+# %% ../../nbs/08_train/11_trainer.ipynb #3b24100c
 class StoppedWaiting(Exception):
     "A signal arrived while the next batch was waited for, and no step was being done."
 
@@ -197,7 +197,7 @@ def fresh_accelerator(cfg: TrainConfig, precision: str) -> Accelerator:
         cpu=device_for(cfg.device).type == "cpu",
     )
 
-
+# %% ../../nbs/08_train/11_trainer.ipynb #6a815fe0
 def _agreed_engine(cfg: TrainConfig, model: FaceNet, engine: Engine | None) -> Engine:
     "The engine that is given, or one that suits every process: all choose, the smallest micro-batch is taken."
     device = device_for(cfg.device)
@@ -219,7 +219,7 @@ def _agreed_engine(cfg: TrainConfig, model: FaceNet, engine: Engine | None) -> E
 def _micro_batches(engine: Engine) -> int:
     return engine.accumulate
 
-
+# %% ../../nbs/08_train/11_trainer.ipynb #4abcf018
 def _validator(
     cfg: TrainConfig,
     rows: pd.DataFrame,
@@ -239,7 +239,7 @@ def _validator(
     )
     return Validator(rows, loader, prepare, engine, quarantine)
 
-
+# %% ../../nbs/08_train/11_trainer.ipynb #8055f551
 def _average(cfg: TrainConfig, model: FaceNet) -> EMA | None:
     "The running average of the weights, where the config asks for one."
     if not cfg.ema:
@@ -251,7 +251,7 @@ def _optimizer(cfg: TrainConfig, model: FaceNet) -> torch.optim.Optimizer:
     "The optimiser of the network's parameters."
     return make_optimizer(cfg, param_groups(model, cfg.weight_decay, cfg.decay_norm))
 
-
+# %% ../../nbs/08_train/11_trainer.ipynb #b9476156
 _WHOLE = ("NO", "MULTI_CPU", "MULTI_GPU")  # kinds of processes that hold the whole network each
 
 
@@ -268,20 +268,20 @@ def _processes(cfg: TrainConfig, engine: Engine) -> Accelerator:
         )
     return accelerator
 
-
+# %% ../../nbs/08_train/11_trainer.ipynb #ada36e0b
 def _set_frame(model: FaceNet, rows: pd.DataFrame) -> None:
     "Where the network sees crops, note the scale of its training images: no larger one is cropped at its own."
     if model.spec.view != "resize":
         largest = int(rows[["width", "height"]].min(axis=1).max())
         model.spec = dataclasses.replace(model.spec, frame=max(model.spec.size, largest))
 
-
+# %% ../../nbs/08_train/11_trainer.ipynb #f786b8cc
 def _start_lines(asked: TrainConfig, runs: TrainConfig, model: FaceNet, data: TrainingData) -> list[str]:
     "What is said before the first step: what was chosen otherwise than asked, and what an epoch is made of."
     lines = [*choice_lines(asked, runs, model), worker_line(runs)]
     return [line for line in lines if line] + [draws_line(asked, runs, data.sampler)]
 
-
+# %% ../../nbs/08_train/11_trainer.ipynb #65f713bc
 def _model_to_train(cfg: TrainConfig, train_rows: pd.DataFrame) -> tuple[FaceNet, str]:
     "The network to begin with, of which that part learns that should, and the identity of its bundle."
     model, parent = initial_model(cfg)
@@ -291,7 +291,7 @@ def _model_to_train(cfg: TrainConfig, train_rows: pd.DataFrame) -> tuple[FaceNet
         train_last(model, count)
     return model, parent
 
-
+# %% ../../nbs/08_train/11_trainer.ipynb #466c4ead
 def start_training(
     cfg: TrainConfig,
     manifest: pd.DataFrame,  # from `read_manifest`

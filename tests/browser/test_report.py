@@ -199,9 +199,34 @@ def test_everything_is_printed(browser, run):
         page.get_by_role("button", name="Close all").click()
         page.emulate_media(media="print")
         shut = len(re.findall(rb"/Type\s*/Page\b", page.pdf()))
-        page.emulate_media(media="screen")
-        page.get_by_role("button", name="Open all").click()
+        page.evaluate("document.querySelectorAll('details').forEach(fold => { fold.open = true; })")
         assert shut == len(re.findall(rb"/Type\s*/Page\b", page.pdf())) > 5
+
+
+A4 = 718  # pixels of CSS between the margins of a page that Chromium prints
+CUT_ON_PAPER = """() => {
+  const ground = document.documentElement.clientWidth;
+  return [...document.querySelectorAll('figure, figure svg, table, img, pre')]
+    .map(e => [e, e.getBoundingClientRect()])
+    .filter(([e, box]) => box.width && (box.left < -1 || box.right > ground + 1))
+    .map(([e]) => e)
+    .map(e => e.outerHTML.slice(0, 120));
+}"""
+# the sliders do nothing on paper and are left out there
+UNSEEN = (
+    "[...document.querySelectorAll('figure, table')].filter(e => !e.closest('.play') && !e.checkVisibility()).length"
+)
+
+
+def test_paper_is_white_and_nothing_is_cut(browser, run):
+    "All folds are open, also those within others; figures and tables fit; a dark screen does not print dark."
+    for page in opened(browser, run[1], A4):
+        page.get_by_role("button", name="Close all").click()
+        assert page.evaluate(UNSEEN) > 5, "on the screen they are shut"
+        page.emulate_media(media="print", color_scheme="dark")
+        assert page.evaluate("getComputedStyle(document.body).backgroundColor") == "rgb(255, 255, 255)"
+        assert not page.evaluate(UNSEEN)
+        assert not page.evaluate(CUT_ON_PAPER)
 
 
 def test_only_images_that_may_be_shown_are_shown(page, run):

@@ -1,0 +1,95 @@
+"""What the rooms of the report promise beside what they show: one domain, no domain, names that could do harm."""
+
+import json
+
+import pandas as pd
+import pytest
+from fakeface.report.findings import collect_findings, result_groups, results_table
+from fakeface.report.result_sections import (
+    SCENE_COLUMNS,
+    band_text,
+    breakdown_section,
+    gallery_sections,
+    headline_cards,
+    results_section,
+    rounds_section,
+    scenes_section,
+    slider_data,
+)
+from fakeface.testing.runs import synthetic_run
+
+
+@pytest.fixture(scope="module")
+def facts(tmp_path_factory):
+    "A run of invented scores."
+    return collect_findings(synthetic_run(tmp_path_factory.mktemp("report") / "invented"))
+
+
+def one_domain(metrics, name):
+    "The same run, tested on one domain only."
+    return dict(metrics, result={key: metrics["result"][key] for key in (name, "macro", "micro")}, extra={})
+
+
+def test_with_one_domain_nothing_is_said_three_times(facts):
+    alone = one_domain(facts.metrics, "hard")
+    assert [len(group.rows) for group in result_groups(alone)] == [1]
+    assert [len(group.rows) for group in results_section(alone).groups] == [1]
+    assert results_section(alone).share == "" and headline_cards(alone)[0].name == "AUC"
+    assert headline_cards(facts.metrics)[0].name == "AUC, mean of domains"
+
+
+def test_table_has_a_line_for_each_domain_and_for_all(facts):
+    table = results_table(facts)
+    names = table.index.get_level_values(1).tolist()
+    assert names == ["easy", "fair", "hard", "stranger", "combined", "mean of domains"]
+    assert table.loc[("Unseen", "stranger"), "n"] == "120"
+
+
+def test_scenes_are_one_line_of_the_table(facts):
+    share = dict(value=0.25, low=0.2, high=0.31)
+    line = dict(n=200, n_real=100, n_fake=100, scenes=10, auc=dict(value=0.9, low=0.85, high=0.94), changed=share)
+    line |= dict(fpr=share, fnr=share, unsure=share, fake_to_real=30, real_to_fake=12)
+    groups = result_groups(facts.metrics | dict(scenes=line))
+    assert len(groups) == len(result_groups(facts.metrics)) + 1 and len(groups[-1].rows) == 1
+    cells = [cell.text for cell in groups[-1].rows[0].cells]
+    assert cells == ["0.900", "–", "–", "–", "–", "25.0%", "25.0%", "25.0%", "–"]
+
+
+def test_scenes_of_one_domain_have_no_mean():
+    figures = {name: 0.2 for key in SCENE_COLUMNS for name in (key, f"{key}_low", f"{key}_high")}
+    counts = dict(n=40, fake_to_real=3, real_to_fake=1)
+    scenes, domains = ("as it is", "padded", "turned"), ("easy", "hard", "macro")
+    rows = pd.DataFrame([dict(scene=scene, domain=name, **figures, **counts) for scene in scenes for name in domains])
+    section = scenes_section(rows)
+    assert section.text.startswith("2 kinds of files made of 40 images")
+    assert section.table.rows[1][-2:] == ["3", "1"]
+    lone = scenes_section(rows.query("domain != 'hard'"))
+    assert [row[1] for row in lone.table.rows] == ["easy"] * 3
+
+
+def test_what_was_not_run_has_no_section(facts, tmp_path):
+    nothing = collect_findings(tmp_path)
+    assert scenes_section(None) is None and rounds_section(None) is None
+    assert breakdown_section(None) == [] and gallery_sections(nothing) == []
+    assert "no unsure band" in band_text((0.4, 0.4), facts.metrics["result"]["macro"])
+    sections = gallery_sections(facts)
+    assert sections and all(not section.items and "could not be read" in section.text for section in sections)
+
+
+def test_a_part_with_one_class_has_no_auc(facts):
+    hard = facts.metrics["result"]["hard"]
+    camera = dict(part="camera", n=60, n_real=60, n_fake=0, auc=None, fnr=None)
+    (table,) = breakdown_section(dict(breakdown=dict(source=[camera | {k: hard[k] for k in ("accuracy", "fpr")}])))
+    assert table.rows[0][:3] == ["camera", "60 (60 real, 0 fake)", "–"]
+
+
+def test_slider_counts_what_the_stage_counted_and_cannot_end_the_script(facts):
+    test = facts.pred[facts.pred.split == "test"]
+    domains = json.loads(slider_data(facts.metrics, test))["domains"]
+    for name in ("easy", "fair", "hard"):
+        real, fake = domains[name]
+        confusion = facts.metrics["result"][name]["confusion"]
+        assert sum(score >= facts.metrics["threshold"] for score in real) == confusion[0][1]
+        assert sum(score < facts.metrics["threshold"] for score in fake) == confusion[1][0]
+        assert real == sorted(real) and fake == sorted(fake)
+    assert "</script" not in slider_data(facts.metrics, test.assign(domain="</script>"))
