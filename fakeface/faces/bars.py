@@ -42,9 +42,9 @@ def _flat_from(
             return i, colours[i]
     return None
 
-# %% ../../nbs/03_faces/04_bars.ipynb #ce1235f6
+# %% ../../nbs/03_faces/04_bars.ipynb #55712d4a
 _INSIDE_LINES = 4  # are looked at on this side of a bar
-_FILLED = 0.8  # of the stretch has another colour than the bar
+_FILLED = 0.65  # of the stretch has another colour than the bar
 _STRAIGHT = 2  # pixels, by which the ends of the stretch may differ
 
 
@@ -81,7 +81,7 @@ def _is_edge(stretches: list[_Stretch], face: tuple[float, float]) -> bool:
     is_filled = min(filled) >= _FILLED
     return bool(is_straight and begins_before and ends_behind and is_filled)
 
-# %% ../../nbs/03_faces/04_bars.ipynb #1b31b041
+# %% ../../nbs/03_faces/04_bars.ipynb #e3f074ce
 class _Edge(NamedTuple):
     "Where an image ends and a bar begins, in a reduced image."
 
@@ -91,6 +91,7 @@ class _Edge(NamedTuple):
 
 
 _SMEARED = 16  # pixels of a file beside an edge, that a codec may have smeared: a block of its colours
+_SMEARED_PART = 0.1  # of such a line at most differs clearly from the bar
 
 
 def _edge(
@@ -105,6 +106,10 @@ def _edge(
     begin, colour = bar
     gap = math.ceil(_SMEARED * scale) + 1
     for last in range(begin - 1, max(begin - 1 - gap, _INSIDE_LINES), -1):
+        # behind the edge, whose line is a mixture, there is the bar, if smeared
+        smeared = _apart(lines[last + 2 : begin], colour) > 2 * _DIFFERENT
+        if smeared.size and smeared.mean(1).max() > _SMEARED_PART:
+            return None
         stretches = _stretches(lines[last - _INSIDE_LINES : last], colour)
         if _is_edge(stretches, face):
             return _Edge(last, colour, (stretches[0].first, stretches[0].last + 1))
