@@ -52,7 +52,7 @@ def test_a_smeared_edge_may_be_missed_but_nothing_is_cut_off(colour, quality):
     whole, place, face = page((500, 520), colour, (90, 70))
     found = content_box(decode(jpeg_bytes(whole, quality)).image, face)
     for end, edge, limit in zip(found, place, (0, 0, *whole.size)):
-        assert abs(end - edge) <= 1 or end == limit
+        assert abs(end - edge) <= 3 or end == limit
 
 
 @pytest.mark.parametrize("factor", [0.4, 1.7, 4.0])
