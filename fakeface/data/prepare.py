@@ -115,7 +115,7 @@ def _rows_of(cfg: PrepareConfig, folder: Path) -> pd.DataFrame:
             f"framing = {cfg.framing!r} is for a single folder. {path} says of each source how it is framed, "
             "in its column framing."
         )
-    return scan_all(read_sources(path), folder / "reals")
+    return scan_all(read_sources(path), folder / "reals", path)
 
 
 def collect_sources(
