@@ -111,7 +111,7 @@ def form_lines(
     for domain, side in done["side"].items():
         made = ", ".join(f"{name} {factor:g}" for name, factor in done["shrunk"][domain].items())
         lines.append(f"{domain}: {done['codec']}, shorter side {side} px; made smaller by (median): {made}")
-    return lines + list(done["notes"])
+    return lines + [note for note in done["notes"] if note not in done["losses"]]
 
 
 def tell_intake(
@@ -123,5 +123,6 @@ def tell_intake(
     print(intake_table(manifest).to_string())
     print(*form_lines(manifest), sep="\n")
     print(verdicts.to_string())
-    if warning := warning_line(manifest):
+    losses = (manifest.attrs.get("harmonised") or {}).get("losses", [])
+    for warning in filter(None, [warning_line(manifest), *(f"WARNING: {loss}" for loss in losses)]):
         print(warning, file=sys.stderr)
