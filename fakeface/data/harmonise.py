@@ -302,6 +302,12 @@ def _updated(
     return table.astype(MANIFEST_COLUMNS)
 
 # %% ../../nbs/04_data/16_harmonise.ipynb #2bd840e7
+def _record(settings: dict[str, Any], used: pd.DataFrame, sizes: _Sizes) -> dict[str, Any]:
+    "What the manifest and the audit keep of how the images were made alike."
+    shrunk = _shrunk(used, settings["side"])
+    return dict(settings, shrunk=shrunk, notes=sizes.strays + sizes.losses, losses=sizes.losses)
+
+
 def harmonise(
     table: pd.DataFrame,  # a manifest
     out_dir: str | os.PathLike,  # where the new images go
@@ -348,6 +354,5 @@ def harmonise(
     remove_unfinished(out_dir)
     made = made.assign(path=names)
     updated = _updated(rebase(table, out_dir), made, pd.concat([chosen.reasons, reasons]), chosen.frames)
-    done = dict(settings, shrunk=_shrunk(used, sides), notes=sizes.strays + sizes.losses, losses=sizes.losses)
-    updated.attrs = {**attrs, "root": str(out_dir.resolve()), "harmonised": done}
+    updated.attrs = {**attrs, "root": str(out_dir.resolve()), "harmonised": _record(settings, used, sizes)}
     return updated
