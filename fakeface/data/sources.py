@@ -277,5 +277,5 @@ def scan_all(
         known = (source.license, source.may_show, source.framing)
         tables.append(scan(source.kind, source.path, source.name, *known, **options))
     table = pd.concat(tables, ignore_index=True)
-    table.attrs = dict(other_files=_all_other_files(sources, listed_in))
+    table.attrs["other_files"] = _all_other_files(sources, listed_in)
     return table
