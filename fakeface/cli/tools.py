@@ -80,6 +80,8 @@ def mean_command(args: argparse.Namespace) -> None:
 def audit_command(args: argparse.Namespace) -> int:  # the exit code
     "`fakeface audit`."
     from fakeface.data.audit import audit, verdicts
+    from fakeface.data.folders import is_one_domain
+    from fakeface.data.intake import intake_line
     from fakeface.data.manifest import build_manifest
     from fakeface.data.sources import scan
     from fakeface.images.workers import IMAGE_SECONDS
@@ -87,15 +89,13 @@ def audit_command(args: argparse.Namespace) -> int:  # the exit code
     folder = Path(args.folder).resolve()
     if not folder.is_dir():
         raise FakefaceError(f"{args.folder} is not a folder.")
-    names = {path.name.lower() for path in folder.iterdir()}
-    is_one_domain = bool({"train", "valid", "test", "real", "fake"} & names)
-    kind = "folder" if is_one_domain else "tree"
+    kind = "folder" if is_one_domain(folder) else "tree"
     manifest = build_manifest(scan(kind, folder, folder.name), folder, timeout=IMAGE_SECONDS)
     found = audit(manifest, timeout=IMAGE_SECONDS)
     import pandas as pd
 
     table = pd.DataFrame(found.table).to_string(index=False)
-    print(table, verdicts(found).to_string(), *found.warnings, sep="\n\n")
+    print(table, verdicts(found).to_string(), *found.warnings, intake_line(manifest), sep="\n\n")
     return int(found.verdict == "refuse")
 
 

@@ -37,10 +37,14 @@ def run_dir(run: str, out: str | os.PathLike = "outputs") -> Path:
 def _refuse_to_destroy(folder: Path, state: str | None, overwrite: bool, resume: bool) -> None:
     "Raise `FakefaceError` where beginning a stage would destroy what is there."
     if state == "finished" and not overwrite:
-        raise FakefaceError(f"{folder} is finished. Give overwrite=True to make it again, or another run name.")
+        raise FakefaceError(
+            f"Give overwrite=True to run this stage again: {folder} is finished, and what is there would be replaced. "
+            "To keep it, work under another run name."
+        )
     if state == "running" and not (overwrite or resume):
         raise FakefaceError(
-            f"{folder} was begun and not finished. Give resume=True to go on, or overwrite=True to begin again."
+            f"Give resume=True to continue this stage: {folder} was begun and is not finished. "
+            "overwrite=True begins again."
         )
 
 

@@ -110,33 +110,53 @@ def _deciding(sides: pd.Series) -> int:
     return int(ordered[int(STRAY * len(ordered))])
 
 
-def _note(domain: str, found: pd.Series, side: int, max_side: int) -> str:
-    "What was given up in a domain, images or detail; empty where nothing was."
+@dataclass(frozen=True)
+class _Sizes:
+    "What the copies of each domain measure, and what is given up for it."
+
+    sides: dict[str, int]  # shorter side, without enlarging
+    strays: list[str]  # sentences: images that are left out so that the others keep their detail
+    losses: list[str]  # sentences: detail that most images had, and the parameter that keeps it
+
+
+def _stray_note(domain: str, found: pd.Series, side: int) -> str:
+    "How many images of a domain are left out for their size; empty where none is."
     strays = int((found < side).sum())
-    usual = min(int(found.median()), max_side)
-    if side < usual / 2:
-        return (
-            f"{domain}: all images were made {side} px, though half have {usual} px or more. "
-            f"min_side={usual // 2} would leave out {int((found < usual // 2).sum())} and keep that detail."
-        )
     return (
-        f"{domain}: {strays} images under {side} px are left out, so that the others keep their detail."
+        f"{domain}: {strays} image{'s' * (strays > 1)} under {side} px left out, so that the others keep their detail."
         if strays
         else ""
     )
 
 
-def _sides(table: pd.DataFrame, max_side: int) -> tuple[dict[str, int], list[str]]:
-    "(shorter side that each domain can have without enlarging, notes)."
+def _loss_note(domain: str, found: pd.Series, label: pd.Series, side: int, max_side: int) -> str:
+    "That most images of both classes were far larger than they become; empty where they were not."
+    # a class that is small as a whole cannot be left out
+    usual = min(int(found.groupby(label).median().min()), max_side)
+    if side >= usual / 2:
+        return ""
+    least = usual // 2
+    n_small = int((found < least).sum())
+    return (
+        f"{domain}: every image was made {side} px on its shorter side, because {n_small:,} of {len(found):,} images "
+        f"are under {least} px, too many to leave out unasked. Half of each class have {usual} px or more. "
+        f"To leave the small ones out and keep that detail, run prepare with min_side={least} and overwrite=True."
+    )
+
+
+def _sides(table: pd.DataFrame, max_side: int) -> _Sizes:
+    "The shorter side that each domain can have."
     all_sides = shorter_side(table)
-    sides, notes = {}, []
+    sides, strays, losses = {}, [], []
     for domain, unit in judged_together(table).items():
         is_of_unit = table.domain.isin(unit)
-        found = all_sides.loc[is_of_unit]
-        of_classes = found.groupby(table.label.loc[is_of_unit]).agg(_deciding)
-        sides[domain] = min(int(of_classes.min()), max_side)
-        notes.append(_note(domain, found, sides[domain], max_side))
-    return sides, [note for note in notes if note]
+        found, label = all_sides.loc[is_of_unit], table.label.loc[is_of_unit]
+        of_classes = found.groupby(label).agg(_deciding)
+        side = min(int(of_classes.min()), max_side)
+        sides[domain] = side
+        strays.append(_stray_note(domain, found, side))
+        losses.append(_loss_note(domain, found, label, side, max_side))
+    return _Sizes(sides, [note for note in strays if note], [note for note in losses if note])
 
 
 def _without_strays(chosen: _Chosen, sides: dict[str, int]) -> _Chosen:
@@ -282,6 +302,12 @@ def _updated(
     return table.astype(MANIFEST_COLUMNS)
 
 # %% ../../nbs/04_data/16_harmonise.ipynb #2bd840e7
+def _record(settings: dict[str, Any], used: pd.DataFrame, sizes: _Sizes) -> dict[str, Any]:
+    "What the manifest and the audit keep of how the images were made alike."
+    shrunk = _shrunk(used, settings["side"])
+    return dict(settings, shrunk=shrunk, notes=sizes.strays + sizes.losses, losses=sizes.losses)
+
+
 def harmonise(
     table: pd.DataFrame,  # a manifest
     out_dir: str | os.PathLike,  # where the new images go
@@ -306,10 +332,10 @@ def harmonise(
     table.attrs = attrs
 
     chosen = _chosen(table, min_side, cache, workers, timeout)
-    possible, notes = _sides(chosen.used, size)
-    chosen = _without_strays(chosen, possible)
+    sizes = _sides(chosen.used, size)
+    chosen = _without_strays(chosen, sizes.sides)
     used = chosen.used
-    sides = {domain: max(int(side * shrink), 1) for domain, side in possible.items()}
+    sides = {domain: max(int(side * shrink), 1) for domain, side in sizes.sides.items()}
     settings = dict(
         side=sides,
         quality=list(quality),
@@ -328,6 +354,5 @@ def harmonise(
     remove_unfinished(out_dir)
     made = made.assign(path=names)
     updated = _updated(rebase(table, out_dir), made, pd.concat([chosen.reasons, reasons]), chosen.frames)
-    done = dict(settings, shrunk=_shrunk(used, sides), notes=notes)
-    updated.attrs = {**attrs, "root": str(out_dir.resolve()), "harmonised": done}
+    updated.attrs = {**attrs, "root": str(out_dir.resolve()), "harmonised": _record(settings, used, sizes)}
     return updated

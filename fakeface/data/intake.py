@@ -16,6 +16,7 @@ import pandas as pd
 from ..core.labels import LABEL_NAMES
 from ..core.text import row_name, written_out
 from .manifest import ManifestError, counts
+from .rows import other_files_line
 
 # %% ../../nbs/04_data/19_intake.ipynb #46fc4b9a
 WARN_ABOVE = 0.05  # share of files that could not be read or were not there
@@ -63,15 +64,16 @@ def reasons_counted(
 def intake_line(
     manifest: pd.DataFrame,
 ) -> str:
-    "How many images are used and how many left out, and why."
+    "How many images are used and how many left out, and why; how many other files are beside them."
     left_out = len(manifest.query("split == 'excluded'"))
     used = len(manifest) - left_out
     domains = len(set(manifest["domain"]))
     line = f"{len(manifest):,} images in {domains} domain{'s' * (domains > 1)}: {used:,} used, {left_out:,} left out"
-    if not left_out:
-        return line + "."
-    why = "; ".join(f"{count:,} {kind}" for kind, count in reasons_counted(manifest).items())
-    return f"{line} ({written_out(why)})."
+    if left_out:
+        why = "; ".join(f"{count:,} {kind}" for kind, count in reasons_counted(manifest).items())
+        line = f"{line} ({written_out(why)})"
+    others = other_files_line(manifest.attrs.get("other_files", {}))
+    return f"{line}. Not images: {written_out(others)}." if others else f"{line}."
 
 
 def intake_table(
@@ -109,7 +111,7 @@ def form_lines(
     for domain, side in done["side"].items():
         made = ", ".join(f"{name} {factor:g}" for name, factor in done["shrunk"][domain].items())
         lines.append(f"{domain}: {done['codec']}, shorter side {side} px; made smaller by (median): {made}")
-    return lines + list(done["notes"])
+    return lines + [note for note in done["notes"] if note not in done["losses"]]
 
 
 def tell_intake(
@@ -121,5 +123,6 @@ def tell_intake(
     print(intake_table(manifest).to_string())
     print(*form_lines(manifest), sep="\n")
     print(verdicts.to_string())
-    if warning := warning_line(manifest):
+    losses = (manifest.attrs.get("harmonised") or {}).get("losses", [])
+    for warning in filter(None, [warning_line(manifest), *(f"WARNING: {loss}" for loss in losses)]):
         print(warning, file=sys.stderr)

@@ -208,7 +208,7 @@ def build_manifest(
     table.loc[table.reason != "", "split"] = "excluded"
     table = _typed(table)
     build = dict(salt=salt, fractions=list(fractions)) | found
-    table.attrs = {"root": os.path.realpath(root), "build": build}
+    table.attrs = {"root": os.path.realpath(root), "build": build, "other_files": rows.attrs.get("other_files", {})}
     return table
 
 # %% ../../nbs/04_data/13_manifest.ipynb #31d045cc

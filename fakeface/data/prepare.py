@@ -44,6 +44,7 @@ class PrepareConfig:
     framing: str = "centre"  # of such a folder: centre | face; a sources.csv says it of each source
     parity: bool = False  # leave files as they are (then training wants allow_bias)
     size: int = 1024  # largest side of a harmonised image
+    min_side: int = 64  # pixels: images with a shorter side under this are left out
     quality_low: int = 70  # JPEG quality of harmonised images is drawn
     quality_high: int = 95  #   from this range, for both classes
     cut: str = "square"  # square | whole: what is kept of an image that is not framed by a face
@@ -65,6 +66,8 @@ class PrepareConfig:
             )
         if self.size < LEAST_SIZE:
             raise ConfigError(f"size = {self.size} should be at least {LEAST_SIZE} pixels.")
+        if self.min_side < 1:
+            raise ConfigError(f"min_side = {self.min_side} should be at least 1 pixel.")
         if self.workers < -1:
             raise ConfigError(f"workers = {self.workers} should be -1 (all cores) or more.")
         if not 0 < self.timeout < math.inf:
@@ -115,7 +118,7 @@ def _rows_of(cfg: PrepareConfig, folder: Path) -> pd.DataFrame:
             f"framing = {cfg.framing!r} is for a single folder. {path} says of each source how it is framed, "
             "in its column framing."
         )
-    return scan_all(read_sources(path), folder / "reals")
+    return scan_all(read_sources(path), folder / "reals", path)
 
 
 def collect_sources(
@@ -181,6 +184,7 @@ def build_dataset(
         seed=cfg.seed,
         workers=cfg.n_workers,
         parity=cfg.parity,
+        min_side=cfg.min_side,
         cache=_facts_cache(folder),
         timeout=cfg.timeout,
     )

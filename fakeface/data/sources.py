@@ -24,7 +24,7 @@ from .folders import read_fake, read_folder, read_real, read_tree
 from .public_sets import ffhq_identity, ffhq_there, listed_ids
 from .public_sets import read_140k, read_dalle2, read_ffhq, read_tpdne
 from .reals import auto_count, drawn_reals
-from .rows import SOURCE_COLUMNS, SourceError, SourceRow
+from .rows import SOURCE_COLUMNS, SourceError, SourceRow, other_files
 from .tables import read_csv, read_table
 
 # %% ../../nbs/04_data/05_sources.ipynb #959322ad
@@ -36,6 +36,7 @@ class SourceKind:
     about: str  # the layout in a sentence
     license: str = ""
     origin: str = ""
+    lists: tuple[str, ...] = ("identities.csv",)  # tables that are read where they lie beside the images
 
 
 SOURCE_KINDS: dict[str, SourceKind] = {
@@ -57,6 +58,7 @@ SOURCE_KINDS: dict[str, SourceKind] = {
         "beside train.csv, valid.csv, test.csv (label 1 = real).",
         license="FFHQ part CC BY-NC-SA 4.0 (NVIDIA), non-commercial; see the set's Kaggle page",
         origin="kaggle.com/datasets/xhlulu/140k-real-and-fake-faces",
+        lists=("train.csv", "valid.csv", "test.csv"),
     ),
     "ffhq": SourceKind(
         read_ffhq,
@@ -125,6 +127,11 @@ def _origin(kind: SourceKind, path: Path) -> str:
     return f"{kind.origin}, version {version[1]}" if version and kind.origin else kind.origin
 
 # %% ../../nbs/04_data/05_sources.ipynb #1efdc284
+def _other_files(kind: str, path: Path) -> dict[str, int]:
+    "Below the folder of a source, without the lists that its kind reads."
+    return other_files([path], (), SOURCE_KINDS[kind].lists) if path.is_dir() else {}
+
+
 def scan(
     kind: str,  # one of `SOURCE_KINDS`
     path: str | os.PathLike,  # the folder, or the table for kind csv
@@ -133,7 +140,7 @@ def scan(
     may_show: bool = False,  # may these faces appear in reports and galleries?
     framing: str = "centre",  # one of `FRAME_MODES`
     **options: Any,  # of the kind, e.g. `ids` for ffhq
-) -> pd.DataFrame:  # one row an image, columns `SOURCE_COLUMNS`
+) -> pd.DataFrame:  # one row for each image, columns `SOURCE_COLUMNS`; attrs["other_files"]: how many beside them
     "Read a source's layout into rows; raises `SourceError` where it is another layout, `ConfigError` for other words."
     path = _absolute(kind, path, name)
     refuse_unknown([framing], FRAME_MODES, "framing")
@@ -155,7 +162,9 @@ def scan(
     )
     table = pd.DataFrame([defaults | row for row in rows]).loc[:, list(SOURCE_COLUMNS)]
     _require_domain_names(table, kind)
-    return table.astype(SOURCE_COLUMNS)
+    table = table.astype(SOURCE_COLUMNS)
+    table.attrs["other_files"] = _other_files(kind, path)
+    return table
 
 # %% ../../nbs/04_data/05_sources.ipynb #8e3b80e9
 @dataclass(frozen=True)
@@ -241,10 +250,21 @@ def _with_lists(sources: list[Source], folder: Path) -> list[Source]:
     return listed
 
 
+def _all_other_files(sources: list[Source], listed_in: Path | None) -> dict[str, int]:
+    "Below the folders of all sources, without the lists that were read."
+    read = {source.path for source in sources} | {Path(source.ids) for source in sources if source.ids}
+    if listed_in:
+        read.add(Path(os.path.abspath(listed_in)))
+    names = {name for source in sources for name in SOURCE_KINDS[source.kind].lists}
+    folders = [source.path for source in sources if source.path.is_dir()]
+    return other_files(folders, read, names)
+
+
 def scan_all(
     sources: list[Source],  # as `read_sources` gives them
     lists: Path | None = None,  # a folder for the lists of what is drawn (ids = auto:10000)
-) -> pd.DataFrame:  # all rows
+    listed_in: Path | None = None,  # the sources.csv, which is none of the other files
+) -> pd.DataFrame:  # all rows; attrs["other_files"]: how many files beside the images, by ending
     "Scan every source; raises `SourceError` for the first that is not as it should be."
     if any(auto_count(source.ids) for source in sources):
         if lists is None:
@@ -256,4 +276,6 @@ def scan_all(
         options = dict(ids=source.ids) if source.ids else {}
         known = (source.license, source.may_show, source.framing)
         tables.append(scan(source.kind, source.path, source.name, *known, **options))
-    return pd.concat(tables, ignore_index=True)
+    table = pd.concat(tables, ignore_index=True)
+    table.attrs["other_files"] = _all_other_files(sources, listed_in)
+    return table

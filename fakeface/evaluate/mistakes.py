@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 from ..core.labels import LABEL_NAMES
+from ..data.rows import TO_SHOW_THEM
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -64,10 +65,7 @@ def show_mistakes(
     may_show = pred["may_show"].astype(bool)
     shown = worst(pred.loc[may_show], threshold, n)
     if shown.empty:
-        return (
-            "There are mistakes, but none of the images may be shown. "
-            "(may_show = true in sources.csv allows it, source by source.)"
-        )
+        return f"There are mistakes, but none of the images may be shown. {TO_SHOW_THEM}"
     rows = -(-len(shown) // cols)
     size = (1.3 * cols, 1.75 * rows)
     fig, axes = plt.subplots(rows, cols, figsize=size, dpi=80, layout="constrained", squeeze=False)

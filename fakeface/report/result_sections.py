@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from ..data.rows import TO_SHOW_THEM
 from .findings import RESULT_COLUMNS, SEEN, ResultGroup, RunFacts, published_group, result_groups
 from .maps import Thumbnail, gallery
 from fakeface.report.records import (
@@ -272,7 +273,7 @@ def _gallery_section(name: str, rows: pd.DataFrame, facts: RunFacts, count: int,
     unreadable = shown.n - shown.hidden - len(shown.items)
     sentences = []
     if shown.hidden:
-        sentences.append(f"{shown.hidden} of these {shown.n} images may not be shown.")
+        sentences.append(f"{shown.hidden} of these {shown.n} images may not be shown. {TO_SHOW_THEM}")
     if unreadable:
         sentences.append(f"{unreadable} could not be read any more.")
     return GallerySection(name, shown.items, " ".join(sentences) if shown.n else if_empty)

@@ -65,10 +65,21 @@ def _acquaintance(metrics: dict) -> str:
     return " ".join(sentences)
 
 
+def _before_after(facts: RunFacts) -> dict:
+    "What finetuning noted of its comparison with its start; empty if there was none."
+    finetuned = facts.stages.get("finetune")
+    return ((finetuned.metrics if finetuned else None) or {}).get("before_after") or {}
+
+
+def _is_kept_start(metrics: dict, facts: RunFacts) -> bool:
+    "Whether the tested detector is the one that finetuning began with, kept since the new one is not shown better."
+    found = _before_after(facts)
+    return bool(found.get("keep_start")) and found.get("start_hash") == metrics.get("bundle_hash")
+
+
 def _comparison(facts: RunFacts) -> str:
     "What finetuning's comparison with its start says, where it is not better or cross-validated; else empty."
-    finetuned = facts.stages.get("finetune")
-    found = ((finetuned.metrics if finetuned else None) or {}).get("before_after") or {}
+    found = _before_after(facts)
     return found["headline"].removesuffix(".") if found.get("keep_start") or found.get("folds") else ""
 
 
@@ -101,6 +112,8 @@ def tested_on(facts: RunFacts) -> str:
     )
     # the headline speaks of two detectors
     whose = f"The figures are those of {metrics.get('bundle')}." if _comparison(facts) else ""
+    if _is_kept_start(metrics, facts):
+        whose = f"The figures are those of {metrics.get('bundle')}, with which finetuning began and which was kept."
     return f"{whose} {tested} {_acquaintance(metrics)}".strip()
 
 # %% ../../nbs/12_report/08_statements.ipynb #73bf9458
@@ -447,7 +460,7 @@ def _bias_warning(metrics: dict, facts: RunFacts) -> list[str]:
 def _split_warnings(metrics: dict, facts: RunFacts) -> list[str]:
     "Where the images may not be new to the detector, or to its threshold."
     warnings = []
-    if metrics.get("same_split") is False:
+    if metrics.get("same_split") is False and not _is_kept_start(metrics, facts):
         warnings.append(
             "The detector was not trained on this run's own training split: whether images of this test"
             " were among its training images is not known. Test on images that it cannot have met."

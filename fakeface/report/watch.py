@@ -11,6 +11,7 @@ from typing import Any
 import pandas as pd
 from matplotlib.figure import Figure
 from ..core.labels import LABEL_NAMES
+from ..data.rows import TO_SHOW_THEM
 from ..data.sampler import BalancedSampler
 from ..data.dataset import FaceDataset, Sample
 from ..augment.batches import BatchPart
@@ -24,7 +25,7 @@ from ..train.recipe import TrainConfig
 from ..train.data_choice import choose_rows
 
 # %% ../../nbs/12_report/05_watch.ipynb #5e3beec8
-NOTHING_TO_SHOW = "No image of this data may be shown. (may_show = true in sources.csv allows it, source by source.)"
+NOTHING_TO_SHOW = f"No image of this data may be shown. {TO_SHOW_THEM}"
 
 
 def _shown_rows(manifest: pd.DataFrame, cfg: TrainConfig) -> pd.DataFrame:

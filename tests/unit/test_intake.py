@@ -1,0 +1,100 @@
+"""A folder as people have them: mixed sizes, HEIC, notes beside the images; `audit` and `prepare` say the same."""
+
+import argparse
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from fakeface.cli.tools import audit_command
+from fakeface.core.seeds import rng
+from fakeface.data.audit import audit, read_audit, verdicts
+from fakeface.data.intake import intake_line, tell_intake
+from fakeface.data.prepare import PrepareConfig, build_dataset, collect_sources, index_images, write_prepared
+
+SIDES = (80, 160, 320, 320, 320, 480)  # of images of both classes, again and again
+COUNT = 24  # images of each class
+
+
+def noise(name: str, side: int) -> Image.Image:
+    "An image that resembles no other."
+    small = rng("mixed", name).integers(0, 256, (8, 8, 3), np.uint8)
+    return Image.fromarray(small).resize((side, side), Image.Resampling.BICUBIC)
+
+
+def write_image(image: Image.Image, path: Path, number: int) -> None:
+    "As JPEG, PNG or HEIC, in turn."
+    ending = (".jpg", ".heic", ".png")[number // len(SIDES) % 3]
+    if ending == ".heic":
+        heif = pytest.importorskip("pillow_heif")
+        heif.from_pillow(image).save(path.with_suffix(ending))
+    else:
+        image.save(path.with_suffix(ending))
+
+
+@pytest.fixture(scope="module")
+def mixed(tmp_path_factory):
+    "A folder of photographs and fakes in the same sizes and formats, with notes beside them."
+    folder = tmp_path_factory.mktemp("intake") / "mixed"
+    for kind in ("Photos", "ai"):
+        (folder / kind).mkdir(parents=True)
+        for number in range(COUNT):
+            image = noise(f"{kind} {number}", SIDES[number % len(SIDES)])
+            write_image(image, folder / kind / f"{number}", number)
+    for number in range(10):
+        (folder / "ai" / f"{number}.txt").write_text("a prompt")
+    for name in ("ai/settings.json", "about.json"):
+        (folder / name).write_text("{}")
+    return folder
+
+
+def prepared(mixed: Path, folder: Path, **options):
+    "The manifest to train on, both audits, and the numbers of the stage."
+    cfg = PrepareConfig(run="mixed", sources=str(mixed), workers=0, **options)
+    found = index_images(cfg, collect_sources(cfg, folder), folder)
+    built = build_dataset(cfg, found, folder)
+    write_prepared(cfg, found, built, folder)
+    return built, read_audit(folder / "audit_found.json"), read_audit(folder / "audit.json")
+
+
+def test_mixed_folder_says_what_was_lost_and_what_keeps_it(mixed, tmp_path, capsys):
+    built, before, after = prepared(mixed, tmp_path / "as it is")
+    tell_intake(built, verdicts(before, after))
+    told = capsys.readouterr()
+    counted = (
+        f"{2 * COUNT} images in 1 domain: {2 * COUNT} used, 0 left out. Not images: 12 other files: 10 .txt, 2 .json."
+    )
+    assert told.out.startswith(counted)
+    # 8 of 48 images are 80 px, more than one in twenty: none is left out unasked, and that is a warning
+    assert set(built.width) == {80} and after.harmonised["side"] == {"mixed": 80}
+    assert "WARNING: mixed: every image was made 80 px" in told.err
+    assert "8 of 48 images are under 160 px" in told.err and "WARNING" not in told.out
+    assert "min_side=160 and overwrite=True" in told.err
+
+    # and what it advises does what it says
+    built, before, after = prepared(mixed, tmp_path / "as advised", min_side=160)
+    used = built[built.split != "excluded"]
+    assert len(used) == 40 and set(used.width) == {160} and after.harmonised["losses"] == []
+    assert intake_line(built).startswith(
+        "48 images in 1 domain: 40 used, 8 left out (8 its shorter side is under … px)."
+    )
+
+
+@pytest.mark.parametrize("endings, verdict", [((".png", ".png"), "pass"), ((".png", ".jpg"), "refuse")])
+def test_audit_and_prepare_say_the_same(endings, verdict, tmp_path, capsys):
+    for kind, ending in zip(("Photos", "ai"), endings):
+        (tmp_path / "set" / kind).mkdir(parents=True)
+        for number in range(COUNT):
+            image = noise(f"{kind} {number}", SIDES[number % len(SIDES)])
+            image.save(tmp_path / "set" / kind / f"{number}{ending}")
+    (tmp_path / "set/ai/prompts.csv").touch()
+    (tmp_path / "run").mkdir()
+    cfg = PrepareConfig(run="same", sources=str(tmp_path / "set"), workers=0)
+    found = index_images(cfg, collect_sources(cfg, tmp_path / "run"), tmp_path / "run")
+    as_found = audit(found, workers=0)
+    code = audit_command(argparse.Namespace(folder=str(tmp_path / "set")))
+    told = capsys.readouterr().out
+    assert as_found.verdict == verdict and code == (verdict == "refuse")
+    assert verdicts(as_found).to_string() in told and intake_line(found) in told
+    assert "48 used, 0 left out. Not images: 1 other file: 1 .csv." in told
