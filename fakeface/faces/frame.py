@@ -226,8 +226,10 @@ def _moved(face: Face, left: int, top: int) -> Face:
 
 def _framed(image: Image.Image, face: Face, max_side: int) -> Framed:
     "The same, within the bars or the margin that the image around the face may have."
-    box = content_box(image, face.box)
-    if box == (0, 0, *image.size):
+    whole = (0, 0, *image.size)
+    # what is framed is left alone: its middle square holds no bars, or it was prepared like that
+    box = whole if is_framed(face, image.size) else content_box(image, face.box)
+    if box == whole:
         return _framed_whole(image, face, max_side)
     left, top, right, bottom = box
     part = image.crop(box)
