@@ -18,6 +18,7 @@ from ..metrics.intervals import Interval
 from ..metrics.paired import delong_test
 from ..models.bundle import Bundle
 from ..models.card import ENOUGH_TO_CLAIM
+from ..models.cost import cost_of
 from ..models.storage import read_bundle, read_seen
 from ..train.known import Acquaintance, acquaintance, known_rows
 from ..train.origin import finished_start, init_paths
@@ -139,6 +140,9 @@ def before_after(
         domains=sorted(rows.domain.unique()),
         by="before and after",
     )
+    costs = {"before": cost_of(first), "after": cost_of(folder / "bundle")}
+    for when, cost in costs.items():
+        table[f"megabytes_{when}"], table[f"ms_an_image_{when}"] = cost
     mean = mean_difference(table)
     better = mean is not None and mean.low is not None and mean.low > 0
     headline = f"{known.sentence()} {headline_of(table, old.name)}" if known.met else headline_of(table, old.name)
@@ -149,6 +153,7 @@ def before_after(
     if not known.met and known.sentence():
         print(known.sentence())
     print(found["headline"])
+    print(f"Before: {costs['before']}; after: {costs['after']}.")
     return dict(before_after=found)
 
 
