@@ -118,6 +118,15 @@ def _compared(
     return compare_scores(before, after, (old, new)), (old, new)
 
 
+def _add_costs(table: pd.DataFrame, folders: tuple[str, Path]) -> None:
+    "Columns that say what both detectors cost; prints it."
+    for when, folder in zip(("before", "after"), folders):
+        cost = cost_of(folder)
+        table[f"megabytes_{when}"] = cost.megabytes
+        table[f"ms_an_image_{when}"] = cost.milliseconds
+        print(f"What the detector costs, {when}: {cost}")
+
+
 def before_after(
     cfg: TrainConfig,  # of a finished training, with `init` resolved
     folder: Path,  # the stage's folder, with the new bundle in it
@@ -140,9 +149,7 @@ def before_after(
         domains=sorted(rows.domain.unique()),
         by="before and after",
     )
-    costs = {"before": cost_of(first), "after": cost_of(folder / "bundle")}
-    for when, cost in costs.items():
-        table[f"megabytes_{when}"], table[f"ms_an_image_{when}"] = cost
+    _add_costs(table, (first, folder / "bundle"))
     mean = mean_difference(table)
     better = mean is not None and mean.low is not None and mean.low > 0
     headline = f"{known.sentence()} {headline_of(table, old.name)}" if known.met else headline_of(table, old.name)
@@ -153,7 +160,6 @@ def before_after(
     if not known.met and known.sentence():
         print(known.sentence())
     print(found["headline"])
-    print(f"Before: {costs['before']}; after: {costs['after']}.")
     return dict(before_after=found)
 
 
