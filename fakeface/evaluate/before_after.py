@@ -18,6 +18,7 @@ from ..metrics.intervals import Interval
 from ..metrics.paired import delong_test
 from ..models.bundle import Bundle
 from ..models.card import ENOUGH_TO_CLAIM
+from ..models.cost import cost_of
 from ..models.storage import read_bundle, read_seen
 from ..train.known import Acquaintance, acquaintance, known_rows
 from ..train.origin import finished_start, init_paths
@@ -117,6 +118,15 @@ def _compared(
     return compare_scores(before, after, (old, new)), (old, new)
 
 
+def _add_costs(table: pd.DataFrame, folders: tuple[str, Path]) -> None:
+    "Columns that say what both detectors cost; prints it."
+    for when, folder in zip(("before", "after"), folders):
+        cost = cost_of(folder)
+        table[f"megabytes_{when}"] = cost.megabytes
+        table[f"ms_an_image_{when}"] = cost.milliseconds
+        print(f"What the detector costs, {when}: {cost}")
+
+
 def before_after(
     cfg: TrainConfig,  # of a finished training, with `init` resolved
     folder: Path,  # the stage's folder, with the new bundle in it
@@ -139,6 +149,7 @@ def before_after(
         domains=sorted(rows.domain.unique()),
         by="before and after",
     )
+    _add_costs(table, (first, folder / "bundle"))
     mean = mean_difference(table)
     better = mean is not None and mean.low is not None and mean.low > 0
     headline = f"{known.sentence()} {headline_of(table, old.name)}" if known.met else headline_of(table, old.name)

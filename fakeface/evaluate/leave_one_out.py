@@ -252,13 +252,15 @@ class Round:
     unseen: Evaluation  # by the detector without it
     seen: Evaluation | None = None  # by the run's own detector, where it was evaluated and knew the domain
     difference: Interval | None = None  # AUC unseen − AUC seen, on the same images
+    megabytes: float | None = None  # of the round's detector
+    ms_an_image: float | None = None  # that it takes on one core
 
     def to_dict(self) -> dict[str, Any]:
         "As leaveout.json holds it."
         found = {name: getattr(self, name) for name in ("unseen", "seen", "difference")}
         records = {name: None if record is None else record.to_dict() for name, record in found.items()}
         about = dict(left_out=self.left_out, domain=self.domain, run=self.run, epochs=self.epochs, claim=self.claim)
-        return about | records
+        return about | records | dict(megabytes=self.megabytes, ms_an_image=self.ms_an_image)
 
     @classmethod
     def from_dict(cls, record: Mapping[str, Any]) -> "Round":
@@ -273,13 +275,16 @@ class Round:
             Evaluation.from_dict(record["unseen"]),
             Evaluation.from_dict(seen) if seen else None,
             Interval.from_dict(difference) if difference else None,
+            record.get("megabytes"),
+            record.get("ms_an_image"),
         )
 
 # %% ../../nbs/09_evaluate/09_leave_one_out.ipynb #1d9a51cd
 def _rounds_of_group(home: Path, new: Path, group: list[str]) -> list[Round]:
     "What a finished round found, one a domain."
     metrics = read_json(new / "evaluate/metrics.json")
-    epochs = (read_json(new / "finetune/metrics.json") or {}).get("epochs")
+    trained = read_json(new / "finetune/metrics.json") or {}
+    cost = {name: trained.get(name) for name in ("megabytes", "ms_an_image")}
     finished = Stage.state(home / "evaluate") == "finished"
     own = read_json(home / "evaluate/metrics.json") if finished else None
     rounds = []
@@ -287,7 +292,7 @@ def _rounds_of_group(home: Path, new: Path, group: list[str]) -> list[Round]:
         if domain not in metrics["result"]:
             continue
         unseen = Evaluation.from_dict(metrics["result"][domain])
-        found = Round(group, domain, new.name, epochs, metrics["seen"].get(domain), unseen)
+        found = Round(group, domain, new.name, trained.get("epochs"), metrics["seen"].get(domain), unseen, **cost)
         if own and own.get("split") == "test" and own["seen"].get(domain) == "seen":
             seen = Evaluation.from_dict(own["result"][domain])
             found = replace(found, seen=seen, difference=paired_difference(new, home, domain))
@@ -333,6 +338,7 @@ def rounds_table(rounds: list[Round]) -> pd.DataFrame:
         row |= _figure_columns(names, "unseen", found.unseen)
         row |= _figure_columns(names, "seen", found.seen)
         row |= _columns("AUC difference", found.difference)
+        row |= {"MB": found.megabytes, "ms an image": found.ms_an_image}
         rows.append(row)
     return pd.DataFrame(rows)
 
@@ -380,7 +386,7 @@ def beside(
     run: str,  # its rounds are finished
     other: str,  # so are the same rounds of this one
     out: str = "outputs",  # root of all runs
-) -> pd.DataFrame:  # domain, without, epochs, n; auc, fpr, fnr of either as value, low, high; AUC difference
+) -> pd.DataFrame:  # domain, without, epochs, n; auc, fpr, fnr of either as value, low, high; AUC difference; cost
     "The rounds of two runs side by side; raises `FakefaceError` where they have none in common."
     home, other_home = (run_dir(name, out) for name in (run, other))
     rounds, other_rounds = _rounds_by_domain(home), _rounds_by_domain(other_home)
@@ -396,5 +402,7 @@ def beside(
         row |= _figure_columns(("auc", "fpr", "fnr"), "run", mine.unseen)
         row |= _figure_columns(("auc", "fpr", "fnr"), "other", theirs.unseen)
         row |= _columns("AUC difference", paired_difference(folder, other_folder, mine.domain))
+        for who, found in (("run", mine), ("other", theirs)):
+            row |= {f"MB {who}": found.megabytes, f"ms an image {who}": found.ms_an_image}
         rows.append(row)
     return pd.DataFrame(rows).sort_values(["without", "domain"], ignore_index=True)

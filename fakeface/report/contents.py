@@ -40,7 +40,15 @@ from fakeface.report.result_sections import (
     why_section,
 )
 from .statements import KINDS, headline, tested_on, verdict
-from .tables import Table, calibration_table, count_table, point_table, stage_table, version_line
+from fakeface.report.tables import (
+    Table,
+    calibration_table,
+    count_table,
+    point_table,
+    stage_table,
+    tested_cost,
+    version_line,
+)
 
 # %% ../../nbs/12_report/13_contents.ipynb #f7debc48
 @dataclass(frozen=True)
@@ -126,7 +134,7 @@ def report_contents(facts: RunFacts) -> Report:
         title=f"fakeface report: {facts.run}",
         verdict=_verdict_by_kind(facts),
         stages=stage_table(facts),
-        tested=tested_on(facts),
+        tested=f"{tested_on(facts)} {tested_cost(facts)}".strip(),
         versions=version_line(facts),
         counts=count_table(facts.manifest),
         sources=_sources(facts.manifest),

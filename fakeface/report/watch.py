@@ -6,6 +6,7 @@
 __all__ = ['NOTHING_TO_SHOW', 'TABLE_METRICS', 'plot_batch', 'Live', 'metrics_table']
 
 # %% ../../nbs/12_report/05_watch.ipynb #09ff2f53
+from collections.abc import Mapping
 from typing import Any
 
 import pandas as pd
@@ -96,10 +97,15 @@ TABLE_METRICS = ("auc", "accuracy", "precision", "recall", "f1", "fpr", "fnr")
 def metrics_table(
     result: dict[str, Summary],  # of `by_domain`
     columns: tuple[str, ...] = TABLE_METRICS,
+    cost: Mapping[str, Any] | None = None,  # with megabytes and ms_an_image, as metrics.json of a training has them
 ) -> pd.DataFrame:
     "A row a domain, the mean of domains (macro) and all images together (micro); 95% intervals in brackets."
     rows = {}
     for domain, summary in result.items():
         sizes = dict(real=summary.get("n_real", ""), fake=summary.get("n_fake", ""))
         rows[domain] = {**sizes, **{name: format_interval(summary.get(name)) for name in columns}}
-    return pd.DataFrame(rows).T.rename_axis("domain")
+    table = pd.DataFrame(rows).T.rename_axis("domain")
+    if cost is None:
+        return table
+    paid = {"MB": cost["megabytes"], "ms an image": cost["ms_an_image"]}
+    return table.assign(**{name: "–" if value is None else f"{value:.1f}" for name, value in paid.items()})

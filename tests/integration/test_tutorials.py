@@ -19,6 +19,7 @@ LESS = {
     "03_reading_a_report": dict(draws=500),
     "04_own_images": dict(epochs=1),
     "05_from_notebook_to_gpu": dict(count=60),
+    "06_probe": dict(domains="vae", augmented=0),
 }
 ALL = sorted(TUTORIALS.glob("[0-9]*.ipynb"))
 each_tutorial = pytest.mark.parametrize("path", ALL, ids=lambda path: path.stem)
