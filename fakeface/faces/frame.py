@@ -235,9 +235,10 @@ def _framed(image: Image.Image, face: Face, max_side: int) -> Framed:
     part = image.crop(box)
     framed = _framed_whole(part, _moved(face, left, top), max_side)
     middle = Square((right - left) / 2, (bottom - top) / 2, min(part.size))
-    square = framed.square or middle
-    square = dataclasses.replace(square, x=square.x + left, y=square.y + top)
-    return dataclasses.replace(framed, face=face, square=square)
+    inside = framed.square or middle
+    square = dataclasses.replace(inside, x=inside.x + left, y=inside.y + top)
+    shown = cut_square(image, square, framed.image.width) if framed.square else part
+    return dataclasses.replace(framed, image=shown, face=face, square=square)
 
 
 def frame(

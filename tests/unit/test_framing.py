@@ -31,7 +31,7 @@ from fakeface.data.prepare import PrepareConfig, build_dataset, collect_sources,
 from fakeface.data.sources import read_sources, scan_all
 from fakeface.evaluate.stage import EvaluateConfig, evaluate
 from fakeface.faces.earned import NO_FACE
-from fakeface.faces.frame import frame
+from fakeface.faces.frame import FRAMED_ANGLE, frame
 from fakeface.faces.shown import Shown, shown_of
 from fakeface.images.decode import open_image
 from fakeface.images.preprocess import InputSpec, eval_views
@@ -201,8 +201,9 @@ def test_prepare_cuts_the_largest_face_and_says_what_it_left_out(prepared):
         file = open_image(f"{found.attrs['root']}/files/{name}")
         by_hand = frame(file, "face", max_side=4096)[0].image
         shorter = min(by_hand.size)
-        top = (by_hand.height - shorter) // 2
-        middle = by_hand.crop((0, top, shorter, top + shorter)).resize((138, 138), Image.Resampling.BICUBIC)
+        left, top = (by_hand.width - shorter) // 2, (by_hand.height - shorter) // 2
+        square = (left, top, left + shorter, top + shorter)
+        middle = by_hand.crop(square).resize((138, 138), Image.Resampling.BICUBIC)
         assert distance(made, middle) < 6, name
         centre = file.resize((138, 138), Image.Resampling.BICUBIC)
         assert name == "framed.png" or distance(made, centre) > 20, "not the whole image"
@@ -215,9 +216,16 @@ def test_what_is_prepared_is_framed_already(prepared):
     used.attrs = built.attrs
     spec = InputSpec(112)
     centre, face = EvalDataset(used, spec), EvalDataset(used, spec, "face")
+    alike = 0
     for row in range(len(used)):
         assert face[row]["x"] is not None, used.path[row]
-        assert face[row]["x"].tobytes() == centre[row]["x"].tobytes(), used.path[row]
+        if face[row]["x"].tobytes() == centre[row]["x"].tobytes():
+            alike += 1
+            continue
+        # turned by about as much as still counts as upright: the finder may say either
+        shown = shown_of(f"{used.attrs['root']}/{used.path[row]}", spec)
+        assert abs(abs(shown[0].angle) - FRAMED_ANGLE) < 2, used.path[row]
+    assert alike >= len(used) - 1
 
 
 def test_the_smallest_side_is_that_of_the_squares(tmp_path):
