@@ -24,7 +24,7 @@ lint: .venv/ready                   # what can be said without running anything
 	$(BIN)/pyright
 
 lab: .venv/ready                    # JupyterLab, which opens nbs/index.ipynb; options through ARGS=
-	$(BIN)/jupyter lab --LabApp.default_url=/lab/tree/nbs/index.ipynb $(ARGS)
+	JUPYTER_CONFIG_PATH="$(CURDIR)/.jupyter" $(BIN)/jupyter lab --LabApp.default_url=/lab/tree/nbs/index.ipynb $(ARGS)
 
 docs: $(DOCS)/ready                 # the documentation site in _site/; nothing is run, every link is followed
 	$(DOCS)/bin/python -m docs.build

@@ -101,7 +101,7 @@ class BatchPart(nn.Module):
         x = x.to(torch.float32).div_(255)
         if training and self.policy is not None:
             if seed is None:
-                raise ValueError("The batch part needs a seed in training: randomness here has no state of its own.")
+                raise ValueError("The batch part needs a seed in training: no random state is kept between calls.")
             gen = np.random.default_rng(seed)
             x = add_noise(x, self.policy, gen)
             x = erase_rectangles(x, self.policy, gen)

@@ -32,7 +32,7 @@ class SamplePart:
         light_epochs: int = 0,  # epochs 0 … light_epochs − 1 are light
     ):
         if policy.size != spec.size:
-            raise ConfigError(f"The policy is for {policy.size} px, the model wants {spec.size} px.")
+            raise ConfigError(f"The policy is for {policy.size} px, but the network takes {spec.size} px.")
         self.policy = policy
         self.spec = spec
         self.light = light(policy.size)

@@ -26,22 +26,22 @@ if TYPE_CHECKING:
 
 # %% ../../nbs/13_cli/03_check.ipynb #7e67541a
 _EXIT_CODES = """exit codes:
-  0    every image has a verdict (whichever)
+  0    every image has a verdict, whatever it is
   1    some could not be read; their rows or lines say why
   2    wrong usage, no detector, nothing to check, or rows that could not be written
-  130  stopped by Ctrl-C; rows that are written stay, --resume goes on
-  141  whoever read standard output went away
+  130  stopped by Ctrl-C; the rows written so far are kept, --resume continues
+  141  the program that read standard output has closed it
 """
 _ABOUT_ROWS = (
-    "Rows hold the verdict, p_fake, threshold, detector, size, warnings, provenance and metadata, or an error. "
-    "Beside FILE stands FILE.run.json, which says what the\n"
-    "rows were made with. An interrupted or killed run goes on with --resume: no row is lost or doubled, and a file\n"
-    "that was changed since is judged again. --json writes one object a line.\n"
-    "What a file says of how it was made stands before its score and is no part of it; content credentials are "
+    "Each row holds the verdict, p_fake, threshold, detector, size, warnings, provenance and metadata, or an error. "
+    "FILE.run.json, next to FILE, says what the\n"
+    "rows were made with. An interrupted or killed run continues with --resume: no row is lost or repeated, and a\n"
+    "file that has changed since is judged again. --json writes one object per line.\n"
+    "What a file says about how it was made is shown before its score and does not change it; content credentials are "
     "verified with\nthe extra provenance, and FAKEFACE_TRUST names authorities (PEM) whose signers are known.\n"
     "Large images share a quarter of the memory; FAKEFACE_MEMORY_MB says how many MB they may have.\n"
     '"-" as FILE is standard output; '
-    '"-" as PATH reads names from standard input (one a line, or separated by null bytes).'
+    '"-" as PATH reads names from standard input (one per line, or separated by null bytes).'
 )
 CHECK_HELP = f"{_EXIT_CODES}\n{_ABOUT_ROWS}"
 
@@ -53,15 +53,15 @@ def _image_options(parser: argparse.ArgumentParser) -> None:
     add("paths", nargs="+", metavar="PATH", help=help)
     help = "the detector: a name, a folder, or owner/name of the model hub (default: the one that ships)"
     add("--bundle", metavar="B", help=help)
-    help = "fake from here on: a threshold's name in the bundle (such as youden) or a number"
+    help = "the lowest score that counts as fake: a threshold's name in the bundle (such as youden) or a number"
     add("--threshold", metavar="T", help=help)
-    help = "share of fakes where the images come from: adds the chance that follows from it"
+    help = "share of fakes where the images come from: adds the probability that an image is fake"
     add("--prior", type=float, metavar="P", help=help)
     help = "face: find the heads and judge each (default); centre: judge the whole image, for images framed as heads"
     add("--framing", choices=("face", "centre"), help=help)
     help = "also judge each image re-encoded and rescaled (eight times the work)"
     add("--stability", action="store_true", help=help)
-    help = "save where the network looked, a JPEG a verdict (needs torch)"
+    help = "save heat-maps of where the network looked, one JPEG per verdict (needs torch)"
     add("--heatmap", metavar="DIR", help=help)
 
 
@@ -80,17 +80,17 @@ def add_check_options(parser: argparse.ArgumentParser) -> None:
     _image_options(parser)
     to = parser.add_mutually_exclusive_group()
     to.add_argument("--csv", metavar="FILE", help="write rows to FILE (- for standard output)")
-    to.add_argument("--json", metavar="FILE", help="the same as JSON, one object a line")
+    to.add_argument("--json", metavar="FILE", help="the same as JSON, one object per line")
     on = parser.add_mutually_exclusive_group()
-    on.add_argument("--resume", action="store_true", help="go on with FILE: judge what has no row yet")
-    on.add_argument("--overwrite", action="store_true", help="make FILE anew")
-    help = "with --resume: judge again what could not be judged"
+    on.add_argument("--resume", action="store_true", help="continue FILE: judge the images that have no row yet")
+    on.add_argument("--overwrite", action="store_true", help="replace FILE")
+    help = "with --resume: try again the images that could not be judged"
     parser.add_argument("--retry-errors", action="store_true", help=help)
-    help = "seconds that an image may take before its row says so (default: 60)"
+    help = "time limit per image in seconds; an image that takes longer gets an error (default: 60)"
     parser.add_argument("--timeout", type=_seconds, default=60.0, metavar="S", help=help)
-    help = "images at a time (default: the cores)"
+    help = "images judged at a time (default: one per core)"
     parser.add_argument("--workers", type=int, choices=range(1, 257), metavar="N", help=help)
-    parser.add_argument("--quiet", action="store_true", help="no progress, no summary")
+    parser.add_argument("--quiet", action="store_true", help="show no progress and no summary")
 
 # %% ../../nbs/13_cli/03_check.ipynb #a1f33006
 _IN_PROVENANCE = ("software", "camera", "declared", "generator", "credential")  # said before the score
@@ -215,7 +215,7 @@ def _watcher(text: str) -> subprocess.Popen:
     except OSError as error:
         why = error.strerror or error
         raise CheckFailed(
-            f"A process that keeps the time could not be started ({why}). Close other programs."
+            f"The process that enforces the time limit could not be started ({why}). Close other programs."
         ) from None
 
 
@@ -257,7 +257,7 @@ def _check(args: argparse.Namespace) -> dict[str, Any]:
     else:
         found = score_paths(detector, args.paths, to, *how, args.timeout, args.retry_errors, **options)
     if not found["files"]:
-        raise FolderError("There is no file in what was named.")
+        raise FolderError("None of the given paths holds a file.")
     return found
 
 
@@ -274,7 +274,7 @@ def check_command(args: argparse.Namespace) -> int:  # the exit code
         raise CheckFailed(str(error)) from error
     except KeyboardInterrupt:
         file, _ = _output(args)
-        kept = f" {file} holds what was judged so far; --resume goes on." if _is_file(file) else ""
+        kept = f" {file} holds the results so far; --resume continues." if _is_file(file) else ""
         print(f"fakeface: stopped.{kept}", file=sys.stderr)
         return 130
     if not (_is_single(args.paths) or args.quiet):

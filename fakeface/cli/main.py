@@ -62,7 +62,7 @@ class _Doors:
         add_check_options(self.add("check", check_command, "judge images: files, folders, lists of names"))
         text = "the checker as a page in the browser, for this machine only unless told otherwise"
         add_serve_options(self.add("serve", serve_command, text))
-        text = "examine the installation and the detectors; exits with 1 for a fault"
+        text = "check the installation and the detectors; exits with 1 if something is wrong"
         doctor = self.add("doctor", doctor_command, text)
         doctor.add_argument("--bundle", metavar="B", help="this detector only")
         text = "add model.onnx to a bundle that has none, compared with torch"
@@ -73,10 +73,10 @@ class _Doors:
 
     def _add_mean(self) -> None:
         "A detector out of several."
-        mean = self.add("mean", mean_command, "one detector that is the mean of several, fitted anew on validation")
+        mean = self.add("mean", mean_command, "average several detectors into one and fit it on validation")
         mean.add_argument("bundles", nargs="+", metavar="BUNDLE")
         mean.add_argument("--out", required=True, metavar="FOLDER", help="the new bundle")
-        help = "a prepared manifest, whose validation split is taken: outputs/RUN/prepare/manifest.parquet"
+        help = "a prepared manifest, whose validation split is used: outputs/RUN/prepare/manifest.parquet"
         mean.add_argument("--manifest", required=True, metavar="FILE", help=help)
         mean.add_argument("--domains", default="", metavar="D,E", help="of the validation split; all if not given")
         mean.add_argument(
@@ -97,7 +97,7 @@ class _Doors:
 
     def add_data_commands(self) -> None:
         "For people who bring images."
-        text = "what file headers alone tell of the class in a folder"
+        text = "how well file headers alone tell the classes of a folder apart"
         self.add("audit", audit_command, text).add_argument("folder")
         text = "counts, disk, time and what is missing, before prepare writes anything"
         plan = self.add("plan", plan_command, text)

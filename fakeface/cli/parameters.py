@@ -47,14 +47,14 @@ def _require_whole(path: Path) -> None:
     for number, line in enumerate(lines, 1):
         if line.startswith(("<<<<<<< ", ">>>>>>> ")):
             raise FakefaceError(
-                f"{path.name} has a merge that was left open, at line {number} ({line[:40]!r}). "
-                f"Choose one side, or take the committed notebook: git checkout HEAD -- {path}"
+                f"{path.name} has an unresolved merge at line {number} ({line[:40]!r}). "
+                f"Choose one side, or restore the committed notebook: git checkout HEAD -- {path}"
             )
     try:
         json.loads(text)
     except ValueError as error:
         raise FakefaceError(
-            f"{path.name} is no notebook: {error}. Take the committed one: git checkout HEAD -- {path}"
+            f"{path.name} is not a notebook: {error}. Restore the committed one: git checkout HEAD -- {path}"
         ) from None
 
 

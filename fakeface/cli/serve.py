@@ -38,18 +38,20 @@ def add_serve_options(
     "The options of `fakeface serve`."
     add = parser.add_argument
     add("--bundle", metavar="B", help="the detector, as in check")
-    add("--port", type=int, default=8866, help="default 8866; 0: one that is free")
+    add("--port", type=int, default=8866, help="default 8866; 0: any free one")
     add("--ip", default="127.0.0.1", help="address to listen on (default 127.0.0.1: this machine only)")
     help = "largest image that is taken (default 64)"
     add("--max-upload-mb", type=_megabytes, default=64.0, metavar="MB", help=help)
     help = "how many pages may be open at a time, each a process of more than 150 MB (default 4)"
     add("--sessions", type=_sessions, default=4, metavar="N", help=help)
-    help = "let the page read images of this folder by typed paths (default: of none)"
+    help = "let the page open images below this folder by typed paths (default: no folder)"
     add("--paths", metavar="DIR", help=help)
 
 # %% ../../nbs/13_cli/05_serve.ipynb #560503ca
-_OPEN_ALL = "open it up to its last letter: without the token nothing answers"
-_UNENCRYPTED = "The page is sent without encryption: who can listen in on this network sees the token and the images."
+_OPEN_ALL = "copy the whole address: without the token nothing answers"
+_UNENCRYPTED = (
+    "The page is sent without encryption: anyone who listens in on this network sees the token and the images."
+)
 
 
 def _refuse_missing_packages() -> None:
@@ -62,7 +64,7 @@ def _settings(bundle: Path, args: argparse.Namespace) -> PageSettings:
     "What the page is told; raises `FakefaceError` for paths that are no folder."
     paths = Path(args.paths).resolve() if args.paths else None
     if paths and not paths.is_dir():
-        raise FakefaceError(f"--paths {args.paths} is no folder.")
+        raise FakefaceError(f"--paths {args.paths} is not a folder.")
     return PageSettings(str(bundle), args.ip, args.port, args.max_upload_mb, args.sessions, paths)
 
 
@@ -81,5 +83,5 @@ def serve_command(args: argparse.Namespace) -> None:
     settings = _settings(find_bundle(args.bundle).resolve(), args)
     if settings.host not in LOOPBACK:
         _print_now(_UNENCRYPTED)
-    limits = f"images up to {settings.upload_mb:g} MB each; Ctrl-C ends it"
+    limits = f"images up to {settings.upload_mb:g} MB each; Ctrl-C stops it"
     serve_page(settings, lambda address: _print_now(f"{address}\n({_OPEN_ALL}; {limits})"))

@@ -139,10 +139,10 @@ def _ending(
     "What went wrong, in a sentence, and the exit code."
     if stopped:
         name = signal.Signals(stopped[0]).name
-        return _Ending(f"was stopped by {name}; a training stage goes on with -p resume True.", 128 + stopped[0])
+        return _Ending(f"was stopped by {name}; a training stage continues with -p resume True.", 128 + stopped[0])
     kind = type(error).__name__
     if kind == "DeadKernelError":
-        return _Ending("failed: its kernel died, as it does when memory runs out.", 138)
+        return _Ending("failed: its kernel died, as happens when memory runs out.", 138)
     # papermill tells the name and text of what was raised in the kernel
     name = getattr(error, "ename", kind)
     text = getattr(error, "evalue", str(error)).strip()
@@ -243,7 +243,7 @@ def run_stage_notebook(
         with tempfile.TemporaryFile(dir=home):
             pass
     except OSError as error:
-        raise StageFailed(f"out: {home} cannot be written ({error.strerror}). Give a folder of yours.") from None
+        raise StageFailed(f"out: {home} cannot be written ({error.strerror}). Name another folder.") from None
     live = home / f"{stage}.ipynb"
     stopped: list[int] = []
     error = _execute(stage, live, params, stopped)
@@ -251,7 +251,7 @@ def run_stage_notebook(
     if error is None and not stopped:
         return kept
     why, code = _ending(error, stopped)
-    where = f"The notebook with everything up to there: {os.path.relpath(kept)}"
+    where = f"The notebook with everything up to that point: {os.path.relpath(kept)}"
     raise StageFailed(f"{stage} {why}\n{where}", code) from error
 
 # %% ../../nbs/13_cli/02_stages.ipynb #86eab913

@@ -27,7 +27,7 @@ def split_csv(
     parts = names.split(",") if isinstance(names, str) else names
     found = [part.strip() for part in parts if part.strip()]
     if len(set(found)) != len(found):
-        raise ConfigError(f"{names!r} names something twice.")
+        raise ConfigError(f"{names!r} has a name twice.")
     return found
 
 # %% ../../nbs/01_core/06_config.ipynb #588d1ac9
@@ -157,8 +157,8 @@ def _require_text(run: Any) -> None:
     "Raise `ConfigError` for a run's name that came as a number: of 007 papermill makes 7, another run."
     if not isinstance(run, str):
         raise ConfigError(
-            f"run = {run!r} came as a number, and a run's name is text (papermill makes 7 of 007). "
-            "Give papermill text with -r instead of -p: -r run NAME."
+            f"run = {run!r} is a number, but a run's name is text (papermill turns 007 into 7). "
+            "Pass it to papermill as text, with -r instead of -p: -r run NAME."
         )
 
 

@@ -71,8 +71,8 @@ def _naming_full_disk(path: Path) -> Iterator[None]:
         if not _says_full(error):
             raise
         raise DiskFullError(
-            f"The disk is full (No space left on device): {path} could not be written, and what stood there before "
-            "stays as it was. Make room and go on."
+            f"The disk is full (No space left on device): {path} could not be written, and what was there before "
+            "is unchanged. Free some space and continue."
         ) from error
 
 # %% ../../nbs/01_core/04_files.ipynb #7f1f6035
@@ -188,7 +188,7 @@ def _finite(text: str) -> float:
     number = float(text)
     if np.isfinite(number):
         return number
-    raise ValueError(f"{text:.40} is no number of JSON")
+    raise ValueError(f"{text:.40} is not a JSON number")
 
 
 def _parsed(path: str | os.PathLike) -> Any:
@@ -203,7 +203,7 @@ def _parsed(path: str | os.PathLike) -> Any:
     except ValueError as error:
         raise FakefaceError(f"{path} is not JSON: {error}. Put back the file that was written.") from None
     except RecursionError:
-        raise FakefaceError(f"{path} is nested too deeply; no file of fakeface is.") from None
+        raise FakefaceError(f"{path} is nested too deeply: fakeface did not write it.") from None
 
 
 def read_json(

@@ -43,8 +43,8 @@ def _refuse_to_destroy(folder: Path, state: str | None, overwrite: bool, resume:
         )
     if state == "running" and not (overwrite or resume):
         raise FakefaceError(
-            f"Give resume=True to continue this stage: {folder} was begun and is not finished. "
-            "overwrite=True begins again."
+            f"Give resume=True to continue this stage: {folder} was started but not finished. "
+            "overwrite=True starts again."
         )
 
 
@@ -57,10 +57,10 @@ def _lock(folder: Path) -> None:
         gone = take_lock(folder / _LOCK)
     except OSError as error:
         raise FakefaceError(
-            f"{folder} cannot be written ({error.strerror}). Give a folder of yours as root of all runs: out=…"
+            f"{folder} cannot be written ({error.strerror}). Give a folder that you may write to: out=…"
         ) from None
     if gone:
-        print(f"{folder} was being written by {gone}, which has gone: this process takes its place.")
+        print(f"{folder} was being written by {gone}, which has ended: this process takes over.")
 
 
 def _empty(folder: Path) -> None:
@@ -136,7 +136,7 @@ class Stage:
             return state
         raise FakefaceError(
             f"{path} does not say whether the stage is running or finished. "
-            f"Put back the file that was written, or remove {folder} to begin again."
+            f"Put back the file that was written, or remove {folder} to start again."
         )
 
     def finish(self, metrics: dict[str, Any] | None = None) -> None:

@@ -45,7 +45,7 @@ def _grid_warnings(grid: dict[str, GridProbe]) -> list[str]:
         if found.auc > max(0.65, found.luck):
             sentences.append(
                 f"{domain}: 8×8 blocks tell the classes apart (AUC {found.auc:.2f}): "
-                "the classes have another JPEG past."
+                "the classes were saved as JPEG in different ways."
             )
     return sentences
 
@@ -57,7 +57,7 @@ def _shrink_warnings(shrunk: dict[str, dict[str, float]]) -> list[str]:
         if len(factors) == 2 and max(factors.values()) > 1.2 * min(factors.values()):
             sentences.append(
                 f"{domain}: real images were made {factors['real']}× smaller, fake ones {factors['fake']}×; "
-                "how sharp they are may tell the class."
+                "their sharpness may give the class away."
             )
     return sentences
 
@@ -195,7 +195,7 @@ def require_same_data(
     raise AuditError(
         f"The manifest in {table.attrs.get('root', 'prepare')} has changed since it was audited: pixels, labels or "
         f"splits of its {len(table):,} rows are not those of the {audited.n:,} that audit.json is about. "
-        "Put the manifest back, or run prepare again with overwrite=True, and then what comes after it."
+        "Put the manifest back, or run prepare again with overwrite=True, and then the later stages."
     )
 
 
@@ -210,8 +210,8 @@ def require_trained_on(
         return
     raise AuditError(
         f"The manifest is not the one that {stage} was trained on: pixels, labels or splits have changed since. "
-        f"What was kept for testing may have been trained on. Train {stage.name} again with overwrite=True, "
-        "put the manifest back, or name the bundle where you want it on other data all the same."
+        f"Images kept for testing may have been used in training. Train {stage.name} again with overwrite=True, "
+        "put the manifest back, or name the bundle if you want to use it on other data anyway."
     )
 
 # %% ../../nbs/04_data/18_audit.ipynb #9375cb1f

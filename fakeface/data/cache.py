@@ -141,7 +141,7 @@ def _announce(folder: Path, max_side: int, count: int, need: int) -> None:
     if need > free:
         raise DataError(
             f"The cache needs {need / 1e9:,.1f} GB; {free / 1e9:,.1f} GB are free in {folder}. "
-            "Give another folder or a smaller `max_side`, or do without."
+            "Give another folder or a smaller `max_side`, or train without the cache."
         )
 
 

@@ -78,8 +78,8 @@ def _what_is_left(error: Exception, parts: Path) -> str:
     if is_broken:
         for archive in _archives(parts):
             archive.unlink()
-        return "The archive was broken and is removed"
-    return "What was loaded is kept" if _archives(parts) else "Nothing was loaded"
+        return "The archive was broken and has been removed"
+    return "What was downloaded is kept" if _archives(parts) else "Nothing was downloaded"
 
 # %% ../../nbs/04_data/06_fetch.ipynb #17442342
 def _load(name: str, handle: str, dest: Path) -> tuple[Path, dict]:
@@ -105,7 +105,7 @@ def _load(name: str, handle: str, dest: Path) -> tuple[Path, dict]:
         left = _what_is_left(error, parts)
         raise SourceError(
             f"{handle} could not be loaded ({type(error).__name__}: {str(error).strip()[:300]}). "
-            f"{left}; run it again to go on. {by_hand}"
+            f"{left}; run it again to continue. {by_hand}"
         ) from None
 
 

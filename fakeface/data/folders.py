@@ -72,7 +72,7 @@ def _require_one_label(image: Path, folder: ClassFolder) -> None:
     for part in image.relative_to(folder.path).parts[:-1]:
         if class_of(part) not in (None, folder.label):
             raise SourceError(
-                f"{image} lies in a folder called {part}/ within {folder.path.name}/: is it real or fake? "
+                f"{image} is in a folder called {part}/ within {folder.path.name}/: is it real or fake? "
                 "Move that folder beside the other one, or rename it."
             )
 
@@ -98,15 +98,15 @@ def _require_all_understood(folder: Path, understood: list[Path]) -> None:
     loose = [name for name in loose if Path(name).suffix.lower() in IMAGE_SUFFIXES and not is_skipped(name)]
     if loose:
         raise SourceError(
-            f"{len(loose):,} images lie beside the folders of the classes in {folder}, e.g. {loose[0]}: "
+            f"{len(loose):,} images are next to the class folders in {folder}, e.g. {loose[0]}: "
             "are they real or fake? Move them into a folder that says so, or into one whose name begins with a dot."
         )
     beside = ", ".join(path.name + "/" for path in understood)
     for path in _subfolders(folder):
         if path not in understood and image_files(path):
             raise SourceError(
-                f"{path}/ is not understood: it lies beside {beside} and is called neither as a class "
-                f"({_WORDS}) nor as a split (train, valid, test). "
+                f"{path}/ is not understood: it is next to {beside}, and its name is neither that of a class "
+                f"({_WORDS}) nor that of a split (train, valid, test). "
                 "Rename it, move it away, or let its name begin with a dot."
             )
 
@@ -158,12 +158,12 @@ def _require_both(folder: Path, rows: list[SourceRow]) -> None:
     for split, labels in labels_of.items():
         if len(labels) == 1:
             missing = LABEL_NAMES[1 - labels.pop()]
-            where = f"the split {split}" if split else "what lies in no split"
+            where = f"the split {split}" if split else "the images outside the splits"
             raise SourceError(f"{folder} has no images in {missing}/ for {where}. Every split needs both classes.")
 
 # %% ../../nbs/04_data/03_folders.ipynb #a090d36b
 def read_folder(path: Path, name: str) -> list[SourceRow]:
-    "{real,fake}, or {train,valid,test}/{real,fake}: one domain, called as the source."
+    "{real,fake}, or {train,valid,test}/{real,fake}: one domain, named after the source."
     return _two_classes(path, name)
 
 
@@ -205,7 +205,7 @@ def one_class(path: Path, label: Label) -> list[SourceRow]:
         parts = image.relative_to(path).parts
         other = [part for part in parts[:-1] if class_of(part) not in (None, label)]
         if other:
-            raise SourceError(f"{image} lies in a folder called {other[0]}, but this kind is all {LABEL_NAMES[label]}.")
+            raise SourceError(f"{image} is in a folder called {other[0]}, but this kind is all {LABEL_NAMES[label]}.")
         split = split_of(parts[0]) if len(parts) > 1 else None
         rows.append(SourceRow(path=str(image), label=int(label), split=split or ""))
     return with_identities(path, rows)

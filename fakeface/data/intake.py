@@ -43,7 +43,7 @@ def require_readable(
     raise ManifestError(
         f"{int(lost.sum()):,} of {len(manifest):,} files could not be read, "
         f"e.g. {row_name(first.path)} ({written_out(first.reason)}). "
-        "Nothing was written. Is the list of another folder, or a copy unfinished?"
+        "Nothing was written. Is the list for another folder, or was a copy interrupted?"
     )
 
 # %% ../../nbs/04_data/19_intake.ipynb #e8e06df4
@@ -96,7 +96,7 @@ def warning_line(
     first = manifest.loc[lost].iloc[0]
     return (
         f"WARNING: {int(lost.sum()):,} of {len(manifest):,} files ({lost.mean():.0%}) could not be read, "
-        f"e.g. {row_name(first.path)}: {written_out(first.reason)}. All of them stand in excluded.csv."
+        f"e.g. {row_name(first.path)}: {written_out(first.reason)}. All of them are listed in excluded.csv."
     )
 
 # %% ../../nbs/04_data/19_intake.ipynb #465570d0

@@ -110,7 +110,7 @@ def _completed(rows: pd.DataFrame) -> pd.DataFrame:
     if missing:
         raise ManifestError(f"The rows have no column {', '.join(sorted(missing))}.")
     if rows.empty:
-        raise ManifestError("There are no rows: no source brought an image.")
+        raise ManifestError("There are no rows: no source has an image.")
     texts = {}
     for column in ("split", "source", "identity", "license", "origin"):
         texts[column] = rows[column].fillna("") if column in rows else ""
@@ -271,7 +271,7 @@ def _stored(path: Path) -> pd.DataFrame:
 
 
 _SEAL_AGAIN = (
-    "Run prepare again with overwrite=True. To change rows on purpose, or to take over a table that you trust, use "
+    "Run prepare again with overwrite=True. To change rows on purpose, or to accept a table that you trust, use "
     "read_manifest(path, without_seal=True) and write_manifest."
 )
 
@@ -365,9 +365,9 @@ def _compare(table: pd.DataFrame, total: int, threads: int | None) -> str:
     if changed := changed_files(table, threads):
         few = ", ".join(changed[:3]) + (" …" if len(changed) > 3 else "")
         raise ManifestError(
-            f"{len(changed)} of {len(table):,} image files are gone or have changed since prepare looked at them: "
+            f"{len(changed)} of {len(table):,} image files are missing or have changed since prepare read them: "
             f"{few} (below {table.attrs['root']}). Put them back, or run prepare again with overwrite=True and "
-            "train anew."
+            "train again."
         )
     seconds = time.perf_counter() - started
     return f"{len(table):,} of {total:,} image files compared with the manifest in {seconds:.1f} s: unchanged."

@@ -283,7 +283,7 @@ def plan_text(found: DataPlan) -> str:
         parts.append(
             f"{images:,} images. Harmonised copies: {found.copies / 1e9:.1f} GB, of {found.free / 1e9:.1f} GB free; "
             f"about {_span(seconds / cores())} on {cores()} cores, without finding faces. "
-            f"A cache of decoded images of {found.train_size} px, where it is wanted: {found.cache / 1e9:.1f} GB."
+            f"A cache of decoded images of {found.train_size} px, if you want one: {found.cache / 1e9:.1f} GB."
         )
     if found.copies >= found.free:
         parts.append("The disk is too small: give another out, or a smaller size.")

@@ -62,7 +62,7 @@ class PrepareConfig:
         if not 1 <= self.quality_low <= self.quality_high <= 100:
             raise ConfigError(
                 f"quality_low = {self.quality_low} and quality_high = {self.quality_high} "
-                "should lie in 1 … 100, the lower first."
+                "should be from 1 to 100, the lower first."
             )
         if self.size < LEAST_SIZE:
             raise ConfigError(f"size = {self.size} should be at least {LEAST_SIZE} pixels.")

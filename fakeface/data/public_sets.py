@@ -70,7 +70,7 @@ def _split_140k(base: Path, table: Path, split: str, name: str) -> list[SourceRo
     if lost:
         raise SourceError(
             f"{len(lost):,} of {len(listed):,} images in {split}.csv are missing below {base}, e.g. {min(lost)}. "
-            "The download is not whole."
+            "The download is not complete."
         )
     new = images.keys() - listed.keys()
     if new:
@@ -110,7 +110,7 @@ def _require_ffhq_layout(path: Path, identities: dict[Path, str]) -> None:
         )
     stray = [image for image, identity in identities.items() if not _in_its_thousand(image, identity)]
     if stray:
-        raise SourceError(f"{len(stray):,} images lie in the wrong folder of a thousand, e.g. {stray[0]}.")
+        raise SourceError(f"{len(stray):,} images are in the wrong folder of a thousand, e.g. {stray[0]}.")
 
 
 def _in_its_thousand(image: Path, identity: str) -> bool:

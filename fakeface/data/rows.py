@@ -70,7 +70,7 @@ def _described(ending: str) -> str:
     "What files that are left out for their ending are called."
     if unread := unread_format(ending):
         return f"*{ending} ({unread.name}, not read here; {unread.instead})"
-    return f"*{ending}" if ending else "files without ending"
+    return f"*{ending}" if ending else "files without an extension"
 
 
 def _stop(error: OSError) -> None:

@@ -42,7 +42,7 @@ class SourceKind:
 SOURCE_KINDS: dict[str, SourceKind] = {
     "folder": SourceKind(
         read_folder,
-        "{real,fake}, or {train,valid,test}/{real,fake}: one domain, called as the source.",
+        "{real,fake}, or {train,valid,test}/{real,fake}: one domain, named after the source.",
     ),
     "tree": SourceKind(
         read_tree,
@@ -63,7 +63,7 @@ SOURCE_KINDS: dict[str, SourceKind] = {
     "ffhq": SourceKind(
         read_ffhq,
         "FFHQ: folders of a thousand (images1024x1024 or thumbnails128x128), all real, identity from the file name; "
-        "`ids` is a text file of numbers to take, or auto:10000 for so many of its own.",
+        "`ids` is a text file of numbers to take, or auto:10000 for that many of its own.",
         license="CC BY-NC-SA 4.0 (NVIDIA), non-commercial; each photograph has its own licence",
         origin="github.com/NVlabs/ffhq-dataset",
     ),
@@ -111,7 +111,7 @@ def _require_domain_names(table: pd.DataFrame, kind: str) -> None:
     for domain in table.domain.unique():
         if re.search(r"[,/\\\x00-\x1f]|^\.", domain):
             raise SourceError(
-                f"{domain!r} cannot name a domain: it may not hold a comma or a slash, nor begin with a dot."
+                f"{domain!r} cannot name a domain: a name must not contain a comma or a slash, nor begin with a dot."
             )
         is_dalle = re.fullmatch(r"dall.?e.?2?", domain, re.I)
         if kind != "dalle2" and is_dalle and (table.label[table.domain == domain] == FAKE).any():

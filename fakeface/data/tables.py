@@ -37,7 +37,7 @@ def _fitted(fields: list[str], heading: list[str], place: str, separator: str) -
     if len(fields) != len(heading):
         raise SourceError(
             f"{place}: {len(fields)} fields where the heading has {len(heading)} ({', '.join(heading)}). "
-            f"A name with a {separator!r} in it has to stand in double quotes."
+            f"A name with a {separator!r} in it must be in double quotes."
         )
     return fields
 
@@ -96,7 +96,7 @@ def _label_of(word: str, place: str) -> Label:
     if label is None:
         raise SourceError(
             f"{place}: label {word!r} should be the word real or fake. "
-            "(A number is not taken: data sets disagree on what 1 means.)"
+            "(A number is not accepted: data sets disagree on what 1 means.)"
         )
     return label
 

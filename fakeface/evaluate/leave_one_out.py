@@ -47,7 +47,7 @@ class LeaveoutConfig:
         if self.epochs < 0:
             raise ConfigError(f"epochs = {self.epochs} should be at least 0.")
         if self.overwrite and self.resume:
-            raise ConfigError("overwrite begins again and resume goes on: give one of them.")
+            raise ConfigError("overwrite starts again and resume continues: give only one of them.")
 
 # %% ../../nbs/09_evaluate/09_leave_one_out.ipynb #a13c4ea0
 def rounds_of(
@@ -210,7 +210,7 @@ def one_round(
         return new
     if new.exists() and not (cfg.overwrite or cfg.resume):
         raise FakefaceError(
-            f"{new} was begun and not finished. Give resume=True to go on, or overwrite=True to begin again."
+            f"{new} was started but not finished. Give resume=True to continue, or overwrite=True to start again."
         )
     if cfg.overwrite:
         shutil.rmtree(new, ignore_errors=True)

@@ -67,7 +67,7 @@ def _refuse_unlike(bundles: list[Bundle]) -> None:
     if len(bundles) < 2:
         raise ConfigError("A mean needs two bundles or more.")
     if len({bundle.hash for bundle in bundles}) < len(bundles):
-        raise ConfigError(f"One bundle is named twice ({names}): that is no mean of several.")
+        raise ConfigError(f"One bundle is named twice ({names}): a mean needs different ones.")
     if len({bundle.framing for bundle in bundles}) > 1:
         raise ConfigError(f"{names}: one looks for a face and another takes the whole image. Give bundles of one kind.")
 

@@ -108,7 +108,7 @@ def the_bundle(cfg: EvaluateConfig) -> Path:
         if found.get("folds"):
             print(found["headline"])
         return new
-    print(f"{found['headline']} To evaluate the new detector all the same: -p bundle {new}")
+    print(f"{found['headline']} To evaluate the new detector anyway: -p bundle {new}")
     return find_path(found["start"])
 
 

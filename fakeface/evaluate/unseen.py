@@ -164,7 +164,7 @@ def _scanned(folder: Path, name: str) -> pd.DataFrame:
     kind = LABEL_NAMES[labels.pop()]
     rows = pd.concat([scan(kind, found.path, name) for found in classes], ignore_index=True)
     only = "FPR, real images that are called generated" if kind == "real" else "FNR, generated images that are missed"
-    print(f"extra: {folder} holds {kind} images only: of it there is {only}, and no AUC.")
+    print(f"extra: {folder} holds only {kind} images: there is {only} for it, but no AUC.")
     return rows
 
 
@@ -192,7 +192,7 @@ def extra_rows(
     keep = new & ~clash
     counts = dict(pictures=len(extra), unreadable=int(unreadable.sum()))
     counts |= {why: int(((met == why) & ~unreadable).sum()) for why in MET}
-    counts |= {"clash within the folder": int(clash.sum()), "used": int(keep.sum())}
+    counts |= {"conflict within the folder": int(clash.sum()), "used": int(keep.sum())}
     if not keep.any():
         raise EvaluateError(f"extra: no image of {folder} is left: {counts}.")
     used = extra[keep].assign(split="extra").reset_index(drop=True)

@@ -49,14 +49,14 @@ def _place_reason(shown: Shown, limits: Mapping[str, float]) -> str:
     limits = DEFAULT_LIMITS | dict(limits)
     side = min(shown.native)
     if side < limits["least_side"]:
-        return f"The head has only {side} × {side} pixels; below {limits['least_side']:.0f} words were too often wrong"
+        return f"The head has only {side} × {side} pixels; below {limits['least_side']:.0f} verdicts were often wrong"
     if abs(shown.angle) > limits["most_angle"]:
         return (
             f"The head is turned by {abs(shown.angle):.0f} degrees; "
             f"beyond {limits['most_angle']:.0f} nothing was validated. Turn the image upright"
         )
     if shown.outside > _MOST_OUTSIDE:
-        return f"The image's border cuts the head off: {shown.outside:.0%} of the square around it is not there"
+        return f"The image's border cuts the head off: {shown.outside:.0%} of the square around it is outside the image"
     return ""
 
 # %% ../../nbs/03_faces/06_earned.ipynb #84141597

@@ -166,7 +166,7 @@ def _checked_bytes(name: str) -> bytes:
     except OSError as error:
         raise FacesError(f"{path} cannot be read ({error.strerror}). Install fakeface again.") from None
     if hashlib.sha256(content).hexdigest() != _SHA256[name]:
-        raise FacesError(f"{path} is not the file that fakeface brought. Install fakeface again.")
+        raise FacesError(f"{path} is not the file that came with fakeface. Install fakeface again.")
     return content
 
 # %% ../../nbs/03_faces/01_networks.ipynb #ee6e9b03

@@ -265,7 +265,7 @@ def _why_other(stream: BinaryIO, shown: tuple[int, int], size: int) -> str:
         for width, height in _sizes(coded):
             if is_main and (width, height) != shown or width * height > max(_SMALL, shown[0] * shown[1]):
                 says = f"{shown[0]:,} × {shown[1]:,} pixels in its header"
-                return f"is AVIF of {says} and {width:,} × {height:,} in its data; save it anew"
+                return f"is AVIF of {says} and {width:,} × {height:,} in its data; save it again"
     return ""
 
 
@@ -279,6 +279,6 @@ def why_other_size(
     try:
         return _why_other(stream, (width, height), stream.seek(0, io.SEEK_END))
     except ValueError as error:
-        return f"is AVIF whose header cannot be understood ({error}); save it anew"
+        return f"is AVIF whose header cannot be understood ({error}); save it again"
     finally:
         stream.seek(position)

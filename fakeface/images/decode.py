@@ -114,7 +114,7 @@ def lazy_image(
         # a broken header may raise anything
         raise ImageError(f"cannot be read ({_in_one_line(error)})", name) from None
     if is_raw:
-        raise ImageError(f"is {CAMERA_RAW.name}, of which only a preview can be read; {CAMERA_RAW.instead}", name)
+        raise ImageError(f"is {CAMERA_RAW.name}, from which only a preview can be read; {CAMERA_RAW.instead}", name)
     _refuse_large(image, name, max_pixels)
     _refuse(why_too_much(image, stream), name)
     if image.format == "AVIF":
@@ -184,7 +184,9 @@ class _Strictness:
                 ImageFile.LOAD_TRUNCATED_IMAGES = True
                 self.found_on = False
         if switched_on_meanwhile:
-            raise ValueError("ImageFile.LOAD_TRUNCATED_IMAGES was switched on meanwhile; set it before, or not at all")
+            raise ValueError(
+                "ImageFile.LOAD_TRUNCATED_IMAGES was switched on during decoding; set it before, or not at all"
+            )
 
 
 _STRICTLY = _Strictness()

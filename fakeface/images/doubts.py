@@ -84,7 +84,7 @@ def doubts(
     found += _size_doubts(size, spec)
     if header and header.quality and header.quality < LOW_QUALITY:
         found.append(
-            f"Heavy JPEG compression (quality about {header.quality}): it hides the traces that are looked for. "
+            f"Heavy JPEG compression (quality about {header.quality}): it hides the traces that detectors look for. "
             "Use an earlier copy."
         )
     if is_grey(image):

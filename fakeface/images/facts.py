@@ -206,9 +206,9 @@ class _Cache:
         except sqlite3.DatabaseError as error:
             if not _is_damaged(path, error):
                 raise FakefaceError(
-                    f"{path}, the cache of image facts, cannot be used ({error}). Delete it; it is made anew."
+                    f"{path}, the cache of image facts, cannot be used ({error}). Delete it; it will be made again."
                 ) from None
-            print(f"{path}, the cache of image facts, is damaged ({error}): it is made anew.")
+            print(f"{path}, the cache of image facts, is damaged ({error}): it is made again.")
             path.unlink()
             self._open(path)
 

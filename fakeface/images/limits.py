@@ -246,9 +246,9 @@ def _asks_much(stream: BinaryIO) -> str:
     size = stream.seek(0, io.SEEK_END)
     for asked in _all_asked(stream):
         if asked.bytes > _TIMES * size:
-            return f"has entries that ask for {asked.bytes:,} bytes, and {size:,} are there; save it anew"
+            return f"has entries that ask for {asked.bytes:,} bytes, and {size:,} are there; save it again"
         if asked.numbers > MAX_NUMBERS:
-            return f"has more than {MAX_NUMBERS:,} numbers about a page; save it anew"
+            return f"has more than {MAX_NUMBERS:,} numbers about a page; save it again"
     return ""
 
 # %% ../../nbs/02_images/00_limits.ipynb #a4359df3
@@ -316,10 +316,10 @@ def _too_many(stream: BinaryIO) -> str:
     if start[:2] in (b"II", b"MM") and page_count(stream) > MAX_PAGES:
         return f"has more than {MAX_PAGES:,} pages; save one of them as an image"
     if re.match(rb"P[0-6fy]", start) and _ppm_head_is_long(stream):
-        return f"has more than {MAX_HEAD:,} bytes before its pixels; save it anew"
+        return f"has more than {MAX_HEAD:,} bytes before its pixels; save it again"
     for beginning, (name, parts) in _KINDS.items():
         if start.startswith(beginning) and _is_over(parts(stream), MAX_PARTS):
-            return f"has more than {MAX_PARTS:,} {name}; save it anew"
+            return f"has more than {MAX_PARTS:,} {name}; save it again"
     if start[:2] in (b"II", b"MM"):
         return _asks_much(stream)
     return _exif_asks_much(_jpeg_exif(stream)) if start[:2] == b"\xff\xd8" else ""
@@ -345,7 +345,7 @@ def _too_many_scans(image: Image.Image, stream: BinaryIO) -> str:
     if scan_count(stream, limit) <= limit:
         return ""
     size = f"{image.width:,} × {image.height:,} pixels"
-    return f"is a progressive JPEG of more than {limit} scans, too many for {size}; save it anew"
+    return f"is a progressive JPEG of more than {limit} scans, too many for {size}; save it again"
 
 
 def _tiles_too_large(image: Image.Image) -> str:
@@ -356,7 +356,7 @@ def _tiles_too_large(image: Image.Image) -> str:
         return ""
     if width * height <= max(MAX_TILE, 2 * image.width * image.height):
         return ""
-    return f"has tiles of {width:,} × {height:,} pixels for {image.width:,} × {image.height:,}; save it anew"
+    return f"has tiles of {width:,} × {height:,} pixels for {image.width:,} × {image.height:,}; save it again"
 
 
 def why_too_much(

@@ -91,7 +91,8 @@ def _share_folder() -> Path:
         if _is_own(folder):
             return folder
     # whoever shows it ends the sentence
-    whose = f"{names[0]}, and each name tried instead of it, cannot be made, is somebody else's or is open to others"
+    whose = f"{names[0]}, and each name tried instead of it, cannot be made, belongs to someone else"
+    whose += " or is open to other users"
     raise FakefaceError(f"{whose}; remove it, or set TMPDIR to a folder of your own")
 
 
@@ -229,6 +230,7 @@ def take_memory(
         _Waiting.tell(False)
     if shares is None:
         need = f"{pixels * BYTES_A_PIXEL / 1e6:,.0f} MB of memory"
-        raise MemoryTaken(f"needs {need}, which other images have had for {MEMORY_WAIT:.0f} s; set FAKEFACE_MEMORY_MB")
+        wait = f"{MEMORY_WAIT:.0f} s"
+        raise MemoryTaken(f"needs {need}, which other images have been using for {wait}; set FAKEFACE_MEMORY_MB")
     _HELD.shares = shares
     _HELD.pixels = pixels

@@ -115,7 +115,7 @@ def _wide_without_profile(nclx: Mapping[str, Any]) -> str:
     if not (is_wide or is_hdr):
         return ""
     kind = "HDR" if is_hdr else "wide"
-    return f"its colour space is {kind} and stands in it only by number; its numbers are taken as sRGB"
+    return f"its colour space is {kind} and is given only by number; its values are read as sRGB"
 
 
 def to_srgb(

@@ -76,16 +76,16 @@ SIGNATURES = {
     "trusted": "Signed by {signer}, who is on the trust list, and unchanged since. The credential says: {what}.",
     "untrusted": (
         "Signed in the name of {signer} and unchanged since. The credential says: {what}. "
-        "Whose signature it is, is not known: anyone can make a certificate in any name."
+        "It is not known whose signature this is: anyone can make a certificate in any name."
     ),
     "invalid": (
-        "The content credential, in the name of {signer}, says: {what}. It does not hold, so this counts for nothing: "
+        "The content credential, in the name of {signer}, says: {what}. It is not valid, so this counts for nothing: "
         "{reason}."
     ),
-    "unreadable": "A content credential is in the file and cannot be read: {reason}.",
+    "unreadable": "The file has a content credential that cannot be read: {reason}.",
     "not checked": "A content credential was not verified: {reason}.",
     "absent": "No content credential; that says nothing, as most files have none and saving again removes it.",
-    "": "No file, so nothing that it says of itself.",
+    "": "There is no file that could say how the image was made.",
 }
 # C2PA's names of what can be done to an image
 _ACTIONS = frozenset(
@@ -144,12 +144,12 @@ class Provenance:
         actions = [name if name in _ACTIONS else quoted(name) for name in self.actions]
         done = [f"done: {', '.join(actions)}"] if actions else []
         tools = [f"with {', '.join(map(quoted, self.tools))}"] if self.tools else []
-        return _joined(claims + done + tools) or "nothing of how the image was made"
+        return _joined(claims + done + tools) or "nothing about how the image was made"
 
     @property
     def says(self) -> str:
         "All of it in a sentence or three; plain text, not escaped for HTML."
-        signer = quoted(self.signer) if self.signer else "somebody without a name"
+        signer = quoted(self.signer) if self.signer else "someone without a name"
         sentence = SIGNATURES[self.state]
         signed = sentence.format(signer=signer, what=self._credential_says(), reason=self.reason)
         if self.reason and "{reason}" not in sentence:
@@ -310,9 +310,9 @@ _WHY = {
     "assertion.bmffHash": "the file was changed after it was signed",
     "assertion.": "what it says was changed after it was signed",
     "claimSignature.outsideValidity": "it was signed when its certificate was not valid",
-    "claimSignature": "the signature is not that of what it says",
+    "claimSignature": "the signature does not match what it says",
     "signingCredential.expired": "its certificate has expired, and no time stamp says that it was signed before",
-    "signingCredential.revoked": "its certificate was withdrawn",
+    "signingCredential.revoked": "its certificate was revoked",
     "signingCredential": "its certificate is not one for signing images",
     "ingredient": "an image that it was made from does not fit",
 }
@@ -392,7 +392,7 @@ def trust_list() -> str:  # certificates as PEM; empty where the variable is not
     try:
         text = Path(path).read_text(encoding="utf-8")
     except (OSError, ValueError) as error:
-        why = getattr(error, "strerror", None) or "it is no text"
+        why = getattr(error, "strerror", None) or "it is not text"
         raise ProvenanceError(f"{TRUST_VARIABLE} names {path}, which cannot be read ({why}).") from None
     certificates = _CERTIFICATE.findall(text)
     if not certificates:
@@ -473,7 +473,7 @@ def _verified(data: bytes, anchors: str) -> Provenance:
         # of many kinds: c2pa's own, JSON too deep, no memory
         why = plain(str(error) or type(error).__name__, 120)
     if why.startswith("Remote:"):
-        return Provenance("not checked", reason="it is kept elsewhere, and nothing is fetched from anywhere")
+        return Provenance("not checked", reason="it is stored elsewhere, and nothing is downloaded")
     if why.startswith("NotSupported:"):
         return Provenance("absent")
     return Provenance("unreadable", reason=why)

@@ -157,7 +157,7 @@ class _Clock:
 
 # %% ../../nbs/02_images/05_workers.ipynb #5ced28dc
 _START_TIME = 120.0  # seconds that a worker may take to begin
-_NO_WORKER = "A process to look at images in could not be started (is there enough memory?); try fewer workers."
+_NO_WORKER = "A process to read images in could not be started (is there enough memory?); try fewer workers."
 
 
 class Worker:
@@ -310,7 +310,7 @@ def why_lost(
     "Why an item has no result."
     if lost.is_late:
         return f"took longer than {seconds:g} s, which is the limit (timeout)"
-    return "the process that looked at it died; the file may be made to do that, or there was no memory left"
+    return "the process that read it died; the file may be built to cause that, or memory ran out"
 
 
 def staffed(

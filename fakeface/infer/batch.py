@@ -39,7 +39,7 @@ def _judge_views(detector: Detector, x: Sequence[Any]) -> list[Verdict]:
     try:
         views = np.asarray(x)
     except ValueError as error:
-        raise InferError(f"x is no array of views ({error}).") from None
+        raise InferError(f"x is not an array of views ({error}).") from None
     a_view = (3, spec.size, spec.size)
     values = spec.n_views * math.prod(a_view)
     has_shape = views.shape[-3:] == a_view and views.size % values == 0

@@ -81,7 +81,7 @@ class Cards:
     def judge(self) -> Detector:
         "The detector; raises `InferError` where there is none."
         if self.detector is None:
-            raise InferError("There is no detector to look with.")
+            raise InferError("No detector is open.")
         return self.detector
 
     @property
@@ -194,11 +194,11 @@ class Tally(Cards):
         if low < high:
             sentences.append(
                 f"Below {low:.3f} an image looks like a photograph, from {high:.3f} generated; "
-                "between, a score is no answer."
+                "in between, a score gives no answer."
             )
         if self.threshold < high:
             sentences.append(
-                f"A threshold below {high:.3f} changes no verdict: what lies there is unsure or a photograph."
+                f"A threshold below {high:.3f} changes no verdict: images there are unsure or look like photographs."
             )
         return " ".join(filter(None, sentences))
 

@@ -28,7 +28,7 @@ def too_big(
 ) -> str:
     "The sentence for an image over the limit."
     much = f"{size / 2**20:,.0f} MB" if size else "too"
-    allowed = f"this page takes up to {limit / 2**20:g} MB an image"
+    allowed = f"this page takes up to {limit / 2**20:g} MB per image"
     return f"It is {much} big: {allowed}. The command line has no such limit: fakeface check FILE"
 
 
@@ -68,12 +68,12 @@ class Pieces:
 # %% ../../nbs/11_infer/15_desk.ipynb #339e51e7
 log = logging.getLogger(__name__)
 PRIVACY_NOTE = (
-    "Nothing is kept and nothing is sent on: images are held in memory only, "
+    "Nothing is stored and nothing is sent on: images are held in memory only, "
     "by the program behind this page, until you remove them or {end}."
 )
 FOOT = (
     "A verdict is evidence with an error rate, not proof. "
-    "It says what an image looks like to this detector, never what somebody did."
+    "It says what an image looks like to this detector, never what someone did."
 )
 _MAKE_A_CARD = ("part", "refuse", "open")
 _FAIL_ON_A_CARD = ("part", "open", "again")
@@ -120,7 +120,7 @@ class Talk(Tally):
             said = names_only(str(error))
         except Exception as error:
             log.exception("while answering %s", kind)
-            said = f"Something went wrong inside ({type(error).__name__}); the log of the server says more."
+            said = f"Something went wrong in the program ({type(error).__name__}); the server's log says more."
         return [self._failure(kind, message, said)]
 
     def _refused(self, asked: Message) -> list[Message]:
@@ -154,7 +154,7 @@ class Talk(Tally):
     @property
     def full(self) -> str:
         "The sentence for a page that takes no more."
-        advice = "Remove some; for whole folders there is: fakeface check FOLDER"
+        advice = "Remove some; to check whole folders: fakeface check FOLDER"
         return f"This page holds {self.max_cards} images. {advice}"
 
     def standing(self) -> dict[str, Any]:
@@ -203,7 +203,7 @@ class Greeter(Talk):
     def _limits(self) -> dict[str, Any]:
         "How much the page takes."
         formats = "JPEG, PNG, HEIC, WebP, AVIF, TIFF, GIF, BMP."
-        text = f"Up to {self.limit / 2**20:g} MB an image, {self.max_cards} images. {formats}"
+        text = f"Up to {self.limit / 2**20:g} MB per image, {self.max_cards} images. {formats}"
         return dict(bytes=self.limit, part=2**20, cards=self.max_cards, full=self.full, text=text)
 
     def _about(self) -> str:
@@ -231,7 +231,7 @@ class Desk(Greeter):
     def refuse(self, message: Message, buffers: Iterable[Any] = ()) -> list[Message]:
         "The front end would not or could not send a file."
         if message["size"] is None:
-            why = "It could not be read: it is a folder, or has gone. Choose the files themselves."
+            why = "It could not be read: it is a folder, or no longer exists. Choose the files themselves."
         else:
             why = too_big(message["size"], self.limit)
         return [self.card(self.fail(message["id"], message["name"], why))]
@@ -305,7 +305,7 @@ class Desk(Greeter):
             answer["error"] = "The image is no longer in memory. Add it again to see its heat-map."
             return [answer]
         if row >= len(self.found[id]):
-            raise ConfigError("This image has fewer faces.")
+            raise ConfigError("This image has no such face.")
         try:
             with self.turn:
                 overlay = self.judge.heatmap(self._read(self.source[id]), self.found[id][row].square)

@@ -238,7 +238,7 @@ class Detector(_Judge):
         (0.9, 8)
         """
         if isinstance(image, (list, tuple)):
-            raise InferError("check judges one image; for several there is check_many.")
+            raise InferError("check judges one image; use check_many for several.")
         name = plain(name, 255) if name else name_of(image)
         return self._answers(image, self._question(name, stability, threshold, prior, framing), only_first=True)[0]
 
@@ -292,7 +292,7 @@ class Detector(_Judge):
         ['No face was found']
         """
         if isinstance(image, (list, tuple)):
-            raise InferError("check_faces judges the faces of one image; call it for each of several.")
+            raise InferError("check_faces judges the faces of one image; call it once for each image.")
         name = plain(name, 255) if name else name_of(image)
         return self._answers(image, self._question(name, stability, threshold, prior, framing))
 

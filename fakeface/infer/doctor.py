@@ -151,7 +151,7 @@ def _face_finder() -> Finding:
     except FacesError as error:
         return Finding("fault", what, str(error))
     return Finding(
-        "ok", what, f"MTCNN, three networks of fakeface's own files; {1000 * seconds:.0f} ms for a megapixel"
+        "ok", what, f"MTCNN, three networks that come with fakeface; {1000 * seconds:.0f} ms for a megapixel"
     )
 
 # %% ../../nbs/11_infer/14_doctor.ipynb #9c01d774
@@ -211,7 +211,7 @@ def _detector(name: str, which: str | os.PathLike) -> Finding:
     if check.compared:
         agree = f"{check.compared} reference scores agree to {max(check.worst, 1e-6):.0e}"
         return Finding("ok", name, f"{said}; {agree}{both}")
-    unknown = "It carries no scores of known images, so whether this is the network that it says is not known."
+    unknown = "It has no scores of known images, so it is not known whether this is the network that it claims to be."
     return Finding("fault", name, f"{said}. {unknown}")
 
 

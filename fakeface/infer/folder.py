@@ -146,7 +146,7 @@ def _save_heatmaps(detector: Detector, path: str, verdicts: list[Verdict], folde
         except ImageError as error:
             return _as_error(detector, verdict, f"Was judged, and then {error.reason}.")
         except MemoryError:
-            return _as_error(detector, verdict, "Where the network looked needs more memory than there is.")
+            return _as_error(detector, verdict, "The heat-map needs more memory than there is.")
         save_jpeg(shown, folder / f"{stem}-{mark}{number}.jpg", 90)
     return verdicts
 

@@ -141,6 +141,6 @@ def each_input(
         yield from walk([images])
         return
     if isinstance(images, (str, os.PathLike)) or _is_one(images):
-        raise InferError(f"{name_of(images)} is neither a folder nor a collection of images; for one there is check.")
+        raise InferError(f"{name_of(images)} is neither a folder nor a collection of images; for one image use check.")
     for image in images:
         yield image, ""

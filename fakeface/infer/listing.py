@@ -28,10 +28,10 @@ class ByteReader(Protocol):
 
 
 _LONGEST = 2**15  # bytes of a name
-_TOO_LONG = f"Standard input is no list of names: it has a line of more than {_LONGEST:,} bytes."
+_TOO_LONG = f"Standard input is not a list of names: it has a line of more than {_LONGEST:,} bytes."
 _BOTH = (
-    "The list on standard input began with a name a line and then has a null byte. "
-    "Names are separated by the one or by the other, as find writes them with -print0."
+    "The list on standard input began with one name per line and then has a null byte. "
+    "Separate names by one of the two, not both (find -print0 writes null bytes)."
 )
 
 
@@ -39,7 +39,7 @@ def _separator(begun: bytes) -> bytes | None:
     "What separates names in a list that begins like this; None as long as that cannot be told."
     if _IMAGE_START.match(begun):
         raise FolderError(
-            "Standard input holds an image. Save it to a file and name that; - stands for a list of names."
+            "Standard input holds an image. Save it to a file and give its name; - means a list of names."
         )
     if b"\0" in begun:
         return b"\0"

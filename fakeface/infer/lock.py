@@ -13,7 +13,7 @@ from typing import Mapping, NamedTuple
 
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 FOREIGN = "This request comes from another page. Open the address that `fakeface serve` printed in a window of its own."
-WRONG_HOST = "This program answers under the address that `fakeface serve` printed only."
+WRONG_HOST = "This program answers only at the address that `fakeface serve` printed."
 NO_TOKEN = (
     "The token is missing or wrong. Open the address that `fakeface serve` printed in the terminal, "
     "up to its last letter."

@@ -58,7 +58,7 @@ def _load_own(bundle_hash: str, options: dict[str, Any]) -> None:
     if detector.hash != bundle_hash:
         changed = f"The bundle {options['bundle']} was replaced while images were judged"
         meant = f"it was {bundle_hash[:12]} and is now {detector.hash[:12]}"
-        raise FakefaceError(f"{changed}: {meant}. Put the first one back, or begin a new file of rows.")
+        raise FakefaceError(f"{changed}: {meant}. Put the first one back, or start a new file of rows.")
     _Own.detector = detector
 
 
@@ -71,7 +71,7 @@ def _why_unjudged(lost: NoAnswer, seconds: float) -> str:
     "What the row of a file says that has cost its process."
     if lost.is_late:
         return f"Took longer than {seconds:g} s, which is the limit (--timeout)."
-    return "The process that looked at it died; the file may be made to do that, or there was no memory left."
+    return "The process that read it died; the file may be built to cause that, or memory ran out."
 
 
 class _InProcesses(Staff):

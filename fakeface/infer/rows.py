@@ -110,7 +110,7 @@ def _row(line: bytes, kind: str, key: re.Pattern = _KEY) -> dict[str, Any]:
             return row
     except (ValueError, TypeError, StopIteration, csv.Error):
         pass
-    raise FolderError(f"{line[:60]!r} is no row of fakeface.")
+    raise FolderError(f"{line[:60]!r} is not a row that fakeface wrote.")
 
 # %% ../../nbs/11_infer/09_rows.ipynb #b9af54dc
 _FACE = re.compile(r"face (\d+) of (\d+)")
@@ -154,20 +154,20 @@ def _refuse_other(path: Path, note: Path, about: dict[str, Any], resume: bool) -
     except (FakefaceError, KeyError, TypeError, AttributeError):
         ours = False
     if not ours:
-        what = f"is no file of rows of fakeface (or {note.name} beside it is missing)"
+        what = f"is not a file of rows that fakeface wrote (or {note.name} beside it is missing)"
         raise FolderError(f"{path} exists and {what}. Choose another name.")
     if resume and was.get("format") != _FORMAT:
         raise FolderError(
-            f"{path} was written by an earlier version of fakeface, whose rows know their files by fewer digits. "
-            "Make it anew (--overwrite), or choose another name."
+            f"{path} was written by an earlier version of fakeface, whose rows identify files by fewer digits. "
+            "Replace it (--overwrite), or choose another name."
         )
     differ = [name for name in about if was.get(name) != about[name]]
     if resume and differ:
         name = differ[0]
         then, now = was.get(name), about[name]
         raise FolderError(
-            f"{path} was written with {name} = {then!r}, and now it is {now!r}. "
-            "Give what was given then, or another file."
+            f"{path} was written with {name} = {then!r}, but now it is {now!r}. "
+            "Give the same value again, or another file."
         )
 
 # %% ../../nbs/11_infer/09_rows.ipynb #fdaea325
@@ -197,11 +197,11 @@ class Rows:
         if not self.path.exists():
             return
         if not self.path.is_file():
-            raise FolderError(f"{self.path} is no ordinary file. Rows go to standard output as -, or to a file.")
+            raise FolderError(f"{self.path} is not an ordinary file. Give - for standard output, or a file.")
         if not self.path.stat().st_size:
             return
         if not (resume or overwrite):
-            choice = "Go on with it (--resume), make it anew (--overwrite), or choose another name."
+            choice = "Continue it (--resume), replace it (--overwrite), or choose another name."
             raise FolderError(f"{self.path} exists. {choice}")
         _refuse_other(self.path, self.note, self.about, resume)
 
@@ -237,7 +237,7 @@ class Rows:
         meant = self.about.get("bundle_hash", row["bundle_hash"])
         if row["bundle_hash"] != meant:
             found = f"a row of the detector {row['bundle_hash'][:12]!r}, and the others are of {meant[:12]!r}"
-            raise FolderError(f"{self.path} has {found}. Make it anew (--overwrite), or choose another name.")
+            raise FolderError(f"{self.path} has {found}. Replace it (--overwrite), or choose another name.")
 
     def groups(self) -> Iterator[tuple[list[dict[str, Any]], list[bytes]]]:
         "(the rows of a file, their lines) for every file in it up to `size`, one at a time."
@@ -273,7 +273,7 @@ class Rows:
         except OSError as error:
             why = "the disk is full" if error.errno == errno.ENOSPC else error.strerror or str(error)
         raise FolderError(
-            f"{self.path} cannot be written any further ({why}). What is in it is safe; --resume goes on."
+            f"{self.path} cannot be written any further ({why}). The rows in it are safe; --resume continues."
         )
 
     def write(

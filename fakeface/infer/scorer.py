@@ -33,7 +33,7 @@ def _again(cls: type["Scorer"], path: str, threshold: str | float, bundle_hash: 
     "Unpickle: load from the same folder, refuse another bundle."
     scorer = cls.load(Path(path), threshold)
     if scorer.hash != bundle_hash:
-        raise InferError(f"The bundle in {path} is another one now.")
+        raise InferError(f"The bundle in {path} has been replaced.")
     return scorer
 
 

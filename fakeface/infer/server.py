@@ -43,8 +43,8 @@ from .page import PageSettings, answer_headers, page_notebook, voila_config
 
 # %% ../../nbs/11_infer/17_server.ipynb #c27dd0c0
 _SENTENCES = {
-    404: "There is nothing under this address.",
-    503: "As many pages are open as this program serves at a time. Close one, or wait five minutes; then reload.",
+    404: "There is nothing at this address.",
+    503: "No more pages can be open at a time. Close one, or wait five minutes; then reload.",
 }
 _ERROR_PAGE = (
     '<!DOCTYPE html><html lang="en"><meta charset="utf-8"><meta name="viewport" content="width=device-width">'
@@ -94,7 +94,7 @@ class Sealed(tornado.web.OutputTransform):
 
 # %% ../../nbs/11_infer/17_server.ipynb #481729dc
 class _TurnedAway(tornado.web.RequestHandler):
-    "Says why there is no answer."
+    "Says why there gives no answer."
 
     def prepare(self) -> None:
         self.set_header("Connection", "close")

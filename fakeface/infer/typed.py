@@ -37,11 +37,11 @@ def unquoted(
 
 _DRIVE = re.compile(r"[A-Za-z]:([\\/]|$)")
 _OF_WINDOWS = (
-    "This is a path of Windows, and the program behind this page runs on another system, which has no drives. "
+    "This is a Windows path, but the program behind this page runs on another system, which has no drives. "
     "Choose the image with the button or drop it here, or type the path that it has there "
-    "(in WSL drives lie below /mnt)."
+    "(in WSL, drives are below /mnt)."
 )
-_BACKSLASHES = "Where the program behind this page runs, a slash stands between folders and files: / and not \\."
+_BACKSLASHES = "Where the program behind this page runs, folders and files are separated by a slash: / and not \\."
 
 
 def why_not_here(

@@ -90,12 +90,12 @@ class Verdict:
         numbers = f"p_fake {self.p_fake:.3f}, threshold {self.threshold:.3f} ({self.threshold_name})"
         if self.label == "unsure":
             low, high = self.band or (0, 1)
-            sentence = f"Unsure: {numbers}; between {low:.3f} and {high:.3f} nothing is promised."
+            sentence = f"Unsure: {numbers}; between {low:.3f} and {high:.3f} no verdict is given."
         else:
             sentence = f"{_LOOKS[self.label]}: {numbers}."
         if self.posterior is None:
             return sentence
-        rare = f"Where {self.prior:.3g} of all images are fake, this one is with a chance of {self.posterior:.1%}."
+        rare = f"If {self.prior:.3g} of all images are fake, this one is fake with probability {self.posterior:.1%}."
         return f"{sentence} {rare}"
 
     def row(self) -> dict[str, Any]:

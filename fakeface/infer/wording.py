@@ -40,8 +40,8 @@ def _sureness(bundle: Bundle) -> str:
     if unsure is None or right is None:
         return "How often it is unsure is not stored with this detector."
     if not unsure:
-        return f"It was never unsure there; {share(right)} of its words were right."
-    return f"It was unsure about {share(unsure)} of the images; of its other words, {share(right)} were right."
+        return f"It was never unsure there; {share(right)} of its verdicts were right."
+    return f"It was unsure about {share(unsure)} of the images; of its other verdicts, {share(right)} were right."
 
 
 def worth(
@@ -61,7 +61,7 @@ def worth(
     false_alarms = (1 - prior) * fpr
     if hits + false_alarms:
         ppv = share(hits / (hits + false_alarms))
-        sentences.append(f"Where {share(prior)} are generated, {ppv} of the images above it would be.")
+        sentences.append(f"If {share(prior)} are generated, {ppv} of the images above it would be generated.")
     return " ".join(filter(None, sentences))
 
 # %% ../../nbs/11_infer/11_wording.ipynb #f72b814f
@@ -92,7 +92,7 @@ def scale_words(
     no_face = "no face that could be judged"
     between = f"a score from {low:.3f} up to {high:.3f}, or {no_face}" if low < high else no_face
     return dict(
-        real=f"a score below {low:.3f}" if low > 0 else "no score, as the threshold stands",
+        real=f"a score below {low:.3f}" if low > 0 else "no score, with this threshold",
         fake=f"a score of {high:.3f} or more",
         unsure=f"{between}; treat it as no answer",
     )
@@ -115,7 +115,7 @@ HEADS = {"real": "Looks like a photograph", "fake": "Looks generated", "unsure":
 SAYS = {
     "real": "Its score is below {low:.3f}.",
     "fake": "Its score is at or above {high:.3f}.",
-    "unsure": "Too close to call: a score between {low:.3f} and {high:.3f} is no answer.",
+    "unsure": "Too close to call: a score between {low:.3f} and {high:.3f} gives no answer.",
 }
 
 
@@ -164,11 +164,11 @@ def _bar_sentences(p: float, threshold: float, band: tuple[float, float] | None,
 
 # %% ../../nbs/11_infer/11_wording.ipynb #a1f31105
 def _prior_sentence(p: float, label: str, prior: float) -> str:
-    "What a verdict is worth at a share of fakes; empty where there is none: what lies in the band is no answer."
+    "What a verdict is worth at a share of fakes; empty where there is none: what lies in the band gives no answer."
     if label == "unsure":
         return ""
     those = share(posterior(p, prior))
-    return f"Where {share(prior)} of the images are generated, {those} of those with this score are."
+    return f"If {share(prior)} of the images are generated, {those} of those with this score are generated."
 
 
 def row_of(

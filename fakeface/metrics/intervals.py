@@ -27,7 +27,7 @@ def clean(
     y = np.asarray(y)
     p = np.asarray(p, dtype=np.float64)
     if y.shape != p.shape or y.ndim != 1:
-        raise MetricError(f"Labels of shape {y.shape} and scores of shape {p.shape} do not go together.")
+        raise MetricError(f"Labels of shape {y.shape} and scores of shape {p.shape} do not match.")
     if not np.isin(y, (0, 1)).all():
         found = np.setdiff1d(y, (0, 1))[:5].tolist()
         raise MetricError(f"Labels are 0 (real) and 1 (fake); found {found}.")
@@ -35,7 +35,7 @@ def clean(
     if not possible.all():
         n_bad = (~possible).sum()
         first = possible.argmin()
-        raise MetricError(f"{n_bad} of {len(p)} scores are no probability, the first at row {first}: {p[first]}.")
+        raise MetricError(f"{n_bad} of {len(p)} scores are not probabilities, the first at row {first}: {p[first]}.")
     return y.astype(np.int8), p
 
 

@@ -94,7 +94,7 @@ def _keep_size(body: nn.Module, arch: str) -> None:
     # timm names the first convolution; without a name this is the network itself, which is none
     stem = body.get_submodule(published_cfg(name).first_conv or "")
     if not isinstance(stem, nn.Conv2d) or stem.stride != (2, 2):
-        raise ConfigError(f"The first convolution of {name} does not halve the image: {arch} makes no sense.")
+        raise ConfigError(f"The first convolution of {name} does not halve the image: {arch} cannot be built from it.")
     stem.stride = (1, 1)
 
 
@@ -107,7 +107,7 @@ def _refuse_size(arch: str, side: int) -> None:
     if patch and side % patch:
         smaller = side // patch * patch
         raise ConfigError(
-            f"{arch} looks at patches of {patch} px, and {side} px are no whole number of them. "
+            f"{arch} looks at patches of {patch} px, and {side} px is not a whole number of them. "
             f"Give size = {smaller + patch}{f' or {smaller}' if smaller else ''}."
         )
 

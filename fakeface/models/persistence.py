@@ -185,6 +185,6 @@ def require_one_network(
         if not is_same_score(found, known):
             raise BundleError(
                 f"The bundle {bundle.name} holds two networks: {ONNX} scores a known image {found:.4f}, the weights "
-                f"score it {known:.4f}. Copy it again from where you got it; fakeface export makes {ONNX} anew."
+                f"score it {known:.4f}. Copy it again from where you got it; fakeface export makes {ONNX} again."
             )
     return len(of_weights)

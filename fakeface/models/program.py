@@ -385,5 +385,5 @@ def read_program(
                 _refuse_growth(graph)
                 is_small = _is_small_beforehand(graph)
     except IndexError as error:
-        raise BundleError(f"{ONNX} is no network ({error}).") from None
+        raise BundleError(f"{ONNX} is not a network ({error}).") from None
     return is_small

@@ -42,7 +42,7 @@ def onnx_bytes(
         raise BundleError(f"The bundle {bundle.name} has no {ONNX}. Make one: fakeface export {folder}")
     data = (Path(folder) / ONNX).read_bytes()
     if hashlib.sha256(data).hexdigest() != bundle.files[ONNX]:
-        raise BundleError(f"{ONNX} has changed while it was read.")
+        raise BundleError(f"{ONNX} changed while it was being read.")
     return data
 
 # %% ../../nbs/06_models/05_session.ipynb #85933fe2
@@ -103,7 +103,7 @@ def open_session(
     try:
         session = ort.InferenceSession(data, options, providers=_PROVIDERS, disabled_optimizers=switched_off)
     except Exception as error:
-        raise BundleError(f"{ONNX} is no network that onnxruntime {ort.__version__} can run ({_why(error)}).") from None
+        raise BundleError(f"{ONNX} is not a network that onnxruntime {ort.__version__} runs ({_why(error)}).") from None
     takes = [each.name for each in session.get_inputs()]
     gives = [each.name for each in session.get_outputs()]
     if takes != ["x"] or gives != ["logits"]:
@@ -148,7 +148,7 @@ def run_network(
     except Exception as error:  # of onnxruntime's own kinds
         if _BEYOND in str(error):
             raise MemoryError(f"the network cannot be run: {_why(error)}") from None
-        raise RunError(f"the network fails at this image ({written_out(_why(error))})") from None
+        raise RunError(f"the network failed on this image ({written_out(_why(error))})") from None
 
 
 NOT_FINITE = "the network gave logits that are not finite for this image"

@@ -69,7 +69,7 @@ def from_hub(
         name = f"{repo}@{revision}" if revision else repo
         lines = str(error).strip().splitlines() or [""]
         raise BundleError(
-            f"The bundle {name} could not be had from the model hub ({type(error).__name__}: {lines[0][:200]}). "
+            f"The bundle {name} could not be downloaded from the model hub ({type(error).__name__}: {lines[0][:200]}). "
             "Check the name and the network, or download its files and name their folder."
         ) from None
     return Path(folder)
@@ -117,5 +117,5 @@ def find_bundle(
         return from_hub(*hub)
     raise BundleError(
         f"There is no bundle {name!r:.200}. Installed: {', '.join(here) or 'none'}. "
-        "A folder or owner/name of the model hub will do, too."
+        "A folder or owner/name of the model hub works, too."
     )

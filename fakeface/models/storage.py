@@ -44,14 +44,14 @@ def check_tensors(
     with open(path, "rb") as file:
         head = file.read(8)
     if _looks_like_pickle(head):
-        raise BundleError(f"{name} is a pickle, which could run any code; nothing was loaded.")
+        raise BundleError(f"{name} is a pickle, which could run arbitrary code; nothing was loaded.")
     if len(head) < 8 or struct.unpack("<Q", head)[0] > _LONGEST_HEADER:
-        raise BundleError(f"{name} is no safetensors file; nothing was loaded.")
+        raise BundleError(f"{name} is not a safetensors file; nothing was loaded.")
     try:
         with safe_open(path, framework="numpy") as tensors:
             return {key: tuple(tensors.get_slice(key).get_shape()) for key in tensors.keys()}
     except (SafetensorError, OSError, ValueError) as error:
-        raise BundleError(f"{name} is no valid safetensors file: {error}") from None
+        raise BundleError(f"{name} is not a valid safetensors file: {error}") from None
 
 
 def load_tensors(
@@ -136,7 +136,7 @@ def _compare_names(bundle: Bundle, names: set[str], folder: Path) -> None:
     if missing := sorted(set(bundle.files) - names):
         raise BundleError(f"{missing[0]} is missing from the bundle in {folder}.")
     if extra := sorted(names - set(bundle.files)):
-        raise BundleError(f"{extra[0]} is not listed in {INDEX}; somebody added it.")
+        raise BundleError(f"{extra[0]} is not listed in {INDEX}; someone added it.")
 
 # %% ../../nbs/06_models/03_storage.ipynb #cb138749
 def read_bundle(

@@ -64,7 +64,8 @@ def _torchvision_resnet50() -> dict[str, torch.Tensor]:
         return dict(source.get_state_dict(progress=False, check_hash=True))
     except (OSError, RuntimeError, EOFError, pickle.UnpicklingError) as error:
         raise WeightsError(
-            f"The ImageNet weights of resnet50 could not be had from {source.url} ({type(error).__name__}: {error}). "
+            f"The ImageNet weights of resnet50 could not be downloaded from {source.url} "
+            f"({type(error).__name__}: {error}). "
             "Download that file where there is a network and put it into "
             f"{torch.hub.get_dir()}/checkpoints/, or begin from a bundle (init=FOLDER), or give arch='{LITE0}' "
             "(its weights are a package), or weights='none'."
@@ -78,7 +79,7 @@ def _timm_weights(arch: str) -> dict[str, torch.Tensor]:
     except Exception as error:  # the hub, its client and timm raise a dozen unrelated classes
         lines = str(error).splitlines() or [""]
         raise WeightsError(
-            f"The pretrained weights of {arch} could not be had ({type(error).__name__}: {lines[0]}). "
+            f"The pretrained weights of {arch} could not be downloaded ({type(error).__name__}: {lines[0]}). "
             "Try again with a network, begin from a bundle (init=FOLDER), or give weights='none'."
         ) from None
 

@@ -177,7 +177,7 @@ def _trained(stage: str, found: StageFacts) -> TrainingSection:
     if history is None or history.empty:
         return TrainingSection(stage)
     if history.epoch.max() == 0:
-        text = f"No training: the weights it began from, BatchNorm measured anew ({_best(metrics)})."
+        text = f"No training: the weights it began from, BatchNorm measured again ({_best(metrics)})."
         return TrainingSection(stage, text)
     return TrainingSection(stage, _training_text(history, metrics), training_figure(stage, history))
 

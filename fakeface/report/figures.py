@@ -124,7 +124,7 @@ def _errors_figure(grid: pd.DataFrame) -> SectionFigure:
     accused, missed = means.loc[means.fpr.idxmax()], means.loc[means.fnr.idxmax()]
     alt = (
         f"Real faces called fake and fakes missed by corruption, {_over(grid)};"
-        f" most accused {accused.fpr:.1%} under {accused.corruption},"
+        f" most called fake {accused.fpr:.1%} under {accused.corruption},"
         f" most missed {missed.fnr:.1%} under {missed.corruption}."
     )
     caption = f"Both kinds of error at the stored threshold, {_over(grid)}, with 95% intervals."

@@ -39,7 +39,7 @@ class Card:
     ci: str
 
 # %% ../../nbs/12_report/12_result_sections.ipynb #eee53f89
-CARD_NAMES = dict(auc="AUC", recall="Fakes found", fpr="Real faces accused", accuracy="Accuracy")
+CARD_NAMES = dict(auc="AUC", recall="Fakes found", fpr="Real faces called fake", accuracy="Accuracy")
 
 # %% ../../nbs/12_report/12_result_sections.ipynb #14e7f2d0
 def headline_cards(metrics: dict) -> list[Card]:
@@ -130,7 +130,7 @@ def band_text(
     "What the unsure band does."
     over = " (means over domains)" if len(macro.get("domains") or ()) > 1 else ""
     if band[0] >= band[1]:
-        return "There is no unsure band: the detector answers every image."
+        return "There is no unsure band: the detector gives a verdict on every image."
     return (
         f"Unsure from p_fake {band[0]:.3f} up to {band[1]:.3f}:"
         f" no verdict on {with_interval(macro, 'unsure')} of the images;"

@@ -140,7 +140,8 @@ def _withheld(metrics: dict, facts: RunFacts) -> list[Statement]:
         return []
     low, high = metrics.get("band") or (0, 0)
     if low >= high:
-        text = f"It has no unsure band: it answers every image, and {with_interval(macro, 'accuracy_sure')} are right."
+        right = with_interval(macro, "accuracy_sure")
+        text = f"It has no unsure band: it gives a verdict on every image, and {right} of them are right."
         return [Statement(CAN, text)]
     text = (
         f"With its unsure band it withholds a verdict on {with_interval(macro, 'unsure')} of the images;"
@@ -175,7 +176,7 @@ def _separates(summary: Summary) -> str:
     "How well the classes of a domain are told apart, with the figures."
     return (
         f"{_degree(summary)}: AUC {with_interval(summary, 'auc')},"
-        f" fakes missed {with_interval(summary, 'fnr')}, real faces accused {with_interval(summary, 'fpr')}"
+        f" fakes missed {with_interval(summary, 'fnr')}, real faces called fake {with_interval(summary, 'fpr')}"
         f" (n = {summary['n']:,})"
     )
 
@@ -223,7 +224,7 @@ MARGIN = 0.05  # a loss of accuracy that still counts as none
 def _robustness(metrics: dict, facts: RunFacts) -> list[Statement]:
     "Under how many corruptions it holds, and the worst of them."
     if facts.robustness is None:
-        text = "Whether it survives re-saving, scaling, noise or screenshots was not measured."
+        text = "How well it withstands re-saving, scaling, noise or screenshots was not measured."
         return [Statement(CANNOT, text)]
     means = facts.robustness[facts.robustness.domain == "macro"].set_index("corruption")
     corrupted = means.accuracy.drop("none", errors="ignore")
@@ -233,7 +234,7 @@ def _robustness(metrics: dict, facts: RunFacts) -> list[Statement]:
     text = (
         f"Under {held} of {len(corrupted)} corruptions its accuracy stays within five points"
         f" of the {untouched:.1%} without; the worst is {worst}: accuracy {means.accuracy[worst]:.1%},"
-        f" real faces accused {means.fpr[worst]:.1%}, fakes missed {means.fnr[worst]:.1%}."
+        f" real faces called fake {means.fpr[worst]:.1%}, fakes missed {means.fnr[worst]:.1%}."
     )
     fails = means.accuracy[worst] < (untouched or 1) - MARGIN
     return [Statement(CANNOT if fails else CAN, text)]
@@ -313,7 +314,7 @@ def _unseen_only(metrics: dict, facts: RunFacts) -> list[Statement]:
     why = (
         f"every domain measured is one that it was trained on ({trained_on})"
         if all_seen
-        else "no domain here is proven to be new to it"
+        else "no domain here is known to be new to it"
     )
     return [Statement(MUST_NOT, f"Do not judge faces from other generators: {why}.")]
 
@@ -378,8 +379,9 @@ def _start_warning(metrics: dict, facts: RunFacts) -> list[str]:
             )
         elif start.met is None and shared:
             warnings.append(
-                f"Whether {start.name}, from which finetuning began, has seen the test images of {listed(shared)}"
-                " is not known: its manifest is not there. Test on images made after it, or begin from another start."
+                f"It is not known whether {start.name}, from which finetuning began, has seen the test images of "
+                f"{listed(shared)} because its manifest is missing. Test on images made after it, or begin from "
+                "another start."
             )
     return warnings
 
@@ -418,8 +420,8 @@ def _band_warning(metrics: dict, facts: RunFacts) -> list[str]:
     if not swallowed:
         return []
     return [
-        f"It is unsure about half or more of the images of {listed(swallowed)}: what is said of its words holds for the"
-        " rest only. Validate on more images of that kind and fit the band anew, or do not use it there."
+        f"It is unsure about half or more of the images of {listed(swallowed)}: the figures for its verdicts hold "
+        "for the rest only. Validate on more images of that kind and fit the band anew, or do not use it there."
     ]
 
 # %% ../../nbs/12_report/08_statements.ipynb #b724a836
@@ -451,7 +453,7 @@ def _bias_warning(metrics: dict, facts: RunFacts) -> list[str]:
     "Where someone trained against the audit."
     reason = metrics.get("allow_bias") or (facts.audit or {}).get("allow_bias")
     return (
-        [f"Training went on in spite of the audit; the reason given: “{reason}”. Judge whether it holds."]
+        [f"The audit was overridden and training continued; the reason given: “{reason}”. Judge whether it holds."]
         if reason
         else []
     )
@@ -480,7 +482,7 @@ def _reads_warning(metrics: dict, facts: RunFacts) -> list[str]:
         return []
     return [
         f"The test split has been read {reads} times in this run."
-        " Whoever chose between them by its figures has fitted to it: confirm on fresh images."
+        " If detectors were chosen by its figures, they are fitted to it: confirm on new images."
     ]
 
 
@@ -535,7 +537,7 @@ def _misfit_warnings(metrics: dict, facts: RunFacts) -> list[str]:
     return warnings
 
 # %% ../../nbs/12_report/08_statements.ipynb #b773a537
-NOT_A_REASON = ("pictures", "unreadable", "used", "clash within the folder")  # counts of images that were not met
+NOT_A_REASON = ("pictures", "unreadable", "used", "conflict within the folder")  # counts of images that were not met
 
 
 def _overlap_warning(metrics: dict, facts: RunFacts) -> list[str]:

@@ -29,8 +29,8 @@ def _lost_line(error: RuntimeError) -> str:
     first_line = text.splitlines()[0] if text else type(error).__name__
     return (
         f"fakeface.train: process {torch.distributed.get_rank()} gets no answer from another one, which has ended or "
-        "cannot be reached. The same commands with resume = true in the config go on from the last checkpoint, with as "
-        f"many processes as before. ({first_line[:200]})"
+        "cannot be reached. The same commands with resume = true in the config continue from the last checkpoint, "
+        f"with as many processes as before. ({first_line[:200]})"
     )
 
 # %% ../../nbs/08_train/16_main.ipynb #2358ccfa

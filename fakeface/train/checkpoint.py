@@ -48,7 +48,7 @@ def save_checkpoint(
     return path
 
 # %% ../../nbs/08_train/03_checkpoint.ipynb #3855426d
-_GO_BACK = "Remove {path} to go on from the checkpoint before it."
+_GO_BACK = "Remove {path} to continue from the checkpoint before it."
 
 
 class Checkpoint(NamedTuple):
@@ -71,7 +71,7 @@ def checkpoint_state(
     except FakefaceError as error:
         raise CheckpointError(f"{error} {_GO_BACK.format(path=path)}") from None
     if not isinstance(state.get("files"), dict):
-        raise CheckpointError(f"{file} is no checkpoint's. {_GO_BACK.format(path=path)}")
+        raise CheckpointError(f"{file} does not belong to a checkpoint. {_GO_BACK.format(path=path)}")
     return state
 
 
@@ -79,7 +79,7 @@ def _check_files(path: Path, sha256: dict[str, str]) -> None:
     "Raise where a file is not what it was, or is not one of those that were written."
     for file in sorted(path.iterdir()):
         if file.name not in sha256 and file.name != "state.json":
-            raise CheckpointError(f"{file} is no part of the checkpoint; somebody added it. Take it away, and go on.")
+            raise CheckpointError(f"{file} is not part of the checkpoint; someone added it. Remove it and continue.")
     for name, expected in sha256.items():
         file = path / name
         if not file.is_file() or sha256_file(file) != expected:
@@ -98,7 +98,7 @@ def _check_owner(path: Path, state: dict[str, Any], expect: dict[str, Any]) -> N
             change = f"{found!r} -> {expected!r}"
         raise CheckpointError(
             f"{path} belongs to another run: {key} differs ({change}). "
-            "Give it back as it was, or overwrite=True to begin again."
+            "Restore its old value, or give overwrite=True to start again."
         )
 
 

@@ -353,7 +353,7 @@ def fit(
         say(_bill(trainer))
     step = trainer.progress.step
     if step:
-        say(f"Going on at step {step} (epoch {step // trainer.data.steps + 1}).")
+        say(f"Continuing at step {step} (epoch {step // trainer.data.steps + 1}).")
     with catch_signals(trainer.note_signal), exact_math():
         _all_epochs(trainer, on_epoch)
     return finish(trainer, _met_at_start(trainer, manifest))

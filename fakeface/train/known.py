@@ -90,7 +90,7 @@ class Acquaintance:
         if self.met:
             return (
                 f"{self.met:,} of {self.images:,} {self.split} images were in the training of {self.detector}: "
-                "a figure on them is no test. Test on images that it has not seen."
+                "a figure on them would not be a test. Test on images that it has not seen."
             )
         if self.whole:
             return ""

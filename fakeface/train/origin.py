@@ -36,7 +36,7 @@ def _bundle_folder(path: str, cfg: TrainConfig) -> str:
         if folder and (folder / INDEX).is_file():
             return str(folder.resolve())
     raise ConfigError(
-        f"init = {path!r} is no bundle (no bundle.json in it). "
+        f"init = {path!r} is not a bundle (no bundle.json in it). "
         f"Give a bundle's folder, or init='none' to start from weights={cfg.weights!r}."
     )
 

@@ -77,8 +77,8 @@ def fitting_accumulate(
         if share % accumulate == 0 and _fits(try_step, share // accumulate):
             return accumulate
     raise ConfigError(
-        f"The memory of the GPU does not hold a training step of one image at {cfg.size} px. "
-        "Make size smaller, take a smaller arch, or end what else runs on that GPU."
+        f"The GPU's memory is too small for a training step of one image at {cfg.size} px. "
+        "Make size smaller, take a smaller arch, or stop the other programs on that GPU."
     )
 
 # %% ../../nbs/08_train/05_precision.ipynb #7bd92c5d
@@ -152,7 +152,7 @@ def require_statistics(
     learns = runs.trained_epochs > 0 and not runs.freeze_bn
     if learns and runs.micro_batch == 1 and norms(model):
         raise ConfigError(
-            f"batch = {runs.batch} leaves one image at a time, of which BatchNorm in {model.arch} can measure no "
+            f"batch = {runs.batch} leaves one image at a time, from which BatchNorm in {model.arch} cannot measure "
             "statistics. Give batch = 8 or more, freeze_bn = True with a start that has statistics, or an arch "
             "without BatchNorm."
         )
@@ -201,4 +201,4 @@ def recorded_engine(
     try:
         return Engine(**record["engine"])
     except (TypeError, KeyError):
-        raise FakefaceError(f"{path} is damaged. Remove it, and the engine is chosen anew.") from None
+        raise FakefaceError(f"{path} is damaged. Remove it, and the engine is chosen again.") from None

@@ -244,7 +244,7 @@ def _check_together(cfg: TrainConfig) -> None:
         raise ConfigError(f"allow_bias = {cfg.allow_bias!r:.80} should be {HARMLESS}.")
     in_both = set(split_csv(cfg.domains)) & set(split_csv(cfg.leave_out))
     if in_both:
-        raise ConfigError(f"{', '.join(sorted(in_both))} stands in domains and in leave_out.")
+        raise ConfigError(f"{', '.join(sorted(in_both))} is in both domains and leave_out.")
 
 # %% ../../nbs/08_train/01_recipe.ipynb #5e7856f3
 _STAGE = dict(
@@ -349,7 +349,7 @@ def train_config(
     if stage not in PRESETS[preset]:
         raise ConfigError(
             f"The preset {preset!r} has no {stage}: it begins with a finished detector. "
-            "Leave the stage out and go on with finetune, or name another preset."
+            "Leave the stage out and continue with finetune, or name another preset."
         )
     given = {name: value for name, value in changes.items() if value is not None}
     values = {**PRESETS[preset][stage], **given, "stage": stage, "preset": preset}

@@ -81,6 +81,6 @@ def leave(trainer: Trainer) -> NoReturn:
     "Write a checkpoint and raise what the signal asks for."
     save_trainer(trainer)
     if trainer.stop_signal == signal.SIGINT:
-        raise KeyboardInterrupt(f"Stopped at step {trainer.progress.step}; resume=True goes on from here.")
+        raise KeyboardInterrupt(f"Stopped at step {trainer.progress.step}; resume=True continues from here.")
     # of several processes one may have got the signal for all
     raise SystemExit(128 + (trainer.stop_signal or signal.SIGTERM))

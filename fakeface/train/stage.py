@@ -49,9 +49,7 @@ def launch(
     command = [sys.executable, "-m", *_launcher(cfg), "-m", "fakeface.train", str(folder / "config.json")]
     done = subprocess.run(command, stdin=subprocess.DEVNULL, env={**os.environ, _LAUNCHED: "1"})
     if done.returncode:
-        raise TrainError(
-            f"{cfg.processes} processes ended with exit code {done.returncode}; their messages stand above."
-        )
+        raise TrainError(f"{cfg.processes} processes ended with exit code {done.returncode}; see their messages above.")
     return read_json(folder / "fit.json")
 
 # %% ../../nbs/08_train/15_stage.ipynb #58446d2a

@@ -174,7 +174,7 @@ class Trainer:
                 raise
             raise TrainError(
                 f"The loader processes gave no batch for {LOADER_SECONDS} s at step {self.progress.step}: one of them "
-                "hangs, as on a network drive that is gone. resume = True goes on; workers = 0 shows where it hangs."
+                "hangs, as on a network drive that is gone. resume = True continues; workers = 0 shows where it hangs."
             ) from error
         finally:
             self.is_waiting = False

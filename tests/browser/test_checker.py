@@ -246,7 +246,7 @@ def transfer(page, *files):
 # ---- the page
 def test_page_says_what_it_is_and_what_it_keeps(page, bundle):
     text = page.locator(".ff").inner_text()
-    promises = ["Nothing is kept and nothing is sent", "Up to 3 MB an image", "not proof", "trained on noise"]
+    promises = ["Nothing is stored and nothing is sent", "Up to 3 MB per image", "not proof", "trained on noise"]
     for words in (*promises, bundle.detector.hash[:12]):
         assert words in text
     assert page.title() == "fakeface: is this face a photograph?"
@@ -321,7 +321,7 @@ def test_too_big_is_refused_and_large_is_cut_in_pieces(page):
     large = image_bytes(Image.fromarray(noise), "BMP")
     assert 2 * 2**20 < len(large) < 3 * 2**20, "three pieces"
     bad = [
-        ("huge.jpg", bytes(3 * 2**20 + 1), "up to 3 MB an image"),
+        ("huge.jpg", bytes(3 * 2**20 + 1), "up to 3 MB per image"),
         ("empty.jpg", b"", "is empty (0 bytes)"),
         ("zip.jpg", b"PK\3\4" + bytes(99), "is not an image"),
     ]
@@ -352,7 +352,7 @@ def test_sliders_move_labels_not_scores(page, bundle):
     said(page, summary)
     assert verdicts(page) == before
     slide(page, "ff-prior", 3)
-    page.locator(".ff-prior", has_text="Where 1% of the images").nth(2).wait_for()
+    page.locator(".ff-prior", has_text="If 1% of the images").nth(2).wait_for()
     assert verdicts(page) == before and page.locator(".ff-score").all_inner_texts() == scores
     slide(page, "ff-prior", 9)
 

@@ -1,6 +1,7 @@
 """JupyterLab starts from the environment, and notebooks run in it from the menu, as a person would do it."""
 
 import contextlib
+import os
 import shutil
 import socket
 import subprocess
@@ -37,7 +38,7 @@ def wait_for(address, seconds=60):
 
 @pytest.fixture(scope="module")
 def lab(browser, tmp_path_factory, root):
-    "A copy of the notebooks in a project of its own, served by JupyterLab; gives (project, address)."
+    "A copy of the notebooks in a project of its own, served as `make lab` does; gives (project, address)."
     project = tmp_path_factory.mktemp("lab")
     shutil.copytree(root / "nbs", project / "nbs", ignore=shutil.ignore_patterns(".ipynb_checkpoints"))
     shutil.copytree(root / "outputs/bench", project / "outputs/bench")
@@ -46,14 +47,16 @@ def lab(browser, tmp_path_factory, root):
     options = ["--no-browser", "--ip=127.0.0.1", f"--port={port}", "--IdentityProvider.token=t", "--allow-root"]
     command = [sys.executable, "-m", "jupyter", "lab", *options, f"--ServerApp.root_dir={project}"]
     quiet = dict(stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    with subprocess.Popen(command, **quiet) as server:
+    assert 'JUPYTER_CONFIG_PATH="$(CURDIR)/.jupyter"' in (root / "Makefile").read_text(encoding="utf-8")
+    environment = os.environ | dict(JUPYTER_CONFIG_PATH=str(root / ".jupyter"))
+    with subprocess.Popen(command, env=environment, **quiet) as server:
         wait_for(f"http://127.0.0.1:{port}/api?token=t")
         yield project, f"http://127.0.0.1:{port}"
         server.terminate()
 
 
-def run_all(browser, address, notebook):
-    "Open a notebook, choose Run All Cells, wait until its kernel is idle again; gives the page."
+def open_notebook(browser, address, notebook):
+    "Open a notebook and wait until its kernel is there; gives the page."
     page = browser.new_page(viewport=dict(width=1400, height=1000))
     page.goto(f"{address}/lab/tree/nbs/{notebook}?token=t&reset")
     page.wait_for_selector(".jp-Notebook .jp-CodeCell", timeout=90_000)
@@ -61,6 +64,12 @@ def run_all(browser, address, notebook):
         page.get_by_role("button", name="Select Kernel").click()
     page.get_by_text("| Idle").wait_for(timeout=90_000)
     page.wait_for_timeout(3_000)  # before the kernel is there, "Run All" does nothing
+    return page
+
+
+def run_all(browser, address, notebook):
+    "Open a notebook, choose Run All Cells, wait until its kernel is idle again; gives the page."
+    page = open_notebook(browser, address, notebook)
     page.locator(".jp-Notebook .jp-CodeCell").first.click()
     page.locator(".lm-MenuBar-item").get_by_text("Run", exact=True).first.click()
     page.get_by_text("Run All Cells", exact=True).first.click()
@@ -80,6 +89,21 @@ def saved_cells(page, notebook, seconds=120):
         cells = [cell for cell in read_json(notebook)["cells"] if cell["cell_type"] == "code"]
         if all(cell["execution_count"] for cell in cells) or time.time() > deadline:
             return cells
+
+
+def test_a_notebook_opens_saved(lab, browser):
+    project, address = lab
+    room = "07_metrics/01_intervals.ipynb"
+    before = (project / "nbs" / room).read_bytes()
+    page = open_notebook(browser, address, room)
+    dot = page.locator(".lm-DockPanel-tabBar .jp-mod-dirty")
+    assert dot.count() == 0, "JupyterLab has changed the notebook's metadata"
+    page.locator(".jp-Notebook .jp-CodeCell").first.click()
+    page.locator(".jp-Notebook .jp-CodeCell .cm-content").first.click()
+    page.keyboard.type("# changed")
+    dot.wait_for(timeout=10_000)
+    assert (project / "nbs" / room).read_bytes() == before
+    page.close()
 
 
 def test_a_stage_runs_in_jupyterlab(lab, browser):

@@ -344,7 +344,7 @@ def test_the_how_to_for_kaggle_runs_over_the_end_of_a_session(kaggle, tmp_path):
     print(done.stdout[-6000:])
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
     run = top / "working/outputs/k140"
-    assert "Going on at step" in done.stdout
+    assert "Continuing at step" in done.stdout
     history = pd.read_csv(run / "pretrain/history.csv")
     steps = 2 * SPLITS["train"] // 8
     assert history.step.tolist() == [steps, 2 * steps], "both epochs, whole"

@@ -330,21 +330,21 @@ def test_waiting_for_memory_is_not_taking_long(monkeypatch, tmp_path, tiny):
 
 
 @pytest.mark.skipif(not hasattr(os, "getuid"), reason="folders belong to nobody")
-@pytest.mark.parametrize("taken", ["file", "link", "open to others"])
+@pytest.mark.parametrize("taken", ["file", "link", "open to other users"])
 def test_a_folder_of_shares_that_is_taken_stops_no_image(monkeypatch, tmp_path, taken):
     "What somebody else has made first makes way for the next name."
     monkeypatch.setenv("FAKEFACE_MEMORY_MB", "1000")
     monkeypatch.delenv("XDG_RUNTIME_DIR", raising=False)
     monkeypatch.setattr(memory.tempfile, "tempdir", str(tmp_path))
     first = tmp_path / f"fakeface-memory-{os.getuid()}-1000"
-    if taken == "open to others":
+    if taken == "open to other users":
         first.mkdir()
         first.chmod(0o777)
     else:
         first.touch() if taken == "file" else first.symlink_to("/")
     data = image_bytes(Image.new("L", (4_100, 4_100), 90), "PNG")
     assert open_image(data).size == (4_100, 4_100)
-    assert (tmp_path / f"{first.name}-1/gate").exists() and not (taken == "open to others" and [*first.iterdir()])
+    assert (tmp_path / f"{first.name}-1/gate").exists() and not (taken == "open to other users" and [*first.iterdir()])
     own = tmp_path / "own"
     own.mkdir()
     monkeypatch.setenv("XDG_RUNTIME_DIR", str(own))
@@ -520,7 +520,7 @@ def test_an_image_that_hangs_or_kills_in_prepare_is_left_out_and_counted(tmp_pat
     reasons = {path.split("/")[-1]: reason for path, reason in zip(built.path, built.reason) if reason}
     assert len(reasons) == 4 == metrics["excluded"] and metrics["pictures"] == 76
     for name, reason in reasons.items():
-        assert ("longer than 3 s" if "stuck" in name else "process that looked at it died") in reason
+        assert ("longer than 3 s" if "stuck" in name else "process that read it died") in reason
     assert sorted(reasons_counted(built)) == [2, 2] and "76 used, 4 left out" in intake_line(built)
     excluded = (folder / "excluded.csv").read_text()
     assert all(name in excluded for name in odd.values())
@@ -560,7 +560,7 @@ def test_a_full_disk_and_special_files_are_sentences(tmp_path, tiny):
     Image.new("L", (32, 32)).save(tmp_path / "a.png")
     command = [*COMMAND, str(tmp_path), "--bundle", str(tiny), "--csv"]
     r = subprocess.run([*command, "/dev/full"], capture_output=True, text=True, timeout=60)
-    assert r.returncode == 2 and "no ordinary file" in r.stderr and not os.path.exists("/dev/full.run.json")
+    assert r.returncode == 2 and "not an ordinary file" in r.stderr and not os.path.exists("/dev/full.run.json")
     with open("/dev/full", "w") as full:
         r = subprocess.run([*command, "-"], stdout=full, stderr=subprocess.PIPE, text=True, timeout=60)
     assert r.returncode == 2 and "No space left" in r.stderr

@@ -163,8 +163,8 @@ def test_command_as_a_module(tiny, module):
         (["light.png", "--resume"], 2, "need a file"),
         (["light.png", "--csv", "no/such/rows.csv"], 2, "cannot be written"),
         (["light.png", "--csv", "a", "--json", "b"], 2, "not allowed with"),
-        (["light.png", "--csv", "light.png", "--overwrite"], 2, "no file of rows"),
-        (["empty"], 2, "no file in what was named"),
+        (["light.png", "--csv", "light.png", "--overwrite"], 2, "not a file of rows"),
+        (["empty"], 2, "None of the given paths"),
         ([], 2, "required"),
     ],
 )

@@ -114,7 +114,7 @@ def test_whole(kaggle, tmp_path, capsys):
 
 def test_broken_off_goes_on(kaggle, tmp_path):
     kaggle.cut = len(kaggle.data) // 2
-    with pytest.raises(SourceError, match="What was loaded is kept; run it again") as raised:
+    with pytest.raises(SourceError, match="What was downloaded is kept; run it again") as raised:
         fetch("140k", tmp_path)
     assert "By hand: download https://www.kaggle.com/datasets/xhlulu/140k" in str(raised.value)
     loaded = next(tmp_path.rglob("*.archive")).stat().st_size
@@ -125,7 +125,7 @@ def test_broken_off_goes_on(kaggle, tmp_path):
 
 def test_broken_archive_is_removed(kaggle, tmp_path):
     good, kaggle.data = kaggle.data, b"no archive" * 100
-    with pytest.raises(SourceError, match="was broken and is removed"):
+    with pytest.raises(SourceError, match="was broken and has been removed"):
         fetch("140k", tmp_path)
     kaggle.data = good
     assert len(scan("140k", fetch("140k", tmp_path), "x")) == 18
@@ -134,13 +134,13 @@ def test_broken_archive_is_removed(kaggle, tmp_path):
 @pytest.mark.parametrize("status", (403, 404, 500))
 def test_refused(kaggle, tmp_path, status):
     kaggle.status = status
-    with pytest.raises(SourceError, match="Nothing was loaded.*By hand"):
+    with pytest.raises(SourceError, match="Nothing was downloaded.*By hand"):
         fetch("tpdne", tmp_path)
 
 
 def test_unreachable(kaggle, tmp_path):
     kaggle.stop()
-    with pytest.raises(SourceError, match="Nothing was loaded.*By hand"):
+    with pytest.raises(SourceError, match="Nothing was downloaded.*By hand"):
         fetch("140k", tmp_path)
 
 

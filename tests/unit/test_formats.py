@@ -196,8 +196,8 @@ def test_a_tiff_without_a_cameras_mark_is_read():
         (boxes(b"heic", b"mif1"), "cannot be read"),
         (boxes(b"avif", b"mif1"), "cannot be read|AVIF"),
         (b"<html><svg/></html>", "is text"),
-        (image_bytes(portrait(), "TIFF", tiffinfo={50706: b"\1\4\0\0"}), "camera raw, of which only a preview"),
-        (one_grey_pixel(b"CR\2\0"), "camera raw, of which only a preview"),
+        (image_bytes(portrait(), "TIFF", tiffinfo={50706: b"\1\4\0\0"}), "camera raw, from which only a preview"),
+        (one_grey_pixel(b"CR\2\0"), "camera raw, from which only a preview"),
     ],
 )
 def test_what_is_not_read_is_called_by_its_name(data, said):
@@ -423,7 +423,7 @@ def test_a_switch_thrown_meanwhile_is_noticed():
 
     try:
         with mock.patch("fakeface.images.decode.to_srgb", throws):
-            with pytest.raises(ImageError, match="switched on meanwhile"):
+            with pytest.raises(ImageError, match="switched on during decoding"):
                 decode(whole)
         assert ImageFile.LOAD_TRUNCATED_IMAGES is True, "somebody else's value is left"
     finally:

@@ -222,7 +222,7 @@ def test_a_graph_that_hides_behind_its_tag_is_seen(tag):
     model = model_bytes(*endless("Loop"))
     at = model.index(b"\x3a")
     hidden = model[:at] + tag + model[at + 1 :]
-    with pytest.raises(BundleError, match="is no network \\("):
+    with pytest.raises(BundleError, match="is not a network \\("):
         open_session(hidden, 64)
 
 
@@ -230,7 +230,7 @@ def test_a_graph_that_hides_behind_its_tag_is_seen(tag):
 def test_a_second_graph_and_unknown_fields_are_refused(more):
     plain = model_bytes([SMALL, LOGITS], [values()])
     assert read_program(plain)
-    with pytest.raises(BundleError, match="twice|functions|has field|is no network"):
+    with pytest.raises(BundleError, match="twice|functions|has field|is not a network"):
         read_program(plain + more)
 
 
@@ -462,16 +462,16 @@ def test_a_network_that_fails_when_it_runs_is_a_sentence(bundle):
         helper.make_node("MatMul", ["mean", "w"], ["logits"]),
     ]
     replace_network(bundle, nodes, [helper.make_tensor("w", TensorProto.FLOAT, [5, 2], [0.1] * 10)])
-    with pytest.raises(InferError, match="is no network|cannot judge"):
+    with pytest.raises(InferError, match="is not a network|cannot judge"):
         Detector.load(bundle)
     replace_network(bundle, [helper.make_node("ReduceMean", ["x"], ["logits"], axes=[2, 3], keepdims=0)])
-    with pytest.raises(InferError, match="is no network|two logits"):
+    with pytest.raises(InferError, match="is not a network|two logits"):
         Detector.load(bundle)
 
 
 @pytest.mark.parametrize("data", [b"", b"\x00", b"\xff" * 40, b"\x3a\xff\xff\xff\xff\x7f", b"\x0b" * 9])
 def test_what_is_no_protobuf_is_a_sentence(data):
-    with pytest.raises(BundleError, match="is no network|should take x"):
+    with pytest.raises(BundleError, match="is not a network|should take x"):
         open_session(data, 64)
 
 

@@ -185,9 +185,9 @@ def test_a_changed_image_stops_evaluation_and_training(out, damage):
             image = Image.open(file)
             image.putpixel((0, 0), (0, 0, 0))
             image.save(file)
-    with pytest.raises(FakefaceError, match="1 of 24 image files are gone or have changed"):
+    with pytest.raises(FakefaceError, match="1 of 24 image files are missing or have changed"):
         evaluate(toy_evaluation(out))
-    with pytest.raises(FakefaceError, match="1 of .* image files are gone or have changed"):
+    with pytest.raises(FakefaceError, match="1 of .* image files are missing or have changed"):
         run_training_stage(toy_config(out))
     assert not (out / "toy/evaluate").exists() and not (out / "toy/pretrain").exists()
 

@@ -322,7 +322,7 @@ def test_a_crowd_is_cut_with_a_sentence(detector, monkeypatch):
 
 def test_without_the_finder(detector, monkeypatch):
     def damaged(name):
-        raise FacesError(f"{name} is not the file that fakeface brought. Install fakeface again.")
+        raise FacesError(f"{name} is not the file that came with fakeface. Install fakeface again.")
 
     monkeypatch.setattr(networks, "face_network", damaged)
     with pytest.raises(InferError, match="Install fakeface again"):
@@ -370,7 +370,7 @@ def test_bad_bundles_are_sentences(detector, tmp_path, monkeypatch):
     folder = fresh("pickled")
     (folder / WEIGHTS).write_bytes(pickle.dumps(Boom()))
     noted_anew(folder, WEIGHTS)
-    refused(folder, "pickle, which could run any code")
+    refused(folder, "pickle, which could run arbitrary code")
     folder = fresh("extra")
     (folder / "weights.pt").write_bytes(b"x")
     refused(folder, "can hold code")
@@ -380,7 +380,7 @@ def test_bad_bundles_are_sentences(detector, tmp_path, monkeypatch):
     folder = fresh("other-net")
     (folder / ONNX).write_bytes(b"\x08\x07nonsense")
     noted_anew(folder, ONNX)
-    refused(folder, "is no network")
+    refused(folder, "is not a network")
     folder = fresh("no-onnx")
     (folder / ONNX).unlink()
     changed(folder, lambda index: index["files"].pop(ONNX))
@@ -419,7 +419,7 @@ def test_onnx_reaches_no_other_file(detector, copy, monkeypatch):
 def test_changed_while_read(detector, monkeypatch):
     read = Path.read_bytes
     monkeypatch.setattr(Path, "read_bytes", lambda path: read(path) + b"x" if path.name == ONNX else read(path))
-    with pytest.raises(InferError, match="changed while it was read"):
+    with pytest.raises(InferError, match="changed while it was being read"):
         Detector.load(detector.path)
 
 
@@ -450,7 +450,7 @@ def test_hub(detector, monkeypatch, tmp_path):
         raise OSError("no route to host\nand more")
 
     monkeypatch.setattr(huggingface_hub, "snapshot_download", gone)
-    with pytest.raises(InferError, match=r"could not be had from the model hub \(OSError: no route to host\)"):
+    with pytest.raises(InferError, match=r"could not be downloaded from the model hub \(OSError: no route to host\)"):
         Detector.load("someone/lite")
     for odd in ("someone/../lite", "a/b/c", "-x/y", "someone/lite@../../x", "someone/li te", "a--b/c", "someone\\lite"):
         with pytest.raises(InferError, match="There is no bundle"):

@@ -367,7 +367,9 @@ def test_no_credential_is_claimed_where_none_was_seen(bare, tmp_path, monkeypatc
         path.write_bytes(bare["PNG"])
         monkeypatch.setattr(room, "MOST_BYTES", 100)
     found = read_provenance(path)
-    assert "is in the file" not in found.says and found.state == ("absent" if where == "large" else "not checked")
+    assert "has a content credential" not in found.says and found.state == (
+        "absent" if where == "large" else "not checked"
+    )
 
 
 @pytest.mark.parametrize(
@@ -426,7 +428,7 @@ def test_nothing_is_fetched(bare, toy, listener):
     address, asked = listener
     file = signed(bare["JPEG"], manifest(), toy, kept_at=address)
     found = read_provenance(file)
-    assert found.state == "not checked" and "nothing is fetched" in found.says and found.claims_model is None
+    assert found.state == "not checked" and "nothing is downloaded" in found.says and found.claims_model is None
     assert not asked
     with c2pa.Context.from_dict({"verify": {"remote_manifest_fetch": True}}) as context:
         with pytest.raises(c2pa.C2paError):

@@ -178,7 +178,7 @@ def test_rows_that_do_not_know_their_files_are_not_gone_on_with(inside, tiny):
     score_paths(Detector.load(tiny, threads=1), ["in"], Rows("rows.csv"))
     old = [column for column in ROW_COLUMNS if not column.startswith("file_")]
     (inside / "rows.csv").write_text(",".join(old) + "\n" + "," * (len(old) - 1) + "\n")
-    with pytest.raises(FolderError, match="no file of rows"):
+    with pytest.raises(FolderError, match="not a file of rows"):
         Rows("rows.csv", resume=True)
 
 
@@ -298,7 +298,7 @@ def test_a_damaged_key_is_a_sentence(inside, tiny, kind, key):
     assert text.count(good) == 1
     (inside / "rows").write_text(text.replace(good, key))
     said = check(*args, "--resume", code=2)
-    assert "is no row of fakeface" in said and "Traceback" not in said
+    assert "is not a row that fakeface wrote" in said and "Traceback" not in said
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="there the third number is when a file was made")

@@ -103,3 +103,28 @@ LIGHT = "images.decode models.bundle models.shelf models.session infer.detector 
 @pytest.mark.parametrize("module", LIGHT.split())
 def test_light_rooms_stay_light(module):
     assert loaded_by(f"import fakeface.{module}") == "[]"
+
+
+INDEX_ROW = re.compile(r"^\| \[\w+\]\((\d\d_\w+/\w+\.ipynb)\)", re.MULTILINE)
+
+
+def following_rooms():
+    "(room, the room after it) in the order of the tables in nbs/index.ipynb; a stage follows the last one."
+    cells = json.loads((ROOT / "nbs/index.ipynb").read_text(encoding="utf-8"))["cells"]
+    listed = INDEX_ROW.findall("\n".join("".join(cell["source"]) for cell in cells))
+    assert sorted(listed) == [
+        str(path.relative_to(ROOT / "nbs")) for path in NOTEBOOKS if path.parent.name[0].isdigit()
+    ]
+    return list(zip(listed, [*listed[1:], "run_prepare.ipynb"], strict=True))
+
+
+def test_a_room_ends_with_the_way_to_the_next():
+    lost = []
+    for room, following in following_rooms():
+        place = ROOT / "nbs" / room
+        last = json.loads(place.read_text(encoding="utf-8"))["cells"][-1]
+        links = re.findall(r"\]\(([^)]+\.ipynb)\)", "".join(last["source"]).rpartition("Next:")[2])
+        leads_on = [(place.parent / link).resolve() for link in links] == [(ROOT / "nbs" / following).resolve()]
+        if last["cell_type"] != "markdown" or not leads_on:
+            lost.append(f"{room} should end with a cell 'Next:' and one link, to {following}")
+    assert not lost, lost

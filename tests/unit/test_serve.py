@@ -392,7 +392,7 @@ def test_so_many_pages_at_a_time(server):
         thread.join()
     assert sorted(answer.status for answer in answers) == [200, 200, 503, 503, 503]
     full = next(answer for answer in answers if answer.status == 503)
-    assert b"As many pages are open as this program serves at a time." in full.body
+    assert b"No more pages can be open at a time." in full.body
     living = server.kernels()
     assert len(living) == 2
     assert server.shut([*living][0]) == 204
