@@ -18,7 +18,7 @@ import numpy as np
 import pandas as pd
 
 from ..core.project import ConfigError
-from ..data.manifest import read_manifest
+from ..data.manifest import compare_files, read_manifest
 from .predict import EvaluateError, open_net, pick_split, predict
 from ..metrics.figures import by_domain, by_domain_records
 from ..metrics.paired import delong_test
@@ -160,9 +160,10 @@ def mean_of_bundles(
     "Make a bundle whose log-odds are the mean of others', fitted anew; raises `FakefaceError` where it makes no sense."
     bundles = [read_bundle(folder) for folder in folders]
     _refuse_unlike(bundles)
-    network = _loaded_mean(folders)
     table = manifest if isinstance(manifest, pd.DataFrame) else read_manifest(manifest)
     rows = pick_split(table, domains or [], "valid")
+    print(compare_files(rows))
+    network = _loaded_mean(folders)
     said = log_odds(folders, rows)
     scores = mean_scores(said)
     cfg = TrainConfig(threshold=threshold)

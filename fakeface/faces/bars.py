@@ -166,7 +166,7 @@ def _part(image: Image.Image, face: Box) -> _Part:
     scales = (width / across, height / down)
     return _Part(rows, region, scales)
 
-# %% ../../nbs/03_faces/04_bars.ipynb #fa361764
+# %% ../../nbs/03_faces/04_bars.ipynb #645181cc
 def _exact(
     image: Image.Image,
     part: _Part,
@@ -202,15 +202,14 @@ def _ends(image: Image.Image, part: _Part, face: Box, axis: int) -> tuple[int, i
     scale = part.scales[axis]
     before = _edge(lines[middle::-1], along, scale)
     after = _edge(lines[middle:], along, scale)
-    first, last = 0, image.size[axis]
-    if before:
-        begin, is_inside = _exact(image, part, axis, middle - before.line, before)
-        bar = np.flatnonzero(~is_inside)
-        first = begin + int(bar.max(initial=-1)) + 1
-    if after:
-        begin, is_inside = _exact(image, part, axis, middle + after.line, after)
-        bar = np.flatnonzero(~is_inside)
-        last = begin + int(bar.min(initial=len(is_inside)))
+    if not before or not after:
+        return 0, image.size[axis]
+    begin, is_inside = _exact(image, part, axis, middle - before.line, before)
+    bar = np.flatnonzero(~is_inside)
+    first = begin + int(bar.max(initial=-1)) + 1
+    begin, is_inside = _exact(image, part, axis, middle + after.line, after)
+    bar = np.flatnonzero(~is_inside)
+    last = begin + int(bar.min(initial=len(is_inside)))
     return first, last
 
 
@@ -219,6 +218,10 @@ def content_box(
     face: Box,  # of a face in it
 ) -> Box:  # left, top, right, bottom; the whole image where no bar ends it
     "The image around a face, without bars, margins and screens."
+    width, height = image.size
+    left, top, right, bottom = face
+    if min(right, width) <= max(left, 0) or min(bottom, height) <= max(top, 0):
+        return 0, 0, width, height  # no face in it
     part = _part(image, face)
     left, right = _ends(image, part, face, 0)
     top, bottom = _ends(image, part, face, 1)

@@ -172,7 +172,7 @@ def _stamp(path: str, version: str) -> str:
         status = os.stat(path)
     except (OSError, ValueError):
         return ""
-    return f"{status.st_size} {status.st_mtime_ns} {_decoders()} {version}"
+    return f"{status.st_size} {status.st_mtime_ns} {status.st_ctime_ns} {_decoders()} {version}"
 
 
 def _sealed(path: str, stamp: str, text: str) -> str:

@@ -62,6 +62,9 @@ class Lock:
     ) -> bool:
         "Whether a request names this server."
         name, _, port = said.rpartition(":")
+        if self.port == 80 and not port.isdigit():
+            # browsers leave the port of plain HTTP out
+            name, port = said, "80"
         if port != str(self.port):
             return False
         address = _address(name)

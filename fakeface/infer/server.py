@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['TOO_LONG', 'PATIENCE', 'MOST_CONNECTIONS', 'error_page', 'Sealed', 'LockedApplication', 'FewKernels', 'message_parts',
-           'PageSocket', 'ShortHeads', 'FewConnections', 'PageServer', 'serve_page']
+           'PageSocket', 'ShortHeads', 'FewConnections', 'write_plain_lines', 'PageServer', 'serve_page']
 
 # %% ../../nbs/11_infer/17_server.ipynb #e545766c
 import asyncio
@@ -12,6 +12,7 @@ import html
 import http.client
 import importlib.resources
 import json
+import logging
 import os
 import secrets
 import shutil
@@ -38,6 +39,7 @@ from voila.app import Voila
 from voila.tornado.handler import TornadoVoilaHandler
 
 from ..core.project import FakefaceError
+from ..images.clues import plain
 from .lock import Asked, Lock
 from .page import PageSettings, answer_headers, page_notebook, voila_config
 
@@ -325,6 +327,22 @@ def _short_folder() -> str:
     most = _LONGEST - _IN_FOLDER
     raise FakefaceError(f"The folder for temporary files needs a name of at most {most} letters. Set TMPDIR to one.")
 
+# %% ../../nbs/11_infer/17_server.ipynb #32276141
+class _PlainLines(logging.Filter):
+    "Writes every message as one line that can be shown anywhere."
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        "Change the message; let it pass."
+        record.msg = plain(record.getMessage(), 1_000)
+        record.args = ()
+        return True
+
+
+def write_plain_lines() -> None:
+    "Let Tornado's log hold no control characters."
+    for name in ("tornado.access", "tornado.general", "tornado.application"):
+        logging.getLogger(name).addFilter(_PlainLines())
+
 # %% ../../nbs/11_infer/17_server.ipynb #7721241e
 class PageServer(_Trimmed):
     "Voila for one notebook, behind the lock."
@@ -340,6 +358,7 @@ class PageServer(_Trimmed):
 
     def start(self) -> None:
         "Serve until a signal comes."
+        write_plain_lines()
         self.connection_dir = tempfile.mkdtemp(prefix=_PREFIX, dir=_short_folder())
         os.environ.update(self.page.environment(Path(self.connection_dir) / "turn"))
         settings: Any = self.init_settings()

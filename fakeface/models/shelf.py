@@ -13,7 +13,7 @@ import re
 from pathlib import Path
 
 from ..core.project import FakefaceError, project_root
-from .bundle import CARD, INDEX, LICENSE, ONNX, WEIGHTS, BundleError
+from .bundle import CARD, INDEX, LICENSE, ONNX, SEEN_FILE, WEIGHTS, BundleError
 
 # %% ../../nbs/06_models/04_shelf.ipynb #b8cd3901
 SHIPPED = "fakeface-lite0"  # the bundle that is used when none is named
@@ -56,15 +56,18 @@ def hub_id(
     return match["repo"], match["revision"]
 
 # %% ../../nbs/06_models/04_shelf.ipynb #0c5e60b1
+_HUB_FILES = [INDEX, ONNX, WEIGHTS, CARD, LICENSE, SEEN_FILE]
+
+
 def from_hub(
     repo: str,  # owner/name
     revision: str | None = None,  # a branch, tag or commit; the main branch if not given
 ) -> Path:  # a folder of the hub's cache
-    "Download the five files of a bundle, or take them from the cache; raises `BundleError`."
+    "Download the files of a bundle, or take them from the cache; raises `BundleError`."
     from huggingface_hub import snapshot_download
 
     try:
-        folder = snapshot_download(repo, revision=revision, allow_patterns=[INDEX, ONNX, WEIGHTS, CARD, LICENSE])
+        folder = snapshot_download(repo, revision=revision, allow_patterns=_HUB_FILES)
     except Exception as error:  # the hub, its client and the network raise two dozen unrelated classes
         name = f"{repo}@{revision}" if revision else repo
         lines = str(error).strip().splitlines() or [""]

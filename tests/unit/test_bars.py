@@ -32,13 +32,7 @@ def page(size, colour, corner):
 @pytest.mark.parametrize("colour", ["black", "white", "#101014", (13, 240, 80)])
 @pytest.mark.parametrize(
     "size, corner",
-    [
-        ((700, 360), (200, 0)),
-        ((300, 700), (0, 170)),
-        ((500, 520), (90, 70)),
-        ((300, 420), (0, 60)),
-        ((420, 360), (0, 0)),
-    ],
+    [((700, 360), (200, 0)), ((300, 700), (0, 170)), ((500, 520), (90, 70))],
 )
 def test_found_to_the_pixel(colour, size, corner):
     whole, place, face = page(size, colour, corner)
@@ -83,9 +77,22 @@ def test_a_head_before_a_plain_wall_has_no_bars(wall):
         assert content_box(Image.fromarray(pixels), (220, 220, 380, 430)) == (0, 0, 600, 600)
 
 
+@pytest.mark.parametrize("size, corner", [((300, 420), (0, 60)), ((420, 360), (0, 0)), ((700, 360), (0, 0))])
+def test_one_side_alone_may_be_a_door_or_a_wall_in_two_colours(size, corner):
+    whole, _, face = page(size, "black", corner)
+    assert content_box(whole, face) == (0, 0, *size)
+
+
 def test_faces_at_the_border_and_tiny_images_do_no_harm():
     image = inside()
-    for face in ((0, 0, 30, 30), (290, 350, 300, 360), (-5, -5, 310, 370), (10, 10, 10, 10)):
+    for face in (
+        (900, 900, 950, 950),
+        (-90, -90, -10, -10),
+        (0, 0, 30, 30),
+        (290, 350, 300, 360),
+        (-5, -5, 310, 370),
+        (10, 10, 10, 10),
+    ):
         assert content_box(image, face) == (0, 0, *INSIDE)
     for side in (1, 2, 5):
         small = Image.new("RGB", (side, side))
