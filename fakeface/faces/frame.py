@@ -224,6 +224,15 @@ def _moved(face: Face, left: int, top: int) -> Face:
     return Face(box, tuple((x - left, y - top) for x, y in face.landmarks), face.confidence)
 
 
+def _middle_square(size: tuple[int, int]) -> Square:
+    "The middle square of an image, its edges on whole pixels."
+    width, height = size
+    side = min(size)
+    left = (width - side) // 2
+    top = (height - side) // 2
+    return Square(left + side / 2, top + side / 2, side)
+
+
 def _framed(image: Image.Image, face: Face, max_side: int) -> Framed:
     "The same, within the bars or the margin that the image around the face may have."
     whole = (0, 0, *image.size)
@@ -234,11 +243,10 @@ def _framed(image: Image.Image, face: Face, max_side: int) -> Framed:
     left, top, right, bottom = box
     part = image.crop(box)
     framed = _framed_whole(part, _moved(face, left, top), max_side)
-    middle = Square((right - left) / 2, (bottom - top) / 2, min(part.size))
-    inside = framed.square or middle
+    inside = framed.square or _middle_square(part.size)
     square = dataclasses.replace(inside, x=inside.x + left, y=inside.y + top)
-    shown = cut_square(image, square, framed.image.width) if framed.square else part
-    return dataclasses.replace(framed, image=shown, face=face, square=square)
+    size = max(1, min(max_side, round(square.side)))
+    return dataclasses.replace(framed, image=cut_square(image, square, size), face=face, square=square)
 
 
 def frame(

@@ -89,7 +89,9 @@ def test_predict_proba_is_p_fake(detector, tmp_path):
     np.testing.assert_allclose(chances.sum(1), 1)
     assert detector.classes_.tolist() == [REAL, FAKE] and not detector.classes_.flags.writeable
     (folder / "notes.txt").write_text("hello")
-    with pytest.raises(fakeface.infer.InferError, match=r"notes\.txt.* cannot be judged: Is text"):
+    assert len(detector.predict_proba(folder)) == 5, "a file beside the images is none"
+    (folder / "notes.png").write_text("hello")
+    with pytest.raises(fakeface.infer.InferError, match=r"notes\.png.* cannot be judged: Is text"):
         detector.predict_proba(folder)
 
 
