@@ -191,7 +191,8 @@ def how_to_cells() -> list[str]:
     return ["".join(cell["source"]) for cell in cells if cell["cell_type"] == "code"]
 
 
-def test_every_command_of_the_how_to_is_understood():
+def test_every_command_of_the_how_to_is_understood(monkeypatch):
+    monkeypatch.chdir(ROOT)
     lines = [line for cell in how_to_cells() for line in cell.splitlines() if re.match("!.*fakeface [a-z]", line)]
     commands = [shlex.split(line.removeprefix("!").removeprefix("timeout 8h "))[1:] for line in lines]
     assert [name for name, *_ in commands] == ["plan", "prepare", "pretrain", "pretrain", "evaluate", "report"]

@@ -184,7 +184,7 @@ def test_one_writer_at_a_time_and_other_detectors_are_refused(tmp_path, tiny):
     assert kept.count(b"\n") == 41 and finish(start([*args, "--resume"]))[0] == 1 and out.read_bytes() == kept
 
 
-def test_odd_folders(tmp_path, tiny):
+def test_odd_folders(tmp_path, tiny, monkeypatch):
     detector = Detector.load(tiny, threads=1)
     base = tmp_path / "in"
     base.mkdir()
@@ -212,7 +212,7 @@ def test_odd_folders(tmp_path, tiny):
     bad = {name for name, row in rows.items() if row["error"]}
     assert bad == {"pipe.png", "loop.png", "away.png", "empty.jpg"} and len(rows) == len(odd) + 5
     assert "\x1b" not in text
-    os.chdir(base)
+    monkeypatch.chdir(base)
     judged = check_paths(detector, walk(["-n.png", "=x.png"]))
     assert [verdict.name for _, (verdict,) in judged] == ["./-n.png", "./=x.png"]
 
