@@ -206,17 +206,6 @@ class Framed:
     outside: float = 0.0  # how much of the square around the face lay beyond the image, before it was pushed in
 
 
-def _framed_whole(image: Image.Image, face: Face, max_side: int) -> Framed:
-    "The whole image where it is framed for this face, else the square around the face, at its native scale."
-    if is_framed(face, image.size):
-        return Framed(image, face)
-    wanted = ffhq_square(face)
-    outside = share_outside(wanted, image.size)
-    square = pushed_in(wanted, image.size)
-    size = max(1, min(max_side, round(square.side)))
-    return Framed(cut_square(image, square, size), face, square, outside)
-
-
 def _moved(face: Face, left: int, top: int) -> Face:
     "A face in a part of the image that begins there."
     x, y, right, bottom = face.box
@@ -233,20 +222,23 @@ def _middle_square(size: tuple[int, int]) -> Square:
     return Square(left + side / 2, top + side / 2, side)
 
 
+def _square_of(face: Face, size: tuple[int, int]) -> tuple[Square, float]:
+    "What to cut out of an image of `size` for a face, and how much of the square around the head is not there."
+    if is_framed(face, size):
+        return _middle_square(size), 0.0
+    wanted = ffhq_square(face)
+    return pushed_in(wanted, size), share_outside(wanted, size)
+
+
 def _framed(image: Image.Image, face: Face, max_side: int) -> Framed:
-    "The same, within the bars or the margin that the image around the face may have."
-    whole = (0, 0, *image.size)
-    # what is framed is left alone: its middle square holds no bars, or it was prepared like that
-    box = whole if is_framed(face, image.size) else content_box(image, face.box)
-    if box == whole:
-        return _framed_whole(image, face, max_side)
-    left, top, right, bottom = box
-    part = image.crop(box)
-    framed = _framed_whole(part, _moved(face, left, top), max_side)
-    inside = framed.square or _middle_square(part.size)
+    "The whole image where it is framed for this face, else the square to cut out, within bars and at its native scale."
+    if is_framed(face, image.size):
+        return Framed(image, face)
+    left, top, right, bottom = content_box(image, face.box)
+    inside, outside = _square_of(_moved(face, left, top), (right - left, bottom - top))
     square = dataclasses.replace(inside, x=inside.x + left, y=inside.y + top)
     size = max(1, min(max_side, round(square.side)))
-    return dataclasses.replace(framed, image=cut_square(image, square, size), face=face, square=square)
+    return Framed(cut_square(image, square, size), face, square, outside)
 
 
 def frame(
