@@ -1,13 +1,21 @@
 """Every component notebook runs from top to bottom, each in a process of its own; tutorials: test_tutorials.py."""
 
+import multiprocessing
+import os
 import re
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
 NBS = Path(__file__).resolve().parents[2] / "nbs"
+# what most rooms import takes longer than most rooms: it is imported once, in the process that theirs are forked from
+PRELOADED = """
+    accelerate IPython.core.pylabtools ipywidgets matplotlib_inline.backend_inline matplotlib.pyplot nbdev.test
+    onnxruntime pandas PIL.Image scipy.stats seaborn sklearn.linear_model sklearn.metrics timm torch
+    torchvision.transforms.v2
+"""
+ROOMS = multiprocessing.get_context("forkserver")
+ROOMS.set_forkserver_preload(PRELOADED.split())
 
 
 def notebooks():
@@ -21,9 +29,23 @@ def notebooks():
             yield pytest.param(path, "slow", id=f"{name}-slow", marks=pytest.mark.slow)
 
 
+def run_notebook(path, flags, log):
+    "`nbdev_test` on one notebook; what it prints goes into the file `log`."
+    from nbdev.test import nbdev_test
+
+    with open(os.devnull) as nothing, log.open("w") as out:
+        os.dup2(nothing.fileno(), 0)
+        os.dup2(out.fileno(), 1)
+        os.dup2(out.fileno(), 2)
+    nbdev_test.__wrapped__(path=str(path), flags=flags, n_workers=0, do_print=True)
+
+
 @pytest.mark.parametrize("path,flags", list(notebooks()))
-def test_notebook(path, flags):
-    nbdev_test = Path(sys.executable).with_name("nbdev_test")
-    command = [nbdev_test, "--path", path, "--n_workers", "0", "--do_print", "--flags", flags]
-    run = subprocess.run(command, cwd=NBS.parent, stdin=subprocess.DEVNULL, capture_output=True, text=True)
-    assert run.returncode == 0 and "Success." in run.stdout, f"{run.stdout}\n{run.stderr}"
+def test_notebook(path, flags, tmp_path, monkeypatch):
+    monkeypatch.chdir(NBS.parent)
+    log = tmp_path / "log.txt"
+    process = ROOMS.Process(target=run_notebook, args=(path, flags, log))
+    process.start()
+    process.join()
+    said = log.read_text(encoding="utf-8")
+    assert process.exitcode == 0 and "Success." in said, said
