@@ -14,6 +14,7 @@ PRELOADED = """
     onnxruntime pandas PIL.Image scipy.stats seaborn sklearn.linear_model sklearn.metrics timm torch
     torchvision.transforms.v2
 """
+PATIENCE = 1200  # seconds until a room counts as hanging, also on a machine that has much else to do
 ROOMS = multiprocessing.get_context("forkserver")
 ROOMS.set_forkserver_preload(PRELOADED.split())
 
@@ -33,6 +34,9 @@ def run_notebook(path, flags, log):
     "`nbdev_test` on one notebook; what it prints goes into the file `log`."
     from nbdev.test import nbdev_test
 
+    # as in a process that somebody starts: the way of starting processes, and what they import, is not this test's
+    multiprocessing.set_start_method(None, force=True)
+    ROOMS.set_forkserver_preload([])
     with open(os.devnull) as nothing, log.open("w") as out:
         os.dup2(nothing.fileno(), 0)
         os.dup2(out.fileno(), 1)
@@ -46,6 +50,8 @@ def test_notebook(path, flags, tmp_path, monkeypatch):
     log = tmp_path / "log.txt"
     process = ROOMS.Process(target=run_notebook, args=(path, flags, log))
     process.start()
+    process.join(PATIENCE)
+    process.kill()
     process.join()
     said = log.read_text(encoding="utf-8")
     assert process.exitcode == 0 and "Success." in said, said
