@@ -101,7 +101,7 @@ def _gains(x: torch.Tensor) -> bool:
 
 # %% ../../nbs/06_models/06_depthwise.ipynb #c46a1f0e
 class Depthwise(nn.Conv2d):
-    "A depthwise `Conv2d` with square kernel, no bias and no dilation; `same` is timm's padding."
+    "A depthwise `Conv2d` with square kernel and no dilation; `same` is timm's padding."
 
     same: bool = False
 
@@ -113,9 +113,10 @@ class Depthwise(nn.Conv2d):
 
             x = pad_same(x, list(self.kernel_size), list(self.stride))
             pad = 0
-        if _gains(x):
+        # a bias comes only with a normalisation that was moved into the layer: nothing is learnt then
+        if self.bias is None and _gains(x):
             return _FastGradient.apply(x.bfloat16(), self.weight.bfloat16(), stride, pad)
-        return F.conv2d(x, self.weight, None, self.stride, pad, 1, self.groups)
+        return F.conv2d(x, self.weight, self.bias, self.stride, pad, 1, self.groups)
 
 # %% ../../nbs/06_models/06_depthwise.ipynb #86d326d4
 def _is_depthwise(layer: nn.Conv2d) -> bool:
