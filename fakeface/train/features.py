@@ -31,8 +31,9 @@ from ..core.seeds import rng, seed_of
 from ..core.stages import run_dir
 from ..data.dataset import BadImage, EvalDataset, ImageRows, Sample
 from ..data.loaders import collate, make_loader
-from ..data.manifest import manifest_hash
+from ..data.manifest import compare_files, image_path, manifest_hash
 from ..images.decode import ImageError
+from ..images.facts import decoder_versions
 from ..images.preprocess import InputSpec
 from ..models.network import FaceNet
 from .batches import training_policy, worker_count
@@ -158,6 +159,7 @@ def open_store(
         framing="centre",
         precision=engine.precision,
         manifest_hash=manifest_hash(rows),
+        decoders=decoder_versions(),
     )
     folder = Path(root) / f"{model.arch}-{sha256_json(about)}"
     store = FeatureStore(folder, rows["sha256"], model.head.in_features)
@@ -220,6 +222,13 @@ def augmented_view(
     drawn = sha256_json(policy)
     images = AugmentedRows(rows, SamplePart(policy, spec), number)
     return FrozenView(f"{policy.name}-{drawn}-{number}", images, number)
+
+# %% ../../nbs/08_train/09_features.ipynb #dd98d196
+def _refuse_changed(rows: pd.DataFrame) -> None:
+    "Compare the files that are there with the manifest; raises `ManifestError` where one has changed."
+    root = rows.attrs["root"]
+    is_there = [image_path(dict(path=path), root).exists() for path in rows.path]
+    compare_files(rows.loc[is_there])
 
 # %% ../../nbs/08_train/09_features.ipynb #d21d9701
 _EVERY = 2_048  # images between two syncs; a killed run loses no more
@@ -335,6 +344,7 @@ class Frozen:
         note: Callable[[list[BadImage]], None],
     ) -> None:
         "Compute the rows of `todo`, alone in the store."
+        _refuse_changed(rows.iloc[todo])
         sha = rows["sha256"].tolist()
         stack = partial(collate, size=self.model.spec.size)
         loader = make_loader(view.images, todo.tolist(), self.batch, self.workers, stack)
