@@ -7,7 +7,6 @@ __all__ = ['cache_bytes', 'DecodedCache', 'decoded_cache']
 
 # %% ../../nbs/04_data/25_cache.ipynb #dc37aa24
 import contextlib
-import errno
 import os
 import shutil
 import sys
@@ -16,7 +15,7 @@ from typing import Iterable, Iterator
 
 import numpy as np
 import pandas as pd
-from ..core.files import read_json, sha256_json, write_json
+from ..core.files import allocate, read_json, sha256_json, write_json
 from .balance import DataError
 from .dataset import ImageRows
 from .loaders import make_loader
@@ -118,19 +117,6 @@ class _CacheWriter(ImageRows):
         return slot, height, width
 
 # %% ../../nbs/04_data/25_cache.ipynb #3148b6fa
-def _allocate(path: Path, size: int) -> None:
-    "A file of `size` bytes whose place on the disk is taken, where the system can do that."
-    with open(path, "wb") as file:
-        try:
-            os.posix_fallocate(file.fileno(), 0, size)
-        except (AttributeError, OSError) as error:
-            if getattr(error, "errno", None) == errno.ENOSPC:
-                raise DataError(
-                    f"{path.parent}: the disk filled up while {size / 1e9:,.1f} GB were reserved."
-                ) from None
-            file.truncate(size)
-
-
 def _announce(folder: Path, max_side: int, count: int, need: int) -> None:
     "Say what the disk is in for; raises `DataError` where it does not fit."
     free = shutil.disk_usage(folder).free
@@ -157,7 +143,7 @@ def _reserve(
         (folder / name).unlink(missing_ok=True)
     need = int(offset[-1])
     _announce(folder, max_side, len(sha), need)
-    _allocate(folder / "pixels.u8", need)
+    allocate(folder / "pixels.u8", need)
     np.savez(folder / "index.npz", sha=sha, offset=offset)
     np.zeros((len(sha), 2), np.int32).tofile(folder / "shape.i32")
     write_json(folder / "cache.json", dict(key=key, most=max_side, n=len(sha), bytes=need))

@@ -19,6 +19,7 @@ from typing import Any, cast
 
 import numpy as np
 import pandas as pd
+from pyarrow import parquet
 
 from ..core.config import HARMLESS, is_harmless
 from ..core.files import SealError, atomic_path, sealed, sha256_file, to_json, unsealed
@@ -259,10 +260,26 @@ def write_manifest(
     return path
 
 # %% ../../nbs/04_data/13_manifest.ipynb #15a196a3
+_MOST_COLUMNS = 200
+_FEWEST_BYTES = 8  # of a file for each row; two hashes, which nothing compresses, take more
+
+
+def _refuse_huge(path: Path) -> None:
+    "Raise `ManifestError` for a table that no manifest is, by what the end of its file says."
+    size, table = path.stat().st_size, parquet.read_metadata(path)
+    if table.num_columns > _MOST_COLUMNS:
+        raise ManifestError(f"{path} has {table.num_columns:,} columns; a manifest has at most {_MOST_COLUMNS}.")
+    if table.num_rows > max(size // _FEWEST_BYTES, 1_000):
+        raise ManifestError(f"{path} claims {table.num_rows:,} rows in {size:,} bytes; it is no manifest.")
+
+
 def _stored(path: Path) -> pd.DataFrame:
     "What a Parquet file holds, page by page compared with its checksums; raises `ManifestError`."
     try:
+        _refuse_huge(path)
         return pd.read_parquet(path, page_checksum_verification=True)
+    except ManifestError:
+        raise
     except Exception as error:  # a damaged file makes the reader raise whatever its content leads to
         lines = str(error).splitlines() or [type(error).__name__]
         raise ManifestError(

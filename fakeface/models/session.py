@@ -74,6 +74,7 @@ def _why(error: Exception) -> str:
 
 # %% ../../nbs/06_models/05_session.ipynb #c6753342
 _PROVIDERS = ["CPUExecutionProvider"]
+_MOST_OPTIMISED = 3_000  # operations; the time that onnxruntime takes to simplify more of them grows with their cube
 
 
 def _session_options(size: int, threads: int) -> ort.SessionOptions:
@@ -97,9 +98,12 @@ def open_session(
     threads: int | None = None,  # `threads_here()` if not given
 ) -> ort.InferenceSession:
     "An onnxruntime session on the CPU; raises `BundleError` where the bytes are no such network."
+    program = read_program(data)
     # onnxruntime computes at once what depends on constants alone, and without a limit
-    switched_off = [] if read_program(data) else ["ConstantFolding"]
+    switched_off = [] if program.may_fold else ["ConstantFolding"]
     options = _session_options(size, threads or threads_here())
+    if program.operations > _MOST_OPTIMISED:
+        options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
     try:
         session = ort.InferenceSession(data, options, providers=_PROVIDERS, disabled_optimizers=switched_off)
     except Exception as error:

@@ -13,17 +13,20 @@ import shutil
 import struct
 import tempfile
 from pathlib import Path
-from typing import Iterator, Mapping
+from typing import Any, Iterator, Mapping
 
 import numpy as np
 
 from ..core.files import sha256_file, to_json, write_atomic
+from ..core.text import written_out
 from .bundle import CARD, INDEX, LICENSE, ONNX, SEEN_FILE, WEIGHTS, Bundle, BundleError, parse_bundle
 from .card import model_card
 from .seen import NOTHING_KNOWN, Seen, parse_seen, seen_bytes
 
 # %% ../../nbs/06_models/03_storage.ipynb #1391d3fc
 _LONGEST_HEADER = 2**26  # bytes
+_KINDS = ("F64", "F32", "F16", "I64", "I32", "I16", "I8", "U8", "BOOL")  # those that NumPy has too
+_LONGEST_SIDE = 2**31  # numbers along one side of a tensor
 
 
 def _looks_like_pickle(head: bytes) -> bool:
@@ -32,6 +35,16 @@ def _looks_like_pickle(head: bytes) -> bool:
     has_protocol = head[:1] == b"\x80" and head[1:2] in b"\x01\x02\x03\x04\x05"
     is_text_pickle = head[:2] in (b"(d", b"(l", b"c_", b"cp", b"co")
     return is_zip or has_protocol or is_text_pickle
+
+
+def _shape(name: str, part: Any) -> tuple[int, ...]:
+    "The shape of a tensor that NumPy can hold; raises `BundleError`."
+    kind, shape = part.get_dtype(), tuple(part.get_shape())
+    if kind not in _KINDS:
+        raise BundleError(f"{name} holds {written_out(kind)} values; a bundle's tensors are {', '.join(_KINDS)}.")
+    if max(shape, default=0) > _LONGEST_SIDE:
+        raise BundleError(f"{name} claims the shape {list(shape)}; nothing was loaded.")
+    return shape
 
 
 def check_tensors(
@@ -49,7 +62,8 @@ def check_tensors(
         raise BundleError(f"{name} is not a safetensors file; nothing was loaded.")
     try:
         with safe_open(path, framework="numpy") as tensors:
-            return {key: tuple(tensors.get_slice(key).get_shape()) for key in tensors.keys()}
+            parts = {key: tensors.get_slice(key) for key in tensors.keys()}
+            return {key: _shape(f"{name}: {written_out(key)}", part) for key, part in parts.items()}
     except (SafetensorError, OSError, ValueError) as error:
         raise BundleError(f"{name} is not a valid safetensors file: {error}") from None
 

@@ -24,7 +24,7 @@ from torch.utils.data import Dataset
 
 from ..augment.batches import BatchPart
 from ..augment.samples import SamplePart
-from ..core.files import sha256_json, write_json
+from ..core.files import allocate, sha256_json, write_json
 from ..core.locks import give_lock, take_lock
 from ..core.project import FakefaceError
 from ..core.seeds import rng, seed_of
@@ -133,8 +133,7 @@ class FeatureStore:
         path = self.folder / name
         size = int(np.prod(shape)) * np.dtype(dtype).itemsize
         if not path.exists() or path.stat().st_size != size:
-            with open(path, "wb") as file:
-                file.truncate(size)
+            allocate(path, size)
         return np.memmap(path, dtype, "r+" if writing else "r", shape=shape)
 
     def view(self, name: str, writing: bool = False) -> tuple[Any, Any]:  # float32 [n,D]; uint8 [n], 1: is there
