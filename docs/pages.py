@@ -1,6 +1,6 @@
 """Pages of the documentation site: the repository's notebooks and Markdown files, in the repository's own tree.
 
-A page stands where its file stands (`nbs/04_data/15_gate.ipynb` becomes `nbs/04_data/15_gate.html`), so a link
+A page is where its file is (`nbs/04_data/15_gate.ipynb` becomes `nbs/04_data/15_gate.html`), so a link
 between files is right on the site once its ending is; README.md, which is made from nbs/index.ipynb, is the start.
 Nothing is executed: a notebook is shown with the outputs that it carries. Only the standard library is needed here.
 """
@@ -26,7 +26,7 @@ SHELF = "outputs/models"
 CARRIED = ("LICENSE", "nbs/images/*", f"{SHELF}/*/LICENSE", f"{SHELF}/*.results/report.html")
 IMAGE_ENDINGS = {"image/svg+xml": "svg", "image/png": "png", "image/jpeg": "jpg"}
 WIDGET = "application/vnd.jupyter.widget-view+json"
-NO_WIDGET = "<p><em>A widget stands here when the notebook runs.</em></p>"
+NO_WIDGET = "<p><em>A widget is shown here when the notebook runs.</em></p>"
 
 Tree = Sequence[tuple[str, "str | Tree"]]  # title and page, or title and what lies below it
 
