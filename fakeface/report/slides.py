@@ -115,7 +115,7 @@ def _verdict_slides(report: Report) -> list[Slide]:
         Slide(report.headline, kind="title", text=about),
         Slide("Before you believe it", kind="warn", points=_points([*said["alarm"], *said["beware"]])),
         Slide("What it does", cards=report.cards, points=said["can"][:4]),
-        Slide("What it does not do", kind="warn", points=cannot),
+        Slide("Its limits", kind="warn", points=cannot),
     ]
 
 # %% ../../nbs/12_report/14_slides.ipynb #7562758c

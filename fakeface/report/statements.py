@@ -339,8 +339,8 @@ def _grid_warning(metrics: dict, facts: RunFacts) -> list[str]:
         auc = max(found["on"], found["off"])
         if auc > max(GRID_AUC, found["luck"]):
             warnings.append(
-                f"In {domain}, the 8×8 blocks left by earlier JPEG compression are enough to tell the classes apart"
-                f" (AUC {auc:.2f}; 0.5 is chance): the figures of {domain} may show this instead of faces."
+                f"In {domain}, the 8×8 blocks of earlier JPEG compression alone tell the classes apart"
+                f" (AUC {auc:.2f}; 0.5 is chance), and the figures of {domain} may show just that."
                 " Judge by the other domains, or take both classes from files that were saved alike."
             )
     return warnings
@@ -361,8 +361,8 @@ def _rim_warning(metrics: dict, facts: RunFacts) -> list[str]:
     most = min(at_the_rim, key=lambda group: at_the_rim[group])
     return [
         f"The heat-maps glow near the edges in {len(at_the_rim)} of {len(shares)} groups, most of all in {most}:"
-        f" {at_the_rim[most]:.0%} of the evidence is in the middle (the inner half of width and height), where an"
-        " even spread would put 25%. The detector may look at the background, or at how images were cropped."
+        f" {at_the_rim[most]:.0%} of the evidence is in the middle, where an even spread would put {INNER:.0%}."
+        " It may look at the background, or at how images were cropped."
         " Look at the maps, and test on the same faces cropped closer."
     ]
 
