@@ -242,7 +242,7 @@ def with_pieces(text: str, pieces: list[str]) -> str:
 def chapter_page(chapter: str, rooms: list[Page], readme: str) -> Page:
     "The first page of a chapter: its sentence, and its rooms with theirs."
     name = chapter.split("_", 1)[1]
-    lines = [f"# {name}", chapter_sentence(readme, chapter), "| room | what lives there |\n|---|---|"]
+    lines = [f"# {name}", chapter_sentence(readme, chapter), "| room | what it is about |\n|---|---|"]
     for room in rooms:
         sentence = re.search(r"^> (.+)$", room.text, re.M)
         if not sentence:
