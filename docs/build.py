@@ -102,7 +102,7 @@ def build(
         path.write_text(text, encoding="utf-8")
     finish_search(out)
     if dead := list(dead_links(out, f"{config['doc_baseurl']}/")):
-        raise DocsError("\n".join([*dead, f"{len(dead)} links lead nowhere: mend them where the page is written."]))
+        raise DocsError("\n".join([*dead, f"{len(dead)} links lead nowhere: fix them where the page is written."]))
     return len(site.pages)
 
 

@@ -1,5 +1,5 @@
 """The link check: every link, image, style and script on the built site leads to a file that is there, and every
-`#place` to an element that is there. What lies on other servers is not asked for."""
+`#place` to an element that is there. Other servers are not asked."""
 
 import re
 import sys

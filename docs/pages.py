@@ -1,6 +1,6 @@
 """Pages of the documentation site: the repository's notebooks and Markdown files, in the repository's own tree.
 
-A page stands where its file stands (`nbs/04_data/15_gate.ipynb` becomes `nbs/04_data/15_gate.html`), so a link
+A page is where its file is (`nbs/04_data/15_gate.ipynb` becomes `nbs/04_data/15_gate.html`), so a link
 between files is right on the site once its ending is; README.md, which is made from nbs/index.ipynb, is the start.
 Nothing is executed: a notebook is shown with the outputs that it carries. Only the standard library is needed here.
 """
@@ -26,7 +26,7 @@ SHELF = "outputs/models"
 CARRIED = ("LICENSE", "nbs/images/*", f"{SHELF}/*/LICENSE", f"{SHELF}/*.results/report.html")
 IMAGE_ENDINGS = {"image/svg+xml": "svg", "image/png": "png", "image/jpeg": "jpg"}
 WIDGET = "application/vnd.jupyter.widget-view+json"
-NO_WIDGET = "<p><em>A widget stands here when the notebook runs.</em></p>"
+NO_WIDGET = "<p><em>A widget is shown here when the notebook runs.</em></p>"
 
 Tree = Sequence[tuple[str, "str | Tree"]]  # title and page, or title and what lies below it
 
@@ -242,7 +242,7 @@ def with_pieces(text: str, pieces: list[str]) -> str:
 def chapter_page(chapter: str, rooms: list[Page], readme: str) -> Page:
     "The first page of a chapter: its sentence, and its rooms with theirs."
     name = chapter.split("_", 1)[1]
-    lines = [f"# {name}", chapter_sentence(readme, chapter), "| room | what lives there |\n|---|---|"]
+    lines = [f"# {name}", chapter_sentence(readme, chapter), "| room | what it is about |\n|---|---|"]
     for room in rooms:
         sentence = re.search(r"^> (.+)$", room.text, re.M)
         if not sentence:

@@ -139,21 +139,23 @@ verdict = Detector.load("path/to/this/folder").check("photo.jpg")
 {trained}
 
 ## What it is for
-An image with a face, or several. It answers for each: does this look more like the photographs or more like the \
-generated faces that it was trained on? Its place is research, teaching, and a first look before a person decides.
+Images with one face or several. For each face it answers one question: does this look more like the photographs or \
+more like the generated faces that it was trained on? Use it for research, for teaching, and for a first look before a \
+person decides.
 
 ## What it is not for
-- **Not proof.** A verdict is evidence with an error rate, never grounds on its own for an accusation, \
+- **Not as proof.** A verdict is evidence with an error rate. On its own it is never grounds for an accusation, \
 a refusal or a removal.
-- **Not other generators.** It was trained on those in the list above and on no other; expect worse of \
-others, without warning.
-- **Not face swaps, retouching, filters or video**, and not images without a face: it never saw them.
-- **Not who it is.** It knows no identities.
-- **Not any share of fakes.** With few fakes among many photographs most alarms are false, even with a small error rate.
+- **Not for other generators.** It was trained on those in the list above and on no others. On others it does worse, \
+and gives no warning.
+- **Not for face swaps, retouching, filters or video**, and not for images without a face: it never saw any.
+- **Not for identifying people.** It knows no identities.
+- **Not for finding rare fakes.** With few fakes among many photographs, most alarms are false, even if the error rate \
+is small.
 
 ## How it decides
 {framing}
-What is shown to the network is {view}, scaled with the {interpolation} kernel, and normalised with mean {mean} and \
+The image that the network sees is {view}, scaled with the {interpolation} kernel, and normalised with mean {mean} and \
 standard deviation {std}.
 With z = logit(fake) − logit(real), p_fake = sigmoid(z/{temperature:.4g} + {bias:.4g}).
 
@@ -228,15 +230,15 @@ _VIEWS = dict(
     multicrop="seen through five crops of {s}×{s} px at its own scale, whose scores are averaged",
 )
 _FRAMINGS = dict(
-    face="The faces in an image are found; around each the square is cut that FFHQ would cut, turned upright. An image "
-    "that is framed like that already is taken whole. No word is given, but *unsure* with the reason, where no face is "
-    "found, where a head has fewer than {least_side:.0f} pixels or is turned by more than {most_angle:.0f} degrees, "
-    "where the border cuts it off, and where the image is animated or looks drawn.",
-    centre="It is meant for images that come framed as in training: they are taken whole, and no face is looked for.",
+    face="It finds the faces in an image, turns each upright, and cuts out the square that FFHQ would cut. An image "
+    "that is already framed like that is used whole. The answer is *unsure*, with the reason, if no face is found, if "
+    "a head has fewer than {least_side:.0f} pixels or is turned by more than {most_angle:.0f} degrees, if the border "
+    "cuts it off, or if the image is animated or looks drawn.",
+    centre="It expects images that are framed as in training: they are used whole, and no face is looked for.",
 )
 _ABOUT_VALIDATION = (
-    "The images that temperature, bias and thresholds were fitted on: optimistic for new ones. "
-    "Intervals are 95%. Positive class: fake."
+    "The temperature, bias and thresholds were fitted on these images, so the figures are optimistic for new ones. "
+    "Intervals are 95%. The positive class is fake."
 )
 
 
@@ -250,7 +252,7 @@ def _decisions(bundle: Bundle) -> str:
     if not bundle.band:
         return table
     low, high = bundle.band
-    return f"{table}\n\nBetween {low:.4f} and {high:.4f} it says that it is unsure."
+    return f"{table}\n\nBetween {low:.4f} and {high:.4f} the answer is unsure."
 
 
 def _measured(bundle: Bundle, scenes: dict[str, Any] | None) -> str:

@@ -264,18 +264,17 @@ def _published_row(figures: dict) -> ResultRow:
 
 # %% ../../nbs/12_report/07_findings.ipynb #9ef78e91
 SCENES_HEADING = (
-    "As people have them: {scenes} kinds of files made of {n} images of the split; unsure where no verdict is earned"
+    "Files as people have them: {scenes} kinds, made of {n} images of the split; {changed} of the labels change,"
+    " {fake_to_real} from fake to real and {real_to_fake} from real to fake"
 )
 
 
 def _scenes_group(line: dict) -> ResultGroup:
     "One line for the scenes, the mean over them."
-    name = (
-        f"scenes; {with_interval(line, 'changed')} of labels changed,"
-        f" {line['fake_to_real']:,} from fake to real and {line['real_to_fake']:,} from real to fake"
-    )
-    heading = SCENES_HEADING.format(scenes=line["scenes"], n=f"{line['n']:,}")
-    return ResultGroup(heading, [_measured_row(name, line, is_sum=True)])
+    counts = {name: f"{line[name]:,}" for name in ("n", "fake_to_real", "real_to_fake")}
+    changed = with_interval(line, "changed")
+    heading = SCENES_HEADING.format(scenes=line["scenes"], changed=changed, **counts)
+    return ResultGroup(heading, [_measured_row("mean of scenes", line, is_sum=True)])
 
 # %% ../../nbs/12_report/07_findings.ipynb #322c664f
 def _sum_group(metrics: dict) -> list[ResultGroup]:

@@ -101,7 +101,8 @@ def _record(
 
 # %% ../../nbs/12_report/16_release.ipynb #30c796f1
 ROBUSTNESS_TEXT = (
-    "Test images of both classes, changed in the same way, at the stored threshold; mean of domains, n = {n}."
+    "Test images of both classes, changed in the same way and judged at the stored threshold."
+    " Means of domains, n = {n}."
 )
 
 # %% ../../nbs/12_report/16_release.ipynb #f14230a0
@@ -120,8 +121,8 @@ def card_robustness(
 
 # %% ../../nbs/12_report/16_release.ipynb #c50f037c
 LEAVEOUT_TEXT = (
-    "The same training again without one domain (or two of a kind), for as many epochs as the table says, tested on"
-    " that domain; beside it the figures of the detector that saw all of them and was trained in full, and the"
+    "The same training, repeated without one domain (or two of a kind) for as many epochs as the table says, and tested"
+    " on that domain. Beside it are the figures of the detector that saw all domains and was trained in full, and the"
     " difference on the same images."
 )
 
@@ -167,7 +168,7 @@ def card_beside(
         figures = [format_interval(_record(row, column)) for column in (*columns, "AUC difference")]
         epochs = f"{row['epochs']} / {row['epochs, other']}"
         rows.append([row["domain"], row["without"], epochs, int(row["n"]), *figures])
-    return f"Beside it {other}, trained without the same domains:\n\n{md_table(BESIDE_COLUMNS, rows)}"
+    return f"For comparison, {other}, trained without the same domains:\n\n{md_table(BESIDE_COLUMNS, rows)}"
 
 # %% ../../nbs/12_report/16_release.ipynb #58d59510
 NOT_REPEATED = ("run", "out", "resume", "overwrite", "checkpoint_every", "workers")  # say where and how, not what
@@ -246,8 +247,8 @@ def _test_section(bundle: Bundle, evaluation: dict) -> str:
         )
     return (
         f"## Measured on test\nAt the threshold `{evaluation['threshold_name']}` = {evaluation['threshold']:.4f},"
-        f" fitted on validation. The test split was read {evaluation['test_reads']} time(s)."
-        " Intervals are 95%; positive class: fake."
+        f" fitted on validation. Number of times that the test split was read: {evaluation['test_reads']}."
+        " Intervals are 95%; the positive class is fake."
         f"\n\n{card_results(evaluation['result'], evaluation['seen'])}"
     )
 

@@ -179,17 +179,17 @@ def robustness_section(grid: pd.DataFrame | None) -> TextAndTable | None:
 SCENE_COLUMNS = dict(
     auc="AUC",
     unscored="no face found",
-    unearned="no verdict earned",
+    unearned="no verdict",
     fpr="FPR",
     fnr="FNR",
     unsure="unsure",
     changed="labels changed",
 )
 SCENES_TEXT = (
-    "{scenes} kinds of files made of {n:,} images, each through the whole way: decoded, the face found and framed,"
-    " scored. FPR and FNR are by the word: real faces called fake, fakes called real. Where no face is found, or no"
-    " verdict earned, the word is unsure; AUC is over all that have a score. A label changed where it is not that of"
-    " the untouched file."
+    "{scenes} kinds of files made of {n:,} images. Each file is decoded, its face is found and framed, and it is"
+    " scored. FPR is the share of real faces called fake, FNR the share of fakes called real. If no face is found, or"
+    " the image does not support a verdict, the answer is unsure; AUC is over all images that have a score. A label"
+    " has changed if it differs from that of the untouched file."
 )
 
 # %% ../../nbs/12_report/12_result_sections.ipynb #d279aec8

@@ -68,7 +68,7 @@ def tested_cost(facts: RunFacts) -> str:  # empty where that detector was not ma
     made = [stage.metrics for stage in facts.stages.values() if stage is not facts.stages["evaluate"]]
     costs = [cost_text(metrics) for metrics in made if metrics and metrics.get("bundle_hash") == tested]
     known = [cost for cost in costs if cost != DASH]
-    return f"What it costs: {known[-1]} on one core." if tested and known else ""
+    return f"Size and speed: {known[-1]} on one core." if tested and known else ""
 
 # %% ../../nbs/12_report/09_tables.ipynb #251b6827
 def _duration(seconds: float | None) -> str:

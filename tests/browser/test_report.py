@@ -179,7 +179,7 @@ def test_the_first_screen_says_what_matters(browser, run):
     page.goto(run[1].as_uri())
     text = page.locator("body").inner_text()
     assert page.evaluate("document.documentElement.scrollHeight") < 3.5 * 844 and len(text.split()) < 450
-    assert "Tested on 320 test images of 2 domains, easy and hard: 160 photographs and 160 generated ones." in text
+    assert "Tested on 320 test images of 2 domains (easy and hard): 160 photographs and 160 generated ones." in text
     assert page.locator(".cards dt").count() == 4 and "What it must not be used for" in text
     assert page.locator("details[open], table:visible, figure:visible").count() == 0
     page.evaluate("location.hash = 'calibration'")
@@ -289,7 +289,7 @@ def test_slides(talk, run):
         "Results on the test split",
         "What happens to images on their way",
         "Without a domain in training",
-        "What it does not do",
+        "Its limits",
     ):
         assert talk.get_by_role("heading", name=title).count() == 1
     assert "not run" not in talk.locator("main").inner_text().lower(), "no slide says that only"
