@@ -7,6 +7,7 @@ __all__ = ['LeaveoutConfig', 'rounds_of', 'round_name', 'share_prepared', 'round
            'Round', 'collect_rounds', 'rounds_table', 'leave_out_rounds', 'beside']
 
 # %% ../../nbs/09_evaluate/09_leave_one_out.ipynb #db7dd18a
+import json
 import os
 import shutil
 from collections.abc import Callable, Iterable, Mapping
@@ -16,15 +17,15 @@ from typing import Any
 import pandas as pd
 from ..core.project import ConfigError, FakefaceError
 from ..core.stages import Stage, require, run_dir
-from ..core.files import atomic_path, read_json, write_json
+from ..core.files import atomic_path, read_json, to_json, write_json
 from ..core.config import split_csv
-from ..data.manifest import read_manifest, write_manifest
+from ..data.manifest import manifest_hash, read_manifest, write_manifest
 from ..models.bundle import Bundle
 from ..models.storage import read_bundle
 from ..metrics.figures import Evaluation
 from ..metrics.intervals import Interval
 from ..metrics.paired import delong_test
-from ..train.recipe import TrainConfig, train_config
+from ..train.recipe import TrainConfig, differences, identity, train_config
 from ..train.stage import run_training_stage
 from .stage import EvaluateConfig, evaluate, note_test_read
 
@@ -146,10 +147,23 @@ def _refuse_unknown_start(run: str, home: Path, group: list[str]) -> None:
         )
 
 # %% ../../nbs/09_evaluate/09_leave_one_out.ipynb #17ea668e
+def _refuse_other_settings(folder: Path, cfg: TrainConfig) -> None:
+    "Raise `FakefaceError` where a finished stage of a round was trained otherwise than the run is now."
+    now = {name: value for name, value in identity(cfg).items() if name != "init"}
+    stored = read_json(folder / "config.json")
+    changed = differences({name: stored.get(name) for name in now}, json.loads(to_json(now)))
+    if changed:
+        raise FakefaceError(
+            f"{folder} was trained with other settings than the run has now ({changed}). "
+            "Give overwrite=True to make the rounds again."
+        )
+
+
 def _train_stage(cfg: TrainConfig, again: LeaveoutConfig, on_epoch: Callable | None) -> None:
     "A training stage, unless it is finished."
     state = Stage.state(run_dir(cfg.run, cfg.out) / cfg.stage)
     if state == "finished" and not again.overwrite:
+        _refuse_other_settings(run_dir(cfg.run, cfg.out) / cfg.stage, cfg)
         return
     resume = state == "running" and not again.overwrite
     run_training_stage(replace(cfg, overwrite=again.overwrite, resume=resume), on_epoch)
@@ -197,6 +211,19 @@ def _test_round(
     note_test_read(run_dir(cfg.run, cfg.out), **hashes, domains=tested, by=name)
 
 # %% ../../nbs/09_evaluate/09_leave_one_out.ipynb #0aed9ee1
+def _refuse_other_data(
+    new: Path,  # a round's folder
+    manifest: pd.DataFrame,  # the run's, as it is now
+) -> None:
+    "Raise `FakefaceError` where a round was made of other data than the run has now."
+    path = new / "prepare/manifest.parquet"
+    if path.exists() and manifest_hash(read_manifest(path)) != manifest_hash(manifest):
+        raise FakefaceError(
+            f"{new} was made before the run's data were prepared again: its rounds are about other images. "
+            "Give overwrite=True to make them again."
+        )
+
+
 def one_round(
     cfg: LeaveoutConfig,
     group: list[str],  # what is left out
@@ -206,7 +233,13 @@ def one_round(
     "Train without a group of domains and test on it."
     home, new = (run_dir(name, cfg.out) for name in (cfg.run, round_name(cfg.run, group)))
     manifest = read_manifest(require(home / "prepare/manifest.parquet", "prepare"))
+    have = list(dict.fromkeys(manifest.domain[manifest.split == "train"]))
+    if not cfg.overwrite:
+        _refuse_other_data(new, manifest)
     if Stage.state(new / "evaluate") == "finished" and not cfg.overwrite:
+        finetune = round_config("finetune", home, cfg, group, have)
+        if finetune is not None:
+            _refuse_other_settings(new / "finetune", finetune)
         return new
     if new.exists() and not (cfg.overwrite or cfg.resume):
         raise FakefaceError(
@@ -215,7 +248,6 @@ def one_round(
     if cfg.overwrite:
         shutil.rmtree(new, ignore_errors=True)
     share_prepared(home, new)
-    have = list(dict.fromkeys(manifest.domain[manifest.split == "train"]))
     _train_round(cfg, group, have, on_epoch)
     _test_round(cfg, group, manifest, progress)
     return new

@@ -18,7 +18,7 @@ import numpy as np
 import pandas as pd
 
 from ..core.project import ConfigError
-from ..data.manifest import compare_files, read_manifest
+from ..data.manifest import compare_files, manifest_hash, read_manifest
 from .predict import EvaluateError, open_net, pick_split, predict
 from ..metrics.figures import by_domain, by_domain_records
 from ..metrics.paired import delong_test
@@ -27,6 +27,7 @@ from ..models.cost import cost_of
 from ..models.persistence import load_model, save_model
 from ..models.several import Calibrated, MeanNet, mean_network
 from ..models.storage import read_bundle, read_seen
+from ..train.known import acquaintance, known_rows, seen_of
 from ..train.recipe import TrainConfig
 from ..train.validation import Decision, fit_decision
 from ..train.word_limits import fit_word_limits, words_when_harder
@@ -41,9 +42,10 @@ def log_odds(
     for number, folder in enumerate(folders):
         net, bundle = open_net(folder)
         scores = predict(net, bundle, rows)
-        own = scores[["path"]].assign(**{str(number): scores["z"] / bundle.temperature + bundle.bias})
+        # a photograph may stand in two domains, beside the images of two generators
+        own = scores[["path", "domain"]].assign(**{str(number): scores["z"] / bundle.temperature + bundle.bias})
         kept = scores[["path", "domain", "label"]] if table is None else table
-        table = kept.merge(own, on="path")
+        table = kept.merge(own, on=["path", "domain"], validate="one_to_one")
     if table is None or table.empty:
         raise EvaluateError("There is no image that all of the bundles could score.")
     return table
@@ -79,6 +81,39 @@ def _loaded_mean(folders: Sequence[str | os.PathLike]) -> MeanNet:
         model, bundle = load_model(folder)
         parts.append(Calibrated(model, bundle.temperature, bundle.bias))
     return mean_network(parts)
+
+# %% ../../nbs/09_evaluate/10_mean.ipynb #6e7471ba
+def _has_this_split(bundle: Bundle, manifest: pd.DataFrame) -> bool:
+    "Was a bundle trained and chosen on exactly these splits?"
+    learned = manifest["split"].isin(("train", "valid")) & manifest["domain"].isin(bundle.domains)
+    return manifest_hash(manifest.loc[learned]) == bundle.manifest_hash
+
+
+def _unmet(
+    folders: Sequence[str | os.PathLike],
+    manifest: pd.DataFrame,
+    rows: pd.DataFrame,  # its validation split
+) -> pd.DataFrame:  # those that no part was trained on, as far as is known
+    "Rows that a mean may be fitted on; raises `EvaluateError` where none of a class are left."
+    is_met = np.zeros(len(rows), bool)
+    for folder in folders:
+        bundle = read_bundle(folder)
+        if _has_this_split(bundle, manifest):
+            continue
+        met = acquaintance(read_seen(folder), rows, bundle.name, "validation")
+        if met.sentence():
+            print(met.sentence())
+        is_met |= known_rows(read_seen(folder), rows)
+    unmet = rows.loc[~is_met].reset_index(drop=True)
+    unmet.attrs = rows.attrs
+    if unmet["label"].nunique() < 2:
+        raise EvaluateError(
+            f"{is_met.sum():,} of {len(rows):,} validation images were in the training of a part; without them there "
+            "are not both classes to fit a mean on. Give the manifest that the parts were trained with, or new images."
+        )
+    if is_met.any():
+        print(f"{is_met.sum():,} of {len(rows):,} validation images are left out for this reason.")
+    return unmet
 
 # %% ../../nbs/09_evaluate/10_mean.ipynb #d68646dd
 def _reasons(bundles: list[Bundle]) -> str | None:
@@ -161,7 +196,7 @@ def mean_of_bundles(
     bundles = [read_bundle(folder) for folder in folders]
     _refuse_unlike(bundles)
     table = manifest if isinstance(manifest, pd.DataFrame) else read_manifest(manifest)
-    rows = pick_split(table, domains or [], "valid")
+    rows = _unmet(folders, table, pick_split(table, domains or [], "valid"))
     print(compare_files(rows))
     network = _loaded_mean(folders)
     said = log_odds(folders, rows)
@@ -175,6 +210,7 @@ def mean_of_bundles(
     limits = fit_word_limits(words, decision.band.target)
     name = Path(out).name
     record = dataclasses.replace(_record(name, network, bundles, decision, valid, rows), limits=limits)
-    seen = reduce(or_, map(read_seen, folders))
+    # what it was fitted on, it has met as well
+    seen = reduce(or_, map(read_seen, folders), seen_of(rows))
     bundle = save_model(network, out, record, overwrite=overwrite, seen=seen)
     return MadeMean(bundle, _table(said, folders, bundles, Path(out)))

@@ -11,11 +11,12 @@ from pathlib import Path
 
 import jinja2
 import pandas as pd
+from ..core.project import FakefaceError
 from ..core.stages import Stage, run_dir
 from ..core.files import write_atomic
 from ..data.audit import read_audit, require_same_data, require_trained_on
 from .contents import Report, report_contents
-from .findings import PUBLISHED_SOURCE, collect_findings
+from .findings import PUBLISHED_SOURCE, RunFacts, collect_findings
 from .slides import write_slides
 from .tables import Table
 
@@ -68,6 +69,26 @@ class ReportConfig:
     resume: bool = False  # go on with an unfinished one
 
 # %% ../../nbs/12_report/15_page.ipynb #b3b469ff
+def _expected_hash(facts: RunFacts) -> str | None:
+    "The bundle that `evaluate` would judge now; None where it was told which, or where none is to be expected."
+    evaluated, finetuned = facts.stages["evaluate"], facts.stages["finetune"]
+    if not evaluated.metrics or (evaluated.config or {}).get("bundle") or not finetuned.metrics:
+        return None
+    compared = finetuned.metrics.get("before_after") or {}
+    return compared["start_hash"] if compared.get("keep_start") else finetuned.metrics.get("bundle_hash")
+
+
+def _require_one_detector(facts: RunFacts) -> None:
+    "Raise `FakefaceError` where another detector was made after `evaluate` had judged one."
+    expected = _expected_hash(facts)
+    judged = (facts.stages["evaluate"].metrics or {}).get("bundle_hash")
+    if expected and judged != expected:
+        raise FakefaceError(
+            f"evaluate judged the bundle {str(judged)[:12]}, and finetune has since made {expected[:12]}: the figures "
+            f"of one would stand beside the settings of the other. Run evaluate again with overwrite=True."
+        )
+
+
 def _require_one_set(home: Path, manifest: pd.DataFrame | None) -> None:
     "Raise `AuditError` where the stages of a run are not about one and the same set."
     audit = home / "prepare/audit.json"
@@ -82,7 +103,9 @@ def run_report_stage(cfg: ReportConfig) -> Path:  # report.html
     "Make the report of a run; the stage's folder holds its config and environment."
     home = run_dir(cfg.run, cfg.out)
     # a run that does not exist is refused before a folder is made for it
-    _require_one_set(home, collect_findings(home).manifest)
+    facts = collect_findings(home)
+    _require_one_set(home, facts.manifest)
+    _require_one_detector(facts)
     with Stage.begin("report", cfg, cfg.overwrite, cfg.resume) as stage:
         page = build_report(home)
         stage.finish()
