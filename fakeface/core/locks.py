@@ -103,15 +103,16 @@ if sys.platform != "win32":
     os.register_at_fork(after_in_child=_forget)
 
 # %% ../../nbs/01_core/07_locks.ipynb #1bfbc8c0
-def _refuse(path: Path, holder: Holder | None, otherwise: str = "") -> NoReturn:
+def _refuse(path: Path, holder: Holder | None, instead: str, otherwise: str = "") -> NoReturn:
     "Raise `FakefaceError` with who has the folder."
     who = holder or "another process"
-    advice = f"Wait until it has ended, stop it, or give another run name.{otherwise}"
+    advice = f"Wait until it has ended, stop it, or {instead}.{otherwise}"
     raise FakefaceError(f"{path.parent} is being written by {written_out(str(who))}. {advice}")
 
 
 def take_lock(
     path: str | os.PathLike,  # the lock's file
+    instead: str = "give another run name",  # what else can be done, for the error
 ) -> Holder | None:  # who had it and has gone without giving it back
     "Have a folder for this process alone; raises `FakefaceError` with who has it. A second time changes nothing."
     path = Path(path).absolute()
@@ -123,7 +124,7 @@ def take_lock(
     is_elsewhere = before is not None and before.host != socket.gethostname()
     if owns is False or before is not None and (owns is None or is_elsewhere):
         os.close(descriptor)
-        _refuse(path, before, "" if owns is False else f" If it has ended, remove {path}.")
+        _refuse(path, before, instead, "" if owns is False else f" If it has ended, remove {path}.")
     os.ftruncate(descriptor, 0)
     os.lseek(descriptor, 0, os.SEEK_SET)
     os.write(descriptor, json.dumps(dataclasses.asdict(Holder.here())).encode())

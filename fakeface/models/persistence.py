@@ -20,7 +20,7 @@ import timm
 import torch
 
 from ..core.project import ConfigError, FakefaceError
-from .bundle import CARD, LICENSE, ONNX, SEEN_FILE, Bundle, BundleError, p_fake
+from .bundle import CARD, LICENSE, ONNX, SEEN_FILE, WEIGHTS, Bundle, BundleError, p_fake
 from .card import model_card
 from .export import export_onnx
 from .network import FaceNet
@@ -30,7 +30,7 @@ from .several import build_network
 from .patterns import is_same_score, pattern, pixel_hash
 from .session import FIRST_PATTERN, first_score, onnx_bytes, open_session
 from .seen import Seen
-from .storage import load_tensors, read_bundle, read_seen, write_bundle
+from .storage import check_tensors, load_tensors, read_bundle, read_seen, write_bundle
 
 # %% ../../nbs/06_models/11_persistence.ipynb #c4885064
 def _versions() -> dict[str, str]:
@@ -98,14 +98,13 @@ def save_model(
     return write_bundle(folder, bundle, tensors, license=license, onnx=onnx_file, overwrite=overwrite, seen=seen)
 
 # %% ../../nbs/06_models/11_persistence.ipynb #fe1808e5
-def _refuse_misfits(wanted: dict[str, torch.Tensor], tensors: dict[str, np.ndarray], arch: str) -> None:
+_Shapes = dict[str, tuple[int, ...]]  # of tensors, by name
+
+
+def _refuse_misfits(wanted: _Shapes, found: _Shapes, arch: str) -> None:
     "Raise `BundleError` for the first tensor that is not where the network expects it."
-
-    def shape_of(tensor: torch.Tensor | np.ndarray | None) -> tuple[int, ...] | None:
-        return None if tensor is None else tuple(tensor.shape)
-
-    for name in {**wanted, **tensors}:
-        in_network, in_bundle = shape_of(wanted.get(name)), shape_of(tensors.get(name))
+    for name in {**wanted, **found}:
+        in_network, in_bundle = wanted.get(name), found.get(name)
         if in_network != in_bundle:
             raise BundleError(
                 f"The weights do not fit {arch}: {name} has shape {in_bundle} in the bundle "
@@ -123,12 +122,16 @@ def load_model(
     bundle = read_bundle(folder)
     spec = dataclasses.replace(bundle.spec, size=size or bundle.spec.size, view=view or bundle.spec.view).check()
     try:
+        # first a network without values: a name may stand for one that no memory holds
+        with torch.device("meta"):
+            outline = build_network(bundle.arch, dropout, spec.size, spec.view).state_dict()
+        wanted = {name: tuple(tensor.shape) for name, tensor in outline.items()}
+        _refuse_misfits(wanted, check_tensors(Path(folder) / WEIGHTS), bundle.arch)
         model = build_network(bundle.arch, dropout, spec.size, spec.view)
     except ConfigError as error:
         raise BundleError(f"The bundle in {folder} cannot be built: {error}") from None
     model.spec = spec
-    tensors = load_tensors(folder)
-    _refuse_misfits(model.state_dict(), tensors, bundle.arch)
+    tensors = load_tensors(folder, bundle.files[WEIGHTS])
     model.load_state_dict({name: torch.from_numpy(values) for name, values in tensors.items()})
     return model.eval(), bundle
 

@@ -8,6 +8,7 @@ __all__ = ['WEIGHTS_LICENSE', 'check_tensors', 'load_tensors', 'read_bundle', 'r
 # %% ../../nbs/06_models/03_storage.ipynb #0c6690a4
 import contextlib
 import dataclasses
+import hashlib
 import os
 import shutil
 import struct
@@ -27,6 +28,7 @@ from .seen import NOTHING_KNOWN, Seen, parse_seen, seen_bytes
 _LONGEST_HEADER = 2**26  # bytes
 _KINDS = ("F64", "F32", "F16", "I64", "I32", "I16", "I8", "U8", "BOOL")  # those that NumPy has too
 _LONGEST_SIDE = 2**31  # numbers along one side of a tensor
+_MOST_TENSORS = 50_000  # a mean of twenty large transformers has some ten thousand
 
 
 def _looks_like_pickle(head: bytes) -> bool:
@@ -62,7 +64,10 @@ def check_tensors(
         raise BundleError(f"{name} is not a safetensors file; nothing was loaded.")
     try:
         with safe_open(path, framework="numpy") as tensors:
-            parts = {key: tensors.get_slice(key) for key in tensors.keys()}
+            names = tensors.keys()
+            if len(names) > _MOST_TENSORS:
+                raise BundleError(f"{name} has {len(names):,} tensors; a bundle has at most {_MOST_TENSORS:,}.")
+            parts = {key: tensors.get_slice(key) for key in names}
             return {key: _shape(f"{name}: {written_out(key)}", part) for key, part in parts.items()}
     except (SafetensorError, OSError, ValueError) as error:
         raise BundleError(f"{name} is not a valid safetensors file: {error}") from None
@@ -70,13 +75,17 @@ def check_tensors(
 
 def load_tensors(
     folder: str | os.PathLike,  # a bundle that `read_bundle` has accepted
+    sha256: str | None = None,  # of the weights' file, as its record has it; compared with what is loaded
 ) -> dict[str, np.ndarray]:  # name -> array
     "The weights of a bundle as NumPy arrays; raises `BundleError` where one is not finite."
-    from safetensors.numpy import load_file
+    from safetensors.numpy import load
 
     path = Path(folder) / WEIGHTS
     check_tensors(path)
-    tensors = load_file(path)
+    data = path.read_bytes()
+    if sha256 and hashlib.sha256(data).hexdigest() != sha256:
+        raise BundleError(f"{WEIGHTS} changed while it was being read.")
+    tensors = load(data)
     for name, values in tensors.items():
         if values.dtype.kind == "f" and not np.isfinite(values).all():
             raise BundleError(f"{WEIGHTS}: {name} holds values that are not finite.")

@@ -348,7 +348,7 @@ class Frozen:
         stack = partial(collate, size=self.model.spec.size)
         loader = make_loader(view.images, todo.tolist(), self.batch, self.workers, stack)
         lock = self.store.folder / ".lock"
-        take_lock(lock)
+        take_lock(lock, "give another `out`: runs beside one another share features")
         try:
             model = folded(self.model)
             self.engine.layout(model)
