@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['WARN_ABOVE', 'STOP_ABOVE', 'is_unreadable', 'require_readable', 'reasons_counted', 'intake_line', 'intake_table',
-           'warning_line', 'form_lines', 'tell_intake']
+           'warning_line', 'framing_hints', 'form_lines', 'tell_intake']
 
 # %% ../../nbs/04_data/19_intake.ipynb #a703b527
 import re
@@ -15,6 +15,7 @@ import pandas as pd
 
 from ..core.labels import LABEL_NAMES
 from ..core.text import row_name, written_out
+from .frames import FramingSample
 from .manifest import ManifestError, counts
 from .rows import other_files_line
 
@@ -99,6 +100,24 @@ def warning_line(
         f"e.g. {row_name(first.path)}: {written_out(first.reason)}. All of them are listed in excluded.csv."
     )
 
+# %% ../../nbs/04_data/19_intake.ipynb #a366fd02
+def framing_hints(
+    samples: dict[str, FramingSample],  # of `framing_samples`
+) -> list[str]:
+    "A line for each domain of which more than half is not framed: what to set."
+    hints = []
+    for domain, sample in samples.items():
+        if not sample.is_unframed:
+            continue
+        without = f" ({sample.no_face} of the {sample.images})" if sample.no_face else ""
+        hints.append(
+            f"HINT: {written_out(domain)}: in {sample.unframed} of {sample.images} images that were looked at, a face "
+            "does not fill the image. Training sees the middle square of each. To cut out the square around each face, "
+            "as `fakeface check` does, prepare again with framing=face and overwrite=True (in a sources.csv: "
+            f"face in the column framing). Images in which no face is found{without} are then left out."
+        )
+    return hints
+
 # %% ../../nbs/04_data/19_intake.ipynb #465570d0
 def form_lines(
     manifest: pd.DataFrame,  # of `harmonise`
@@ -124,5 +143,6 @@ def tell_intake(
     print(*form_lines(manifest), sep="\n")
     print(verdicts.to_string())
     losses = (manifest.attrs.get("harmonised") or {}).get("losses", [])
-    for warning in filter(None, [warning_line(manifest), *(f"WARNING: {loss}" for loss in losses)]):
+    hints = manifest.attrs.get("hints", [])
+    for warning in filter(None, [warning_line(manifest), *(f"WARNING: {loss}" for loss in losses), *hints]):
         print(warning, file=sys.stderr)
