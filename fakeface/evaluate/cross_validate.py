@@ -207,8 +207,9 @@ def _is_large(manifest: pd.DataFrame) -> bool:
 
 def _cannot(folder: Path, sentence: str) -> dict[str, Any]:
     "What is said, and noted, where there are too few images even for this."
-    print(sentence)
     path = folder / "before_after.json"
+    if not path.exists():
+        print(sentence)
     found = dict(cross_validation=dict(parts=0, headline=sentence))
     if path.exists():
         told = read_json(path) | dict(headline=sentence)
@@ -235,7 +236,6 @@ def _answer(cfg: TrainConfig, folder: Path, rows: pd.DataFrame, part: np.ndarray
         return dict(cross_validation=found)
     told = read_json(path) | told
     write_json(path, told)
-    print(told["headline"])
     return dict(cross_validation=found, before_after=told)
 
 

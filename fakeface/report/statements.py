@@ -529,10 +529,10 @@ def _threshold_warning(domain: str, summary: Summary) -> list[str]:
 
 
 def _misfit_warnings(metrics: dict, facts: RunFacts) -> list[str]:
-    "Both of them, domain by domain."
+    "Both of them, domain by domain, where there are enough images to say so."
     warnings = []
     for name, summary in metrics.get("result", {}).items():
-        if name not in MEANS:
+        if name not in MEANS and not are_too_few(summary):
             warnings += _calibration_warning(name, summary) + _threshold_warning(name, summary)
     return warnings
 
