@@ -121,9 +121,10 @@ def framing_hints(
 # %% ../../nbs/04_data/19_intake.ipynb #465570d0
 # above the table of `audit.verdicts`
 AUDIT_WORDS = (
-    "Can the class be told without looking at a face? pass: no; refuse: yes, and training will not start; few: too few "
-    "images to say.\n(header_auc: from size, format and quality of the files; grid: from traces of an older JPEG; "
-    "both .5 if nothing can be told.)"
+    "Can the class be told without looking at a face? pass: no; refuse: yes; few: too few images to say. Training sees "
+    "the images as harmonised, and does not start where they are refused.\n"
+    "(header_auc: from size, format and quality of the files; grid: from traces of an older JPEG; both .5 if nothing "
+    "can be told.)"
 )
 
 
@@ -147,6 +148,8 @@ def tell_intake(
 ) -> None:
     "Print what came in: a line, a table, the gate's verdicts, and on stderr what cannot be overlooked."
     print(intake_line(manifest))
+    if (manifest["split"] == "excluded").any():
+        print("Those left out are listed in excluded.csv, in the folder of this stage.")
     print(intake_table(manifest).to_string())
     print(*form_lines(manifest), sep="\n")
     print(AUDIT_WORDS, verdicts.to_string(), sep="\n")
