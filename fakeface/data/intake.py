@@ -148,7 +148,7 @@ def tell_intake(
 ) -> None:
     "Print what came in: a line, a table, the gate's verdicts, and on stderr what cannot be overlooked."
     print(intake_line(manifest))
-    if (manifest["split"] == "excluded").any():
+    if "excluded" in set(manifest["split"]):
         print("Those left out are listed in excluded.csv, in the folder of this stage.")
     print(intake_table(manifest).to_string())
     print(*form_lines(manifest), sep="\n")
