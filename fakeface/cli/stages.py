@@ -296,7 +296,10 @@ def stage_command(args: argparse.Namespace) -> None:
         for name, (default, comment) in stage_parameters(stage, preset).items():
             print(f"  {name:<18} {default!r:<26} {comment}")
         return
-    print(os.path.relpath(run_stage_notebook(stage, **params)))
+    kept = run_stage_notebook(stage, **params)
+    if stage == "report":
+        print(f"The report: {os.path.relpath(kept.parents[1] / 'report.html')}")
+    print(f"The notebook with all tables: {os.path.relpath(kept)}")
 
 
 def demo_command(args: argparse.Namespace) -> None:

@@ -81,7 +81,7 @@ def audit_command(args: argparse.Namespace) -> int:  # the exit code
     "`fakeface audit`."
     from fakeface.data.audit import audit, verdicts
     from fakeface.data.folders import is_one_domain
-    from fakeface.data.intake import intake_line
+    from fakeface.data.intake import AUDIT_WORDS, intake_line
     from fakeface.data.manifest import build_manifest
     from fakeface.data.sources import scan
     from fakeface.images.workers import IMAGE_SECONDS
@@ -95,7 +95,8 @@ def audit_command(args: argparse.Namespace) -> int:  # the exit code
     import pandas as pd
 
     table = pd.DataFrame(found.table).to_string(index=False)
-    print(table, verdicts(found).to_string(), *found.warnings, intake_line(manifest), sep="\n\n")
+    judged = f"{AUDIT_WORDS}\n{verdicts(found).to_string()}"
+    print(table, judged, *found.warnings, intake_line(manifest), sep="\n\n")
     return int(found.verdict == "refuse")
 
 

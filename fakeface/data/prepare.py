@@ -22,7 +22,8 @@ from ..faces.frame import FRAME_MODES
 from ..images.workers import IMAGE_SECONDS
 from .audit import audit, write_audit
 from .harmonise import CUTS, harmonise, refuse_parity_of_faces
-from .intake import require_readable
+from .frames import framing_samples
+from .intake import framing_hints, require_readable
 from .plan import require_room
 from .manifest import build_manifest, counts, gaps, manifest_hash, write_manifest
 from .sources import read_sources, scan, scan_all
@@ -199,6 +200,21 @@ def _write_csv(table: pd.DataFrame, path: Path, with_index: bool) -> None:
         table.to_csv(unfinished, index=with_index)
 
 
+def _write_excluded(built: pd.DataFrame, path: Path) -> None:
+    "The images that are left out, as a table that a terminal and a spreadsheet may show."
+    excluded = excluded_images(built)
+    excluded["path"] = [row_name(path) for path in excluded.path]
+    excluded["reason"] = [safe_for_terminal(reason) for reason in excluded.reason]
+    _write_csv(excluded, path, with_index=False)
+
+
+def _hints(cfg: PrepareConfig, found: pd.DataFrame, folder: Path) -> list[str]:
+    "Which domains should be framed by faces; none where the files are left as they are."
+    if cfg.parity:
+        return []
+    return framing_hints(framing_samples(found, _facts_cache(folder), cfg.n_workers, cfg.timeout))
+
+
 def write_prepared(
     cfg: PrepareConfig,
     found: pd.DataFrame,  # the manifest as found
@@ -211,10 +227,9 @@ def write_prepared(
     write_audit(before, folder / "audit_found.json")
     write_audit(after, folder / "audit.json")
     _write_csv(counts(built), folder / "counts.csv", with_index=True)
-    excluded = excluded_images(built)
-    excluded["path"] = [row_name(path) for path in excluded.path]
-    excluded["reason"] = [safe_for_terminal(reason) for reason in excluded.reason]
-    _write_csv(excluded, folder / "excluded.csv", with_index=False)
+    _write_excluded(built, folder / "excluded.csv")
+    # after the manifest is written: for the terminal, not for the stages that follow
+    built.attrs["hints"] = _hints(cfg, found, folder)
     is_excluded = built.split == "excluded"
     return dict(
         pictures=int((~is_excluded).sum()),
@@ -223,4 +238,5 @@ def write_prepared(
         several_faces=int((built.faces > 1).sum()),
         manifest_hash=manifest_hash(built),
         parity=cfg.parity,
+        hints=built.attrs["hints"],
     )

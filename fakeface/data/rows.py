@@ -54,7 +54,7 @@ TO_SHOW_THEM = "To show them, set may_show to true for their source in sources.c
 
 # %% ../../nbs/04_data/01_rows.ipynb #5f7308ed
 # lie beside images; counted, without a warning
-SILENT_SUFFIXES = set(".txt .csv .json .md .html .pdf .yaml .parquet".split())
+SILENT_SUFFIXES = set(".txt .csv .json .md .html .pdf .yaml .parquet .db .ini".split())
 
 
 def _is_utf8(path: str) -> bool:

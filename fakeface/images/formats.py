@@ -134,6 +134,8 @@ def why_not_read(
     if _brands(head):
         kind = "HEIC" if is_heif(head) else "AVIF"
         return f"is {kind} with a header that cannot be read"
+    if head.startswith(b"\xff\xd8"):
+        return "begins as a JPEG and is damaged or cut off"
     if all(_is_text_byte(byte) for byte in head):
         return "is text, not an image"
     return "is not an image in a known format"

@@ -5,8 +5,8 @@
 # %% auto #0
 __all__ = ['CAN', 'CANNOT', 'MUST_NOT', 'ALARM', 'BEWARE', 'KINDS', 'GENERALISES', 'MARGIN', 'MOST_CHANGED', 'NO_PROOF',
            'NEVER_MEASURED', 'TOY_USE', 'RARE_ENOUGH', 'GRID_AUC', 'INNER', 'HALF', 'ENOUGH', 'NOT_A_REASON',
-           'STATEMENTS', 'ALARMS', 'WARNINGS', 'NOT_EVALUATED', 'TOY', 'Statement', 'tested_on', 'is_toy', 'verdict',
-           'headline']
+           'STATEMENTS', 'ALARMS', 'WARNINGS', 'MOST_WRONG', 'NOT_EVALUATED', 'TOY', 'Statement', 'tested_on', 'is_toy',
+           'verdict', 'headline']
 
 # %% ../../nbs/12_report/08_statements.ipynb #5ae0a8a5
 from collections.abc import Callable
@@ -529,10 +529,10 @@ def _threshold_warning(domain: str, summary: Summary) -> list[str]:
 
 
 def _misfit_warnings(metrics: dict, facts: RunFacts) -> list[str]:
-    "Both of them, domain by domain."
+    "Both of them, domain by domain, where there are enough images to say so."
     warnings = []
     for name, summary in metrics.get("result", {}).items():
-        if name not in MEANS:
+        if name not in MEANS and not are_too_few(summary):
             warnings += _calibration_warning(name, summary) + _threshold_warning(name, summary)
     return warnings
 
@@ -599,17 +599,26 @@ WARNINGS = (
     _overlap_warning,
     _unreadable_warning,
 )
+MOST_WRONG = 0.5  # share of a class
 NOT_EVALUATED = "Nothing is known yet: the stage evaluate has not run."
+
+
+def _cross_validated(facts: RunFacts) -> list[Statement]:
+    "What cross-validation found; what a detector cannot do where it gets most of a class wrong."
+    finetuned = facts.stages.get("finetune")
+    validated = ((finetuned.metrics if finetuned else None) or {}).get("cross_validation") or {}
+    if not validated.get("parts"):
+        return []
+    errors = [(validated.get(name) or {}).get("value") or 0 for name in ("fpr", "fnr")]
+    return [Statement(CAN if max(errors) < MOST_WRONG else CANNOT, validated["headline"])]
 
 
 def _earned(statements: list[Statement], metrics: dict, facts: RunFacts) -> list[Statement]:
     "Where there are too few images for any claim: that, and what must not be done."
     if not (said := _too_few_to_claim(metrics, facts)):
         return statements
-    finetuned = facts.stages.get("finetune")
-    validated = ((finetuned.metrics if finetuned else None) or {}).get("cross_validation") or {}
-    can = [Statement(CAN, validated["headline"])] if validated.get("parts") else []
-    return [*can, Statement(CANNOT, f"{said}."), *(each for each in statements if each.kind == MUST_NOT)]
+    found = _cross_validated(facts)
+    return [*found, Statement(CANNOT, f"{said}."), *(each for each in statements if each.kind == MUST_NOT)]
 
 
 def verdict(facts: RunFacts) -> list[Statement]:

@@ -11,6 +11,7 @@ from fakeface.cli.tools import audit_command
 from fakeface.core.seeds import rng
 from fakeface.data.audit import audit, read_audit, verdicts
 from fakeface.data.intake import intake_line, tell_intake
+from fakeface.data.orl import demo_faces
 from fakeface.data.prepare import PrepareConfig, build_dataset, collect_sources, index_images, write_prepared
 
 SIDES = (80, 160, 320, 320, 320, 480)  # of images of both classes, again and again
@@ -77,7 +78,7 @@ def test_mixed_folder_says_what_was_lost_and_what_keeps_it(mixed, tmp_path, caps
     used = built[built.split != "excluded"]
     assert len(used) == 40 and set(used.width) == {160} and after.harmonised["losses"] == []
     assert intake_line(built).startswith(
-        "48 images in 1 domain: 40 used, 8 left out (8 its shorter side is under … px)."
+        "48 images in 1 domain: 40 used, 8 left out (its shorter side is under … px: 8)."
     )
 
 
@@ -98,3 +99,37 @@ def test_audit_and_prepare_say_the_same(endings, verdict, tmp_path, capsys):
     assert as_found.verdict == verdict and code == (verdict == "refuse")
     assert verdicts(as_found).to_string() in told and intake_line(found) in told
     assert "48 used, 0 left out. Not images: 1 other file: 1 .csv." in told
+
+
+ROOMS = ((1200, 900), (900, 1200), (1600, 900), (800, 800))  # width and height of photographs
+
+
+def photograph(number: int) -> Image.Image:
+    "A head (ORL face database, AT&T Laboratories Cambridge) that is small in a large image."
+    width, height = ROOMS[number % len(ROOMS)]
+    image = noise(f"room {number}", 64).resize((width, height))
+    head = demo_faces(number + 1)[number].resize((230, 280), Image.Resampling.BICUBIC)
+    image.paste(head, (width // 5 + 10 * number, height // 3))
+    return image
+
+
+@pytest.mark.parametrize("n_rooms, hinted", [(8, True), (5, True), (4, False)])
+def test_photographs_that_nobody_has_framed_get_a_hint(n_rooms, hinted, tmp_path, capsys):
+    "Of eight images, so many are photographs of a room with a head in it, the others heads that fill the image."
+    for number in range(8):
+        head = demo_faces(40)[39 - number].resize((460, 560))
+        image = photograph(number) if number < n_rooms else head
+        folder = tmp_path / "photos" / ("real", "fake")[number % 2]
+        folder.mkdir(parents=True, exist_ok=True)
+        image.save(folder / f"{number}.jpg", quality=90)
+    built, before, after = prepared(tmp_path / "photos", tmp_path / "run")
+    tell_intake(built, verdicts(before, after))
+    told = capsys.readouterr()
+    hints = [line for line in told.err.splitlines() if line.startswith("HINT")]
+    assert bool(hints) == hinted and "HINT" not in told.out
+    assert all(f"photos: in {n_rooms} of 8 images" in hint and "framing=face" in hint for hint in hints)
+    if n_rooms == 8:
+        # what it advises does what it says: nothing is left to hint at
+        built, before, after = prepared(tmp_path / "photos", tmp_path / "as advised", framing="face")
+        tell_intake(built, verdicts(before, after))
+        assert "HINT" not in capsys.readouterr().err and (built.faces == 1).sum() == 8
