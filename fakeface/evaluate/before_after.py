@@ -39,7 +39,9 @@ def compare_scores(
     bundles: tuple[Bundle, Bundle],  # both detectors
 ) -> pd.DataFrame:  # a row a domain: n, n_real, n_fake, auc_before, auc_after, difference, low, high, p, unsure_…
     "Both detectors on each domain; the new one's AUC minus the old one's, NaN where too few images are there."
-    both = before.merge(after[["path", "p_fake"]], on="path", suffixes=("_before", "_after"), validate="one_to_one")
+    # a file may be in two domains, beside the images of two generators
+    where = ["path", "domain"]
+    both = before.merge(after[[*where, "p_fake"]], on=where, suffixes=("_before", "_after"), validate="one_to_one")
     rows = []
     for domain, part in both.groupby("domain", sort=False):
         n_fake = int(part.label.sum())

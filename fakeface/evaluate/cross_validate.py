@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['FEWEST_PARTS', 'usable_rows', 'parts_of_rows', 'splits_of_part', 'parts_line', 'out_of_fold', 'pooled_figures',
-           'cross_validation_line', 'compare_out_of_fold', 'cross_validate']
+           'cross_validation_line', 'unmet_rows', 'scores_of_rows', 'compare_out_of_fold', 'cross_validate']
 
 # %% ../../nbs/09_evaluate/11_cross_validate.ipynb #8741b92e
 import dataclasses
@@ -16,7 +16,7 @@ import numpy as np
 import pandas as pd
 
 from ..core.config import split_csv
-from ..core.files import read_json, write_atomic, write_json
+from ..core.files import read_json, sha256_json, write_atomic, write_json
 from ..core.stages import run_dir
 from ..data.balance import number_cells
 from ..data.manifest import manifest_hash
@@ -27,11 +27,11 @@ from ..metrics.areas import delong_ci
 from ..metrics.intervals import Interval, proportion
 from ..models.bundle import Bundle
 from ..models.card import ENOUGH_TO_CLAIM, too_few_words
-from ..models.storage import read_bundle, read_seen
+from ..models.storage import read_bundle
 from ..train.fit import fit
-from ..train.known import known_rows
+from ..train.known import known_rows, seen_at_start
 from ..train.origin import finished_start, init_paths
-from ..train.recipe import TrainConfig
+from ..train.recipe import TrainConfig, identity
 
 # %% ../../nbs/09_evaluate/11_cross_validate.ipynb #8123bc77
 FEWEST_PARTS = 3  # one to test on, one to validate on, one to learn from
@@ -121,6 +121,22 @@ def _scores_of_part(cfg: TrainConfig, table: pd.DataFrame, folder: Path) -> pd.D
     return pd.read_csv(path)
 
 
+def _begin_parts(
+    folder: Path,
+    cfg: TrainConfig,
+    rows: pd.DataFrame,
+    part: np.ndarray,
+) -> None:
+    "Note which parts, data and settings the scores in a folder belong to; those of others are removed."
+    dealt = [[path, domain, int(number)] for path, domain, number in zip(rows["path"], rows["domain"], part)]
+    key = sha256_json(dict(parts=dealt, manifest=manifest_hash(rows), settings=identity(cfg)))
+    note = folder / "parts.json"
+    if folder.exists() and (not note.exists() or read_json(note) != dict(key=key)):
+        shutil.rmtree(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    write_json(note, dict(key=key))
+
+
 def out_of_fold(
     cfg: TrainConfig,  # with `init` resolved
     rows: pd.DataFrame,  # of `usable_rows`
@@ -130,6 +146,7 @@ def out_of_fold(
     "Each image's score by a detector that was trained in the same way without its part."
     count = int(part.max()) + 1
     scores = []
+    _begin_parts(folder, cfg, rows, part)
     for number in range(count):
         print(f"Cross-validation, part {number + 1} of {count}:")
         table = splits_of_part(rows, part, number)
@@ -167,24 +184,41 @@ def cross_validation_line(
     return f"Cross-validated in {count} parts, {rows} images, each scored by a detector that had not seen it: {words}."
 
 
+def unmet_rows(
+    cfg: TrainConfig,  # with `init` resolved
+    rows: pd.DataFrame,  # of `usable_rows`
+) -> pd.DataFrame:  # those that can be a test
+    "The images that nothing that training begins with has met."
+    seen = seen_at_start(cfg)
+    if seen is None:
+        return rows
+    unmet = rows.loc[~known_rows(seen, rows)].reset_index(drop=True)
+    unmet.attrs = rows.attrs
+    return unmet
+
+
+def scores_of_rows(
+    scores: pd.DataFrame,  # of `out_of_fold`
+    rows: pd.DataFrame,
+) -> pd.DataFrame:
+    "The scores of some of the rows; a file may be in two domains."
+    return scores.merge(rows[["path", "domain"]], on=["path", "domain"], validate="one_to_one")
+
+
 def compare_out_of_fold(
     cfg: TrainConfig,
     scores: pd.DataFrame,  # of `out_of_fold`
-    rows: pd.DataFrame,
+    fresh: pd.DataFrame,  # of `unmet_rows`
     new: Bundle,  # the stage's
 ) -> dict[str, Any]:  # for before_after.json; empty where training did not begin with a finished detector
     "Both detectors on all images that the start has not met."
     start = finished_start(cfg)
     if start is None:
         return {}
-    first = init_paths(cfg.init)[0]
-    fresh = rows.loc[~known_rows(read_seen(first), rows)].reset_index(drop=True)
-    if fresh.empty:
-        return {}
-    fresh.attrs = rows.attrs
-    before = _scores_of(first, fresh, cfg.device)
-    after = scores.loc[scores["path"].isin(before["path"])]
-    table = compare_scores(before, after, (start, new))
+    before = _scores_of(init_paths(cfg.init)[0], fresh, cfg.device)
+    # what one of them could not read counts for neither
+    after = scores_of_rows(scores, before)
+    table = compare_scores(scores_of_rows(before, after), after, (start, new))
     mean = mean_difference(table)
     better = mean is not None and mean.low is not None and mean.low > 0
     headline = headline_of(table, start.name, "images, each scored by a detector that had not seen it")
@@ -218,10 +252,21 @@ def _cannot(folder: Path, sentence: str) -> dict[str, Any]:
     return found
 
 
-def _answer(cfg: TrainConfig, folder: Path, rows: pd.DataFrame, part: np.ndarray) -> dict[str, Any]:
+def _answer(
+    cfg: TrainConfig,
+    folder: Path,
+    rows: pd.DataFrame,
+    part: np.ndarray,
+    unmet: pd.DataFrame,  # rows that are scored as a test
+) -> dict[str, Any]:
     "Train, score, compare, write."
     print(parts_line(int(part.max()) + 1, len(rows)))
-    scores = out_of_fold(cfg, rows, part, folder / "parts")
+    if len(unmet) < len(rows):
+        print(
+            f"{len(rows) - len(unmet):,} of the {len(rows):,} images were in the training of what this training began "
+            "with: they are trained on again, and are not a part of the answer."
+        )
+    scores = scores_of_rows(out_of_fold(cfg, rows, part, folder / "parts"), unmet)
     figures = pooled_figures(scores)
     line = cross_validation_line(int(part.max()) + 1, len(scores), figures)
     found: dict[str, Any] = dict(parts=int(part.max()) + 1, images=len(scores), headline=line)
@@ -230,7 +275,7 @@ def _answer(cfg: TrainConfig, folder: Path, rows: pd.DataFrame, part: np.ndarray
     write_json(folder / "cross_validation.json", found)
     shutil.rmtree(folder / "parts")
     print(line)
-    told = compare_out_of_fold(cfg, scores, rows, read_bundle(folder / "bundle"))
+    told = compare_out_of_fold(cfg, scores, unmet, read_bundle(folder / "bundle"))
     path = folder / "before_after.json"
     if not told or not path.exists():
         return dict(cross_validation=found)
@@ -259,6 +304,15 @@ def cross_validate(
             f"Not known: a class of a domain has fewer than {FEWEST_PARTS} groups (persons, or images that are not "
             "copies of each other), too few to say how good the new detector is. Add images of others.",
         )
+    unmet = unmet_rows(cfg, rows)
+    n_fake = int(np.count_nonzero(unmet["label"]))
+    if min(n_fake, len(unmet) - n_fake) < ENOUGH_TO_CLAIM:
+        return _cannot(
+            folder,
+            f"Not known: {len(rows) - len(unmet):,} of {len(rows):,} images were in the training of what this training "
+            f"began with, and the other {len(unmet) - n_fake} real and {n_fake} generated ones are too few to say how "
+            "good the new detector is. Add images that it has not seen.",
+        )
     note_test_read(
         run_dir(cfg.run, cfg.out),
         bundle_hash=read_bundle(folder / "bundle").hash,
@@ -266,4 +320,4 @@ def cross_validate(
         domains=sorted(rows["domain"].unique()),
         by="cross-validation",
     )
-    return _answer(cfg, folder, rows, part)
+    return _answer(cfg, folder, rows, part, unmet)

@@ -29,11 +29,11 @@ from ..metrics.figures import by_domain, by_domain_records
 from ..models.bundle import Bundle
 from ..models.card import are_too_few, too_few_words
 from ..models.seen import MOST_MET, Seen
-from ..models.storage import read_seen
+from ..models.storage import read_bundle, read_seen
 from ..train.known import Acquaintance, acquaintance
 from ..models.network import FaceNet
 from .breakdown import breakdown
-from .predict import OnnxNet, device_of, open_net, pick_split, predict
+from .predict import EvaluateError, OnnxNet, device_of, open_net, pick_split, predict
 from ..data.balance import sample_rows
 from .robustness import robustness_grid
 from .scene_grid import scene_scores, scene_summary, scene_table
@@ -103,13 +103,29 @@ def _compared(cfg: EvaluateConfig) -> dict[str, Any]:
     return read_json(path) if path.exists() else {}
 
 
+def _kept_start(
+    found: dict[str, Any],  # of `_compared`
+    new: Path,  # the bundle that was not shown to be better
+) -> Path:
+    "The detector that finetuning began with; raises `EvaluateError` where another one is there by now."
+    folder = find_path(found["start"])
+    bundle = read_bundle(folder)
+    if bundle.hash != found["start_hash"]:
+        raise EvaluateError(
+            f"Finetuning compared its detector with the bundle {found['start_hash'][:12]} in {found['start']}; by now "
+            f"another one is there ({bundle.hash[:12]}). Run finetune again with overwrite=True, or name the bundle "
+            f"to evaluate: -p bundle {new}"
+        )
+    return folder
+
+
 def the_bundle(cfg: EvaluateConfig) -> Path:
     "The bundle's folder; raises where it is not there."
     if cfg.bundle:
         return find_path(cfg.bundle)
     new = require(run_dir(cfg.run, cfg.out) / "finetune/bundle", "finetune")
     found = _compared(cfg)
-    return find_path(found["start"]) if found.get("keep_start") else new
+    return _kept_start(found, new) if found.get("keep_start") else new
 
 
 def why_this_bundle(
