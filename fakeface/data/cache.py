@@ -19,7 +19,9 @@ from ..core.files import allocate, read_json, sha256_json, write_json
 from .balance import DataError
 from .dataset import ImageRows
 from .loaders import make_loader
+from .manifest import compare_present
 from ..images.decode import ImageError
+from ..images.facts import decoder_versions
 
 # %% ../../nbs/04_data/25_cache.ipynb #74e969e6
 def cache_bytes(
@@ -200,7 +202,7 @@ def _is_made(folder: Path, key: str) -> bool:
 
 
 def decoded_cache(
-    manifest: pd.DataFrame,  # columns path, domain, label, sha256, width, height
+    manifest: pd.DataFrame,  # columns path, domain, label, sha256, width, height; with file_sha256, files are compared
     folder: str | os.PathLike,  # made if need be; a cache of other images or another `max_side` in it is replaced
     max_side: int,  # shorter side of the stored images; 1.5 × the input size serves the published crop
     workers: int | None = None,
@@ -213,7 +215,7 @@ def decoded_cache(
     sha, row = np.unique(digests, return_index=True)
     room = cache_bytes(manifest, max_side)[row]
     offset = np.concatenate([[0], room.cumsum()])
-    key = sha256_json([1, max_side, [digest.decode() for digest in sha], room])
+    key = sha256_json([2, decoder_versions(), max_side, [digest.decode() for digest in sha], room])
     folder.mkdir(parents=True, exist_ok=True)
     with _locked(folder):
         if not _is_made(folder, key):
@@ -221,5 +223,8 @@ def decoded_cache(
         cache = DecodedCache(folder)
         todo = row[(cache.shape == 0).any(1)]
         if len(todo):
+            # kept under the hash that the manifest names, for every later run
+            if "file_sha256" in manifest:
+                compare_present(manifest.iloc[todo])
             _fill(cache, manifest, todo, workers, every)
     return cache

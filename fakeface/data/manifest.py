@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['MANIFEST_COLUMNS', 'SAMPLED_FILES', 'ManifestError', 'relative', 'build_manifest', 'image_path', 'rebase',
            'write_manifest', 'read_manifest', 'manifest_hash', 'counts', 'gaps', 'changed_files', 'compare_files',
-           'compare_sample']
+           'compare_present', 'compare_sample']
 
 # %% ../../nbs/04_data/13_manifest.ipynb #aa450f84
 import hashlib
@@ -396,6 +396,16 @@ def compare_files(
 ) -> str:  # a sentence
     "Compare every file with the manifest; raises `ManifestError` with how many have changed, and which."
     return _compare(table, len(table), threads)
+
+
+def compare_present(
+    table: pd.DataFrame,  # a manifest, or rows of one, with its root
+    threads: int | None = None,  # all cores if not given
+) -> str:  # a sentence
+    "Compare the files that are there with the manifest; raises `ManifestError`. A store of results calls it first."
+    root = table.attrs["root"]
+    is_there = [image_path(dict(path=path), root).exists() for path in table.path]
+    return _compare(table.loc[is_there], len(table), threads)
 
 
 def compare_sample(

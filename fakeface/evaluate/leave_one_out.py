@@ -224,6 +224,25 @@ def _refuse_other_data(
         )
 
 
+def _refuse_other_start(
+    home: Path,  # the run's folder
+    new: Path,  # the round's
+    pretrain: TrainConfig | None,  # the round's pretraining, were it made now
+) -> None:
+    "Raise `FakefaceError` where a round began from another pretraining than it would now."
+    own, of_round = (_bundle_in(folder / "pretrain/bundle") for folder in (home, new))
+    if of_round is None:
+        return
+    if own is not None and own.domains == of_round.domains:
+        if own.hash != of_round.hash:
+            raise FakefaceError(
+                f"{new} began from the pretraining {of_round.hash[:12]}; the run's is {own.hash[:12]} now. "
+                "Give overwrite=True to make the rounds again."
+            )
+    elif pretrain is not None:
+        _refuse_other_settings(new / "pretrain", pretrain)
+
+
 def one_round(
     cfg: LeaveoutConfig,
     group: list[str],  # what is left out
@@ -237,7 +256,8 @@ def one_round(
     if not cfg.overwrite:
         _refuse_other_data(new, manifest)
     if Stage.state(new / "evaluate") == "finished" and not cfg.overwrite:
-        finetune = round_config("finetune", home, cfg, group, have)
+        pretrain, finetune = (round_config(stage, home, cfg, group, have) for stage in ("pretrain", "finetune"))
+        _refuse_other_start(home, new, pretrain)
         if finetune is not None:
             _refuse_other_settings(new / "finetune", finetune)
         return new
@@ -384,6 +404,22 @@ def _epochs_note(rounds: list[Round]) -> str:
     return f"Finetuned for {' to '.join(map(str, ends))} epochs."
 
 # %% ../../nbs/09_evaluate/09_leave_one_out.ipynb #0d1966b9
+def _still_valid(
+    records: list[dict[str, Any]],  # of leaveout.json
+    manifest: pd.DataFrame,  # the run's, as it is now
+    out: str,  # root of all runs
+) -> list[dict[str, Any]]:
+    "Those of earlier rounds that were made of the same data; says which were not."
+    valid = []
+    for record in records:
+        place = run_dir(record["run"], out) / "prepare/manifest.parquet"
+        if place.exists() and manifest_hash(read_manifest(place)) != manifest_hash(manifest):
+            print(f"The round without {', '.join(record['left_out'])} was made of other data: it is no longer listed.")
+            continue
+        valid.append(record)
+    return valid
+
+
 def leave_out_rounds(
     cfg: LeaveoutConfig,
     on_epoch: Callable | None = None,  # as in `stage.run_training_stage`
@@ -397,7 +433,7 @@ def leave_out_rounds(
         one_round(cfg, group, on_epoch, progress)
     file = home / "leaveout.json"
     before = read_json(file)["rounds"] if file.exists() else []
-    records = [record for record in before if record["left_out"] not in groups]
+    records = _still_valid([record for record in before if record["left_out"] not in groups], manifest, cfg.out)
     records += [found.to_dict() for found in collect_rounds(cfg.run, cfg.out, groups)]
     records.sort(key=lambda record: (record["left_out"], record["domain"]))
     rounds = [Round.from_dict(record) for record in records]

@@ -8,6 +8,7 @@ __all__ = ['TrainError', 'prepared_manifest', 'with_replay', 'choose_rows']
 # %% ../../nbs/08_train/06_data_choice.ipynb #50c1bf65
 import os
 from pathlib import Path
+import numpy as np
 import pandas as pd
 from ..core.config import split_csv
 from ..core.labels import LABEL_NAMES
@@ -15,7 +16,8 @@ from ..core.project import FakefaceError, project_root
 from ..core.stages import require, run_dir
 from ..data.balance import sample_rows
 from ..data.audit import read_audit, require_same_data, require_trained_on, require_unbiased
-from ..data.manifest import read_manifest
+from ..data.manifest import compare_sample, read_manifest
+from ..models.seen import among_seen, seen_images
 from .recipe import TrainConfig
 
 # %% ../../nbs/08_train/06_data_choice.ipynb #ab6315fe
@@ -71,9 +73,22 @@ def _replay_manifest(cfg: TrainConfig) -> pd.DataFrame:
     raise TrainError(f"replay = {cfg.replay!r} holds no manifest.parquet. Name a prepared run's folder.")
 
 
+def _refuse_shared(mine: pd.DataFrame, old: pd.DataFrame, replay: str) -> None:
+    "Raise `TrainError` where images of the run, whatever their split, would be trained on through replay."
+    hashes = [digits for name in ("sha256", "file_sha256") for digits in old[name]]
+    replayed = seen_images(hashes, old["phash"].to_numpy(np.uint64))
+    shared = among_seen(replayed, (mine["sha256"], mine["file_sha256"]), mine["phash"].to_numpy(np.uint64))
+    if shared.any():
+        raise TrainError(
+            f"{shared.sum():,} of the run's {len(mine):,} images are among those that replay = {replay!r} trains on, "
+            f"for instance {mine['path'].to_numpy()[shared][0]}: a test on them would be none. Leave them out of one."
+        )
+
+
 def with_replay(
     rows: pd.DataFrame,  # of the user's own training images
     cfg: TrainConfig,
+    mine: pd.DataFrame,  # all images of the user's, of any split
 ) -> pd.DataFrame:  # the same, then the replayed ones; a column `replay` tells them apart
     "Add the training images that `replay` names; raises `TrainError` where a domain is in both or none is left."
     if not cfg.replay:
@@ -84,6 +99,8 @@ def with_replay(
     if in_both or old.empty:
         why = f"has {', '.join(in_both)} too" if in_both else "has no training images"
         raise TrainError(f"replay = {cfg.replay!r} {why}. Name a manifest of other domains, or leave replay out.")
+    _refuse_shared(mine, old, cfg.replay)
+    print(f"replay: {compare_sample(old)}")
     paths = [os.path.join(manifest.attrs["root"], path) for path in old.path]
     both = pd.concat([rows.assign(replay=False), old.assign(path=paths, replay=True)], ignore_index=True)
     both.attrs = rows.attrs
@@ -112,4 +129,5 @@ def choose_rows(
         count = for_validation if split == "valid" else cfg.per_class - for_validation
         rows = sample_rows(rows, count, cfg.seed, "per class")
     rows.attrs = manifest.attrs
-    return with_replay(rows, cfg) if split == "train" else rows
+    mine = manifest.loc[manifest.split != "excluded"]
+    return with_replay(rows, cfg, mine) if split == "train" else rows

@@ -31,7 +31,7 @@ from ..core.seeds import rng, seed_of
 from ..core.stages import run_dir
 from ..data.dataset import BadImage, EvalDataset, ImageRows, Sample
 from ..data.loaders import collate, make_loader
-from ..data.manifest import compare_files, image_path
+from ..data.manifest import compare_present
 from ..images.decode import ImageError
 from ..images.facts import decoder_versions
 from ..images.preprocess import InputSpec
@@ -128,17 +128,24 @@ class FeatureStore:
             raise FakefaceError(f"{missing} images are not among those that the features in {self.folder} are of.")
         return slots
 
+    def _is_whole(self, name: str, dtype: type, shape: tuple[int, ...]) -> bool:
+        "Whether a file is there in its full size."
+        path = self.folder / name
+        return path.exists() and path.stat().st_size == int(np.prod(shape)) * np.dtype(dtype).itemsize
+
     def _file(self, name: str, dtype: type, shape: tuple[int, ...], writing: bool) -> np.ndarray:
         "A mapped file of zeros at first."
         path = self.folder / name
-        size = int(np.prod(shape)) * np.dtype(dtype).itemsize
-        if not path.exists() or path.stat().st_size != size:
-            allocate(path, size)
+        if not self._is_whole(name, dtype, shape):
+            allocate(path, int(np.prod(shape)) * np.dtype(dtype).itemsize)
         return np.memmap(path, dtype, "r+" if writing else "r", shape=shape)
 
     def view(self, name: str, writing: bool = False) -> tuple[Any, Any]:  # float32 [n,D]; uint8 [n], 1: is there
         "The features of a view and which of them are there."
         self.folder.mkdir(parents=True, exist_ok=True)
+        if not self._is_whole(f"{name}.f32", np.float32, (len(self.sha), self.width)):
+            # without its features, a note that they are there means nothing
+            (self.folder / f"{name}.done").unlink(missing_ok=True)
         values = self._file(f"{name}.f32", np.float32, (len(self.sha), self.width), writing)
         return values, self._file(f"{name}.done", np.uint8, (len(self.sha),), writing)
 
@@ -226,13 +233,6 @@ def augmented_view(
     drawn = sha256_json(policy)
     images = AugmentedRows(rows, SamplePart(policy, spec), number)
     return FrozenView(f"{policy.name}-{drawn}-{number}", images, number)
-
-# %% ../../nbs/08_train/09_features.ipynb #dd98d196
-def _refuse_changed(rows: pd.DataFrame) -> None:
-    "Compare the files that are there with the manifest; raises `ManifestError` where one has changed."
-    root = rows.attrs["root"]
-    is_there = [image_path(dict(path=path), root).exists() for path in rows.path]
-    compare_files(rows.loc[is_there])
 
 # %% ../../nbs/08_train/09_features.ipynb #d21d9701
 _EVERY = 2_048  # images between two syncs; a killed run loses no more
@@ -348,7 +348,7 @@ class Frozen:
         note: Callable[[list[BadImage]], None],
     ) -> None:
         "Compute the rows of `todo`, alone in the store."
-        _refuse_changed(rows.iloc[todo])
+        compare_present(rows.iloc[todo])
         sha = rows["sha256"].tolist()
         stack = partial(collate, size=self.model.spec.size)
         loader = make_loader(view.images, todo.tolist(), self.batch, self.workers, stack)

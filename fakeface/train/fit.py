@@ -22,6 +22,7 @@ from ..models.cost import cost_of
 from ..models.network import FaceNet, freeze_bn, model_line
 from ..models.persistence import save_model
 from ..models.seen import Seen
+from ..models.storage import read_bundle
 from .candidate import candidate, validation_row
 from .checkpoint import checkpoint_state, checkpoints
 from .data_choice import TrainError
@@ -29,7 +30,7 @@ from .engine import Engine, device_for, exact_math, plan
 from .features import frozen_engine
 from .known import acquaintance, seen_after, seen_at_start
 from .frozen import freeze_trainer, learn_head, scores_when_harder
-from .origin import backbone_record, finished_start
+from .origin import backbone_record, finished_start, init_paths
 from .precision import engine_record, recorded_engine
 from .progress import Best, epoch_line, write_history
 from .recipe import TrainConfig
@@ -210,6 +211,17 @@ def _seen(trainer: Trainer) -> Seen:
     return seen_after(trainer.cfg, rows, trainer.folder.parent / ".facts.sqlite")
 
 
+def _require_same_start(trainer: Trainer) -> None:
+    "Raise `TrainError` where another bundle lies by now where training began."
+    paths = init_paths(trainer.cfg.init) if trainer.cfg.init not in ("", "none") else []
+    now = ",".join(read_bundle(path).hash for path in paths)
+    if now != trainer.parent:
+        raise TrainError(
+            f"init = {trainer.cfg.init} was replaced while training ran ({trainer.parent[:12]} → {now[:12]}). "
+            "Put the bundle back and continue with resume=True."
+        )
+
+
 def finish(
     trainer: Trainer,
     start_met: str = "",  # a sentence for the card: which test images the detector had met that it began with
@@ -218,6 +230,7 @@ def finish(
     cfg, best, weights = trainer.cfg, trainer.progress.best, trainer.best_weights
     if best is None or weights is None:
         raise TrainError("No epoch has ended: there is no network to make a bundle of.")
+    _require_same_start(trainer)
     model = _best_model(trainer, weights)
     scores = trainer.validator.scores(model)
     decision = fit_decision(scores, cfg, finished_start(cfg))
