@@ -4,7 +4,8 @@
 
 # %% auto #0
 __all__ = ['FEWEST_PARTS', 'usable_rows', 'parts_of_rows', 'splits_of_part', 'parts_line', 'out_of_fold', 'pooled_figures',
-           'cross_validation_line', 'unmet_rows', 'scores_of_rows', 'compare_out_of_fold', 'cross_validate']
+           'cross_validation_line', 'scored_by', 'unmet_rows', 'scores_of_rows', 'compare_out_of_fold',
+           'cross_validate']
 
 # %% ../../nbs/09_evaluate/11_cross_validate.ipynb #8741b92e
 import dataclasses
@@ -129,7 +130,8 @@ def _begin_parts(
 ) -> None:
     "Note which parts, data and settings the scores in a folder belong to; those of others are removed."
     dealt = [[path, domain, int(number)] for path, domain, number in zip(rows["path"], rows["domain"], part)]
-    key = sha256_json(dict(parts=dealt, manifest=manifest_hash(rows), settings=identity(cfg)))
+    begins_with = [read_bundle(path).hash for path in init_paths(cfg.init)] if cfg.init not in ("", "none") else []
+    key = sha256_json(dict(parts=dealt, manifest=manifest_hash(rows), settings=identity(cfg), begins_with=begins_with))
     note = folder / "parts.json"
     if folder.exists() and (not note.exists() or read_json(note) != dict(key=key)):
         shutil.rmtree(folder)
@@ -175,13 +177,26 @@ def cross_validation_line(
     count: int,  # of parts
     rows: int,
     figures: dict[str, Interval],
+    by: str,  # of `scored_by`
 ) -> str:
     "The pooled figures in a sentence."
     words = ", ".join(
         f"{name.upper() if name != 'accuracy' else name} {value.value:.3f} [{value.low:.3f} to {value.high:.3f}]"
         for name, value in figures.items()
     )
-    return f"Cross-validated in {count} parts, {rows} images, each scored by a detector that had not seen it: {words}."
+    return f"Cross-validated in {count} parts, {rows} images, {by}: {words}."
+
+
+def scored_by(
+    cfg: TrainConfig,  # with `init` resolved
+) -> str:
+    "What is known of the detectors that score each image."
+    seen = seen_at_start(cfg)
+    if seen is None or seen.whole:
+        return "each scored by a detector that had not seen it"
+    return (
+        "each scored by a detector that was trained without it (whether the start had seen it before is not recorded)"
+    )
 
 
 def unmet_rows(
@@ -221,7 +236,7 @@ def compare_out_of_fold(
     table = compare_scores(scores_of_rows(before, after), after, (start, new))
     mean = mean_difference(table)
     better = mean is not None and mean.low is not None and mean.low > 0
-    headline = headline_of(table, start.name, "images, each scored by a detector that had not seen it")
+    headline = headline_of(table, start.name, f"images, {scored_by(cfg)}")
     found = dict(headline=headline, better=better, keep_start=not better, folds=scores["part"].nunique())
     return found | dict(difference=mean.to_dict() if mean else None, domains=table.to_dict("records"))
 
@@ -268,7 +283,7 @@ def _answer(
         )
     scores = scores_of_rows(out_of_fold(cfg, rows, part, folder / "parts"), unmet)
     figures = pooled_figures(scores)
-    line = cross_validation_line(int(part.max()) + 1, len(scores), figures)
+    line = cross_validation_line(int(part.max()) + 1, len(scores), figures, scored_by(cfg))
     found: dict[str, Any] = dict(parts=int(part.max()) + 1, images=len(scores), headline=line)
     found |= {name: value.to_dict() for name, value in figures.items()}
     write_atomic(folder / "cross_validation.csv", scores.to_csv(index=False))

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['LeaveoutConfig', 'rounds_of', 'round_name', 'share_prepared', 'round_config', 'one_round', 'paired_difference',
-           'Round', 'collect_rounds', 'rounds_table', 'leave_out_rounds', 'beside']
+           'Round', 'collect_rounds', 'rounds_table', 'require_current_rounds', 'leave_out_rounds', 'beside']
 
 # %% ../../nbs/09_evaluate/09_leave_one_out.ipynb #db7dd18a
 import json
@@ -285,8 +285,9 @@ def paired_difference(
     domain: str,
 ) -> Interval | None:  # of `delong_test`; None where the images in common have one class only
     "AUC(one) − AUC(other) on a domain's images that both were tested on."
-    pred = _predicted(one)
-    both = pred[pred.domain == domain].merge(_predicted(other), on="key", suffixes=("", "_other"))
+    # a file may be in two domains
+    first, second = (scores[scores.domain == domain] for scores in map(_predicted, (one, other)))
+    both = first.merge(second, on="key", suffixes=("", "_other"), validate="one_to_one")
     if both.label.nunique() != 2:
         return None
     return delong_test(both.label, both.p_fake, both.p_fake_other)
@@ -404,6 +405,35 @@ def _epochs_note(rounds: list[Round]) -> str:
     return f"Finetuned for {' to '.join(map(str, ends))} epochs."
 
 # %% ../../nbs/09_evaluate/09_leave_one_out.ipynb #0d1966b9
+_OF_A_ROUND = ("stage", "domains", "leave_out", "init", "epochs", "preset")  # in which a round may differ from its run
+_DECIDING = set(identity(TrainConfig())) - set(_OF_A_ROUND)
+
+
+def require_current_rounds(
+    home: Path,  # the run's folder
+) -> None:
+    "Raise `FakefaceError` where leaveout.json has rounds of this run that were made with other data or settings."
+    file, prepared = home / "leaveout.json", home / "prepare/manifest.parquet"
+    if not file.exists() or not prepared.exists():
+        return
+    manifest = manifest_hash(read_manifest(prepared))
+    own = read_json(home / "finetune/config.json") if (home / "finetune/config.json").exists() else {}
+    for record in read_json(file)["rounds"]:
+        new = home.with_name(record["run"])
+        if record["run"] != round_name(home.name, record["left_out"]) or not (new / "finetune/config.json").exists():
+            # of another run, which the note says, or no longer there
+            continue
+        config = read_json(new / "finetune/config.json")
+        kept = [name for name in own if name in config and name in _DECIDING]
+        changed = differences({name: config[name] for name in kept}, {name: own[name] for name in kept})
+        if changed or manifest_hash(read_manifest(new / "prepare/manifest.parquet")) != manifest:
+            why = f"other settings ({changed})" if changed else "other data"
+            raise FakefaceError(
+                f"leaveout.json of {home.name} has rounds that were made with {why} than the run has now. Make them "
+                "again (leaveout with overwrite=True), or remove leaveout.json."
+            )
+
+
 def _still_valid(
     records: list[dict[str, Any]],  # of leaveout.json
     manifest: pd.DataFrame,  # the run's, as it is now

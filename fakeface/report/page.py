@@ -15,6 +15,7 @@ from ..core.project import FakefaceError
 from ..core.stages import Stage, run_dir
 from ..core.files import write_atomic
 from ..data.audit import read_audit, require_same_data, require_trained_on
+from ..evaluate.leave_one_out import require_current_rounds
 from .contents import Report, report_contents
 from .findings import PUBLISHED_SOURCE, RunFacts, collect_findings
 from .slides import write_slides
@@ -106,6 +107,7 @@ def run_report_stage(cfg: ReportConfig) -> Path:  # report.html
     facts = collect_findings(home)
     _require_one_set(home, facts.manifest)
     _require_one_detector(facts)
+    require_current_rounds(home)
     with Stage.begin("report", cfg, cfg.overwrite, cfg.resume) as stage:
         page = build_report(home)
         stage.finish()

@@ -197,12 +197,20 @@ def _limits(trainer: Trainer, model: FaceNet, decision: Decision) -> dict[str, f
 
 
 def _met_at_start(trainer: Trainer, manifest: pd.DataFrame) -> str:
-    "A sentence about the test images that the finished detector had met with which training began; else empty."
+    "What the finished detector had met with which training began, of the images to choose and test on; else empty."
     start, seen = finished_start(trainer.cfg), seen_at_start(trainer.cfg)
     test = manifest.loc[manifest["split"] == "test"]
     if start is None or seen is None or test.empty:
         return ""
-    return acquaintance(seen, test, f"{start.name} (which training began with)").sentence()
+    name = f"{start.name} (which training began with)"
+    said = [acquaintance(seen, test, name).sentence()]
+    chosen_on = acquaintance(seen, trainer.validator.rows, name, "validation")
+    if chosen_on.met:
+        said.append(
+            f"{chosen_on.met:,} of {chosen_on.images:,} validation images were in it too: the epoch, the thresholds "
+            "and the unsure band, which are chosen on them, are too optimistic."
+        )
+    return " ".join(filter(None, said))
 
 
 def _seen(trainer: Trainer) -> Seen:
