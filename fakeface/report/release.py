@@ -130,7 +130,7 @@ def card_robustness(
 
 # %% ../../nbs/12_report/16_release.ipynb #2ab1a5df
 SCENES_TEXT = (
-    "Test images as people have them: in a photograph of twelve megapixels, on a screen, sent by a messenger."
+    "Test images in everyday copies: in a photograph of twelve megapixels, on a screen, sent by a messenger."
     " Each file is decoded, its face is found and framed, and it is judged at the stored threshold. *Changed* is the"
     " share of answers (real, fake, unsure) that differ from the answer for the untouched image. Means of domains,"
     " n = {n}. In all scenes together, {fake_to_real} answers changed from fake to real and {real_to_fake} from real"
@@ -146,7 +146,7 @@ def card_scenes(
     columns = dict(auc="AUC", fpr="FPR", fnr="FNR", unsure="unsure", changed="changed")
     switched = {name: int(means[name].sum()) for name in ("fake_to_real", "real_to_fake")}
     text = SCENES_TEXT.format(n=int(means.n.max()) if len(means) else 0, **switched)
-    return f"## As people have them\n{text}\n\n{_means_table(table, 'scene', columns)}"
+    return f"## Everyday copies\n{text}\n\n{_means_table(table, 'scene', columns)}"
 
 # %% ../../nbs/12_report/16_release.ipynb #c50f037c
 LEAVEOUT_TEXT = (
