@@ -13,6 +13,7 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
+import pandas as pd
 from ..metrics.intervals import mover
 from ..models.card import are_too_few, too_few_words
 from ..models.seen import MOST_MET
@@ -469,6 +470,15 @@ def _accused_in_copies(metrics: dict) -> bool:
     return bool(half.low > 0)
 
 
+def _worst_copies(table: pd.DataFrame | None) -> str:
+    "In which copies most real faces are called fake, for a sentence; empty where there is no table."
+    means = None if table is None else table.loc[(table["domain"] == "macro") & table["fpr"].notna()]
+    if means is None or means.empty:
+        return ""
+    worst = means.loc[means["fpr"].idxmax()]
+    return f", most in “{worst['scene']}” ({format_figure(float(worst['fpr']), percent=True)})"
+
+
 def _copies_warning(metrics: dict, facts: RunFacts) -> list[str]:
     "Where more real faces are called fake in everyday copies."
     if not _accused_in_copies(metrics):
@@ -477,8 +487,8 @@ def _copies_warning(metrics: dict, facts: RunFacts) -> list[str]:
     few = f" Only {line['n_real']} real faces were copied: the true share may be anywhere in the interval."
     return [
         f"In everyday copies (screenshots, messages, cropped or turned images) {with_interval(line, 'fpr')} of"
-        f" real faces are called fake, instead of {with_interval(metrics['result']['macro'], 'fpr')} in the test."
-        f"{few if line['n_real'] < FEW else ''} Do not use it on such files."
+        f" real faces are called fake, instead of {with_interval(metrics['result']['macro'], 'fpr')} in the test"
+        f"{_worst_copies(facts.scenes)}.{few if line['n_real'] < FEW else ''} Do not use it on such files."
     ]
 
 # %% ../../nbs/12_report/08_statements.ipynb #b724a836
