@@ -259,10 +259,11 @@ def _robustness(metrics: dict, facts: RunFacts) -> list[Statement]:
     untouched = means.accuracy["none"]
     costly = int((corrupted < untouched - MARGIN).sum())
     worst = corrupted.idxmin()
-    many = f"{costly} of {len(corrupted)} corruptions cost" if costly else f"None of {len(corrupted)} corruptions costs"
+    how_many = f"{costly} of" if costly else "None of"
+    cost = "cost" if costly > 1 else "costs"
     text = (
-        f"{many} more than five points of the accuracy of {untouched:.1%} without corruption."
-        f" The worst is {worst}: accuracy {means.accuracy[worst]:.1%},"
+        f"{how_many} {len(corrupted)} corruptions {cost} more than five points of the accuracy of {untouched:.1%}"
+        f" without corruption. The worst is {worst}: accuracy {means.accuracy[worst]:.1%},"
         f" real faces called fake {means.fpr[worst]:.1%}, fakes missed {means.fnr[worst]:.1%}."
     )
     return [Statement(CANNOT if costly else CAN, text)]
