@@ -28,6 +28,11 @@ IMAGE_ENDINGS = {"image/svg+xml": "svg", "image/png": "png", "image/jpeg": "jpg"
 WIDGET = "application/vnd.jupyter.widget-view+json"
 NO_WIDGET = "<p><em>A widget is shown here when the notebook runs.</em></p>"
 
+CHAPTERS = (
+    "Each chapter is a folder of notebooks and a package of `fakeface/`. A notebook of a chapter is called a *room*: it"
+    " explains, shows and tests one part. A room builds only on rooms above it, so the order is one to read in."
+)
+
 Tree = Sequence[tuple[str, "str | Tree"]]  # title and page, or title and what lies below it
 
 
@@ -249,6 +254,15 @@ def chapter_page(chapter: str, rooms: list[Page], readme: str) -> Page:
             raise DocsError(f"{room.source} has no sentence behind '> ' in its first cell.")
         lines[-1] += f"\n| [{room.title}]({posixpath.basename(room.uri)}) | {sentence[1]} |"
     return Page("", f"nbs/{chapter}/index.md", name, "\n\n".join(lines))
+
+
+def chapters_page(chapters: Sequence[Page], readme: str) -> Page:
+    "The page before all chapters: each with its sentence, in their order."
+    lines = ["# Chapters", CHAPTERS, "| chapter | what it is about |\n|---|---|"]
+    for chapter in chapters:
+        folder = chapter.uri.split("/")[1]
+        lines[-1] += f"\n| [{chapter.title}]({folder}/index.md) | {chapter_sentence(readme, folder)} |"
+    return Page("", "nbs/index.md", "Chapters", "\n\n".join(lines))
 
 
 def markdown_page(path: str, root: Path = ROOT) -> Page:

@@ -15,6 +15,7 @@ from docs.pages import (
     card_paths,
     carried_files,
     chapter_page,
+    chapters_page,
     is_door,
     markdown_page,
     module_of,
@@ -85,10 +86,12 @@ def build_tree(root: Path, maths: Maths) -> Site:
         return [added(notebook_page(path, root, maths)) for path in paths]
 
     chapters: list[tuple[str, Tree]] = []
+    firsts: list[Page] = []
     for chapter, rooms in room_paths(root).items():
         below = of_notebooks(rooms)
         first = chapter_page(chapter, [pages[uri] for _, uri in below], readme)
         chapters.append((first.title, [added(first), *below]))
+        firsts.append(first)
     modules = exported_modules(root)
     reference: list[tuple[str, str]] = []
     for chapter in dict.fromkeys(module.split(".")[1] for module in modules):
@@ -100,7 +103,7 @@ def build_tree(root: Path, maths: Maths) -> Site:
         ("Start", added(markdown_page(START, root))[1]),
         ("Tutorials", of_notebooks(notebooks(root, "nbs/tutorials"))),
         ("Stages", of_notebooks(stage_paths(root))),
-        ("Chapters", chapters),
+        ("Chapters", [added(chapters_page(firsts, readme)), *chapters]),
         ("Benchmarks", of_notebooks(notebooks(root, "nbs/benchmarks"))),
         ("Reference", reference),
         ("Detector", detector),

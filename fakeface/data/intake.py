@@ -62,6 +62,13 @@ def reasons_counted(
     return left_out.map(_kind).value_counts()
 
 # %% ../../nbs/04_data/19_intake.ipynb #9ce9276d
+def _counted(kind: str, count: int) -> str:
+    "How many images have a reason: `1 is a text file, not an image`."
+    if not kind.startswith(("is ", "begins ", "has ")):
+        return f"{kind}: {count:,}"
+    return f"1 {kind}" if count == 1 else f"{count:,}, each of which {kind}"
+
+
 def intake_line(
     manifest: pd.DataFrame,
 ) -> str:
@@ -71,7 +78,7 @@ def intake_line(
     domains = len(set(manifest["domain"]))
     line = f"{len(manifest):,} images in {domains} domain{'s' * (domains > 1)}: {used:,} used, {left_out:,} left out"
     if left_out:
-        why = "; ".join(f"{kind}: {count:,}" for kind, count in reasons_counted(manifest).items())
+        why = "; ".join(_counted(str(kind), int(count)) for kind, count in reasons_counted(manifest).items())
         line = f"{line} ({written_out(why)})"
     others = other_files_line(manifest.attrs.get("other_files", {}))
     return f"{line}. Not images: {written_out(others)}." if others else f"{line}."
@@ -122,7 +129,8 @@ def framing_hints(
 # above the table of `audit.verdicts`
 AUDIT_WORDS = (
     "Can the class be told without looking at a face? pass: no; refuse: yes; few: too few images to say. Training sees "
-    "the images as harmonised, and does not start where they are refused.\n"
+    "the images as harmonised: only a refuse there (as found, if nothing was harmonised) keeps it from starting, "
+    "unless allow_bias gives a reason.\n"
     "(header_auc: from size, format and quality of the files; grid: from traces of an older JPEG; both .5 if nothing "
     "can be told.)"
 )
@@ -138,7 +146,7 @@ def form_lines(
     lines = []
     for domain, side in done["side"].items():
         made = ", ".join(f"{name} {factor:g}" for name, factor in done["shrunk"][domain].items())
-        lines.append(f"{domain}: {done['codec']}, shorter side {side} px; made smaller by (median): {made}")
+        lines.append(f"{domain}: {done['codec']}, shorter side {side} px; median shrink factor: {made}")
     return lines + [note for note in done["notes"] if note not in done["losses"]]
 
 

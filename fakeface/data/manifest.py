@@ -387,7 +387,8 @@ def _compare(table: pd.DataFrame, total: int, threads: int | None) -> str:
             "train again."
         )
     seconds = time.perf_counter() - started
-    return f"{len(table):,} of {total:,} image files compared with the manifest in {seconds:.1f} s: unchanged."
+    sample = " (a sample)" if len(table) < total else ""
+    return f"{len(table):,} of {total:,} image files{sample} compared with the manifest in {seconds:.1f} s: unchanged."
 
 
 def compare_files(

@@ -129,7 +129,7 @@ def image_files(
     left_out = +left_out
     if left_out:
         kinds = ", ".join(f"{count:,} {kind}" for kind, count in sorted(left_out.items()))
-        warnings.warn(f"{folder}: left out {kinds}.", stacklevel=2)
+        warnings.warn(f"{folder}: skipped, not counted as images: {kinds}.", stacklevel=2)
     return sorted(found)
 
 # %% ../../nbs/04_data/01_rows.ipynb #9a29feaa

@@ -132,7 +132,9 @@ class BalancedSampler(Sampler[DrawIndex]):
     def __repr__(self) -> str:
         repeats = self.table["repeats"]
         batches = self.epoch_len // self.batch
+        least, most = f"{repeats.min():.2f}", f"{repeats.max():.2f}"
+        times = least if least == most else f"{least} to {most}"
         return (
             f"{self.epoch_len:,} draws = {batches:,} batches of {self.batch}, {self.mode}, tau {self.tau:g}, "
-            f"an image {repeats.min():.2f} to {repeats.max():.2f} times"
+            f"each image {times} times"
         )

@@ -55,7 +55,7 @@ class EvaluateConfig:
     extra: str = ""  # name=folder with real/ and fake/ in it: images that were never trained on
     robustness: bool = False  # also run the grid of corruptions
     grid_n: int = 200  # images of each domain and class in the grid; 0: all
-    scenes: bool = False  # also run the scenes: files as people have them
+    scenes: bool = False  # also run the scenes: everyday copies
     scenes_n: int = 50  # images of each domain and class in the scenes; 0: all
     why_n: int = 50  # images of each domain and class for heat-maps and spectra; 0: none
     batch: int = 32  # images in memory at once
@@ -128,6 +128,11 @@ def the_bundle(cfg: EvaluateConfig) -> Path:
     return _kept_start(found, new) if found.get("keep_start") else new
 
 
+def _without_figures(found: dict[str, Any]) -> str:
+    "What the comparison says; finetuning has told the figures behind the colon."
+    return found["headline"].partition(":")[0].removesuffix(".")
+
+
 def why_this_bundle(
     cfg: EvaluateConfig,
     name: str,  # of the bundle
@@ -137,10 +142,10 @@ def why_this_bundle(
     if found.get("keep_start"):
         new = run_dir(cfg.run, cfg.out) / "finetune/bundle"
         return (
-            f"{found['headline']} So this evaluates {name}, with which training began. "
+            f"{_without_figures(found)}. So this evaluates {name}, with which training began. "
             f"To evaluate the new detector: -p bundle {new}"
         )
-    return f"{found['headline']} This evaluates {name}." if found.get("folds") else ""
+    return f"{_without_figures(found)}. This evaluates {name}." if found.get("folds") else ""
 
 
 @dataclass(frozen=True)

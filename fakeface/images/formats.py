@@ -137,7 +137,7 @@ def why_not_read(
     if head.startswith(b"\xff\xd8"):
         return "begins as a JPEG and is damaged or cut off"
     if all(_is_text_byte(byte) for byte in head):
-        return "is text, not an image"
+        return "is a text file, not an image"
     return "is not an image in a known format"
 
 # %% ../../nbs/02_images/00_formats.ipynb #1f10b9c3

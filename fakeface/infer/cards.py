@@ -149,7 +149,7 @@ class Cards:
         return dict(rows=rows, label=label, head=head)
 
     def move(self, threshold: float | None = None, prior: float | None = None) -> None:
-        "Set the sliders and word all cards anew."
+        "Set the sliders and word all cards again."
         if threshold is not None:
             stored = self.judge.threshold
             # a slider has steps; the stored threshold has not

@@ -275,7 +275,7 @@ class Desk(Greeter):
         return [self.card(card)]
 
     def _read(self, source: bytes | Path) -> bytes | Path:
-        "What a card is made from; a file on the disk is looked up anew."
+        "What a card is made from; a file on the disk is looked up again."
         if not isinstance(source, Path):
             return source
         return read_typed(typed_path(str(source), self.below), self.below)

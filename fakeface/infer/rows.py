@@ -180,7 +180,7 @@ class Rows:
         kind: str = "csv",  # or json: an object a line
         about: dict[str, Any] | None = None,  # what the rows are made with: the same for all rows of a file
         resume: bool = False,  # go on with a file that is there
-        overwrite: bool = False,  # make it anew
+        overwrite: bool = False,  # make it again
     ):
         self.path = Path(path)
         self.kind = kind

@@ -227,7 +227,7 @@ def _promise_notes(verdict: str, possible: bool, n: int, target: float) -> list[
     if target * n >= 5:
         return []
     said = f"{verdict!r} was said of {n} validation images"
-    return [f"{said}; {target:.1%} of them is {target * n:.2g}: this end of the band is a guess."]
+    return [f"{said}; {target:.1%} of them is {target * n:.2g}: too few images to fix this limit."]
 
 
 def _wrong_share(share: float, n: int) -> Interval:

@@ -39,7 +39,7 @@ from fakeface.report.result_sections import (
     slider_data,
     why_section,
 )
-from .statements import KINDS, headline, tested_on, verdict
+from .statements import KINDS, below_headline, cross_validated, headline, messages, verdict
 from fakeface.report.tables import (
     Table,
     calibration_table,
@@ -60,6 +60,7 @@ class Report:
     title: str  # of the browser's tab
     verdict: dict[str, list[str]]  # can, cannot, must_not, beware -> sentences
     stages: Table
+    messages: dict[str, str] = field(default_factory=dict)  # titles of slides with figures
     tested: str = ""  # what on what
     versions: str = ""
     counts: Table | None = None
@@ -110,7 +111,7 @@ def _evaluated(facts: RunFacts, metrics: dict) -> dict[str, Any]:
     started = facts.stages["evaluate"].started or ""
     return dict(
         when=started.replace("T", " ")[:16],
-        cards=headline_cards(metrics),
+        cards=headline_cards(metrics, cross_validated(facts)),
         results=results_section(metrics),
         published=[published_table(metrics["result"]), published_figures()],
         threshold=threshold,
@@ -134,7 +135,8 @@ def report_contents(facts: RunFacts) -> Report:
         title=f"fakeface report: {facts.run}",
         verdict=_verdict_by_kind(facts),
         stages=stage_table(facts),
-        tested=f"{tested_on(facts)} {tested_cost(facts)}".strip(),
+        messages=messages(facts),
+        tested=f"{below_headline(facts)} {tested_cost(facts)}".strip(),
         versions=version_line(facts),
         counts=count_table(facts.manifest),
         sources=_sources(facts.manifest),

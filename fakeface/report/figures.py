@@ -167,7 +167,7 @@ def _scene_figures(table: pd.DataFrame | None) -> dict[str, SectionFigure]:
         f" most labels changed {changed.changed:.1%} in {changed.scene},"
         f" most fakes called real {missed.fnr:.1%} in {missed.scene}."
     )
-    caption = f"Both kinds of error by the word, with 95% intervals, and labels that changed; {_over(table)}."
+    caption = f"Both error rates, by final verdict, with 95% intervals, and labels that changed; {_over(table)}."
     return dict(scenes=section_figure(plot_scenes(table), alt, caption))
 
 # %% ../../nbs/12_report/10_figures.ipynb #b40b221f
@@ -222,7 +222,7 @@ def _cams_figure(why: dict, cams: dict[str, ClassMaps]) -> SectionFigure:
 def _sanity_figure(states: list[dict]) -> SectionFigure:
     "The sanity test."
     texts = [f"{state['random']} {format_figure(state['correlation'])}" for state in states]
-    alt = f"Rank correlation of heat-maps with the trained network's as more of it is made random: {'; '.join(texts)}."
+    alt = f"Rank correlation of heat-maps with the trained network's as more of it is randomised: {'; '.join(texts)}."
     caption = "A map that shows what was learned must fall towards the grey bar's level or below."
     return section_figure(plot_sanity(states), alt, caption)
 

@@ -66,7 +66,7 @@ class RunFacts:
     excluded: pd.DataFrame | None = None  # what prepare left out: path, domain, reason
     pred: pd.DataFrame | None = None  # predictions of the test split, and of a folder beyond it
     robustness: pd.DataFrame | None = None
-    scenes: pd.DataFrame | None = None  # files as people have them
+    scenes: pd.DataFrame | None = None  # everyday copies
     why: dict | None = None  # spectra, heat-maps, sanity test
     arrays: dict[str, np.ndarray] | None = None  # the maps that belong to `why`
     starts: tuple[StartFacts, ...] = ()  # detectors of other runs that finetuning began from
@@ -264,7 +264,7 @@ def _published_row(figures: dict) -> ResultRow:
 
 # %% ../../nbs/12_report/07_findings.ipynb #9ef78e91
 SCENES_HEADING = (
-    "Files as people have them: {scenes} kinds, made of {n} images of the split; {changed} of the labels change,"
+    "Everyday copies: {scenes} kinds, made of {n} images of the split; {changed} of the labels change,"
     " {fake_to_real} from fake to real and {real_to_fake} from real to fake"
 )
 

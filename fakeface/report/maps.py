@@ -128,7 +128,7 @@ def plot_cam_maps(
 def plot_sanity(
     table: list[dict],  # of `gradcam.sanity`
 ) -> Figure:
-    "Rank correlation with the trained network's maps, as more and more of the network is made random."
+    "Rank correlation with the trained network's maps, as more and more of the network is randomised."
     rows = pd.DataFrame(table)
     fig, (ax,) = new_figure(width=5.2, height=0.7 + 0.34 * len(rows))
     colours = [to_hex("grey") if share == 0 else PALETTE[0] for share in rows.share]

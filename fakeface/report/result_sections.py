@@ -20,11 +20,13 @@ from .findings import RESULT_COLUMNS, SEEN, ResultGroup, RunFacts, published_gro
 from .maps import Thumbnail, gallery
 from fakeface.report.records import (
     Summary,
+    bounds_of,
     format_figure,
     listed,
     real_domains,
     record_cell,
     stacked,
+    value_of,
     with_interval,
 )
 from .tables import Table, table_of, without_lone_mean
@@ -42,11 +44,25 @@ class Card:
 CARD_NAMES = dict(auc="AUC", recall="Fakes found", fpr="Real faces called fake", accuracy="Accuracy")
 
 # %% ../../nbs/12_report/12_result_sections.ipynb #14e7f2d0
-def headline_cards(metrics: dict) -> list[Card]:
-    "What matters most, as means over domains where there are several."
+def _of_all_images(validated: dict) -> dict[str, Any]:
+    "The figures of a cross-validation by the names of the cards; the fakes found are those that were not missed."
+    low, high = bounds_of(validated["fnr"])
+    found = dict(value=1 - validated["fnr"]["value"], low=1 - value_of(high), high=1 - value_of(low))
+    return {name: validated[name] for name in ("auc", "fpr", "accuracy")} | dict(recall=found)
+
+
+def headline_cards(
+    metrics: dict,  # metrics.json of `evaluate`
+    validated: dict | None = None,  # cross-validated figures of the same detector, where there are
+) -> list[Card]:
+    "What matters most: cross-validated, or as means over domains where there are several."
     several = len(real_domains(metrics["result"])) > 1
     names = CARD_NAMES | (dict(auc="AUC, mean of domains") if several else {})
-    cells = {key: record_cell(metrics["result"]["macro"].get(key), key) for key in CARD_NAMES}
+    figures = metrics["result"]["macro"]
+    if validated:
+        # pooled over all images
+        names, figures = CARD_NAMES | dict(auc="AUC, cross-validated"), _of_all_images(validated)
+    cells = {key: record_cell(figures.get(key), key) for key in CARD_NAMES}
     return [Card(names[key], cell.text, cell.ci) for key, cell in cells.items()]
 
 # %% ../../nbs/12_report/12_result_sections.ipynb #fe5269ba
@@ -130,7 +146,7 @@ def band_text(
     "What the unsure band does."
     over = " (means over domains)" if len(macro.get("domains") or ()) > 1 else ""
     if band[0] >= band[1]:
-        return "There is no unsure band: the detector gives a verdict on every image."
+        return "There is no unsure band: the detector gives a verdict on every framed image."
     return (
         f"Unsure from p_fake {band[0]:.3f} up to {band[1]:.3f}:"
         f" no verdict on {with_interval(macro, 'unsure')} of the images;"
@@ -217,7 +233,7 @@ ROUND_COLUMNS = (
     *("AUC seen", "accuracy seen", "difference of AUC"),
 )
 ROUNDS_TEXT = (
-    "Each row is a detector trained anew with the same settings, without the domains named;"
+    "Each row is a detector trained with the same settings, without the domains named;"
     " its threshold is from its own validation."
 )
 

@@ -123,21 +123,21 @@ def _result_slides(report: Report) -> list[Slide]:
     "What was measured on the test split, and how far it carries."
     rounds = report.rounds
     at_threshold = f"At the one stored threshold, {report.threshold_text}; below each figure its 95% interval."
-    return [
-        Slide("Results on the test split", table=_results_table(report.results), text=at_threshold),
-        Slide("Against every threshold", figs=_named(report, "roc")),
+    said = report.messages
+    slides = [
+        Slide(said["results"], table=_results_table(report.results), text=at_threshold),
+        Slide(said["curves"], figs=_named(report, "roc")),
+        Slide(said["corruptions"], figs=_named(report, "robust_errors", "robust_accuracy")),
         Slide(
-            "What happens to images on their way",
-            figs=_named(report, "robust_errors", "robust_accuracy"),
-        ),
-        Slide(
-            "Without a domain in training",
+            said["rounds"],
             table=_first_rows(rounds.table) if rounds else None,
             text=rounds.text if rounds else "",
         ),
-        Slide("Files as people have them", figs=_named(report, "scenes")),
-        Slide("Where it looks", figs=_named(report, "cams", "sanity")),
+        Slide(said["copies"], figs=_named(report, "scenes")),
+        Slide(said["maps"], figs=_named(report, "cams", "sanity")),
     ]
+    # a figure that says nothing is no slide: the page has it
+    return [slide for slide in slides if slide.title]
 
 
 def _origin_slides(report: Report) -> list[Slide]:

@@ -4,15 +4,16 @@
 
 # %% auto #0
 __all__ = ['CAN', 'CANNOT', 'MUST_NOT', 'ALARM', 'BEWARE', 'KINDS', 'GENERALISES', 'MARGIN', 'MOST_CHANGED', 'NO_PROOF',
-           'NEVER_MEASURED', 'TOY_USE', 'RARE_ENOUGH', 'GRID_AUC', 'INNER', 'HALF', 'ENOUGH', 'NOT_A_REASON',
-           'STATEMENTS', 'ALARMS', 'WARNINGS', 'MOST_WRONG', 'NOT_EVALUATED', 'TOY', 'Statement', 'tested_on', 'is_toy',
-           'verdict', 'headline']
+           'NEVER_MEASURED', 'TOY_USE', 'RARE_ENOUGH', 'GRID_AUC', 'PLURALS', 'INNER', 'HALF', 'ENOUGH', 'NOT_A_REASON',
+           'STATEMENTS', 'ALARMS', 'WARNINGS', 'MOST_WRONG', 'NOT_EVALUATED', 'TOY', 'Statement', 'cross_validated',
+           'tested_on', 'is_toy', 'verdict', 'headline', 'below_headline', 'messages']
 
 # %% ../../nbs/12_report/08_statements.ipynb #5ae0a8a5
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
+import pandas as pd
 from ..metrics.intervals import mover
 from ..models.card import are_too_few, too_few_words
 from ..models.seen import MOST_MET
@@ -98,9 +99,29 @@ def _too_few_to_claim(metrics: dict, facts: RunFacts) -> str:
     what = f"how well {metrics.get('bundle') or facts.run} tells them apart"
     return too_few_words(whole["n_real"], whole["n_fake"], what).removesuffix(".")
 
+# %% ../../nbs/12_report/08_statements.ipynb #dddfba85
+def cross_validated(facts: RunFacts) -> dict[str, Any]:
+    "The figures over all images, where finetuning cross-validated the detector that was evaluated; else empty."
+    metrics, finetuned = facts.metrics or {}, facts.stages.get("finetune")
+    found = ((finetuned.metrics if finetuned else None) or {}).get("cross_validation") or {}
+    is_another = _is_kept_start(metrics, facts) or metrics.get("same_split") is False
+    return found if found.get("parts") and not is_another else {}
 
+
+def _found_and_called(metrics: dict) -> str:
+    "How many fakes were found and how many photographs called fake, over all domains; empty where that was not kept."
+    tables = [summary.get("confusion") for summary in real_domains(metrics["result"]).values()]
+    if not tables or None in tables:
+        return ""
+    (right_real, called_fake), (missed, found) = np.sum(np.array(tables), axis=0).tolist()
+    return (
+        f" It found {found:,} of the {found + missed:,} generated images,"
+        f" and called {called_fake:,} of the {called_fake + right_real:,} photographs fake."
+    )
+
+# %% ../../nbs/12_report/08_statements.ipynb #38abd755
 def tested_on(facts: RunFacts) -> str:
-    "What was tested on what; empty where nothing was."
+    "What was tested on what, and what came of it in counts; empty where nothing was."
     metrics = facts.metrics
     if not metrics:
         return ""
@@ -108,8 +129,13 @@ def tested_on(facts: RunFacts) -> str:
     of_domains = f"{len(domains)} domains ({listed(domains)})" if len(domains) > 1 else domains[0]
     tested = (
         f"Tested on {whole['n']:,} {metrics.get('split', 'test')} images of {of_domains}:"
-        f" {whole['n_real']:,} photographs and {whole['n_fake']:,} generated ones."
+        f" {whole['n_real']:,} photographs and {whole['n_fake']:,} generated ones.{_found_and_called(metrics)}"
     )
+    if validated := cross_validated(facts):
+        tested = (
+            f"The four figures are cross-validated: {validated['images']:,} images, each scored by a detector that"
+            f" had not seen it. {tested}"
+        )
     # the headline speaks of two detectors
     whose = f"The figures are those of {metrics.get('bundle')}." if _comparison(facts) else ""
     if _is_kept_start(metrics, facts):
@@ -141,7 +167,9 @@ def _withheld(metrics: dict, facts: RunFacts) -> list[Statement]:
     low, high = metrics.get("band") or (0, 0)
     if low >= high:
         right = with_interval(macro, "accuracy_sure")
-        text = f"It has no unsure band: it gives a verdict on every image, and {right} of them are right."
+        copies = metrics.get("scenes")
+        unsure = f" (everyday copies: {record_cell(copies['unsure'], 'unsure').text} unsure)" if copies else ""
+        text = f"It has no unsure band: it gives a verdict on every framed test image{unsure}, and {right} are right."
         return [Statement(CAN, text)]
     text = (
         f"With its unsure band it withholds a verdict on {with_interval(macro, 'unsure')} of the images;"
@@ -228,30 +256,32 @@ def _robustness(metrics: dict, facts: RunFacts) -> list[Statement]:
         return [Statement(CANNOT, text)]
     means = facts.robustness[facts.robustness.domain == "macro"].set_index("corruption")
     corrupted = means.accuracy.drop("none", errors="ignore")
-    untouched = means.accuracy.get("none")
-    held = 0 if untouched is None else int((corrupted >= untouched - MARGIN).sum())
+    untouched = means.accuracy["none"]
+    costly = int((corrupted < untouched - MARGIN).sum())
     worst = corrupted.idxmin()
+    how_many = f"{costly} of" if costly else "None of"
+    cost = "cost" if costly > 1 else "costs"
     text = (
-        f"Under {held} of {len(corrupted)} corruptions its accuracy stays within five points"
-        f" of the {untouched:.1%} without corruption; the worst is {worst}: accuracy {means.accuracy[worst]:.1%},"
+        f"{how_many} {len(corrupted)} corruptions {cost} more than five points of the accuracy of {untouched:.1%}"
+        f" without corruption. The worst is {worst}: accuracy {means.accuracy[worst]:.1%},"
         f" real faces called fake {means.fpr[worst]:.1%}, fakes missed {means.fnr[worst]:.1%}."
     )
-    fails = means.accuracy[worst] < (untouched or 1) - MARGIN
-    return [Statement(CANNOT if fails else CAN, text)]
+    return [Statement(CANNOT if costly else CAN, text)]
 
 
 MOST_CHANGED = 0.05  # a share of changed labels that still counts as keeping them
 
 
 def _scenes(metrics: dict, facts: RunFacts) -> list[Statement]:
-    "How many labels change in files as people have them, and where most do."
+    "How many labels change in everyday copies, and where most do."
     line = metrics.get("scenes")
     if not line:
-        text = "How it does on files as people have them (photographs, screenshots, messengers) was not measured."
+        text = "How it does on everyday copies (photographs, screenshots, messengers) was not measured."
         return [Statement(CANNOT, text)]
     text = (
-        f"In {line['scenes']} kinds of files as people have them, {with_interval(line, 'changed')} of the labels"
-        f" change, most of all in “{line['worst']}”; {line['fake_to_real']:,} changed from fake to real."
+        f"In {line['scenes']} kinds of everyday copies, {with_interval(line, 'changed')} of the labels change, most in"
+        f" “{line['worst']}”: {line['fake_to_real']:,} from fake to real, {line['real_to_fake']:,} from real to fake,"
+        " the others to or from unsure."
     )
     return [Statement(CAN if line["changed"]["value"] <= MOST_CHANGED else CANNOT, text)]
 
@@ -265,8 +295,8 @@ def _heatmaps(metrics: dict, facts: RunFacts) -> list[Statement]:
     of_others = next((state["correlation"] for state in states if state["share"] == 0), None)
     sane = abs(random) < 0.5
     text = (
-        f"Its heat-maps {'depend' if sane else 'hardly depend'} on what it learned: with all weights made random"
-        f" they correlate {format_figure(random)} with the maps before (1: the same maps)"
+        f"Its heat-maps {'depend' if sane else 'hardly depend'} on what it learned: with randomised weights,"
+        f" correlation with the original maps is {format_figure(random)} (1: the same maps)"
     )
     if of_others is not None:
         text += f"; maps of different images correlate {format_figure(of_others)}"
@@ -299,8 +329,8 @@ def _rare_fakes(metrics: dict, facts: RunFacts) -> list[Statement]:
     if low is None or low >= RARE_ENOUGH or _too_few_to_claim(metrics, facts):
         return []
     text = (
-        "Do not search for rare fakes with it: where one image in a hundred is fake,"
-        f" {with_interval(macro, 'ppv@1%')} of its alarms would be right."
+        "Do not search for rare fakes with it: if one image in a hundred is fake, there are 99 times as many real"
+        f" faces to call fake, and only {with_interval(macro, 'ppv@1%')} of its alarms would be right."
     )
     return [Statement(MUST_NOT, text)]
 
@@ -340,12 +370,13 @@ def _grid_warning(metrics: dict, facts: RunFacts) -> list[str]:
         if auc > max(GRID_AUC, found["luck"]):
             warnings.append(
                 f"In {domain}, the 8×8 blocks of earlier JPEG compression alone tell the classes apart"
-                f" (AUC {auc:.2f}; 0.5 is chance), and the figures of {domain} may show just that."
-                " Judge by the other domains, or take both classes from files that were saved alike."
+                f" (AUC {auc:.2f}; 0.5 is chance), and the figures of {domain} may reflect only that."
+                " Judge by the other domains, or take both classes from files saved the same way."
             )
     return warnings
 
 
+PLURALS = dict(real="photographs", fake="fakes")
 INNER = 0.25  # share of the evidence in the inner half of width and height, where it is spread evenly
 
 
@@ -353,14 +384,17 @@ def _rim_warning(metrics: dict, facts: RunFacts) -> list[str]:
     "Where the heat-maps glow near the edges."
     cams = (facts.why or {}).get("cams") or {}
     shares = {
-        f"{domain}, {name}": record["centre"] for domain, records in cams.items() for name, record in records.items()
+        f"{domain} {PLURALS[name]}": record["centre"]
+        for domain, records in cams.items()
+        for name, record in records.items()
     }
     at_the_rim = {group: share for group, share in shares.items() if share < INNER}
     if not at_the_rim:
         return []
     most = min(at_the_rim, key=lambda group: at_the_rim[group])
     return [
-        f"The heat-maps glow near the edges in {len(at_the_rim)} of {len(shares)} groups, most of all in {most}:"
+        f"The heat-maps glow near the edges in {len(at_the_rim)} of {len(shares)} groups (a domain and a class each),"
+        f" most strongly for {most}:"
         f" {at_the_rim[most]:.0%} of the evidence is in the middle, where an even spread would put {INNER:.0%}."
         " It may look at the background, or at how images were cropped."
         " Look at the maps, and test on the same faces cropped closer."
@@ -421,7 +455,41 @@ def _band_warning(metrics: dict, facts: RunFacts) -> list[str]:
         return []
     return [
         f"It is unsure about half or more of the images of {listed(swallowed)}: the figures for its verdicts hold "
-        "for the rest only. Validate on more images of that kind and fit the band again, or do not use it there."
+        "for the rest only. Validate on more images of that kind and refit the unsure range, or do not use it there."
+    ]
+
+# %% ../../nbs/12_report/08_statements.ipynb #9d026258
+def _accused_in_copies(metrics: dict) -> bool:
+    "Whether more real faces are called fake in everyday copies than in the test, by the interval of the difference."
+    copied, tested = metrics.get("scenes") or {}, metrics.get("result", {}).get("macro", {})
+    if measured(copied, "fpr") is None or measured(tested, "fpr") is None:
+        return False
+    share, low, high = value_of(copied["fpr"]), *map(value_of, bounds_of(copied["fpr"]))
+    before, before_low, before_high = value_of(tested["fpr"]), *map(value_of, bounds_of(tested["fpr"]))
+    # the mean of a share and the negative of another is half of their difference
+    half = mover([share, -before], [low, -before_high], [high, -before_low])
+    return bool(half.low > 0)
+
+
+def _worst_copies(table: pd.DataFrame | None) -> str:
+    "In which copies most real faces are called fake, for a sentence; empty where there is no table."
+    means = None if table is None else table.loc[(table["domain"] == "macro") & table["fpr"].notna()]
+    if means is None or means.empty:
+        return ""
+    worst = means.loc[means["fpr"].idxmax()]
+    return f", most in “{worst['scene']}” ({format_figure(float(worst['fpr']), percent=True)})"
+
+
+def _copies_warning(metrics: dict, facts: RunFacts) -> list[str]:
+    "Where more real faces are called fake in everyday copies."
+    if not _accused_in_copies(metrics):
+        return []
+    line = metrics["scenes"]
+    few = f" Only {line['n_real']} real faces were copied: the true share may be anywhere in the interval."
+    return [
+        f"In everyday copies (screenshots, messages, cropped or turned images) {with_interval(line, 'fpr')} of"
+        f" real faces are called fake, instead of {with_interval(metrics['result']['macro'], 'fpr')} in the test"
+        f"{_worst_copies(facts.scenes)}.{few if line['n_real'] < FEW else ''} Do not use it on such files."
     ]
 
 # %% ../../nbs/12_report/08_statements.ipynb #b724a836
@@ -497,7 +565,7 @@ def _few_warning(metrics: dict, facts: RunFacts) -> list[str]:
         return []
     return [
         f"Fewer than {ENOUGH} images a class in {listed(few)}: the intervals are wide,"
-        " and the second digit means little. Add images before you compare."
+        " so don't rely on the second digit. Add images before you compare."
     ]
 
 # %% ../../nbs/12_report/08_statements.ipynb #4ed537ba
@@ -582,6 +650,7 @@ ALARMS: tuple[Callable[[dict, RunFacts], list[str]], ...] = (
     _met_warning,
     _refused_warning,
     _bias_warning,
+    _copies_warning,
     _grid_warning,
     _rim_warning,
     _start_warning,
@@ -634,7 +703,7 @@ def verdict(facts: RunFacts) -> list[Statement]:
     return statements + warnings
 
 # %% ../../nbs/12_report/08_statements.ipynb #9ce288b4
-TOY = "This is a toy, trained in minutes on a few small images: "
+TOY = "This is a toy, trained in minutes on a few small images: do not use it on real cases"
 
 
 def _mean_auc(summaries: list[Summary]) -> dict[str, Any]:
@@ -680,8 +749,98 @@ def _headline(facts: RunFacts) -> str:
     return f"{begin} {_in_words(metrics, domains)} on the domains it was tested on"
 
 
+def _is_tested_toy(facts: RunFacts) -> bool:
+    "Whether there are figures that could be taken for those of a real detector."
+    return bool(facts.metrics) and is_toy(facts)
+
+
 def headline(facts: RunFacts) -> str:
-    "The first line of the page."
-    if not_better := _comparison(facts):
-        return not_better
-    return TOY + _headline(facts) if is_toy(facts) else _headline(facts)
+    "The first line of the page; of a toy: that it is one, and nothing that could be taken for praise."
+    return TOY if _is_tested_toy(facts) else _comparison(facts) or _headline(facts)
+
+
+def below_headline(facts: RunFacts) -> str:
+    "What a toy's headline leaves out, then what was tested on what."
+    finding = f"{_comparison(facts) or _headline(facts)}." if _is_tested_toy(facts) else ""
+    return f"{finding} {tested_on(facts)}".strip()
+
+# %% ../../nbs/12_report/08_statements.ipynb #a585aa19
+def _weakest_message(metrics: dict) -> str:
+    "What the table of results says first."
+    aucs = {name: measured(summary, "auc") for name, summary in real_domains(metrics["result"]).items()}
+    known = {name: auc for name, auc in aucs.items() if auc is not None}
+    if len(known) > 1:
+        weakest = min(known, key=lambda name: known[name])
+        return f"It is weakest on {weakest}: AUC {format_figure(known[weakest])}"
+    macro = metrics["result"]["macro"]
+    fnr, fpr = (record_cell(macro.get(key), key).text for key in ("fnr", "fpr"))
+    return f"It misses {fnr} of the fakes and calls {fpr} of real faces fake"
+
+
+def _curves_message(metrics: dict) -> str:
+    "What the curves say, of the domains that have enough images for one; empty where none has."
+    large = {name: each for name, each in real_domains(metrics["result"]).items() if not too_few(each)}
+    shares = {name: measured(each, "tpr@1%fpr") for name, each in large.items()}
+    known = {name: share for name, share in shares.items() if share is not None}
+    if not known:
+        return ""
+    worst = min(known, key=lambda name: known[name])
+    return f"At 1% false alarms it finds {known[worst]:.0%} of the fakes of {worst}"
+
+# %% ../../nbs/12_report/08_statements.ipynb #fa3bf01b
+def _corruptions_message(facts: RunFacts) -> str:
+    "Which corruption costs most."
+    if facts.robustness is None:
+        return ""
+    means = facts.robustness[facts.robustness.domain == "macro"].set_index("corruption").accuracy
+    corrupted = means.drop("none")
+    worst, untouched = corrupted.idxmin(), means["none"]
+    if corrupted[worst] >= untouched - MARGIN:
+        return "No corruption costs more than five points of accuracy"
+    return f"“{worst}” costs most: accuracy {corrupted[worst]:.1%} instead of {untouched:.1%}"
+
+
+def _copies_message(metrics: dict) -> str:
+    "What everyday copies do."
+    line = metrics.get("scenes")
+    if not line:
+        return ""
+    if _accused_in_copies(metrics):
+        return f"In everyday copies {record_cell(line['fpr'], 'fpr').text} of real faces are called fake"
+    return f"Everyday copies change {record_cell(line['changed'], 'changed').text} of the labels"
+
+# %% ../../nbs/12_report/08_statements.ipynb #8b1a3d1e
+def _rounds_message(facts: RunFacts) -> str:
+    "Which domain suffers most where it is left out of training."
+    rounds = (facts.leaveout or {}).get("rounds", [])
+    aucs = {record["domain"]: measured(record["unseen"], "auc") for record in rounds}
+    known = {name: auc for name, auc in aucs.items() if auc is not None}
+    if not known:
+        return ""
+    worst = min(known, key=lambda name: known[name])
+    return f"Trained without {worst}, it reaches AUC {format_figure(known[worst])} there"
+
+
+def _maps_message(facts: RunFacts) -> str:
+    "Where the evidence lies."
+    cams = (facts.why or {}).get("cams") or {}
+    shares = [record["centre"] for records in cams.values() for record in records.values()]
+    if not shares:
+        return ""
+    at_the_rim = sum(share < INNER for share in shares)
+    return f"The heat-maps glow near the edges in {at_the_rim} of {len(shares)} groups"
+
+
+def messages(
+    facts: RunFacts,
+) -> dict[str, str]:  # results, curves, corruptions, copies, rounds, maps; empty where there is nothing to say
+    "What the slides with figures say, as their titles."
+    metrics = facts.metrics
+    return dict(
+        results=_weakest_message(metrics) if metrics else "",
+        curves=_curves_message(metrics) if metrics else "",
+        corruptions=_corruptions_message(facts),
+        copies=_copies_message(metrics) if metrics else "",
+        rounds=_rounds_message(facts),
+        maps=_maps_message(facts),
+    )

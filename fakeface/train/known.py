@@ -95,8 +95,8 @@ class Acquaintance:
         if self.whole:
             return ""
         return (
-            f"Not all of the images that {self.detector} was trained on are recorded: "
-            f"whether any of the {self.images:,} {self.split} images is among them is not known."
+            f"The training list of {self.detector} is incomplete, "
+            f"so some of the {self.images:,} {self.split} images may have been seen."
         )
 
     def to_dict(self) -> dict[str, Any]:

@@ -130,7 +130,10 @@ def _kept_decision(scores: pd.DataFrame, cfg: TrainConfig, start: Bundle) -> "De
     sure = says_fake | says_real
     wrong = np.where(says_fake, ~is_fake, is_fake)
     there = _smaller_class(scores)
-    note = f"The band of {start.name} is kept: {there} validation images of a class, {ENOUGH_TO_FIT} would fit one."
+    note = (
+        f"The unsure band of {start.name} is kept: there are {there} validation images of a class;"
+        f" fitting one needs {ENOUGH_TO_FIT}."
+    )
     band = Band(
         low=low,
         high=high,

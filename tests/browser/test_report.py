@@ -286,12 +286,12 @@ def test_slides(talk, run):
     assert talk.evaluate("getComputedStyle(document.documentElement).scrollSnapType").startswith("y")
     assert all_of(talk, "svg", "e.getAttribute('role') === 'img' && e.getAttribute('aria-label').length > 20")
     for title in (
-        "Results on the test split",
-        "What happens to images on their way",
-        "Without a domain in training",
-        "Its limits",
+        r"^It is weakest on \w+: AUC 0\.\d+$",
+        r"^No corruption costs more than five points",
+        r"^Trained without \w+, it ",
+        r"^Its limits$",
     ):
-        assert talk.get_by_role("heading", name=title).count() == 1
+        assert talk.get_by_role("heading", name=re.compile(title)).count() == 1, title
     assert "not run" not in talk.locator("main").inner_text().lower(), "no slide says that only"
     if talk.viewport_size["width"] > 1000:
         for key, index in (("ArrowRight", 1), ("ArrowDown", 2), ("ArrowLeft", 1), ("End", count - 1)):

@@ -41,7 +41,9 @@ def branch(nav, title):
 def test_chapters_stand_in_their_order_and_each_page_once(site):
     rooms = [uri for uri in leaves(branch(site.nav, "Chapters")) if not uri.endswith("/index.md")]
     assert rooms == [p.replace(".ipynb", ".md") for p in NOTEBOOKS if re.match(r"nbs/\d", p)]
-    titles = [title for chapter in branch(site.nav, "Chapters") for title in chapter]
+    overview, *chapters = branch(site.nav, "Chapters")
+    assert overview == {"Chapters": "nbs/index.md"}, "a reader lands on an overview, not in the first chapter"
+    titles = [title for chapter in chapters for title in chapter]
     folders = sorted(path.name for path in (ROOT / "nbs").iterdir() if re.match(r"\d", path.name))
     assert titles == [folder.split("_", 1)[1] for folder in folders]
     everything = list(leaves(site.nav))
@@ -53,6 +55,19 @@ def test_every_notebook_is_a_page(site):
     assert set(NOTEBOOKS) - sources == {"nbs/index.ipynb"}, "its text is README.md, the start page"
     assert {"README.md", "CONTRIBUTING.md", "CHANGELOG.md", "SECURITY.md"} <= sources
     assert any(path.endswith("/report.html") for path in site.carried)
+
+
+def test_the_overview_leads_to_each_chapter_with_its_sentence(site):
+    text = site.pages["nbs/index.md"].text
+    links = re.findall(r"^\| \[(\w+)\]\((\w+)/index.md\) \| (.+) \|$", text, re.M)
+    folders = sorted(path.name for path in (ROOT / "nbs").iterdir() if re.match(r"\d", path.name))
+    assert [folder for _, folder, _ in links] == folders and all(len(said) > 10 for _, _, said in links)
+
+
+def test_no_two_pages_of_the_tree_have_one_title(site):
+    titles = [title for line in [*branch(site.nav, "Tutorials"), *branch(site.nav, "Stages")] for title in line]
+    start = re.findall(r"^## (.+)$", (ROOT / "README.md").read_text(encoding="utf-8"), re.M)
+    assert len({*titles, *start}) == len(titles) + len(start)
 
 
 def test_a_chapter_without_its_line_in_the_index_is_refused():
@@ -286,8 +301,8 @@ def test_a_small_project_is_built_and_a_dead_link_fails_it(tmp_path):
     root = tmp_path / "project"
     small_project(root)
     generator = [sys.executable, "-c", GENERATOR]
-    assert build.build(tmp_path / "out", generator, root) == 3 + 1 + 1 + 1 + 3, (
-        "rooms, chapter, reference, start, project"
+    assert build.build(tmp_path / "out", generator, root) == 3 + 1 + 1 + 1 + 1 + 3, (
+        "rooms, chapter, overview, reference, start, project"
     )
     start = (tmp_path / "out/index.html").read_text()
     assert '<a href="nbs/01_core/0_first.html">first</a>' in start
