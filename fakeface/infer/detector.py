@@ -210,7 +210,7 @@ class Detector(_Judge):
     >>> verdict.name, verdict.label, verdict.reason
     ('tan.png', 'unsure', 'No face was found')
     >>> detector.check(b"no image").error
-    'Is text, not an image.'
+    'Is a text file, not an image.'
     """
 
     classes_ = _CLASSES  # the columns of `predict_proba`: 0 real, 1 fake

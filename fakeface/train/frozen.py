@@ -63,6 +63,8 @@ def freeze_trainer(
     "Let a run validate by features; gives where they are kept."
     # the test split too, though it is not asked for here: another part of a cross-validation will
     known = manifest.loc[manifest["split"] != "excluded"]
+    # replayed images are those of another manifest
+    known = pd.concat([known, trainer.data.rows])
     frozen = frozen_backbone(trainer.cfg, trainer.model, known, trainer.engine)
     trainer.validator = FrozenValidator(**vars(trainer.validator), frozen=frozen)
     return frozen

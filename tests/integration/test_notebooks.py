@@ -48,7 +48,10 @@ def run_notebook(path, flags, log):
 def test_notebook(path, flags, tmp_path, monkeypatch):
     monkeypatch.chdir(NBS.parent)
     log = tmp_path / "log.txt"
-    process = ROOMS.Process(target=run_notebook, args=(path, flags, log))
+    # a room that looks at what is imported, or sets what an import reads, gets a process in which nothing is
+    wants_nothing_imported = re.search(r"in sys\.modules|HF_HUB_OFFLINE", path.read_text(encoding="utf-8"))
+    context = multiprocessing.get_context("spawn") if wants_nothing_imported else ROOMS
+    process = context.Process(target=run_notebook, args=(path, flags, log))
     process.start()
     process.join(PATIENCE)
     process.kill()

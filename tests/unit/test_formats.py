@@ -195,7 +195,7 @@ def test_a_tiff_without_a_cameras_mark_is_read():
         (b"8BPS\0\1" + bytes(90), "Photoshop"),
         (boxes(b"heic", b"mif1"), "cannot be read"),
         (boxes(b"avif", b"mif1"), "cannot be read|AVIF"),
-        (b"<html><svg/></html>", "is text"),
+        (b"<html><svg/></html>", "is a text file"),
         (image_bytes(portrait(), "TIFF", tiffinfo={50706: b"\1\4\0\0"}), "camera raw, from which only a preview"),
         (one_grey_pixel(b"CR\2\0"), "camera raw, from which only a preview"),
     ],

@@ -91,7 +91,7 @@ def test_predict_proba_is_p_fake(detector, tmp_path):
     (folder / "notes.txt").write_text("hello")
     assert len(detector.predict_proba(folder)) == 5, "a file beside the images is none"
     (folder / "notes.png").write_text("hello")
-    with pytest.raises(fakeface.infer.InferError, match=r"notes\.png.* cannot be judged: Is text"):
+    with pytest.raises(fakeface.infer.InferError, match=r"notes\.png.* cannot be judged: Is a text file"):
         detector.predict_proba(folder)
 
 
