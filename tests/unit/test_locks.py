@@ -80,8 +80,8 @@ def test_who_looks_through_its_own_folder_keeps_it(config):
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
 def test_a_forked_worker_does_not_keep_the_folder_of_one_that_was_killed(tmp_path, config):
-    # only one of them prints: the digits of two may mix
-    told = "import os; child = os.fork(); print(child, flush=True) if child else None; time.sleep"
+    # the worker itself says that it runs; two that print would mix their digits
+    told = "import os; child = os.fork(); child or print(os.getpid(), flush=True); time.sleep"
     forking = HOLD.replace("time.sleep", told)
     first = subprocess.Popen([sys.executable, "-c", forking, str(tmp_path), "60"], stdout=subprocess.PIPE, text=True)
     assert first.stdout.readline() == "begun\n"
