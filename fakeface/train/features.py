@@ -312,7 +312,7 @@ class Frozen:
     engine: Engine
     prepare: BatchPart  # on the model's device; with training's policy
     workers: int | None = None  # loader processes; None: from the core count
-    batch: int = 32
+    batch: int = 8  # images at once: on a CPU few are faster, they fit its caches
 
     def _todo(self, view: FrozenView, rows: pd.DataFrame) -> np.ndarray:
         "Numbers of the rows whose features are not there; of equal images the first."
@@ -371,5 +371,6 @@ def frozen_backbone(
 ) -> Frozen:
     "A run's frozen backbone with the store that all runs share."
     store = open_store(features_root(cfg), model, rows, engine)
-    prepare = BatchPart(model.spec, training_policy(cfg)).to(next(model.parameters()).device)
-    return Frozen(model, store, engine, prepare, worker_count(cfg))
+    device = next(model.parameters()).device
+    prepare = BatchPart(model.spec, training_policy(cfg)).to(device)
+    return Frozen(model, store, engine, prepare, worker_count(cfg), batch=8 if device.type == "cpu" else 64)
