@@ -283,8 +283,9 @@ def _answer(
         )
     scores = scores_of_rows(out_of_fold(cfg, rows, part, folder / "parts"), unmet)
     figures = pooled_figures(scores)
-    line = cross_validation_line(int(part.max()) + 1, len(scores), figures, scored_by(cfg))
-    found: dict[str, Any] = dict(parts=int(part.max()) + 1, images=len(scores), headline=line)
+    by = scored_by(cfg)
+    line = cross_validation_line(int(part.max()) + 1, len(scores), figures, by)
+    found: dict[str, Any] = dict(parts=int(part.max()) + 1, images=len(scores), by=by, headline=line)
     found |= {name: value.to_dict() for name, value in figures.items()}
     write_atomic(folder / "cross_validation.csv", scores.to_csv(index=False))
     write_json(folder / "cross_validation.json", found)

@@ -356,7 +356,8 @@ def _evaluated(
 ) -> dict[str, Any]:
     "Everything that the stage makes, and what metrics.json holds of it."
     cfg = request.cfg
-    print(*filter(None, [why_this_bundle(cfg, request.bundle.name), request.known.sentence()]), sep="\n")
+    for said in filter(None, [why_this_bundle(cfg, request.bundle.name), request.known.sentence()]):
+        print(said)
     scored = _score(request, stage.dir, progress)
     metrics = _results(request, scored) | _about(request, scored)
     metrics["no_claim"] = _no_claim(metrics["result"], request.bundle.name)

@@ -9,7 +9,7 @@ __all__ = ['CAN', 'CANNOT', 'MUST_NOT', 'ALARM', 'BEWARE', 'KINDS', 'GENERALISES
            'tested_on', 'is_toy', 'verdict', 'headline', 'below_headline', 'messages']
 
 # %% ../../nbs/12_report/08_statements.ipynb #5ae0a8a5
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -108,6 +108,9 @@ def cross_validated(facts: RunFacts) -> dict[str, Any]:
     return found if found.get("parts") and not is_another else {}
 
 
+_OUT_OF_FOLD = "each scored by a detector that was trained without it"  # of runs that noted no more
+
+
 def _found_and_called(metrics: dict) -> str:
     "How many fakes were found and how many photographs called fake, over all domains; empty where that was not kept."
     tables = [summary.get("confusion") for summary in real_domains(metrics["result"]).values()]
@@ -132,10 +135,8 @@ def tested_on(facts: RunFacts) -> str:
         f" {whole['n_real']:,} photographs and {whole['n_fake']:,} generated ones.{_found_and_called(metrics)}"
     )
     if validated := cross_validated(facts):
-        tested = (
-            f"The four figures are cross-validated: {validated['images']:,} images, each scored by a detector that"
-            f" had not seen it. {tested}"
-        )
+        by = validated.get("by", _OUT_OF_FOLD)
+        tested = f"The four figures are cross-validated: {validated['images']:,} images, {by}. {tested}"
     # the headline speaks of two detectors
     whose = f"The figures are those of {metrics.get('bundle')}." if _comparison(facts) else ""
     if _is_kept_start(metrics, facts):
@@ -765,13 +766,21 @@ def below_headline(facts: RunFacts) -> str:
     return f"{finding} {tested_on(facts)}".strip()
 
 # %% ../../nbs/12_report/08_statements.ipynb #a585aa19
+def _lowest(
+    records: Mapping[str, Any],  # domain -> its figures
+    name: str,  # of a figure
+) -> tuple[str, float] | None:  # the domain, the figure; None where it was measured nowhere
+    "The domain in which a figure is lowest."
+    figures = {domain: measured(record, name) for domain, record in records.items()}
+    known = {domain: figure for domain, figure in figures.items() if figure is not None}
+    return min(known.items(), key=lambda each: each[1]) if known else None
+
+
 def _weakest_message(metrics: dict) -> str:
     "What the table of results says first."
-    aucs = {name: measured(summary, "auc") for name, summary in real_domains(metrics["result"]).items()}
-    known = {name: auc for name, auc in aucs.items() if auc is not None}
-    if len(known) > 1:
-        weakest = min(known, key=lambda name: known[name])
-        return f"It is weakest on {weakest}: AUC {format_figure(known[weakest])}"
+    domains = real_domains(metrics["result"])
+    if len(domains) > 1 and (weakest := _lowest(domains, "auc")):
+        return f"It is weakest on {weakest[0]}: AUC {format_figure(weakest[1])}"
     macro = metrics["result"]["macro"]
     fnr, fpr = (record_cell(macro.get(key), key).text for key in ("fnr", "fpr"))
     return f"It misses {fnr} of the fakes and calls {fpr} of real faces fake"
@@ -780,12 +789,8 @@ def _weakest_message(metrics: dict) -> str:
 def _curves_message(metrics: dict) -> str:
     "What the curves say, of the domains that have enough images for one; empty where none has."
     large = {name: each for name, each in real_domains(metrics["result"]).items() if not too_few(each)}
-    shares = {name: measured(each, "tpr@1%fpr") for name, each in large.items()}
-    known = {name: share for name, share in shares.items() if share is not None}
-    if not known:
-        return ""
-    worst = min(known, key=lambda name: known[name])
-    return f"At 1% false alarms it finds {known[worst]:.0%} of the fakes of {worst}"
+    worst = _lowest(large, "tpr@1%fpr")
+    return f"At 1% false alarms it finds {worst[1]:.0%} of the fakes of {worst[0]}" if worst else ""
 
 # %% ../../nbs/12_report/08_statements.ipynb #fa3bf01b
 def _corruptions_message(facts: RunFacts) -> str:
@@ -813,12 +818,8 @@ def _copies_message(metrics: dict) -> str:
 def _rounds_message(facts: RunFacts) -> str:
     "Which domain suffers most where it is left out of training."
     rounds = (facts.leaveout or {}).get("rounds", [])
-    aucs = {record["domain"]: measured(record["unseen"], "auc") for record in rounds}
-    known = {name: auc for name, auc in aucs.items() if auc is not None}
-    if not known:
-        return ""
-    worst = min(known, key=lambda name: known[name])
-    return f"Trained without {worst}, it reaches AUC {format_figure(known[worst])} there"
+    worst = _lowest({record["domain"]: record["unseen"] for record in rounds}, "auc")
+    return f"Trained without {worst[0]}, it reaches AUC {format_figure(worst[1])} there" if worst else ""
 
 
 def _maps_message(facts: RunFacts) -> str:

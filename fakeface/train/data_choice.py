@@ -100,7 +100,7 @@ def with_replay(
         why = f"has {', '.join(in_both)} too" if in_both else "has no training images"
         raise TrainError(f"replay = {cfg.replay!r} {why}. Name a manifest of other domains, or leave replay out.")
     _refuse_shared(mine, old, cfg.replay)
-    print(f"replay: {compare_sample(old)}")
+    compare_sample(old)
     paths = [os.path.join(manifest.attrs["root"], path) for path in old.path]
     both = pd.concat([rows.assign(replay=False), old.assign(path=paths, replay=True)], ignore_index=True)
     both.attrs = rows.attrs
