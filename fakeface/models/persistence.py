@@ -29,8 +29,9 @@ from .backbone import base_arch, parts_of
 from .several import build_network
 from .patterns import is_same_score, pattern, pixel_hash
 from .session import FIRST_PATTERN, first_score, onnx_bytes, open_session
+from .feature_stats import Stats
 from .seen import Seen
-from .storage import check_tensors, load_tensors, read_bundle, read_seen, write_bundle
+from .storage import check_tensors, load_tensors, read_bundle, read_seen, read_stats, write_bundle
 
 # %% ../../nbs/06_models/11_persistence.ipynb #c4885064
 def _versions() -> dict[str, str]:
@@ -81,6 +82,7 @@ def save_model(
     license: str | None = None,  # of the weights; `storage.WEIGHTS_LICENSE` if not given
     overwrite: bool = False,
     seen: Seen | None = None,  # the images that it was trained on; None: not recorded
+    stats: Stats = (),  # what their features are like; empty: not recorded
 ) -> Bundle:  # as written
     "Write a network as a bundle; without ONNX, and with a warning, where it cannot be exported."
     for name in ("arch", "spec"):
@@ -95,7 +97,9 @@ def save_model(
     onnx_file = _onnx_or_warning(model, bundle.name) if onnx else None
     if onnx_file:
         bundle = _with_score(bundle, onnx_file)
-    return write_bundle(folder, bundle, tensors, license=license, onnx=onnx_file, overwrite=overwrite, seen=seen)
+    return write_bundle(
+        folder, bundle, tensors, license=license, onnx=onnx_file, overwrite=overwrite, seen=seen, stats=stats
+    )
 
 # %% ../../nbs/06_models/11_persistence.ipynb #fe1808e5
 _Shapes = dict[str, tuple[int, ...]]  # of tensors, by name
@@ -147,12 +151,14 @@ def add_onnx(
         # as it was generated: `write_bundle` makes it again
         card = None
     seen = read_seen(folder) if SEEN_FILE in bundle.files else None
+    stats = read_stats(folder)
     with tempfile.TemporaryDirectory() as scratch:
         path = Path(scratch) / ONNX
         export_onnx(model, path)
         onnx = path.read_bytes()
         bundle = _with_score(dataclasses.replace(bundle, files={}), onnx)
-        return write_bundle(folder, bundle, load_tensors(folder), card, license, onnx, overwrite=True, seen=seen)
+        tensors = load_tensors(folder)
+        return write_bundle(folder, bundle, tensors, card, license, onnx, overwrite=True, seen=seen, stats=stats)
 
 # %% ../../nbs/06_models/11_persistence.ipynb #c794513b
 _PATTERNS = 4

@@ -13,7 +13,7 @@ import re
 from pathlib import Path
 
 from ..core.project import FakefaceError, project_root
-from .bundle import CARD, INDEX, LICENSE, ONNX, SEEN_FILE, WEIGHTS, BundleError
+from .bundle import CARD, FEATURES_FILE, INDEX, LICENSE, ONNX, SEEN_FILE, WEIGHTS, BundleError
 
 # %% ../../nbs/06_models/04_shelf.ipynb #b8cd3901
 SHIPPED = "fakeface-lite0"  # the bundle that is used when none is named
@@ -56,7 +56,7 @@ def hub_id(
     return match["repo"], match["revision"]
 
 # %% ../../nbs/06_models/04_shelf.ipynb #0c5e60b1
-_HUB_FILES = [INDEX, ONNX, WEIGHTS, CARD, LICENSE, SEEN_FILE]
+_HUB_FILES = [INDEX, ONNX, WEIGHTS, CARD, LICENSE, SEEN_FILE, FEATURES_FILE]
 
 
 def from_hub(

@@ -25,7 +25,7 @@ from ..core.stages import STAGES, require, run_dir
 from ..core.project import FakefaceError, project_root
 from ..core.files import read_json, sha256_file, to_json, write_atomic
 from ..models.bundle import CARD, INDEX, Bundle
-from ..models.storage import WEIGHTS_LICENSE, read_bundle, read_seen, write_bundle
+from ..models.storage import WEIGHTS_LICENSE, read_bundle, read_seen, read_stats, write_bundle
 from ..models.card import md_table, model_card
 from ..models.export import export_onnx
 from ..models.persistence import load_model
@@ -65,7 +65,14 @@ def ship(
     try:
         export_onnx(model, onnx)
         write_bundle(
-            dest, shipped, tensors, license=WEIGHTS_LICENSE, onnx=onnx, overwrite=overwrite, seen=read_seen(source)
+            dest,
+            shipped,
+            tensors,
+            license=WEIGHTS_LICENSE,
+            onnx=onnx,
+            overwrite=overwrite,
+            seen=read_seen(source),
+            stats=read_stats(source),
         )
     finally:
         onnx.unlink(missing_ok=True)

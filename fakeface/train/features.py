@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['features_of', 'frozen_engine', 'folded', 'backbone_identity', 'FeatureStore', 'open_store', 'features_root',
-           'FrozenView', 'AugmentedRows', 'plain_view', 'augmented_view', 'Frozen', 'frozen_backbone']
+           'FrozenView', 'AugmentedRows', 'plain_view', 'augmented_view', 'Frozen', 'frozen_backbone', 'features_once']
 
 # %% ../../nbs/08_train/09_features.ipynb #4251afcf
 import dataclasses
@@ -374,3 +374,22 @@ def frozen_backbone(
     device = next(model.parameters()).device
     prepare = BatchPart(model.spec, training_policy(cfg)).to(device)
     return Frozen(model, store, engine, prepare, worker_count(cfg), batch=8 if device.type == "cpu" else 64)
+
+# %% ../../nbs/08_train/09_features.ipynb #b48dad4a
+def features_once(
+    model: FaceNet,  # on its device
+    rows: pd.DataFrame,  # of a manifest
+    prepare: BatchPart,  # on the same device
+    engine: Engine,
+    workers: int | None = None,  # loader processes; None: from the core count
+) -> tuple[np.ndarray, np.ndarray]:  # float32 [m,D]; int64 [m], the rows that could be read
+    "Features of images as evaluation shows them."
+    view = plain_view(rows, model.spec)
+    stack = partial(collate, size=model.spec.size)
+    batch = 8 if prepare.mean.device.type == "cpu" else 64
+    loader = make_loader(view.images, list(range(len(rows))), batch, workers, stack)
+    network = folded(model)
+    engine.layout(network)
+    parts = list(_computed(network, view, loader, rows["sha256"].tolist(), prepare, engine))
+    values = [part for _, part, _ in parts] or [np.zeros((0, model.head.in_features), np.float32)]
+    return np.concatenate(values), np.concatenate([np.zeros(0, np.int64), *(read for read, _, _ in parts)])

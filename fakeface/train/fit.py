@@ -17,21 +17,25 @@ from tqdm.auto import tqdm
 from ..core.config import split_csv
 from ..core.files import write_atomic, write_json
 from ..metrics.figures import by_domain, by_domain_records
+from ..augment.batches import BatchPart
 from ..models.bundle import Bundle
+from ..models.feature_stats import Stats
 from ..models.cost import cost_of
 from ..models.network import FaceNet, freeze_bn, model_line
 from ..models.persistence import save_model
 from ..models.seen import Seen
 from ..models.storage import read_bundle
+from .batches import worker_count
 from .candidate import candidate, validation_row
 from .checkpoint import checkpoint_state, checkpoints
 from .data_choice import TrainError
 from .engine import Engine, device_for, exact_math, plan
 from .features import frozen_engine
 from .known import acquaintance, seen_after, seen_at_start
-from .frozen import freeze_trainer, learn_head, scores_when_harder
+from .frozen import freeze_trainer, held_out, learn_head, scores_when_harder
 from .origin import backbone_record, finished_start, init_paths
 from .precision import engine_record, recorded_engine
+from .recall import described, start_stats
 from .progress import Best, epoch_line, write_history
 from .recipe import TrainConfig
 from .resume import catch_signals, leave, restore_trainer, save_trainer
@@ -219,6 +223,17 @@ def _seen(trainer: Trainer) -> Seen:
     return seen_after(trainer.cfg, rows, trainer.folder.parent / ".facts.sqlite")
 
 
+def _stats(trainer: Trainer, model: FaceNet) -> Stats:
+    "What the finished detector keeps of the features it learned from."
+    cfg = trainer.cfg
+    # the backbone is the start's: what that has kept stays true
+    earlier = start_stats(cfg) if cfg.trains == "head" else ()
+    engine = Engine(channels_last=trainer.engine.channels_last)
+    device = next(model.parameters()).device
+    prepare = BatchPart(model.spec).to(device)
+    return described(model, trainer.data.rows, prepare, engine, worker_count(cfg), earlier)
+
+
 def _require_same_start(trainer: Trainer) -> None:
     "Raise `TrainError` where another bundle lies by now where training began."
     paths = init_paths(trainer.cfg.init) if trainer.cfg.init not in ("", "none") else []
@@ -241,7 +256,7 @@ def finish(
     _require_same_start(trainer)
     model = _best_model(trainer, weights)
     scores = trainer.validator.scores(model)
-    decision = fit_decision(scores, cfg, finished_start(cfg))
+    decision = fit_decision(scores, cfg, finished_start(cfg), held_out(trainer))
     for note in decision.band.notes:
         trainer.accelerator.print(note)
     scores["p_fake"] = decision.p_fake(scores)
@@ -264,7 +279,7 @@ def finish(
         metrics["limits"] = limits
         bundle = _bundle(trainer, model, decision, valid, limits, start_met)
         metrics["bundle_hash"] = save_model(
-            model, trainer.folder / "bundle", bundle, overwrite=True, seen=_seen(trainer)
+            model, trainer.folder / "bundle", bundle, overwrite=True, seen=_seen(trainer), stats=_stats(trainer, model)
         ).hash
         cost = cost_of(trainer.folder / "bundle")
         metrics |= dict(megabytes=cost.megabytes, ms_an_image=cost.milliseconds)

@@ -20,7 +20,7 @@ import pandas as pd
 from ..images.facts import file_infos
 from ..models.bundle import LICENSE, ONNX, Bundle
 from ..models.seen import Seen, among_seen, seen_images
-from ..models.storage import load_tensors, read_bundle, read_seen, write_bundle
+from ..models.storage import load_tensors, read_bundle, read_seen, read_stats, write_bundle
 from .origin import init_paths
 from .recipe import TrainConfig
 
@@ -132,4 +132,5 @@ def with_seen(
     onnx = folder / ONNX if ONNX in record.files else None
     license = (folder / LICENSE).read_text(encoding="utf-8") if LICENSE in record.files else None
     fields = replace(record, files={})
-    return write_bundle(out, fields, load_tensors(folder), None, license, onnx, overwrite=overwrite, seen=seen)
+    tensors, stats = load_tensors(folder), read_stats(folder)
+    return write_bundle(out, fields, tensors, None, license, onnx, overwrite=overwrite, seen=seen, stats=stats)

@@ -54,6 +54,7 @@ class TrainConfig:
     dropout: float = 0.7  # before the linear head
     trains: str = "all"  # what learns: all | head | last:N (the last N blocks and the head); see `last_blocks`
     augmented: int = 4  # trains = head: augmented views of each training image, beside evaluation's
+    recalled: int = 0  # trains = head: features drawn of each class of each domain that the start knows; see `recall`
     size: int = 224  # pixels in training; 0: as the bundle in init
     eval_size: int = 0  # pixels of the finished detector; 0: as in training
     view: str = "resize"  # resize | crop | multicrop; empty: as the bundle in init
@@ -139,6 +140,7 @@ _CHOICES = dict(
 _AT_LEAST_1 = ("batch", "accumulate", "processes")
 _COUNTS = (
     "augmented",
+    "recalled",
     "per_class",
     "size",
     "epochs",
@@ -310,6 +312,9 @@ _MINE = dict(
     size=0,
     view="",
     augment="web",
+    trains="head",
+    augmented=2,
+    recalled=120,
     batch=16,
     epochs=6,
     patience=2,

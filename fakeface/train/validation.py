@@ -121,20 +121,19 @@ def _smaller_class(scores: pd.DataFrame) -> int:
     return min(int((scores.label == label).sum()) for label in (0, 1))
 
 
-def _kept_decision(scores: pd.DataFrame, cfg: TrainConfig, start: Bundle) -> "Decision":
-    "The start's own, with what came of it on validation."
-    low, high = start.band or (0.5, 0.5)
-    p = p_fake(scores[_LOGIT_COLUMNS].to_numpy(), start.temperature, start.bias)
+def _band_between(
+    low: float,
+    high: float,
+    p: np.ndarray,  # [n]
+    labels: np.ndarray,  # [n]
+    notes: list[str],
+) -> Band:
+    "A band with these ends, and what comes of it."
     says_fake, says_real = p >= high, p < low
-    is_fake = scores.label.to_numpy() == 1
+    is_fake = labels == 1
     sure = says_fake | says_real
     wrong = np.where(says_fake, ~is_fake, is_fake)
-    there = _smaller_class(scores)
-    note = (
-        f"The unsure band of {start.name} is kept: there are {there} validation images of a class;"
-        f" fitting one needs {ENOUGH_TO_FIT}."
-    )
-    band = Band(
+    return Band(
         low=low,
         high=high,
         target=0.02,
@@ -142,8 +141,20 @@ def _kept_decision(scores: pd.DataFrame, cfg: TrainConfig, start: Bundle) -> "De
         error=float(wrong[sure].mean()) if sure.any() else None,
         wrong_fake=proportion(int(wrong[says_fake].sum()), int(says_fake.sum())),
         wrong_real=proportion(int(wrong[says_real].sum()), int(says_real.sum())),
-        notes=[note],
+        notes=notes,
     )
+
+
+def _kept_decision(scores: pd.DataFrame, cfg: TrainConfig, start: Bundle) -> "Decision":
+    "The start's own, with what came of it on validation."
+    p = p_fake(scores[_LOGIT_COLUMNS].to_numpy(), start.temperature, start.bias)
+    there = _smaller_class(scores)
+    note = (
+        f"The unsure band of {start.name} is kept: there are {there} validation images of a class;"
+        f" fitting one needs {ENOUGH_TO_FIT}."
+    )
+    low, high = start.band or (0.5, 0.5)
+    band = _band_between(low, high, p, scores.label.to_numpy(), [note])
     name = cfg.threshold if cfg.threshold in start.thresholds else start.threshold
     return Decision(start.temperature, start.bias, dict(start.thresholds), name, band)
 
@@ -174,9 +185,13 @@ def fit_decision(
     scores: pd.DataFrame,  # of the best epoch's network on validation
     cfg: TrainConfig,
     start: Bundle | None = None,  # the finished detector that training began with
+    also: pd.DataFrame | None = None,  # further scores to fit on: `held_out_scores` of a head
 ) -> Decision:
-    "Fit calibration, thresholds and band, or keep those of the start where validation is too small to fit any."
-    if start is not None and start.band and _smaller_class(scores) < ENOUGH_TO_FIT:
+    "Fit calibration, thresholds and band, or keep those of the start where there is too little to fit any."
+    is_small = _smaller_class(scores) < ENOUGH_TO_FIT
+    if also is not None:
+        scores = pd.concat([scores, also])
+    elif start is not None and start.band and is_small:
         return _kept_decision(scores, cfg, start)
     z, labels = scores.z.to_numpy(), scores.label.to_numpy()
     if cfg.calibrate:
@@ -188,4 +203,8 @@ def fit_decision(
     p = p_fake(scores[_LOGIT_COLUMNS].to_numpy(), temperature, bias)
     thresholds = fit_thresholds(p, labels, domain, split="valid")
     band = fit_band(p, labels, domain, thresholds[cfg.threshold], split="valid")
+    if is_small and start is not None and start.band:
+        note = f"The unsure band reaches at least as far as that of {start.name}: few images were validated."
+        low, high = min(band.low, start.band[0]), max(band.high, start.band[1])
+        band = _band_between(low, high, p, labels, [*band.notes, note])
     return Decision(temperature, bias, thresholds, cfg.threshold, band)
