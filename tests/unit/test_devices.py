@@ -234,7 +234,7 @@ def test_scaled_gradients_are_clipped_and_accumulated_as_float32_ones_are(half, 
     length = sum(float((single[name] - before[name]).square().sum()) for name in single) ** 0.5
     apart = sum(float((single[name] - half_weights[name]).square().sum()) for name in single) ** 0.5
     assert length == pytest.approx(0.1 * 0.1, rel=0.01), "learning rate times clip"
-    assert apart < 0.05 * length
+    assert apart < 0.1 * length, "but for float16's rounding"
 
 
 def test_a_step_that_overflows_is_left_out_and_the_scale_goes_on_after_a_stop(half, tmp_path):
