@@ -39,6 +39,9 @@ if __name__ == "__main__" and "__file__" in globals():
         main()
     except FakefaceError as error:
         sys.exit(f"fakeface.train: {error}")
+    except KeyboardInterrupt as stopped:
+        print(f"fakeface.train: {stopped}", file=sys.stderr)
+        sys.exit(130)
     except RuntimeError as error:
         if not _is_lost(error):
             raise

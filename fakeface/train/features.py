@@ -37,11 +37,13 @@ from ..images.facts import decoder_versions
 from ..images.preprocess import InputSpec
 from ..models.network import FaceNet
 from .batches import training_policy, worker_count
-from .engine import Engine
+from .engine import Engine, exact_math
+from .precision import precision_for
 from .recipe import TrainConfig
 
 # %% ../../nbs/08_train/09_features.ipynb #6e33a752
 @torch.inference_mode()
+@exact_math()
 def features_of(
     model: FaceNet,  # in evaluation mode
     x: torch.Tensor,  # normalised images [B,3,S,S], on the model's device
@@ -59,7 +61,7 @@ def frozen_engine(
 ) -> Engine:
     "How features are computed: bfloat16 on a GPU that has it, float32 elsewhere, unless the config says otherwise."
     if precision == "auto":
-        has_bf16 = device.type == "cuda" and torch.cuda.is_bf16_supported()
+        has_bf16 = device.type == "cuda" and precision_for(device) == "bf16"
         precision = "bf16" if has_bf16 else "fp32"
     return Engine(precision, channels_last=True)
 

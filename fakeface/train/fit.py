@@ -6,6 +6,7 @@
 __all__ = ['OnEpoch', 'train_epoch', 'end_epoch', 'finish', 'is_over', 'lacks_validation', 'fit']
 
 # %% ../../nbs/08_train/14_fit.ipynb #220835b5
+import dataclasses
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -34,13 +35,14 @@ from .features import frozen_engine
 from .known import acquaintance, seen_after, seen_at_start
 from .frozen import freeze_trainer, held_out, learn_head, scores_when_harder
 from .origin import backbone_record, finished_start, init_paths
-from .precision import engine_record, recorded_engine
+from .precision import engine_record, fewer_at_once, recorded_engine
 from .recall import described, start_stats
 from .progress import Best, epoch_line, write_history
 from .recipe import TrainConfig
-from .resume import catch_signals, leave, restore_trainer, save_trainer
+from .resume import catch_signals, leave, newest_checkpoint, require_same, restore_trainer
+from .resume import save_trainer
 from .schedule import lr_at
-from .trainer import StoppedWaiting, Trainer, start_training
+from .trainer import OutOfMemory, StoppedWaiting, Trainer, process_state, start_training
 from .validation import Decision, as_built, fit_decision
 from .word_limits import fit_word_limits, words_when_harder
 
@@ -369,15 +371,10 @@ def _fit_head(trainer: Trainer, manifest: pd.DataFrame) -> None:
         learn_head(trainer, frozen)
 
 
-def fit(
-    cfg: TrainConfig,
-    manifest: pd.DataFrame,  # from `read_manifest`
-    folder: Path,  # history.csv, checkpoints/ and bundle/ go here
-    on_epoch: OnEpoch | None = None,
-) -> dict[str, Any]:  # what metrics.json holds
-    "Train, or go on where the last checkpoint stands, and end with a bundle."
-    folder = Path(folder)
-    trainer = start_training(cfg, manifest, folder, _engine_before(cfg, folder))
+def _begin(cfg: TrainConfig, manifest: pd.DataFrame, folder: Path, engine: Engine | None) -> Trainer:
+    "A run at its first step, or at its last checkpoint; says what it will cost."
+    trainer = start_training(cfg, manifest, folder, engine)
+    require_same("images", trainer.data_hash)
     restore_trainer(trainer)
     if trainer.accelerator.is_main_process:
         write_json(folder / "engine.json", engine_record(trainer.engine, trainer.accelerator.device))
@@ -390,6 +387,36 @@ def fit(
     step = trainer.progress.step
     if step:
         say(f"Continuing at step {step} (epoch {step // trainer.data.steps + 1}).")
-    with catch_signals(trainer.note_signal), exact_math():
-        _all_epochs(trainer, on_epoch)
-    return finish(trainer, _met_at_start(trainer, manifest))
+    return trainer
+
+# %% ../../nbs/08_train/14_fit.ipynb #19de378d
+def _with_fewer(trainer: Trainer, error: OutOfMemory) -> Engine:
+    "The engine to begin again with; raises `error` where something has been done already."
+    if trainer.progress.step or trainer.accelerator.num_processes > 1:
+        raise error
+    accumulate = fewer_at_once(trainer.cfg, trainer.cfg.accumulate)
+    return dataclasses.replace(trainer.engine, accumulate=accumulate)
+
+
+def fit(
+    cfg: TrainConfig,
+    manifest: pd.DataFrame,  # from `read_manifest`
+    folder: Path,  # history.csv, checkpoints/ and bundle/ go here
+    on_epoch: OnEpoch | None = None,
+) -> dict[str, Any]:  # what metrics.json holds
+    "Train, or go on where the last checkpoint stands, and end with a bundle."
+    folder = Path(folder)
+    process_state(cfg)
+    require_same("checkpoints", newest_checkpoint(folder))
+    engine = _engine_before(cfg, folder)
+    while True:
+        trainer = _begin(cfg, manifest, folder, engine)
+        try:
+            with catch_signals(trainer.note_signal), exact_math():
+                _all_epochs(trainer, on_epoch)
+        except OutOfMemory as error:
+            engine = _with_fewer(trainer, error)
+            # its network fills the memory that the next one needs
+            del trainer
+            continue
+        return finish(trainer, _met_at_start(trainer, manifest))

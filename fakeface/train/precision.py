@@ -4,16 +4,18 @@
 
 # %% auto #0
 __all__ = ['BF16_CAPABILITY', 'FP16_CAPABILITY', 'FEWEST_IMAGES', 'gpu_precision', 'cpu_precision', 'precision_for',
-           'fitting_accumulate', 'choose_engine', 'as_it_runs', 'require_statistics', 'choice_lines', 'engine_record',
-           'recorded_engine']
+           'is_out_of_memory', 'fewer_at_once', 'fitting_accumulate', 'choose_engine', 'as_it_runs',
+           'require_statistics', 'choice_lines', 'engine_record', 'require_device', 'engine_line', 'recorded_engine']
 
 # %% ../../nbs/08_train/05_precision.ipynb #32e607a7
 import copy
 import dataclasses
+import gc
 from functools import partial
 from pathlib import Path
 from typing import Any, Callable
 import torch
+from accelerate.utils.memory import should_reduce_batch_size
 from torch import nn
 from ..core.files import read_json
 from ..core.project import ConfigError, FakefaceError
@@ -56,15 +58,43 @@ def precision_for(
     return gpu_precision(torch.cuda.get_device_capability(device))
 
 # %% ../../nbs/08_train/05_precision.ipynb #6153eec0
+def is_out_of_memory(
+    error: RuntimeError,
+) -> bool:
+    "Whether a GPU ran out of memory: torch says so in its own class, and the libraries of CUDA in words."
+    words = ("CUDNN_STATUS_ALLOC_FAILED", "CUBLAS_STATUS_ALLOC_FAILED")
+    in_words = should_reduce_batch_size(error) or any(word in str(error) for word in words)
+    return isinstance(error, torch.OutOfMemoryError) or in_words
+
+
 def _fits(try_step: Callable[[int], Any], micro: int) -> bool:
     "Whether a step of so many images ends without running out of memory."
     try:
         try_step(micro)
-    except torch.OutOfMemoryError:
+    except RuntimeError as error:
+        if not is_out_of_memory(error):
+            raise
         return False
     finally:
+        # a network that failed in the middle of a step may be part of a cycle
+        gc.collect()
         torch.cuda.empty_cache()
     return True
+
+
+def fewer_at_once(
+    cfg: TrainConfig,
+    accumulate: int,  # micro-batches a step that were too few
+) -> int:  # micro-batches a step
+    "The next larger number that divides the batch; raises `ConfigError` where one image at a time was too much."
+    share = cfg.batch // cfg.processes
+    for more in range(accumulate + 1, share + 1):
+        if share % more == 0:
+            return more
+    raise ConfigError(
+        f"The GPU's memory is too small for a training step of one image at {cfg.size} px. "
+        "Make size smaller, take a smaller arch, or stop the other programs on that GPU."
+    )
 
 
 def fitting_accumulate(
@@ -72,14 +102,10 @@ def fitting_accumulate(
     try_step: Callable[[int], Any],  # a step of so many images; raises `torch.OutOfMemoryError` where they do not fit
 ) -> int:  # micro-batches a step
     "The fewest micro-batches that fit, no fewer than the config says; raises `ConfigError` where one image does not."
-    share = cfg.batch // cfg.processes
-    for accumulate in range(cfg.accumulate, share + 1):
-        if share % accumulate == 0 and _fits(try_step, share // accumulate):
-            return accumulate
-    raise ConfigError(
-        f"The GPU's memory is too small for a training step of one image at {cfg.size} px. "
-        "Make size smaller, take a smaller arch, or stop the other programs on that GPU."
-    )
+    share, accumulate = cfg.batch // cfg.processes, cfg.accumulate
+    while not _fits(try_step, share // accumulate):
+        accumulate = fewer_at_once(cfg, accumulate)
+    return accumulate
 
 # %% ../../nbs/08_train/05_precision.ipynb #7bd92c5d
 _BILL_SIDE = 224  # pixels; larger images cost as much more as they have more pixels
@@ -188,6 +214,28 @@ def engine_record(
     on_gpu = device.type == "cuda"
     name = torch.cuda.get_device_name(device) if on_gpu else device.type
     return dict(engine=dataclasses.asdict(engine), device=name, **GPU_MATH)
+
+
+def require_device(
+    engine: Engine,  # that a run began with
+    device: torch.device,  # on which it continues
+) -> None:
+    "Raise `ConfigError` where a run that began on a GPU cannot be continued on the device that is here."
+    if engine.precision == "fp16" and device.type == "cpu":
+        raise ConfigError(
+            "This run began on a GPU, in fp16, and a CPU cannot compute that. Continue it on a GPU, or give "
+            "overwrite=True to begin again."
+        )
+
+
+def engine_line(
+    engine: Engine,  # that a run computes with
+    device: torch.device,
+) -> str:
+    "A sentence where the precision is not one that the device is fast in; else empty."
+    if device.type == "cpu" or engine.precision != "bf16" or precision_for(device) == "bf16":
+        return ""
+    return "The run computes in bf16, which this GPU only emulates: a run that begins on it would take another one."
 
 
 def recorded_engine(

@@ -10,6 +10,7 @@ import time
 from pathlib import Path
 import numpy as np
 import pandas as pd
+import psutil
 import pytest
 from fakeface.core.files import write_json
 from fakeface.data.manifest import read_manifest
@@ -163,3 +164,69 @@ def test_a_machine_that_is_lost_ends_the_other_with_a_sentence(tmp_path):
         env={**os.environ, "OMP_NUM_THREADS": "1"},
     )
     assert refused.returncode == 1 and "processes: 2 -> 1" in refused.stderr, refused.stderr[-2000:]
+
+
+STAGE = """
+import sys
+from fakeface.core.files import read_json
+from fakeface.train.recipe import train_config
+from fakeface.train.stage import run_training_stage
+
+run_training_stage(train_config("finetune", **read_json(sys.argv[1])))
+"""
+
+
+def stage_of_two(config: Path, said: Path) -> subprocess.Popen:
+    "A stage that starts its two processes by itself, apart from this test as in a terminal of its own."
+    command = [sys.executable, "-c", STAGE, str(config)]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    with open(said, "w") as file:
+        return subprocess.Popen(
+            command, stdin=subprocess.DEVNULL, stdout=file, stderr=file, env=environment, start_new_session=True
+        )
+
+
+def wait_until(holds, seconds: float, text) -> None:
+    deadline = time.monotonic() + seconds
+    while not holds():
+        assert time.monotonic() < deadline, text()
+        time.sleep(0.1)
+
+
+@pytest.mark.slow
+def test_a_stage_that_is_stopped_leaves_a_checkpoint_and_none_of_its_processes(tmp_path):
+    "Ctrl-C in its terminal reaches everything that is started there; then it is killed and can pass nothing on."
+    toy_run(tmp_path, "two")
+    config = dict(PLAIN, out=str(tmp_path), run="two", processes=2, epochs=400, checkpoint_every=3)
+    folder, said = tmp_path / "two/finetune/checkpoints", tmp_path / "said.txt"
+
+    def text() -> str:
+        return said.read_text()[-3000:]
+
+    def training() -> list[psutil.Process]:
+        of_config = str(tmp_path / "two/finetune/config.json")
+        return [process for process in psutil.process_iter(["cmdline"]) if of_config in (process.info["cmdline"] or [])]
+
+    def newest() -> str:
+        return max((path.name for path in folder.glob("step-*")), default="")
+
+    for way in ("interrupt", "kill"):
+        path = write_json(tmp_path / f"{way}.json", config | dict(resume=way == "kill"))
+        before = newest()
+        stage = stage_of_two(path, said)
+        try:
+            wait_until(lambda: newest() > before or stage.poll() is not None, 200, text)
+            assert stage.poll() is None and len(training()) == 3, f"the launcher and two processes; {text()}"
+            if way == "interrupt":
+                os.killpg(stage.pid, signal.SIGINT)
+                assert stage.wait(60) == -signal.SIGINT, text()
+                assert "resume=True continues" in text()
+            else:
+                stage.kill()
+            wait_until(lambda: not training(), 30, text)
+        finally:
+            stage.kill()
+            stage.wait()
+            for process in training():
+                process.kill()
+        assert newest() > before and not list(folder.glob(".*")), "nothing half-written is left"

@@ -19,9 +19,12 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 
 from fakeface.augment.batches import BatchPart
 from fakeface.augment.policies import policy_of
+from fakeface.testing.datasets import TOY_TRAINING, toy_manifest
+from fakeface.train import trainer as trainer_module
 from fakeface.models.network import build_model
 from fakeface.train.engine import Engine, activation_bytes, score
 from fakeface.train.recipe import PRESETS, train_config
+from fakeface.train.resume import restore_trainer, save_trainer
 from fakeface.train.times import PEAK_SHARE
 from fakeface.train.trainer import Trainer
 
@@ -187,6 +190,67 @@ def test_averages_of_maps_are_made_where_the_network_is(fake_gpu, monkeypatch):
     rows = SimpleNamespace(groupby=lambda names: SimpleNamespace(ngroups=2))
     averages._test_sanity(fake_gpu(), rows, 4, 0)
     assert seen == ["cuda"]
+
+
+# ---- float16 with its scaler, which Accelerate gives to GPUs only: autocast and scaler of the CPU stand for theirs
+@pytest.fixture
+def half(monkeypatch):
+    "Trainings in float16 on the CPU."
+    usual = trainer_module.fresh_accelerator
+
+    def accelerator(cfg, precision):
+        made = usual(cfg, "fp32")
+        made.state._mixed_precision = "fp16"
+        made.native_amp = True
+        made.scaler = torch.amp.GradScaler("cpu", init_scale=2.0**10, growth_interval=2)
+        return made
+
+    monkeypatch.setattr(trainer_module, "fresh_accelerator", accelerator)
+
+
+def steps_of(cfg, manifest, folder, count):
+    trainer = trainer_module.start_training(cfg, manifest, folder, Engine("fp32", accumulate=cfg.accumulate))
+    trainer.wrapped.train()
+    batches = iter(trainer.data.loader)
+    for _ in range(count):
+        trainer.train_step(list(itertools.islice(batches, cfg.accumulate)))
+    return trainer
+
+
+def test_scaled_gradients_are_clipped_and_accumulated_as_float32_ones_are(half, tmp_path, monkeypatch):
+    "A clip of the scaled gradient would make a step a thousandth as long; two pieces must be one step."
+    manifest = toy_manifest(tmp_path / "data")
+    options = TOY_TRAINING | dict(optimizer="sgd", lr=0.1, momentum=0.0, accumulate=2, clip=0.1)
+    options |= dict(warmup=0.0, weight_decay=0.0)
+    cfg = train_config("finetune", **options)
+    in_half = steps_of(cfg, manifest, tmp_path / "half", 1)
+    half_weights = {name: tensor.detach().clone() for name, tensor in in_half.model.named_parameters()}
+    assert in_half.wrapped(torch.zeros(2, 3, 32, 32)).dtype == torch.float32, "logits come back in float32"
+    monkeypatch.undo()
+    start = trainer_module.start_training(cfg, manifest, tmp_path / "start").model
+    before = {name: tensor.detach() for name, tensor in start.named_parameters()}
+    single = steps_of(cfg, manifest, tmp_path / "single", 1).model
+    single = {name: tensor.detach() for name, tensor in single.named_parameters()}
+    length = sum(float((single[name] - before[name]).square().sum()) for name in single) ** 0.5
+    apart = sum(float((single[name] - half_weights[name]).square().sum()) for name in single) ** 0.5
+    assert length == pytest.approx(0.1 * 0.1, rel=0.01), "learning rate times clip"
+    assert apart < 0.1 * length, "but for float16's rounding"
+
+
+def test_a_step_that_overflows_is_left_out_and_the_scale_goes_on_after_a_stop(half, tmp_path):
+    manifest = toy_manifest(tmp_path / "data")
+    cfg = train_config("finetune", **TOY_TRAINING | dict(clip=1.0))
+    trainer = steps_of(cfg, manifest, tmp_path / "run", 1)
+    before = {name: tensor.clone() for name, tensor in trainer.model.named_parameters()}
+    scaler = trainer.accelerator.scaler
+    scaler.update(2.0**100)
+    trainer.train_step([next(iter(trainer.data.loader))])
+    assert all(torch.equal(tensor, before[name]) for name, tensor in trainer.model.named_parameters())
+    assert scaler.get_scale() == 2.0**99, "halved, and the step is not taken"
+    save_trainer(trainer)
+    again = trainer_module.start_training(cfg, manifest, tmp_path / "run", trainer.engine)
+    restore_trainer(again)
+    assert again.accelerator.scaler.get_scale() == 2.0**99
 
 
 # ---- memory
