@@ -20,7 +20,7 @@ from ..models.bundle import LICENSE, ONNX, Bundle
 from ..models.feature_stats import MOST_TO_DESCRIBE, Stats, draw_features, feature_stats, with_earlier
 from ..models.network import FaceNet
 from ..models.persistence import load_model
-from ..models.storage import load_tensors, read_bundle, read_seen, read_stats, write_bundle
+from ..models.storage import load_tensors, read_seen, read_stats, write_bundle
 from .engine import Engine
 from .features import features_once
 from .head import HeadData
