@@ -439,8 +439,10 @@ def _one_class_warning(metrics: dict, facts: RunFacts) -> list[str]:
     lacking = [name for name, summary in summaries.items() if not summary["n_real"] or not summary["n_fake"]]
     if not lacking:
         return []
+    figures = {"FPR" if summaries[name]["n_real"] else "FNR" for name in lacking}
     return [
-        f"Only one class was tested in {listed(lacking)}: a detector that always says the same would be right there."
+        f"Only one class was tested in {listed(lacking)}: there is {listed(sorted(figures))} and the share of unsure"
+        " answers, but no AUC, and a detector that always says the same would be right there."
         " Add images of the other class, from the same source."
     ]
 

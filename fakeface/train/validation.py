@@ -108,7 +108,7 @@ def history_figures(
         f"valid_{kind}_acc": figure_of(result, "micro", "accuracy"),
     }
     for domain in result:
-        if domain not in ("macro", "micro"):
+        if domain not in ("macro", "micro") and result[domain]["auc"].value is not None:
             figures[f"valid_{kind}_auc_{domain}"] = figure_of(result, domain, "auc")
     return figures
 
