@@ -200,8 +200,9 @@ def _judge(table: pd.DataFrame, seed: int = 0) -> Judgement:
 # %% ../../nbs/04_data/15_gate.ipynb #5d105e1b
 def _nearest(table: pd.DataFrame, domain: str, others: list[str]) -> str:
     "Which of the other domains has images of the most similar size; the first by name of several."
-    sides = np.log(shorter_side(table).clip(lower=1)).groupby(table["domain"]).median()
-    return min(others, key=lambda other: (abs(sides[other] - sides[domain]), other))
+    sides = shorter_side(table).clip(lower=1).groupby(table["domain"]).median().to_dict()
+    own = np.log(sides[domain])
+    return min(others, key=lambda other: (abs(np.log(sides[other]) - own), other))
 
 
 def judged_together(

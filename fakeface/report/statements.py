@@ -55,10 +55,12 @@ def _domains_of_kind(metrics: dict, kind: str) -> list[str]:
 # %% ../../nbs/12_report/08_statements.ipynb #6cccd964
 def _acquaintance(metrics: dict) -> str:
     "Which domains of the split it was trained on."
-    names = {kind: _domains_of_kind(metrics, kind) for kind in ("seen", "unseen", "unknown")}
-    if not names["unseen"] and not names["unknown"]:
+    names = {kind: _domains_of_kind(metrics, kind) for kind in ("seen", "calibrated", "unseen", "unknown")}
+    if not names["calibrated"] and not names["unseen"] and not names["unknown"]:
         return "It was trained on other images of the same kind." if names["seen"] else ""
     sentences = []
+    if names["calibrated"]:
+        sentences.append(f"{listed(names['calibrated'])} was left out of training, but is known to the calibration.")
     if names["unseen"]:
         sentences.append(f"It was not trained on {listed(names['unseen'])}.")
     if names["unknown"]:

@@ -243,6 +243,10 @@ def _check_together(cfg: TrainConfig) -> None:
         raise ConfigError(f"share = {cfg.share} should be above 0 and at most 1.")
     if not is_harmless(cfg.allow_bias, 1000):
         raise ConfigError(f"allow_bias = {cfg.allow_bias!r:.80} should be {HARMLESS}.")
+    if cfg.calibrate_on and cfg.folds:
+        raise ConfigError(
+            f"calibrate_on = {cfg.calibrate_on!r} needs folds = 0: a cross-validation is of the calibration at home."
+        )
     for name in ("leave_out", "calibrate_on"):
         in_both = set(split_csv(cfg.domains)) & set(split_csv(getattr(cfg, name)))
         if in_both:
