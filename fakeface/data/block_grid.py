@@ -54,7 +54,7 @@ def _no_grid(reason: str) -> tuple[float, float]:
 
 
 def _measured(table: pd.DataFrame, max_images: int, workers: int | None, timeout: float | None) -> pd.DataFrame:
-    "on, off, domain and label of the first images by hash of each domain and class."
+    "on, off, domain, label and size of the first images by hash of each domain and class."
     used = usable(table)
     used = used.loc[shorter_side(used) >= 32].sort_values("sha256")
     used = used.groupby(["domain", "label"]).head(max_images)
@@ -63,7 +63,8 @@ def _measured(table: pd.DataFrame, max_images: int, workers: int | None, timeout
     looking = in_processes(_grid_of, paths, workers, "looking for blocks", timeout=timeout, instead=_no_grid)
     for position, on_and_off in looking:
         strengths[position] = on_and_off
-    return pd.DataFrame(strengths, used.index, ["on", "off"]).assign(domain=used.domain, label=used.label)
+    facts = used[["domain", "label", "width", "height"]]
+    return pd.concat([pd.DataFrame(strengths, used.index, ["on", "off"]), facts], axis=1)
 
 # %% ../../nbs/04_data/17_block_grid.ipynb #445f1809
 @dataclass(frozen=True)

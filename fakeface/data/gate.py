@@ -16,7 +16,7 @@ import pandas as pd
 
 from ..core.project import FakefaceError
 from ..core.seeds import rng
-from .headers import usable
+from .headers import shorter_side, usable
 
 # %% ../../nbs/04_data/15_gate.ipynb #fc4520e1
 class AuditError(FakefaceError):
@@ -198,13 +198,25 @@ def _judge(table: pd.DataFrame, seed: int = 0) -> Judgement:
     )
 
 # %% ../../nbs/04_data/15_gate.ipynb #5d105e1b
+def _nearest(table: pd.DataFrame, domain: str, others: list[str]) -> str:
+    "Which of the other domains has images of the most similar size; the first by name of several."
+    sides = shorter_side(table).clip(lower=1).groupby(table["domain"]).median().to_dict()
+    own = np.log(sides[domain])
+    return min(others, key=lambda other: (abs(np.log(sides[other]) - own), other))
+
+
 def judged_together(
-    table: pd.DataFrame,  # rows of a manifest
+    table: pd.DataFrame,  # rows of a manifest: domain, label, width, height
 ) -> dict[str, list[str]]:  # domain → the domains it is judged with, itself among them
-    "The domains that are judged, and harmonised, as one: each alone, but those of a single class together."
+    "The domains that are judged, and harmonised, as one: each alone; those of one class with the other class."
     has_both = table.groupby("domain").label.nunique() == 2
     single = sorted(has_both.index[~has_both])
-    return {domain: single if domain in single else [domain] for domain in sorted(has_both.index)}
+    both = sorted(has_both.index[has_both])
+    needs_other = bool(both) and table.label[table.domain.isin(single)].nunique() == 1
+    units = {domain: [domain] for domain in both}
+    for domain in single:
+        units[domain] = sorted([domain, _nearest(table, domain, both)]) if needs_other else single
+    return dict(sorted(units.items()))
 
 # %% ../../nbs/04_data/15_gate.ipynb #b5662159
 MIN_JUDGED = 20
@@ -266,8 +278,10 @@ def header_gate(
 ) -> dict[str, DomainGate]:  # by domain
     "Can the class be told from the file header? For each domain `pass`, `refuse` or `few`."
     used = usable(table)
-    gate: dict[str, DomainGate] = {}
-    for domain, unit in judged_together(used).items():
-        done = [gate[other] for other in unit if other in gate]
-        gate[domain] = done[0] if done else _gate_of(used.loc[used.domain.isin(unit)], unit)
-    return gate
+    units = judged_together(used)
+    found: dict[tuple[str, ...], DomainGate] = {}
+    for unit in units.values():
+        key = tuple(unit)
+        if key not in found:
+            found[key] = _gate_of(used.loc[used.domain.isin(unit)], unit)
+    return {domain: found[tuple(unit)] for domain, unit in units.items()}

@@ -4,14 +4,14 @@
 
 # %% auto #0
 __all__ = ['MANIFEST_COLUMNS', 'SAMPLED_FILES', 'ManifestError', 'relative', 'build_manifest', 'image_path', 'rebase',
-           'write_manifest', 'read_manifest', 'manifest_hash', 'counts', 'gaps', 'changed_files', 'compare_files',
-           'compare_present', 'compare_sample']
+           'write_manifest', 'read_manifest', 'manifest_hash', 'counts', 'gaps', 'is_named', 'changed_files',
+           'compare_files', 'compare_present', 'compare_sample']
 
 # %% ../../nbs/04_data/13_manifest.ipynb #aa450f84
 import hashlib
 import os
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
@@ -334,23 +334,59 @@ def counts(
     return full.astype("int64")
 
 # %% ../../nbs/04_data/13_manifest.ipynb #50a01b66
+def _one_class_words(
+    domain: str,
+    absent: str,  # real | fake: the class that it does not have
+) -> str:
+    "What a domain of one class can show, where another domain has the other class."
+    if absent == "fake":
+        return f"Domain {domain!r} has real images only: it shows false alarms (FPR) and unsure answers, but no AUC."
+    return f"Domain {domain!r} has fake images only: it shows missed fakes (FNR) and unsure answers, but no AUC."
+
+
 def gaps(
     table: pd.DataFrame,  # a manifest
 ) -> list[str]:  # sentences; empty where every split of every domain has both classes
     "What is missing for training and testing."
     number = counts(table)
     usable_splits = SPLITS[:3]
+    used = table.loc[table["split"].isin(usable_splits)]
+    anywhere = [LABEL_NAMES[label] for label in sorted(used["label"].unique())]
     sentences = []
     for domain in number.index:
         n = number.loc[domain]
-        nowhere = [name for name in LABEL_NAMES if not any(n[split, name] for split in usable_splits)]
-        if nowhere:
+        has = [name for name in LABEL_NAMES if any(n[split, name] for split in usable_splits)]
+        nowhere = [name for name in LABEL_NAMES if name not in has]
+        if len(has) == 1 and anywhere != has:
+            sentences.append(_one_class_words(domain, nowhere[0]))
+        elif nowhere:
             sentences.append(f"Domain {domain!r} has no usable {' and no '.join(nowhere)} images at all.")
             continue
         for split in usable_splits:
-            missing = [name for name in LABEL_NAMES if not n[split, name]]
+            missing = [name for name in has if not n[split, name]]
             sentences += [f"Domain {domain!r} has no {name} images in {split}." for name in missing]
     return sentences
+
+# %% ../../nbs/04_data/13_manifest.ipynb #59569a7e
+def is_named(
+    table: pd.DataFrame,  # a manifest
+    names: Iterable[str],  # of domains; of sources where no domain has the name
+    setting: str,  # that names them, for the error
+) -> np.ndarray:  # bool [n]
+    "Which rows are of the domains or sources named; raises `ManifestError` where a name is neither."
+    chosen = np.zeros(len(table), bool)
+    for name in names:
+        rows = (table["domain"] == name).to_numpy()
+        if not rows.any():
+            rows = (table["source"] == name).to_numpy()
+        if not rows.any():
+            domains, sources = (", ".join(sorted(set(table[column]))) for column in ("domain", "source"))
+            raise ManifestError(
+                f"{setting} names {name}, which is neither a domain nor a source. "
+                f"The domains are {domains}; the sources are {sources}."
+            )
+        chosen |= rows
+    return chosen
 
 # %% ../../nbs/04_data/13_manifest.ipynb #774aaab9
 SAMPLED_FILES = 256  # files that training compares

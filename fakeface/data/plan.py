@@ -10,7 +10,7 @@ import os
 import shutil
 import tempfile
 import time
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import cast
 import pandas as pd
@@ -115,6 +115,7 @@ class DataPlan:
     missing: list[str]  # what is not there, or not as it should be
     free: int  # bytes on the disk of the outputs
     train_size: int  # pixels of a cache of decoded images
+    notes: list[str] = field(default_factory=list)  # what to know, though nothing is wrong
 
     @property
     def copies(self) -> float:  # bytes
@@ -183,16 +184,28 @@ def _cells_of(sources: list[Source], lists: Path) -> tuple[list[CellPlan], list[
     return _joined(cells), missing
 
 
-def _one_sided(cells: list[CellPlan]) -> list[str]:
-    "A sentence for each domain that has one class only."
+def _one_sided(cells: list[CellPlan]) -> dict[str, int]:
+    "The domains that have one class only, and which."
     labels: dict[str, set[int]] = {}
     for cell in cells:
         labels.setdefault(cell.domain, set()).add(cell.label)
-    return [
-        f"{domain}: there are no {LABEL_NAMES[1 - min(there)]} images."
-        for domain, there in labels.items()
-        if len(there) == 1
-    ]
+    return {domain: min(there) for domain, there in labels.items() if len(there) == 1}
+
+
+def _one_class_words(cells: list[CellPlan]) -> tuple[list[str], list[str]]:
+    "What is missing, where no domain has the other class; what to know of a domain of one class, where one has it."
+    missing, notes = [], []
+    for domain, label in _one_sided(cells).items():
+        other = LABEL_NAMES[1 - label]
+        if any(cell.label != label for cell in cells):
+            shown = "missed fakes (FNR)" if label else "false alarms (FPR)"
+            notes.append(
+                f"{domain}: there are no {other} images. It can be trained on beside the other domains; "
+                f"its figures are {shown} and unsure answers, without an AUC."
+            )
+        else:
+            missing.append(f"{domain}: there are no {other} images.")
+    return missing, notes
 
 
 def _free(out: Path) -> int:
@@ -215,7 +228,8 @@ def plan_sources(
         cells, missing = _cells_of(read_sources(path), folder / "lists")
         sides = _sides(cells, size)
         costs = [_cost(cell, sides[cell.domain], folder) for cell in cells]
-    return DataPlan(cells, costs, missing + _one_sided(cells), _free(Path(out)), train_size)
+    one_class, notes = _one_class_words(cells)
+    return DataPlan(cells, costs, missing + one_class, _free(Path(out)), train_size, notes)
 
 # %% ../../nbs/04_data/19_plan.ipynb #73d56f53
 def _copy_of(job: tuple[str, Path, int]) -> int:
@@ -287,6 +301,8 @@ def plan_text(found: DataPlan) -> str:
         )
     if found.copies >= found.free:
         parts.append("The disk is too small: give another out, or a smaller size.")
+    if found.notes:
+        parts.append("\n".join(["To know:", *found.notes]))
     if found.missing:
         parts.append("\n".join(["Missing, or not as it should be:", *found.missing]))
     return "\n\n".join(parts)

@@ -20,7 +20,7 @@ from ..core.config import split_csv
 from ..core.files import read_json, sha256_json, write_atomic, write_json
 from ..core.stages import run_dir
 from ..data.balance import number_cells
-from ..data.manifest import manifest_hash
+from ..data.manifest import is_named, manifest_hash
 from .before_after import compare_scores, headline_of, mean_difference
 from .predict import device_of, open_net, predict
 from .stage import note_test_read
@@ -44,9 +44,8 @@ def usable_rows(
 ) -> pd.DataFrame:  # index 0…n-1
     "All images that are not excluded, of the domains that the training takes."
     domains = split_csv(cfg.domains) or list(manifest["domain"].unique())
-    left_out = split_csv(cfg.leave_out)
-    wanted = [domain for domain in domains if domain not in left_out]
-    is_used = manifest["domain"].isin(wanted) & (manifest["split"] != "excluded")
+    left_out = is_named(manifest, split_csv(cfg.leave_out), "leave_out")
+    is_used = manifest["domain"].isin(domains) & ~left_out & (manifest["split"] != "excluded")
     rows = manifest.loc[is_used].reset_index(drop=True)
     rows.attrs = manifest.attrs
     return rows
@@ -112,7 +111,8 @@ def _scores_of_part(cfg: TrainConfig, table: pd.DataFrame, folder: Path) -> pd.D
     "Train without the test rows of a table, and score them; read from the folder's scores.csv where it is there."
     path = folder / "scores.csv"
     if not path.exists():
-        fit(dataclasses.replace(cfg, processes=1), table, folder)
+        # what is left out is not in the table any more
+        fit(dataclasses.replace(cfg, processes=1, leave_out=""), table, folder)
         held = table.loc[table["split"] == "test"].reset_index(drop=True)
         held.attrs = table.attrs
         scores = _scores_of(folder / "bundle", held, cfg.device)

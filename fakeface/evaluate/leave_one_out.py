@@ -112,6 +112,8 @@ def round_config(
         out=cfg.out,
         domains=",".join(left),
         leave_out=",".join(group),
+        # what a round leaves out its calibration must not know either
+        calibrate_on=",".join(name for name in split_csv(full.calibrate_on) if name not in group),
         device=cfg.device,
         epochs=cfg.epochs or full.epochs,
     )
@@ -151,7 +153,9 @@ def _refuse_other_settings(folder: Path, cfg: TrainConfig) -> None:
     "Raise `FakefaceError` where a finished stage of a round was trained otherwise than the run is now."
     now = {name: value for name, value in identity(cfg).items() if name != "init"}
     stored = read_json(folder / "config.json")
-    changed = differences({name: stored.get(name) for name in now}, json.loads(to_json(now)))
+    # a setting that is newer than the round had its default
+    before = {name: stored.get(name, getattr(TrainConfig, name)) for name in now}
+    changed = differences(json.loads(to_json(before)), json.loads(to_json(now)))
     if changed:
         raise FakefaceError(
             f"{folder} was trained with other settings than the run has now ({changed}). "

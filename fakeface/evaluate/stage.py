@@ -25,6 +25,7 @@ from ..data.audit import read_audit, require_same_data, require_trained_on, requ
 from ..data.prepare import find_path
 from ..data.quarantine import Quarantine
 from ..faces.frame import FRAME_MODES
+from ..metrics.slices import Slice, by_source
 from ..metrics.figures import by_domain, by_domain_records
 from ..models.bundle import Bundle
 from ..models.card import are_too_few, too_few_words
@@ -244,6 +245,23 @@ def _band_of(bundle: Bundle) -> tuple[float, float] | None:
     return low, high
 
 
+def _acquaintance_of(found: Slice, request: _Request) -> str:
+    "What the bundle knows of a source: trained, calibrated, left out; empty where that is not recorded."
+    bundle = request.bundle
+    if found.source in bundle.calibrated_on or found.domain in bundle.calibrated_on:
+        return "known to the calibration only"
+    if found.source in bundle.left_out or found.domain in bundle.left_out:
+        return "left out"
+    trained = {(record["domain"], record["source"]) for record in bundle.data if record["split"] == "train"}
+    return "trained on" if (found.domain, found.source) in trained else ""
+
+
+def _slices(request: _Request, scored: _Scored) -> list[dict[str, Any]]:
+    "The figures of each source, with what the bundle knows of it."
+    found = by_source(scored.both, request.threshold, _band_of(request.bundle))
+    return [each.to_dict() | dict(known=_acquaintance_of(each, request)) for each in found]
+
+
 def _results(request: _Request, scored: _Scored) -> dict[str, Any]:
     "The figures, as metrics.json holds them."
     band = _band_of(request.bundle)
@@ -251,6 +269,7 @@ def _results(request: _Request, scored: _Scored) -> dict[str, Any]:
     results = dict(
         result=by_domain_records(by_domain(scored.pred, request.threshold, band=band)),
         breakdown={by: [part.to_dict() for part in parts] for by, parts in tables.items()},
+        sources=_slices(request, scored),
     )
     if scored.extra is not None:
         results["extra"] = by_domain_records(by_domain(scored.extra, request.threshold, band=band))
@@ -278,7 +297,9 @@ def _about(request: _Request, scored: _Scored) -> dict[str, Any]:
     "What was evaluated, on what, and what it had seen."
     bundle, manifest = request.bundle, request.manifest
     is_learned = manifest["split"].isin(("train", "valid")) & manifest["domain"].isin(bundle.domains)
-    learned = manifest.loc[is_learned]
+    # of another manifest's sources nothing is here
+    not_learned = {*bundle.left_out, *bundle.calibrated_on}
+    learned = manifest.loc[is_learned & ~manifest["source"].isin(list(not_learned - set(bundle.domains)))]
     return dict(
         split=request.cfg.split,
         threshold=request.threshold,

@@ -64,11 +64,16 @@ def seen_or_not(
     bundle: Bundle,
     home: Path,  # as in `lineage`
 ) -> dict[str, str]:
-    "Each domain: `seen`, `unseen`, or `unknown` where a parent bundle is missing."
+    "Each domain: `seen`, `calibrated` (only the calibration saw it), `unseen`, or `unknown` where a parent is missing."
     seen, whole = lineage(bundle, home)
     otherwise = "unseen" if whole else "unknown"
-    distinct = dict.fromkeys(domains)
-    return {domain: "seen" if domain in seen else otherwise for domain in distinct}
+    kinds = dict.fromkeys(domains, otherwise)
+    for domain in kinds:
+        if domain in seen:
+            kinds[domain] = "seen"
+        elif domain in bundle.calibrated_on:
+            kinds[domain] = "calibrated"
+    return kinds
 
 # %% ../../nbs/09_evaluate/05_unseen.ipynb #a3fb8566
 MET = ("same pixels", "near-duplicate", "mirrored near-duplicate", "same source", "same person")

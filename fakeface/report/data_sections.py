@@ -15,6 +15,7 @@ from .figures import SectionFigure, training_figure
 from .findings import REPORTED_STAGES, RunFacts, StageFacts
 from .records import DASH, Cell, format_figure
 from .tables import Table, setting_text, table_of
+from ..models.card import ABOUT_TARGETS, TARGET_HEAD, target_cells
 
 # %% ../../nbs/12_report/11_data_sections.ipynb #2596818e
 @dataclass(frozen=True)
@@ -149,6 +150,7 @@ class TrainingSection:
     name: str
     text: str = ""  # empty: not run
     fig: SectionFigure | None = None
+    tables: list[Table] = field(default_factory=list)  # images used, by source; words at home and abroad
 
 # %% ../../nbs/12_report/11_data_sections.ipynb #9dadbba2
 def _best(metrics: dict) -> str:
@@ -166,11 +168,26 @@ def _training_text(history: pd.DataFrame, metrics: dict) -> str:
             f"Fitted on validation: temperature {metrics['temperature']:.3f}, bias {metrics['bias']:.3f},"
             f" threshold {name} = {metrics['thresholds'][name]:.3f}."
         )
+    calibrated_on = sorted({row["domain"] for row in metrics.get("targets", []) if row["place"] == "abroad"} - {"all"})
+    if calibrated_on:
+        sentences.append(f"Left out of training, but known to the calibration: {', '.join(calibrated_on)}.")
     band = metrics.get("band")
     notes = band.get("notes", []) if isinstance(band, dict) else []
     return " ".join([*sentences, *notes])
 
 # %% ../../nbs/12_report/11_data_sections.ipynb #db7929a4
+def _tables(metrics: dict) -> list[Table]:
+    "The images that were used, and what the words are worth at home and abroad, where that was noted."
+    tables = []
+    if data := metrics.get("data"):
+        head = ("domain", "split", "class", "source", "n")
+        rows = [[record[name] for name in head] for record in data]
+        tables.append(table_of(head, rows, "Images that were used", text=True))
+    if targets := metrics.get("targets"):
+        tables.append(table_of(TARGET_HEAD, target_cells(targets), f"Words on validation. {ABOUT_TARGETS}", text=True))
+    return tables
+
+
 def _trained(stage: str, found: StageFacts) -> TrainingSection:
     "One stage."
     history, metrics = found.history, found.metrics or {}
@@ -179,7 +196,7 @@ def _trained(stage: str, found: StageFacts) -> TrainingSection:
     if history.epoch.max() == 0:
         text = f"No training: the weights it began from, BatchNorm measured again ({_best(metrics)})."
         return TrainingSection(stage, text)
-    return TrainingSection(stage, _training_text(history, metrics), training_figure(stage, history))
+    return TrainingSection(stage, _training_text(history, metrics), training_figure(stage, history), _tables(metrics))
 
 # %% ../../nbs/12_report/11_data_sections.ipynb #2540fb57
 def training_sections(stages: dict[str, StageFacts]) -> list[TrainingSection]:

@@ -213,6 +213,7 @@ PUBLISHED_HEADING = "Published, on other images; not measured here"
 # %% ../../nbs/12_report/07_findings.ipynb #e7e0bc3a
 SEEN = dict(
     seen="Domains that the detector was trained on",
+    calibrated="Left out of training, but known to the calibration",
     unseen="Unseen: domains that the detector was never trained on",
     unknown="Domains of which it is not known whether the detector was trained on them",
 )

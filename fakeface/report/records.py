@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from ..models.card import absent_text
 
 # %% ../../nbs/12_report/02_records.ipynb #4f308ad1
 Summary = Mapping[str, Any]  # n, n_real, n_fake, and by metric a record
@@ -110,7 +111,8 @@ def record_cell(
         return Cell(format_figure(record, percent))
     value = record.get("value")
     interval = "" if value is None else _interval_text(*bounds_of(record), percent)
-    return Cell(format_figure(value, percent), interval, record.get("note") or "")
+    text = absent_text(record, DASH) if value is None else format_figure(value, percent)
+    return Cell(text, interval, record.get("note") or "")
 
 
 def stacked(summary: Summary, key: str) -> str:
@@ -130,7 +132,7 @@ def format_interval(
     "A figure with its 95% interval as text: `.981 [.970, .990]`; a dash where it was not measured."
     value = value_of(record)
     if not np.isfinite(value):
-        return DASH
+        return absent_text(record, DASH) if isinstance(record, Mapping) else DASH
     low, high = bounds_of(record)
     interval = "" if low is None or high is None else f" [{low:.{digits}f}, {high:.{digits}f}]"
     return f"{value:.{digits}f}{interval}"

@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from ..data.rows import TO_SHOW_THEM
+from ..models.card import ABOUT_SLICES, SLICE_HEAD, slice_rows
 from .findings import RESULT_COLUMNS, SEEN, ResultGroup, RunFacts, published_group, result_groups
 from .maps import Thumbnail, gallery
 from fakeface.report.records import (
@@ -268,7 +269,9 @@ def _part_row(part: dict) -> list[str]:
 def breakdown_section(metrics: dict | None) -> list[Table]:
     "A table for each thing that figures are broken down by."
     breakdown = (metrics or {}).get("breakdown") or {}
-    return [
+    sources = (metrics or {}).get("sources") or []
+    slices = [table_of(SLICE_HEAD, slice_rows(sources), f"By source. {ABOUT_SLICES}", text=True)] if sources else []
+    return slices + [
         table_of((by, "n", "AUC", "accuracy", "FPR", "FNR"), [_part_row(part) for part in parts], f"By {by}")
         for by, parts in breakdown.items()
     ]

@@ -55,10 +55,12 @@ def _domains_of_kind(metrics: dict, kind: str) -> list[str]:
 # %% ../../nbs/12_report/08_statements.ipynb #6cccd964
 def _acquaintance(metrics: dict) -> str:
     "Which domains of the split it was trained on."
-    names = {kind: _domains_of_kind(metrics, kind) for kind in ("seen", "unseen", "unknown")}
-    if not names["unseen"] and not names["unknown"]:
+    names = {kind: _domains_of_kind(metrics, kind) for kind in ("seen", "calibrated", "unseen", "unknown")}
+    if not names["calibrated"] and not names["unseen"] and not names["unknown"]:
         return "It was trained on other images of the same kind." if names["seen"] else ""
     sentences = []
+    if names["calibrated"]:
+        sentences.append(f"{listed(names['calibrated'])} was left out of training, but is known to the calibration.")
     if names["unseen"]:
         sentences.append(f"It was not trained on {listed(names['unseen'])}.")
     if names["unknown"]:
@@ -439,8 +441,10 @@ def _one_class_warning(metrics: dict, facts: RunFacts) -> list[str]:
     lacking = [name for name, summary in summaries.items() if not summary["n_real"] or not summary["n_fake"]]
     if not lacking:
         return []
+    figures = {"FPR" if summaries[name]["n_real"] else "FNR" for name in lacking}
     return [
-        f"Only one class was tested in {listed(lacking)}: a detector that always says the same would be right there."
+        f"Only one class was tested in {listed(lacking)}: there is {listed(sorted(figures))} and the share of unsure"
+        " answers, but no AUC, and a detector that always says the same would be right there."
         " Add images of the other class, from the same source."
     ]
 

@@ -19,6 +19,7 @@ from ..core.config import split_csv
 from ..core.files import write_atomic, write_json
 from ..metrics.figures import by_domain, by_domain_records
 from ..augment.batches import BatchPart
+from ..metrics.slices import by_source
 from ..models.bundle import Bundle
 from ..models.feature_stats import Stats
 from ..models.cost import cost_of
@@ -29,7 +30,8 @@ from ..models.storage import read_bundle
 from .batches import worker_count
 from .candidate import candidate, validation_row
 from .checkpoint import checkpoint_state, checkpoints
-from .data_choice import TrainError
+from .abroad import target_rows, target_text
+from .data_choice import TrainError, calibration_rows, used_counts
 from .engine import Engine, device_for, exact_math, plan
 from .features import frozen_engine
 from .known import acquaintance, seen_after, seen_at_start
@@ -42,7 +44,14 @@ from .recipe import TrainConfig
 from .resume import catch_signals, leave, newest_checkpoint, require_same, restore_trainer
 from .resume import save_trainer
 from .schedule import lr_at
-from .trainer import OutOfMemory, StoppedWaiting, Trainer, process_state, start_training
+from fakeface.train.trainer import (
+    OutOfMemory,
+    StoppedWaiting,
+    Trainer,
+    process_state,
+    start_training,
+    validator_of,
+)
 from .validation import Decision, as_built, fit_decision
 from .word_limits import fit_word_limits, words_when_harder
 
@@ -156,6 +165,21 @@ def _best_model(trainer: Trainer, weights: dict[str, torch.Tensor]) -> FaceNet:
     return cast(FaceNet, model)
 
 
+def _scores_abroad(trainer: Trainer, model: FaceNet, abroad: pd.DataFrame | None) -> pd.DataFrame:
+    "Scores of the images that only the calibration sees, by the names in `calibrate_on`; no rows where there are none."
+    if abroad is None or abroad.empty:
+        return pd.DataFrame(columns=["domain", "source", "label", "logit_real", "logit_fake", "z", "p_fake"])
+    by_name = abroad.assign(domain=abroad["known_as"])
+    by_name.attrs = abroad.attrs
+    return validator_of(trainer, by_name).scores(model)
+
+
+def _used(trainer: Trainer, abroad: pd.DataFrame | None) -> list[dict[str, Any]]:
+    "How many images of each domain, split, class and source the run used."
+    none = trainer.validator.rows.iloc[:0]
+    return used_counts(trainer.data.rows, trainer.validator.rows, none if abroad is None else abroad)
+
+
 def _bundle(
     trainer: Trainer,
     model: FaceNet,
@@ -163,6 +187,8 @@ def _bundle(
     valid: dict[str, dict[str, Any]],  # validation's figures, of `by_domain_records`
     limits: dict[str, float],  # of `fit_word_limits`
     start_met: str = "",  # which test images the detector that it began with had met
+    abroad: pd.DataFrame | None = None,  # of `calibration_rows`, where they helped to fit the decision
+    extra: dict[str, Any] | None = None,  # further metrics: slices by source, targets
 ) -> Bundle:
     "What the finished bundle says about itself."
     cfg, rows = trainer.cfg, trainer.data.rows
@@ -187,7 +213,9 @@ def _bundle(
         manifest_hash=trainer.data_hash,
         allow_bias=cfg.allow_bias or None,
         left_out=split_csv(cfg.leave_out),
-        metrics=valid | dict(sizes=sizes) | (dict(start_met=start_met) if start_met else {}),
+        calibrated_on=split_csv(cfg.calibrate_on) if abroad is not None and len(abroad) else [],
+        data=_used(trainer, abroad),
+        metrics=valid | dict(sizes=sizes) | (extra or {}) | (dict(start_met=start_met) if start_met else {}),
         backbone=backbone_record(cfg),
         averaged=split_csv(trainer.parent) if is_mean else [],
         parent=None if is_mean else trainer.parent or None,
@@ -219,9 +247,11 @@ def _met_at_start(trainer: Trainer, manifest: pd.DataFrame) -> str:
     return " ".join(filter(None, said))
 
 
-def _seen(trainer: Trainer) -> Seen:
+def _seen(trainer: Trainer, abroad: pd.DataFrame | None = None) -> Seen:
     "All images that the finished detector has met."
-    rows = (trainer.data.rows, trainer.validator.rows)
+    rows = [trainer.data.rows, trainer.validator.rows]
+    if abroad is not None and len(abroad):
+        rows.append(abroad)
     return seen_after(trainer.cfg, rows, trainer.folder.parent / ".facts.sqlite")
 
 
@@ -247,9 +277,39 @@ def _require_same_start(trainer: Trainer) -> None:
         )
 
 
+def _decision(trainer: Trainer, scores: pd.DataFrame, strange: pd.DataFrame) -> Decision:
+    "What is fitted on validation, at home and abroad; says what is to be known of it."
+    cfg, say = trainer.cfg, trainer.accelerator.print
+    fitted_on = pd.concat([scores, strange]) if len(strange) else scores
+    decision = fit_decision(fitted_on, cfg, finished_start(cfg), held_out(trainer))
+    for note in decision.band.notes:
+        say(note)
+    if decision.kept and len(strange):
+        say(f"calibrate_on = {cfg.calibrate_on} is without effect: nothing is fitted.")
+    return decision
+
+
+def _figures(
+    trainer: Trainer,
+    scores: pd.DataFrame,  # at home; gets the calibrated `p_fake`
+    strange: pd.DataFrame,  # of `_scores_abroad`
+    decision: Decision,
+) -> tuple[dict[str, dict[str, Any]], dict[str, Any]]:  # of `by_domain_records`; slices by source, and targets
+    "Validation's figures."
+    scores["p_fake"] = decision.p_fake(scores)
+    band, threshold = (decision.band.low, decision.band.high), decision.thresholds[decision.threshold]
+    valid = by_domain_records(by_domain(scores, threshold, band=band))
+    extra: dict[str, Any] = dict(sources=[found.to_dict() for found in by_source(scores, threshold, band)])
+    if len(strange):
+        extra["targets"] = target_rows(scores, strange, decision)
+        trainer.accelerator.print(target_text(extra["targets"]))
+    return valid, extra
+
+
 def finish(
     trainer: Trainer,
     start_met: str = "",  # a sentence for the card: which test images the detector had met that it began with
+    abroad: pd.DataFrame | None = None,  # of `calibration_rows`; None: no such images
 ) -> dict[str, Any]:  # what metrics.json holds
     "Make the bundle from the best epoch; gives validation's figures with intervals."
     cfg, best, weights = trainer.cfg, trainer.progress.best, trainer.best_weights
@@ -258,12 +318,10 @@ def finish(
     _require_same_start(trainer)
     model = _best_model(trainer, weights)
     scores = trainer.validator.scores(model)
-    decision = fit_decision(scores, cfg, finished_start(cfg), held_out(trainer))
-    for note in decision.band.notes:
-        trainer.accelerator.print(note)
-    scores["p_fake"] = decision.p_fake(scores)
-    band = (decision.band.low, decision.band.high)
-    valid = by_domain_records(by_domain(scores, decision.thresholds[decision.threshold], band=band))
+    strange = _scores_abroad(trainer, model, abroad)
+    decision = _decision(trainer, scores, strange)
+    abroad = None if decision.kept else abroad
+    valid, extra = _figures(trainer, scores, strange, decision)
     metrics: dict[str, Any] = dict(
         valid=valid,
         best_epoch=best.epoch,
@@ -274,14 +332,21 @@ def finish(
         precision=trainer.engine.precision,
         accumulate=cfg.accumulate,
         freeze_bn=cfg.freeze_bn,
+        data=_used(trainer, abroad),
         **decision.to_dict(),
+        **extra,
     )
     if trainer.accelerator.is_main_process:
         limits = _limits(trainer, model, decision)
         metrics["limits"] = limits
-        bundle = _bundle(trainer, model, decision, valid, limits, start_met)
+        bundle = _bundle(trainer, model, decision, valid, limits, start_met, abroad, extra)
         metrics["bundle_hash"] = save_model(
-            model, trainer.folder / "bundle", bundle, overwrite=True, seen=_seen(trainer), stats=_stats(trainer, model)
+            model,
+            trainer.folder / "bundle",
+            bundle,
+            overwrite=True,
+            seen=_seen(trainer, abroad),
+            stats=_stats(trainer, model),
         ).hash
         cost = cost_of(trainer.folder / "bundle")
         metrics |= dict(megabytes=cost.megabytes, ms_an_image=cost.milliseconds)
@@ -406,6 +471,8 @@ def fit(
 ) -> dict[str, Any]:  # what metrics.json holds
     "Train, or go on where the last checkpoint stands, and end with a bundle."
     folder = Path(folder)
+    # first: a name without images is no reason to train for hours
+    abroad = calibration_rows(manifest, cfg)
     process_state(cfg)
     require_same("checkpoints", newest_checkpoint(folder))
     engine = _engine_before(cfg, folder)
@@ -419,4 +486,4 @@ def fit(
             # its network fills the memory that the next one needs
             del trainer
             continue
-        return finish(trainer, _met_at_start(trainer, manifest))
+        return finish(trainer, _met_at_start(trainer, manifest), abroad)

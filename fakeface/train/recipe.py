@@ -35,7 +35,8 @@ class TrainConfig:
     resume: bool = False  # go on with an unfinished one
     # data
     domains: str = ""  # comma string; empty: all of the manifest
-    leave_out: str = ""  # domains that neither training nor validation may see
+    leave_out: str = ""  # domains or sources that neither training nor validation may see
+    calibrate_on: str = ""  # domains or sources never trained on: their validation helps to fit threshold and band
     share: float = 1.0  # of the training images, chosen by their hash: for curves over the amount of data
     per_class: int = 0  # images of each domain and class, a fifth of them for validation; 0: all
     allow_bias: str = ""  # the reason for training on data that the audit refuses
@@ -244,9 +245,14 @@ def _check_together(cfg: TrainConfig) -> None:
         raise ConfigError(f"share = {cfg.share} should be above 0 and at most 1.")
     if not is_harmless(cfg.allow_bias, 1000):
         raise ConfigError(f"allow_bias = {cfg.allow_bias!r:.80} should be {HARMLESS}.")
-    in_both = set(split_csv(cfg.domains)) & set(split_csv(cfg.leave_out))
-    if in_both:
-        raise ConfigError(f"{', '.join(sorted(in_both))} is in both domains and leave_out.")
+    if cfg.calibrate_on and cfg.folds:
+        raise ConfigError(
+            f"calibrate_on = {cfg.calibrate_on!r} needs folds = 0: a cross-validation is of the calibration at home."
+        )
+    for name in ("leave_out", "calibrate_on"):
+        in_both = set(split_csv(cfg.domains)) & set(split_csv(getattr(cfg, name)))
+        if in_both:
+            raise ConfigError(f"{', '.join(sorted(in_both))} is in both domains and {name}.")
 
 # %% ../../nbs/08_train/01_recipe.ipynb #5e7856f3
 _STAGE = dict(

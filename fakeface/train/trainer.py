@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['WAIT_FOR_OTHERS', 'PendingLoss', 'StoppedWaiting', 'OutOfMemory', 'Trainer', 'process_state', 'fresh_accelerator',
-           'start_training']
+           'start_training', 'validator_of']
 
 # %% ../../nbs/08_train/11_trainer.ipynb #b9afa790
 import dataclasses
@@ -380,3 +380,14 @@ def start_training(
         data_hash=manifest_hash(pd.concat([train_rows, valid_rows])),
         parent=parent,
     )
+
+
+def validator_of(
+    trainer: Trainer,
+    rows: pd.DataFrame,  # of a manifest
+) -> Validator:
+    "The run's way of validating, for other rows."
+    loader = _validator(
+        trainer.cfg, rows, trainer.accelerator, trainer.engine, trainer.prepare, trainer.quarantine
+    ).loader
+    return dataclasses.replace(trainer.validator, rows=rows, loader=loader)

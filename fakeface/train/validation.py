@@ -44,7 +44,7 @@ class Validator:
         self,
         model: nn.Module,  # raw or averaged
         flip: bool = False,  # with flip averaging
-    ) -> pd.DataFrame:  # domain, label, logit_real, logit_fake, z, p_fake; one row an image
+    ) -> pd.DataFrame:  # domain, source, label, logit_real, logit_fake, z, p_fake; one row an image
         "Score the validation rows over all processes."
         float32 = Engine(channels_last=self.engine.channels_last)
         own = score(model, self._batches(), self.prepare, float32, flip)
@@ -61,7 +61,8 @@ class Validator:
     ) -> pd.DataFrame:  # as `scores` gives it
         "Scores beside what they are of."
         logits = logits.astype(np.float64)
-        return self.rows.iloc[rows][["domain", "label"]].assign(
+        about = [name for name in ("domain", "source", "label") if name in self.rows]
+        return self.rows.iloc[rows][about].assign(
             logit_real=logits[:, 0],
             logit_fake=logits[:, 1],
             z=logits[:, 1] - logits[:, 0],
@@ -108,7 +109,7 @@ def history_figures(
         f"valid_{kind}_acc": figure_of(result, "micro", "accuracy"),
     }
     for domain in result:
-        if domain not in ("macro", "micro"):
+        if domain not in ("macro", "micro") and result[domain]["auc"].value is not None:
             figures[f"valid_{kind}_auc_{domain}"] = figure_of(result, domain, "auc")
     return figures
 
@@ -156,7 +157,7 @@ def _kept_decision(scores: pd.DataFrame, cfg: TrainConfig, start: Bundle) -> "De
     low, high = start.band or (0.5, 0.5)
     band = _band_between(low, high, p, scores.label.to_numpy(), [note])
     name = cfg.threshold if cfg.threshold in start.thresholds else start.threshold
-    return Decision(start.temperature, start.bias, dict(start.thresholds), name, band)
+    return Decision(start.temperature, start.bias, dict(start.thresholds), name, band, kept=True)
 
 # %% ../../nbs/08_train/09_validation.ipynb #a4af9234
 _LOGIT_COLUMNS = ["logit_real", "logit_fake"]
@@ -171,6 +172,7 @@ class Decision:
     thresholds: dict[str, float]  # by name
     threshold: str  # the name of the one that verdicts use
     band: Band  # of `fit_band`: unsure where low <= p_fake < high
+    kept: bool = False  # whether it is that of the detector with which training began
 
     def to_dict(self) -> dict[str, Any]:
         "As metrics.json holds it."
@@ -182,7 +184,7 @@ class Decision:
 
 
 def fit_decision(
-    scores: pd.DataFrame,  # of the best epoch's network on validation
+    scores: pd.DataFrame,  # of the best epoch's network on validation, and on what `calibrate_on` names
     cfg: TrainConfig,
     start: Bundle | None = None,  # the finished detector that training began with
     also: pd.DataFrame | None = None,  # further scores to fit on: `held_out_scores` of a head
