@@ -18,9 +18,9 @@ import numpy as np
 import pandas as pd
 
 from ..images.facts import file_infos
-from ..models.bundle import LICENSE, ONNX, Bundle
+from ..models.bundle import Bundle
 from ..models.seen import Seen, among_seen, seen_images
-from ..models.storage import load_tensors, read_bundle, read_seen, read_stats, write_bundle
+from ..models.storage import copy_bundle, read_seen
 from .origin import init_paths
 from .recipe import TrainConfig
 
@@ -124,13 +124,7 @@ def with_seen(
     overwrite: bool = False,
 ) -> Bundle:  # as written
     "A copy of a bundle that knows its training and validation images; raises `FakefaceError`."
-    folder = Path(bundle)
-    record = read_bundle(folder)
     learned = manifest.loc[manifest["split"].isin(("train", "valid"))]
     learned.attrs = manifest.attrs
-    seen = replace(seen_of(learned) | read_seen(folder), whole=whole)
-    onnx = folder / ONNX if ONNX in record.files else None
-    license = (folder / LICENSE).read_text(encoding="utf-8") if LICENSE in record.files else None
-    fields = replace(record, files={})
-    tensors, stats = load_tensors(folder), read_stats(folder)
-    return write_bundle(out, fields, tensors, None, license, onnx, overwrite=overwrite, seen=seen, stats=stats)
+    seen = replace(seen_of(learned) | read_seen(bundle), whole=whole)
+    return copy_bundle(bundle, out, seen, overwrite=overwrite)

@@ -7,7 +7,6 @@ __all__ = ['start_stats', 'described', 'with_recalled', 'with_stats']
 
 # %% ../../nbs/08_train/12_recall.ipynb #4500f6b8
 import os
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -16,11 +15,11 @@ import pandas as pd
 from ..core.project import ConfigError
 from ..augment.batches import BatchPart
 from ..data.balance import sample_rows
-from ..models.bundle import LICENSE, ONNX, Bundle
+from ..models.bundle import Bundle
 from ..models.feature_stats import MOST_TO_DESCRIBE, Stats, draw_features, feature_stats, with_earlier
 from ..models.network import FaceNet
 from ..models.persistence import load_model
-from ..models.storage import load_tensors, read_seen, read_stats, write_bundle
+from ..models.storage import copy_bundle, read_stats
 from .engine import Engine
 from .features import features_once
 from .head import HeadData
@@ -85,20 +84,9 @@ def with_stats(
     overwrite: bool = False,
 ) -> Bundle:  # as written
     "A copy of a bundle that keeps what the features of its training images are like; raises `FakefaceError`."
-    folder = Path(bundle)
-    model, record = load_model(folder)
+    model, record = load_model(bundle)
     rows = manifest.loc[(manifest["split"] == "train") & manifest["domain"].isin(record.domains)]
     rows = rows.reset_index(drop=True)
     rows.attrs = manifest.attrs
-    stats = described(model, rows, BatchPart(model.spec), earlier=read_stats(folder))
-    seen = read_seen(folder)
-    return write_bundle(
-        out,
-        replace(record, files={}),
-        load_tensors(folder),
-        license=(folder / LICENSE).read_text(encoding="utf-8") if LICENSE in record.files else None,
-        onnx=folder / ONNX if ONNX in record.files else None,
-        overwrite=overwrite,
-        seen=seen if len(seen.files) else None,
-        stats=stats,
-    )
+    stats = described(model, rows, BatchPart(model.spec), earlier=read_stats(bundle))
+    return copy_bundle(bundle, out, stats=stats, overwrite=overwrite)

@@ -306,3 +306,24 @@ def test_what_must_be_there_is_there():
     files += [f"nbs/run_{stage}.ipynb" for stage in STAGES]
     assert not [name for name in files if not (ROOT / name).exists()]
     assert os.access(ROOT / ".ci/run", os.X_OK)
+
+
+def mean_of(rows, name):
+    values = [float(row[name]) for row in rows if row[name]]
+    return sum(values) / len(values)
+
+
+@pytest.mark.parametrize(
+    "way, count", [("start", 0), *(("mine", n) for n in (15, 30, 60, 200)), ("head", 60), ("steps", 60)]
+)
+def test_the_readme_tells_what_the_benchmark_of_a_new_domain_measured(way, count):
+    import csv
+
+    with open(ROOT / "outputs/bench/mine.csv") as file:
+        rows = [row for row in csv.DictReader(file) if row["way"] == way and int(row["images a class"]) == count]
+    cells = []
+    for is_new in ("True", "False"):
+        part = [row for row in rows if row["is_new"] == is_new]
+        auc, unsure, right = (mean_of(part, name) for name in ("auc", "unsure", "accuracy_sure"))
+        cells += [f"{auc:.3f}".lstrip("0"), f"{unsure:.0%}", f"{right:.0%}"]
+    assert f"| {count or '–'} | {' | '.join(cells)} |" in (ROOT / "README.md").read_text(encoding="utf-8")
