@@ -27,7 +27,8 @@ from ..models.cost import cost_of
 from ..models.persistence import load_model, save_model
 from ..models.several import Calibrated, MeanNet, mean_network
 from ..models.storage import read_bundle, read_seen
-from ..train.known import acquaintance, known_rows, seen_of
+from ..train.copies import known_rows, seen_of
+from ..train.known import acquaintance
 from ..train.recipe import TrainConfig
 from ..train.validation import Decision, fit_decision
 from ..train.word_limits import fit_word_limits, words_when_harder
