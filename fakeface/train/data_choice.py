@@ -8,7 +8,6 @@ __all__ = ['TrainError', 'prepared_manifest', 'replayed_rows', 'with_replay', 'c
 # %% ../../nbs/08_train/06_data_choice.ipynb #50c1bf65
 import os
 from pathlib import Path
-import numpy as np
 import pandas as pd
 from ..core.config import split_csv
 from ..core.labels import LABEL_NAMES
