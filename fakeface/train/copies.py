@@ -22,17 +22,27 @@ _FEW = 500  # files that one process looks at
 
 def _hashes(rows: pd.DataFrame) -> list[str]:
     "All hashes of all rows."
-    return [digits for name in _FILE_HASHES for digits in rows[name]]
+    hashes: list[str] = []
+    for name in _FILE_HASHES:
+        column = rows[name]
+        hashes.extend(column)
+    return hashes
 
 
 def _looks(rows: pd.DataFrame, cache: Path | None) -> np.ndarray:  # uint64 [n, 2]; 0 where there is nothing to see
     "The perceptual hash of each image and of its mirror image."
-    paths = [os.path.join(rows.attrs["root"], path) for path in rows["path"]]
+    root = rows.attrs["root"]
+    paths = [os.path.join(root, path) for path in rows["path"]]
     remembered = cache if cache and cache.exists() else None
     workers = 0 if len(paths) <= _FEW else None
-    digits = [(info.look or "0" * 32)[:32] for info in file_infos(paths, remembered, workers)]
-    words = np.frombuffer(bytes.fromhex("".join(digits)), ">u8")
-    return words.astype(np.uint64).reshape(-1, 2)
+    infos = file_infos(paths, remembered, workers)
+    looks = np.zeros((len(paths), 2), np.uint64)
+    for number, info in enumerate(infos):
+        if info.look:
+            # two words of eight bytes
+            raw = bytes.fromhex(info.look[:32])
+            looks[number] = np.frombuffer(raw, ">u8")
+    return looks
 
 
 def seen_of(
@@ -40,7 +50,9 @@ def seen_of(
     cache: Path | None = None,  # the SQLite file with what was found in which file
 ) -> Seen:
     "The record of images that are trained or chosen on."
-    return seen_images(_hashes(rows), _looks(rows, cache).ravel())
+    hashes = _hashes(rows)
+    looks = _looks(rows, cache)
+    return seen_images(hashes, looks.ravel())
 
 # %% ../../nbs/08_train/06_copies.ipynb #aab68336
 def known_rows(
@@ -48,7 +60,9 @@ def known_rows(
     rows: pd.DataFrame,  # of a manifest
 ) -> np.ndarray:  # bool [n]
     "Which images were among those that were seen, as they are, saved again, or mirrored."
-    return among_seen(seen, (rows[name] for name in _FILE_HASHES), rows["phash"].to_numpy(np.uint64))
+    hashes = [rows[name] for name in _FILE_HASHES]
+    looks = rows["phash"].to_numpy(np.uint64)
+    return among_seen(seen, hashes, looks)
 
 # %% ../../nbs/08_train/06_copies.ipynb #f771167c
 def shared_rows(
@@ -57,6 +71,9 @@ def shared_rows(
     cache: Path | None = None,  # the SQLite file with what was found in which file of `rows`
 ) -> np.ndarray:  # bool [n]
     "Which of the rows are among the others, as they are, saved again, cut in another way, or mirrored."
-    theirs = seen_images(_hashes(others), others["phash"].to_numpy(np.uint64))
-    mirrored = _looks(rows, cache)[:, 1]
-    return known_rows(theirs, rows) | near_looks(mirrored, theirs.looks)
+    hashes = _hashes(others)
+    upright = others["phash"].to_numpy(np.uint64)
+    theirs = seen_images(hashes, upright)
+    looks = _looks(rows, cache)
+    is_mirrored = near_looks(looks[:, 1], theirs.looks)
+    return known_rows(theirs, rows) | is_mirrored

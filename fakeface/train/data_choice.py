@@ -7,15 +7,15 @@ __all__ = ['TrainError', 'prepared_manifest', 'replayed_rows', 'with_replay', 'c
 
 # %% ../../nbs/08_train/06_data_choice.ipynb #50c1bf65
 import os
-from pathlib import Path
 import pandas as pd
 from ..core.config import split_csv
 from ..core.labels import LABEL_NAMES
-from ..core.project import FakefaceError, project_root
+from ..core.project import FakefaceError
 from ..core.stages import require, run_dir
 from ..data.balance import sample_rows
 from ..data.audit import read_audit, require_same_data, require_trained_on, require_unbiased
 from ..data.manifest import compare_sample, read_manifest
+from ..data.prepare import find_path
 from .copies import shared_rows
 from .recipe import TrainConfig
 
@@ -64,8 +64,8 @@ def _require_both_classes(rows: pd.DataFrame, domains: list[str], split: str) ->
 
 # %% ../../nbs/08_train/06_data_choice.ipynb #0ef0bb03
 def _replay_manifest(cfg: TrainConfig) -> pd.DataFrame:
-    "The manifest that `replay` names: a Parquet file, a stage's folder or a run's."
-    given = Path(cfg.replay) if Path(cfg.replay).exists() else project_root() / cfg.replay
+    "The manifest that `replay` names: a Parquet file, a stage's folder or a run's; raises `FakefaceError`."
+    given = find_path(cfg.replay, "Name a prepared run's folder as replay.")
     for path in (given, given / "manifest.parquet", given / "prepare/manifest.parquet"):
         if path.is_file():
             return read_manifest(path)
