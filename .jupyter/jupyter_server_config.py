@@ -32,3 +32,5 @@ class DescribedNotebooks(AsyncLargeFileManager):
 
 
 c.ServerApp.contents_manager_class = DescribedNotebooks  # noqa: F821, Jupyter gives `c` to its configuration
+c.LabApp.news_url = None  # noqa: F821
+c.LabApp.check_for_updates_class = "jupyterlab.NeverCheckForUpdate"  # noqa: F821

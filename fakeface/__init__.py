@@ -7,6 +7,7 @@ __all__ = ['Detector', 'InferError', 'Verdict', 'list_detectors']
 
 # %% ../nbs/11_infer/18_front_door.ipynb #a1f31805
 import importlib
+import os
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -37,3 +38,18 @@ if not TYPE_CHECKING:  # a type checker knows the names above, and no others
 
 def __dir__() -> list[str]:
     return sorted(["__version__", *_HOMES])
+
+# %% ../nbs/11_infer/18_front_door.ipynb #e44bc306
+# read by onnxruntime and huggingface_hub when they are imported
+_QUIET = ("ORT_DISABLE_TELEMETRY", "HF_HUB_DISABLE_TELEMETRY")
+
+
+def _send_nothing() -> None:
+    "Switch off what libraries send about their use, unless the user has decided."
+    for name in _QUIET:
+        # an empty value is no decision
+        if not os.environ.get(name):
+            os.environ[name] = "1"
+
+
+_send_nothing()

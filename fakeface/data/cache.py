@@ -11,7 +11,7 @@ import os
 import shutil
 import sys
 from pathlib import Path
-from typing import Iterable, Iterator
+from typing import Iterable, Iterator, Sequence
 
 import numpy as np
 import pandas as pd
@@ -159,13 +159,27 @@ def _note(cache: DecodedCache, descriptor: int, shapes: list[tuple[int, int, int
     cache.shape.flush()
 
 
+def _compare(manifest: pd.DataFrame, rows: Sequence[int] | np.ndarray) -> None:
+    "Raise `ManifestError` where a file is not the one of the manifest, if that says which one it is."
+    if "file_sha256" in manifest:
+        compare_present(manifest.iloc[rows])
+
+
 def _fill(cache: DecodedCache, manifest: pd.DataFrame, todo: np.ndarray, workers: int | None, every: int) -> None:
     "Let workers decode and write the rows of `todo`; note what is stored every so many images."
     from tqdm.auto import tqdm
 
     writer = _CacheWriter(manifest, cache, cache.slots(manifest["sha256"]))
     is_short = len(todo) < 1_000
-    shapes = []
+    row_of = dict(zip(cache.slots(manifest["sha256"])[todo].tolist(), todo.tolist()))
+    shapes: list[tuple[int, int, int]] = []
+
+    def note() -> None:
+        # once more: a file may have been exchanged since it was compared and before it was read
+        _compare(manifest, [row_of[slot] for slot, _, _ in shapes])
+        _note(cache, descriptor, shapes)
+        shapes.clear()
+
     descriptor = os.open(cache.folder / "pixels.u8", os.O_RDWR)
     try:
         with tqdm(total=len(todo), desc="decoding", unit=" images", disable=is_short, leave=False) as bar:
@@ -173,9 +187,8 @@ def _fill(cache: DecodedCache, manifest: pd.DataFrame, todo: np.ndarray, workers
                 shapes += written.tolist()
                 bar.update(len(written))
                 if len(shapes) >= every:
-                    _note(cache, descriptor, shapes)
-                    shapes.clear()
-        _note(cache, descriptor, shapes)
+                    note()
+        note()
     finally:
         os.close(descriptor)
         if writer.descriptor is not None:
@@ -224,7 +237,6 @@ def decoded_cache(
         todo = row[(cache.shape == 0).any(1)]
         if len(todo):
             # kept under the hash that the manifest names, for every later run
-            if "file_sha256" in manifest:
-                compare_present(manifest.iloc[todo])
+            _compare(manifest, todo)
             _fill(cache, manifest, todo, workers, every)
     return cache

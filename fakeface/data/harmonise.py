@@ -6,6 +6,7 @@
 __all__ = ['CUTS', 'STRAY', 'harmonise_one', 'refuse_parity_of_faces', 'harmonise']
 
 # %% ../../nbs/04_data/16_harmonise.ipynb #6ac4e284
+import hashlib
 import os
 import re
 from dataclasses import dataclass, replace
@@ -33,6 +34,7 @@ from ..images.facts import file_infos, in_processes
 
 # %% ../../nbs/04_data/16_harmonise.ipynb #73fba13d
 CUTS = ("square", "whole")
+_CHANGED = "was changed while prepare ran: its pixels are not those that were looked at"
 
 
 def _box_and_size(image: Image.Image, side: int, cut: str) -> tuple[Box, tuple[int, int]]:
@@ -53,6 +55,7 @@ def harmonise_one(
     quality: int,  # 1 to 100
     cut: str = "square",  # centred square, or the whole image with its shape
     square: Square | None = None,  # cut out first, upright, at its own scale; None: the image as it is
+    sha256: str = "",  # of the decoded RGB bytes that are expected; empty: any
 ) -> str:  # "" or why it could not be done
     "One image through the common way."
     if os.path.exists(dst):
@@ -62,6 +65,8 @@ def harmonise_one(
             image = open_image(src)
         except ImageError as error:
             return error.reason
+        if sha256 and hashlib.sha256(image.tobytes()).hexdigest() != sha256:
+            return _CHANGED
         if square is not None:
             image = cut_square(image, square, max(1, round(square.side)))
         box, size = _box_and_size(image, side, cut)
@@ -203,6 +208,7 @@ class _Job(NamedTuple):
     quality: int
     cut: str
     square: Square | None
+    sha256: str
 
 
 def _jobs(chosen: _Chosen, names: pd.Series, out_dir: Path, settings: dict[str, Any]) -> list[_Job]:
@@ -216,7 +222,7 @@ def _jobs(chosen: _Chosen, names: pd.Series, out_dir: Path, settings: dict[str, 
         src = os.path.join(table.attrs["root"], path)
         # around a face there is a square, whatever is made of other images
         cut, square = ("square", frame.square) if frame else (settings["cut"], None)
-        jobs.append(_Job(src, str(out_dir / name), settings["side"][domain], quality, cut, square))
+        jobs.append(_Job(src, str(out_dir / name), settings["side"][domain], quality, cut, square, sha256))
     return jobs
 
 

@@ -29,6 +29,11 @@ _SPLIT_WORDS = {
     "test": "test testing",
 }
 CLASS_NAMES: dict[str, Label] = {word: label for label, words in _CLASS_WORDS.items() for word in words.split()}
+# behind real_ or fake_ these make a name of the other class, or of none; fake_photos are fakes all the same
+_TURNING = {
+    REAL: set(f"{_CLASS_WORDS[FAKE]} esrgan free vs or and".split()),
+    FAKE: set("real reals authentic genuine original originals free vs or and".split()),
+}
 SPLIT_NAMES = {word: split for split, words in _SPLIT_WORDS.items() for word in words.split()}
 
 # %% ../../nbs/04_data/00_names.ipynb #79db2efe
@@ -37,9 +42,13 @@ def class_of(
 ) -> Label | None:  # None where the name says nothing about the class
     "The class that a folder's name stands for: `real`, `Fake`, `ai`, `fake_sd`, `real-phone`."
     name = plain_name(name)
-    first = name.split("_")[0]
-    # fake_sd is a fake of some kind; photo_album is not a class
-    return CLASS_NAMES.get(first if first in LABEL_NAMES else name)
+    first, *others = name.split("_")
+    # photo_album is not a class
+    if first not in LABEL_NAMES:
+        return CLASS_NAMES.get(name)
+    # fake_sd is a fake of some kind; real_esrgan is a program, and fake_free has no fakes
+    label = CLASS_NAMES[first]
+    return None if _TURNING[label] & set(others) else label
 
 
 def split_of(

@@ -22,7 +22,8 @@ from ..models.bundle import Bundle
 from ..models.card import ENOUGH_TO_CLAIM
 from ..models.cost import cost_of
 from ..models.storage import read_bundle, read_seen
-from ..train.known import Acquaintance, acquaintance, known_rows
+from ..train.copies import known_rows
+from ..train.known import Acquaintance, acquaintance
 from ..train.origin import finished_start, init_paths
 from ..train.recipe import TrainConfig
 

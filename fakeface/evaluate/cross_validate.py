@@ -30,7 +30,9 @@ from ..models.bundle import Bundle
 from ..models.card import ENOUGH_TO_CLAIM, too_few_words
 from ..models.storage import read_bundle
 from ..train.fit import fit
-from ..train.known import known_rows, seen_at_start
+from ..train.copies import known_rows, shared_rows
+from ..train.data_choice import replayed_rows
+from ..train.known import seen_at_start
 from ..train.origin import finished_start, init_paths
 from ..train.recipe import TrainConfig, identity
 
@@ -203,11 +205,15 @@ def unmet_rows(
     cfg: TrainConfig,  # with `init` resolved
     rows: pd.DataFrame,  # of `usable_rows`
 ) -> pd.DataFrame:  # those that can be a test
-    "The images that nothing that training begins with has met."
+    "The images that neither what training begins with has met nor replay trains on."
+    is_met = np.zeros(len(rows), bool)
     seen = seen_at_start(cfg)
-    if seen is None:
-        return rows
-    unmet = rows.loc[~known_rows(seen, rows)].reset_index(drop=True)
+    if seen is not None:
+        is_met |= known_rows(seen, rows)
+    replayed = replayed_rows(cfg)
+    if replayed is not None:
+        is_met |= shared_rows(rows, replayed, run_dir(cfg.run, cfg.out) / ".facts.sqlite")
+    unmet = rows.loc[~is_met].reset_index(drop=True)
     unmet.attrs = rows.attrs
     return unmet
 

@@ -17,7 +17,7 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
-from ..core.project import ConfigError
+from ..core.project import ConfigError, FakefaceError
 from ..data.manifest import compare_files, manifest_hash, read_manifest
 from .predict import EvaluateError, open_net, pick_split, predict
 from ..metrics.figures import by_domain, by_domain_records
@@ -25,9 +25,11 @@ from ..metrics.paired import delong_test
 from ..models.bundle import Bundle, p_fake
 from ..models.cost import cost_of
 from ..models.persistence import load_model, save_model
+from ..models.shelf import list_bundles
 from ..models.several import Calibrated, MeanNet, mean_network
 from ..models.storage import read_bundle, read_seen
-from ..train.known import acquaintance, known_rows, seen_of
+from ..train.copies import known_rows, seen_of
+from ..train.known import acquaintance
 from ..train.recipe import TrainConfig
 from ..train.validation import Decision, fit_decision
 from ..train.word_limits import fit_word_limits, words_when_harder
@@ -89,6 +91,49 @@ def _has_this_split(bundle: Bundle, manifest: pd.DataFrame) -> bool:
     return manifest_hash(manifest.loc[learned]) == bundle.manifest_hash
 
 
+def _known_bundles(folders: Sequence[str | os.PathLike], manifest: pd.DataFrame) -> dict[str, Path]:
+    "Where bundles are, by their hash: in the runs of the parts and of the manifest, in runs beside these, installed."
+    runs = {Path(manifest.attrs["root"]).resolve().parent}
+    runs |= {Path(folder).resolve().parent.parent for folder in folders}
+    found = list(list_bundles().values())
+    for home in runs:
+        found += [*home.glob("*/bundle"), *home.parent.glob("*/*/bundle")]
+    known = {}
+    for folder in found:
+        try:
+            known[read_bundle(folder).hash] = folder
+        except FakefaceError:
+            continue
+    return known
+
+
+@dataclasses.dataclass(frozen=True)
+class _Asked:
+    "Whose records say what a part was trained on."
+
+    folders: list[Path]
+    missing: list[str]  # sentences: what a part began with and is not there
+
+
+def _asked(folder: Path, manifest: pd.DataFrame, known: dict[str, Path]) -> _Asked:
+    "A part itself; if it was chosen on this split, which its record holds too, what it began with."
+    bundle = read_bundle(folder)
+    if not _has_this_split(bundle, manifest):
+        return _Asked([folder], [])
+    asked = _Asked([], [])
+    for start in filter(None, [bundle.parent, *bundle.averaged]):
+        if start in known:
+            before = _asked(known[start], manifest, known)
+            asked.folders.extend(before.folders)
+            asked.missing.extend(before.missing)
+        else:
+            asked.missing.append(
+                f"{bundle.name} began with the bundle {start[:12]}, which is neither in its run, nor in one beside it, "
+                "nor installed: that one may have been trained on some of the validation images."
+            )
+    return asked
+
+# %% ../../nbs/09_evaluate/10_mean.ipynb #1b5206cb
 def _unmet(
     folders: Sequence[str | os.PathLike],
     manifest: pd.DataFrame,
@@ -96,14 +141,15 @@ def _unmet(
 ) -> pd.DataFrame:  # those that no part was trained on, as far as is known
     "Rows that a mean may be fitted on; raises `EvaluateError` where none of a class are left."
     is_met = np.zeros(len(rows), bool)
-    for folder in folders:
-        bundle = read_bundle(folder)
-        if _has_this_split(bundle, manifest):
-            continue
-        met = acquaintance(read_seen(folder), rows, bundle.name, "validation")
-        if met.sentence():
-            print(met.sentence())
-        is_met |= known_rows(read_seen(folder), rows)
+    known = _known_bundles(folders, manifest)
+    all_asked = [_asked(Path(folder), manifest, known) for folder in folders]
+    said = [sentence for asked in all_asked for sentence in asked.missing]
+    for folder in dict.fromkeys(folder for asked in all_asked for folder in asked.folders):
+        seen = read_seen(folder)
+        said.append(acquaintance(seen, rows, read_bundle(folder).name, "validation").sentence())
+        is_met |= known_rows(seen, rows)
+    for sentence in filter(None, said):
+        print(sentence)
     unmet = rows.loc[~is_met].reset_index(drop=True)
     unmet.attrs = rows.attrs
     if unmet["label"].nunique() < 2:

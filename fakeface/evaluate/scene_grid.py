@@ -140,7 +140,7 @@ def _long(rows: pd.DataFrame, scores: np.ndarray, states: list[str], bundle: Bun
 def scene_scores(
     net: OnnxNet | FaceNet,  # of `predict.open_net`
     bundle: Bundle,  # temperature, bias, threshold, band
-    rows: pd.DataFrame,  # path, domain and label of a manifest; `attrs["root"]`
+    rows: pd.DataFrame,  # path, domain and label of a manifest, with a folder sha256 too; `attrs["root"]`
     names: list[str] | None = None,  # of `SCENES`; all if not given
     folder: Path | None = None,  # parts are kept here, so that it can go on; None: no files
     workers: int | None = None,  # threads; None: as many as there are cores
@@ -152,7 +152,9 @@ def scene_scores(
     names = list(SCENES) if names is None else names
     states = [UNTOUCHED, *names]
     root = Path(rows.attrs.get("root", "."))
-    key = sha256_json([bundle.hash, names, seed, part, rows["path"].tolist()])
+    # a path alone is not an image: what a scene draws hangs on the one, what is drawn on hangs on the other
+    images = rows[["path", "sha256"]].to_numpy().tolist() if folder else []
+    key = sha256_json([bundle.hash, names, seed, part, images])
     threads = cores() if workers is None else max(1, workers)
     work = partial(_scored_in_scenes, net, bundle.limits, root, names, seed)
     scored = []

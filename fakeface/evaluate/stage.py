@@ -356,12 +356,32 @@ def _scenes(request: _Request, folder: Path, progress: Callable[..., Iterable]) 
     return scene_summary(table) | dict(scenes_n=cfg.scenes_n)
 
 # %% ../../nbs/09_evaluate/08_stage.ipynb #2ed5e623
+_PARTS = dict(manifest_hash="images", bundle_hash="detector")
+
+
+def _require_same_evaluation(folder: Path, hashes: dict[str, str]) -> None:
+    "Raise `EvaluateError` if what was begun in the stage's folder was about other images or another detector."
+    path = folder / "env.json"
+    if not path.exists():
+        # it ended before anything was scored
+        return
+    begun = read_json(path)
+    changed = [what for name, what in _PARTS.items() if begun.get(name) != hashes[name]]
+    if changed:
+        raise EvaluateError(
+            f"The evaluation in {folder} cannot be resumed, because the {' and the '.join(changed)} changed since it "
+            "was begun. Give overwrite=True to start again."
+        )
+
+
 def _begin(request: _Request) -> tuple[Stage, int | None]:
     "Make the stage's folder; with how often the test split was read, this time included."
     cfg = request.cfg
     data = manifest_hash(request.rows)
     again = cfg.resume and Stage.state(request.home / "evaluate") == "running"
     hashes = dict(manifest_hash=data, bundle_hash=request.bundle.hash)
+    if again and not cfg.overwrite:
+        _require_same_evaluation(request.home / "evaluate", hashes)
     stage = Stage.begin("evaluate", cfg, cfg.overwrite, cfg.resume, seed=cfg.seed, **hashes)
     if cfg.split != "test":
         return stage, None

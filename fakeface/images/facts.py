@@ -199,7 +199,7 @@ class _Cache:
 
     def __init__(self, path: Path, table: str):
         path.parent.mkdir(parents=True, exist_ok=True)
-        self.saved = time.time()
+        self.saved = time.monotonic()
         self.table = table
         try:
             self._open(path)
@@ -243,9 +243,9 @@ class _Cache:
         if stamp and not record["reason"]:
             text = json.dumps(record)
             self.file.execute(f"REPLACE INTO {self.table} VALUES (?, ?, ?)", (path, _sealed(path, stamp, text), text))
-        if time.time() - self.saved > self.SAVE_EVERY:
+        if time.monotonic() - self.saved > self.SAVE_EVERY:
             self.file.commit()
-            self.saved = time.time()
+            self.saved = time.monotonic()
 
     def close(self) -> None:
         self.file.commit()

@@ -32,6 +32,7 @@ class StageFacts:
     "What one stage has left in its folder."
 
     arch: str | None = None  # of the bundle that the stage made
+    parents: tuple[str, ...] = ()  # hashes of the bundles that this one began with
     state: str | None = None  # None: not run
     seconds: float | None = None
     started: str | None = None  # UTC
@@ -107,6 +108,7 @@ def _stage_facts(folder: Path) -> StageFacts:
     state = _if_there(folder / "stage.json") or {}
     return StageFacts(
         arch=bundle.get("arch"),
+        parents=tuple(filter(None, [bundle.get("parent"), *bundle.get("averaged", [])])),
         state=state.get("state"),
         seconds=state.get("seconds"),
         started=state.get("started"),

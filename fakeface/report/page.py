@@ -20,6 +20,7 @@ from .contents import Report, report_contents
 from .findings import PUBLISHED_SOURCE, RunFacts, collect_findings
 from .slides import write_slides
 from .tables import Table
+from ..train.origin import init_paths
 
 # %% ../../nbs/12_report/15_page.ipynb #ca71a5ea
 SECTIONS = dict(
@@ -89,7 +90,29 @@ def _require_one_detector(facts: RunFacts) -> None:
             f"of one would stand beside the settings of the other. Run evaluate again with overwrite=True."
         )
 
+# %% ../../nbs/12_report/15_page.ipynb #63e0483f
+def _began_with_pretrain(facts: RunFacts, home: Path) -> bool:
+    "Whether finetuning was told to begin with the bundle of this run's pretraining, wherever the run was then."
+    init = (facts.stages["finetune"].config or {}).get("init") or ""
+    own = (home.resolve().name, "pretrain", "bundle")
+    return any(Path(folder).parts[-3:] == own for folder in init_paths(init))
 
+
+def _require_one_start(facts: RunFacts, home: Path) -> None:
+    "Raise `FakefaceError` if pretraining was run again after finetuning had begun with what it made before."
+    pretrained, parents = facts.stages["pretrain"], facts.stages["finetune"].parents
+    if pretrained.state is None or not parents or not _began_with_pretrain(facts, home):
+        return
+    made = (pretrained.metrics or {}).get("bundle_hash")
+    if made not in parents:
+        began = " and ".join(parent[:12] for parent in parents)
+        now = f"has since made {made[:12]}" if made else "was since begun again"
+        raise FakefaceError(
+            f"finetune began with the bundle {began}, and pretrain {now}: the figures of a detector would stand beside "
+            "a pretraining that it does not come from. Run finetune and evaluate again with overwrite=True."
+        )
+
+# %% ../../nbs/12_report/15_page.ipynb #606aa886
 def _require_one_set(home: Path, manifest: pd.DataFrame | None) -> None:
     "Raise `AuditError` where the stages of a run are not about one and the same set."
     audit = home / "prepare/audit.json"
@@ -107,6 +130,7 @@ def run_report_stage(cfg: ReportConfig) -> Path:  # report.html
     facts = collect_findings(home)
     _require_one_set(home, facts.manifest)
     _require_one_detector(facts)
+    _require_one_start(facts, home)
     require_current_rounds(home)
     with Stage.begin("report", cfg, cfg.overwrite, cfg.resume) as stage:
         page = build_report(home)

@@ -7,6 +7,7 @@ __all__ = ['features_of', 'frozen_engine', 'folded', 'backbone_identity', 'Featu
            'FrozenView', 'AugmentedRows', 'plain_view', 'augmented_view', 'Frozen', 'frozen_backbone', 'features_once']
 
 # %% ../../nbs/08_train/09_features.ipynb #4251afcf
+import contextlib
 import dataclasses
 import hashlib
 import itertools
@@ -108,6 +109,18 @@ def backbone_identity(model: FaceNet) -> str:  # 64 hex digits
     return digest.hexdigest()
 
 # %% ../../nbs/08_train/09_features.ipynb #001dade9
+@contextlib.contextmanager
+def _ours(folder: Path) -> Iterator[None]:
+    "Raise `FakefaceError` if a store belongs to someone else."
+    try:
+        yield
+    except PermissionError as error:
+        raise FakefaceError(
+            f"The features in {folder} cannot be used ({error.strerror}): all runs of an output root share them, and "
+            "another user made these. Give another `out`, or ask for the right to read and write that folder."
+        ) from None
+
+
 class FeatureStore:
     "Features of a manifest's images by one backbone; `view` gives the file of one view."
 
@@ -143,7 +156,12 @@ class FeatureStore:
         return np.memmap(path, dtype, "r+" if writing else "r", shape=shape)
 
     def view(self, name: str, writing: bool = False) -> tuple[Any, Any]:  # float32 [n,D]; uint8 [n], 1: is there
-        "The features of a view and which of them are there."
+        "The features of a view and which of them are there; raises `FakefaceError` if they are someone else's."
+        with _ours(self.folder):
+            return self._view(name, writing)
+
+    def _view(self, name: str, writing: bool) -> tuple[Any, Any]:
+        "The same, with the system's errors."
         self.folder.mkdir(parents=True, exist_ok=True)
         if not self._is_whole(f"{name}.f32", np.float32, (len(self.sha), self.width)):
             # without its features, a note that they are there means nothing
@@ -176,8 +194,9 @@ def open_store(
     )
     folder = Path(root) / f"{model.arch}-{sha256_json(about)}"
     store = FeatureStore(folder, rows["sha256"], model.head.in_features)
-    folder.mkdir(parents=True, exist_ok=True)
-    write_json(folder / "about.json", {**about, "images": len(store.sha), "width": store.width})
+    with _ours(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        write_json(folder / "about.json", {**about, "images": len(store.sha), "width": store.width})
     return store
 
 
@@ -282,15 +301,18 @@ def _fill(
     slots: np.ndarray,  # int64 [n] of each row
     found: Iterable[tuple[np.ndarray, np.ndarray, list[BadImage]]],
     note: Callable[[list[BadImage]], None],
+    compare: Callable[[list[int]], object],  # takes numbers of rows; raises where an image is not that of its row
     total: int,
 ) -> None:
-    "Write features as they come; note which are there now and then."
+    "Write features as they come; note which are there now and then, and only what was made of the right images."
     values, done = store.view(view.name, writing=True)
     fresh: list[int] = []
 
     def sync() -> None:
+        # once more: a file may have been exchanged since it was compared and before it was read
+        compare(fresh)
         values.flush()
-        done[fresh] = 1
+        done[slots[fresh]] = 1
         done.flush()
         fresh.clear()
 
@@ -298,7 +320,7 @@ def _fill(
         for rows, features, bad in found:
             note(bad)
             values[slots[rows]] = features
-            fresh += slots[rows].tolist()
+            fresh += rows.tolist()
             bar.update(len(rows))
             if len(fresh) >= _EVERY:
                 sync()
@@ -350,17 +372,22 @@ class Frozen:
         note: Callable[[list[BadImage]], None],
     ) -> None:
         "Compute the rows of `todo`, alone in the store."
-        compare_present(rows.iloc[todo])
+
+        def compare(numbers: list[int]) -> None:
+            compare_present(rows.iloc[numbers])
+
+        compare(todo.tolist())
         sha = rows["sha256"].tolist()
         stack = partial(collate, size=self.model.spec.size)
         loader = make_loader(view.images, todo.tolist(), self.batch, self.workers, stack)
         lock = self.store.folder / ".lock"
-        take_lock(lock, "give another `out`: runs beside one another share features")
+        with _ours(self.store.folder):
+            take_lock(lock, "give another `out`: runs beside one another share features")
         try:
             model = folded(self.model)
             self.engine.layout(model)
             found = _computed(model, view, loader, sha, self.prepare, self.engine)
-            _fill(self.store, view, slots, found, note, len(todo))
+            _fill(self.store, view, slots, found, note, compare, len(todo))
         finally:
             give_lock(lock)
 
@@ -386,6 +413,7 @@ def features_once(
     workers: int | None = None,  # loader processes; None: from the core count
 ) -> tuple[np.ndarray, np.ndarray]:  # float32 [m,D]; int64 [m], the rows that could be read
     "Features of images as evaluation shows them."
+    compare_present(rows)
     view = plain_view(rows, model.spec)
     stack = partial(collate, size=model.spec.size)
     batch = 8 if prepare.mean.device.type == "cpu" else 64

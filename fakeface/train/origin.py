@@ -30,11 +30,15 @@ def init_paths(init: str) -> list[str]:
 
 
 def _bundle_folder(path: str, cfg: TrainConfig) -> str:
-    "The absolute path of a bundle, as given or below the project's root."
+    "The absolute path of a bundle, as given, below the project's root, or by its name; raises `ConfigError`."
     named = list_bundles().get(path)
-    for folder in (Path(path), project_root() / path, named):
-        if folder and (folder / INDEX).is_file():
-            return str(folder.resolve())
+    candidates = [Path(path), project_root() / path, *([named] if named else [])]
+    found = {folder.resolve() for folder in candidates if (folder / INDEX).is_file()}
+    if len(found) > 1:
+        places = " and ".join(sorted(map(str, found)))
+        raise ConfigError(f"init = {path!r} may mean more than one bundle: {places}. Give the whole path.")
+    if found:
+        return str(found.pop())
     raise ConfigError(
         f"init = {path!r} is not a bundle (no bundle.json in it). "
         f"Give a bundle's folder, or init='none' to start from weights={cfg.weights!r}."

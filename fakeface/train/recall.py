@@ -7,7 +7,6 @@ __all__ = ['start_stats', 'described', 'with_recalled', 'with_stats']
 
 # %% ../../nbs/08_train/12_recall.ipynb #4500f6b8
 import os
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
