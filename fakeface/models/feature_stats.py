@@ -103,8 +103,8 @@ def draw_features(
         parts.append(np.maximum(drawn, one.lowest).astype(np.float32))
     labels = np.repeat([one.label for one in stats], count).astype(np.int64)
     domains = np.repeat(np.array([one.domain for one in stats], str), count)
-    width = len(stats[0].mean) if stats else 0
-    return np.concatenate(parts) if parts else np.zeros((0, width), np.float32), labels, domains
+    features = np.concatenate(parts) if parts else np.zeros((0, 0), np.float32)
+    return features, labels, domains
 
 # %% ../../nbs/06_models/02_feature_stats.ipynb #59a01506
 _ARRAYS = ("mean", "directions", "spread", "rest", "lowest", "label", "count")
@@ -121,10 +121,12 @@ def stats_bytes(stats: Stats) -> bytes:
     from safetensors.numpy import save
 
     most = max(len(one.spread) for one in stats)
+    directions = [_padded(one.directions, most) for one in stats]
+    spread = [_padded(one.spread, most) for one in stats]
     arrays: dict[str, np.ndarray] = dict(
         mean=np.stack([one.mean for one in stats]).astype(np.float16),
-        directions=np.stack([_padded(one.directions, most) for one in stats]).astype(np.float16),
-        spread=np.stack([_padded(one.spread, most) for one in stats]).astype(np.float16),
+        directions=np.stack(directions).astype(np.float16),
+        spread=np.stack(spread).astype(np.float16),
         rest=np.stack([one.rest for one in stats]).astype(np.float16),
         lowest=np.array([one.lowest for one in stats], np.float32),
         label=np.array([one.label for one in stats], np.int64),

@@ -44,7 +44,8 @@ def described(
     sample = sample_rows(rows, MOST_TO_DESCRIBE, key="features")
     features, read = features_once(model, sample, prepare, engine, workers)
     known = sample.iloc[read]
-    return with_earlier(feature_stats(features, known["domain"].to_numpy(), known["label"].to_numpy()), earlier)
+    stats = feature_stats(features, known["domain"].to_numpy(), known["label"].to_numpy())
+    return with_earlier(stats, earlier)
 
 # %% ../../nbs/08_train/12_recall.ipynb #adf52298
 def _stats_to_recall(cfg: TrainConfig, domains: set[str]) -> Stats:
@@ -71,9 +72,9 @@ def with_recalled(
     views = [np.concatenate([view, features]) for view, (features, _, _) in zip(data.views, drawn)]
     # each draw is a group of its own
     group = np.concatenate([data.group.astype(str), np.array([f"recalled {i}" for i in range(len(labels))])])
-    return HeadData(
-        views, np.concatenate([data.labels, labels]), np.concatenate([data.domain.astype(str), domain]), group
-    )
+    labels = np.concatenate([data.labels, labels])
+    domain = np.concatenate([data.domain.astype(str), domain])
+    return HeadData(views, labels, domain, group)
 
 # %% ../../nbs/08_train/12_recall.ipynb #8546d78d
 def with_stats(

@@ -23,7 +23,7 @@ from fakeface.faces import networks
 from fakeface.faces.frame import Square, cut_square
 from fakeface.faces.networks import FacesError
 from fakeface.models import shelf
-from fakeface.models.bundle import INDEX, ONNX, SEEN_FILE, WEIGHTS, Bundle, p_fake
+from fakeface.models.bundle import FEATURES_FILE, INDEX, ONNX, SEEN_FILE, WEIGHTS, Bundle, p_fake
 from fakeface.infer.checker import open_desk
 from fakeface.core.seeds import rng
 from fakeface.core.files import sha256_file
@@ -444,7 +444,7 @@ def test_hub(detector, monkeypatch, tmp_path):
 
     monkeypatch.setattr(huggingface_hub, "snapshot_download", download)
     assert Detector.load("someone/lite@v1", threads=1).hash == detector.hash
-    assert asked == [("someone/lite", dict(revision="v1", allow_patterns=[*BUNDLE_FILES, SEEN_FILE]))]
+    assert asked == [("someone/lite", dict(revision="v1", allow_patterns=[*BUNDLE_FILES, SEEN_FILE, FEATURES_FILE]))]
 
     def gone(*args, **options):
         raise OSError("no route to host\nand more")
