@@ -71,7 +71,8 @@ def with_recalled(
     _, labels, domain = drawn[0]
     views = [np.concatenate([view, features]) for view, (features, _, _) in zip(data.views, drawn)]
     # each draw is a group of its own
-    group = np.concatenate([data.group.astype(str), np.array([f"recalled {i}" for i in range(len(labels))])])
+    names = np.array([f"recalled {i}" for i in range(len(labels))])
+    group = np.concatenate([data.group.astype(str), names])
     labels = np.concatenate([data.labels, labels])
     domain = np.concatenate([data.domain.astype(str), domain])
     return HeadData(views, labels, domain, group)
@@ -85,8 +86,8 @@ def with_stats(
 ) -> Bundle:  # as written
     "A copy of a bundle that keeps what the features of its training images are like; raises `FakefaceError`."
     model, record = load_model(bundle)
-    rows = manifest.loc[(manifest["split"] == "train") & manifest["domain"].isin(record.domains)]
-    rows = rows.reset_index(drop=True)
+    is_learned = (manifest["split"] == "train") & manifest["domain"].isin(record.domains)
+    rows = manifest.loc[is_learned].reset_index(drop=True)
     rows.attrs = manifest.attrs
     stats = described(model, rows, BatchPart(model.spec), earlier=read_stats(bundle))
     return copy_bundle(bundle, out, stats=stats, overwrite=overwrite)
