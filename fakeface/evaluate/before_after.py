@@ -106,7 +106,7 @@ def headline_of(
     figures = f"{figures}; unsure of {unsure_before:.0%} of them before, {unsure_after:.0%} after"
     if mean.low is not None and mean.low > 0:
         if unsure_after >= max(MOSTLY_UNSURE, unsure_before):
-            verdicts = f"gives a verdict on only {1 - unsure_after:.0%} of them (before: {1 - unsure_before:.0%})"
+            verdicts = f"gives a verdict on only {1 - unsure_after:.0%} of them ({1 - unsure_before:.0%} before)"
             return f"The new detector ranks images better than {start}, but {verdicts}: {figures}."
         return f"The new detector is better than {start}: {figures}."
     return f"The new detector is not shown to be better than {start}: {figures}."

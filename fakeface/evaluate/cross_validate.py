@@ -182,11 +182,12 @@ def cross_validation_line(
     by: str,  # of `scored_by`
 ) -> str:
     "The pooled figures in a sentence."
-    words = ", ".join(
+    words = [
         f"{name.upper() if name != 'accuracy' else name} {value.value:.3f} [{value.low:.3f} to {value.high:.3f}]"
         for name, value in figures.items()
-    )
-    return f"Cross-validated in {count} parts, {rows} images, {by}: {words}."
+    ]
+    rest = f"by the threshold alone, as if it were never unsure: {', '.join(words[1:])}"
+    return f"Cross-validated in {count} parts, {rows} images, {by}: {words[0]}; {rest}."
 
 
 def scored_by(
