@@ -93,6 +93,22 @@ def _settings(file: Path, preset: str) -> dict[str, Any]:
     return {name: value for name, value in read_json(file).items() if name not in not_taken}
 
 # %% ../../nbs/09_evaluate/09_leave_one_out.ipynb #896afd23
+def _outside(
+    names: str,  # domains and sources, separated by commas
+    home: Path,  # the run's folder
+    group: list[str],  # domains
+) -> list[str]:
+    "The names that have no image in the group."
+    prepared = home / "prepare/manifest.parquet"
+    kept = [name for name in split_csv(names) if name not in group]
+    if not kept or not prepared.exists():
+        return kept
+    manifest = read_manifest(prepared)
+    inside = set(manifest.loc[manifest["domain"].isin(group), "source"])
+    domains = set(manifest["domain"])
+    return [name for name in kept if name in domains or name not in inside]
+
+
 def round_config(
     stage: str,  # pretrain | finetune
     home: Path,  # the run that is repeated
@@ -111,9 +127,9 @@ def round_config(
         run=round_name(cfg.run, group),
         out=cfg.out,
         domains=",".join(left),
-        leave_out=",".join(group),
-        # what a round leaves out its calibration must not know either
-        calibrate_on=",".join(name for name in split_csv(full.calibrate_on) if name not in group),
+        leave_out=",".join([*group, *_outside(full.leave_out, home, group)]),
+        # what a round leaves out its calibration must not know either, not even one source of it
+        calibrate_on=",".join(_outside(full.calibrate_on, home, group)),
         device=cfg.device,
         epochs=cfg.epochs or full.epochs,
     )
@@ -409,8 +425,21 @@ def _epochs_note(rounds: list[Round]) -> str:
     return f"Finetuned for {' to '.join(map(str, ends))} epochs."
 
 # %% ../../nbs/09_evaluate/09_leave_one_out.ipynb #0d1966b9
-_OF_A_ROUND = ("stage", "domains", "leave_out", "init", "epochs", "preset")  # in which a round may differ from its run
+# in which a round may differ from its run; of names of data only in those that it leaves out
+_NAMES = ("leave_out", "calibrate_on")
+_OF_A_ROUND = ("stage", "domains", "init", "epochs", "preset", *_NAMES)
 _DECIDING = set(identity(TrainConfig())) - set(_OF_A_ROUND)
+
+
+def _other_names(home: Path, own: dict[str, Any], config: dict[str, Any], group: list[str]) -> str:
+    "Which names of data a round has otherwise than the run's settings ask for; empty where none."
+    changed = []
+    for name in _NAMES:
+        wanted = set(_outside(own.get(name, ""), home, group))
+        has = set(split_csv(config.get(name, ""))) - set(group)
+        if wanted != has:
+            changed.append(f"{name}: {','.join(sorted(has)) or 'none'} -> {','.join(sorted(wanted)) or 'none'}")
+    return "; ".join(changed)
 
 
 def require_current_rounds(
@@ -430,6 +459,7 @@ def require_current_rounds(
         config = read_json(new / "finetune/config.json")
         kept = [name for name in own if name in config and name in _DECIDING]
         changed = differences({name: config[name] for name in kept}, {name: own[name] for name in kept})
+        changed = changed or _other_names(home, own, config, record["left_out"])
         if changed or manifest_hash(read_manifest(new / "prepare/manifest.parquet")) != manifest:
             why = f"other settings ({changed})" if changed else "other data"
             raise FakefaceError(

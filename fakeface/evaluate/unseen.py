@@ -21,6 +21,7 @@ from ..data.prepare import find_path
 from ..data.sources import scan
 from ..models.bundle import Bundle
 from ..models.storage import read_bundle
+from ..train.data_choice import FOR_CALIBRATION
 from .predict import EvaluateError
 
 # %% ../../nbs/09_evaluate/05_unseen.ipynb #663def3d
@@ -36,27 +37,38 @@ def _bundles(folders: Iterable[Path]) -> dict[str, Bundle]:
     return found
 
 
-def lineage(
-    bundle: Bundle,
-    home: Path,  # the run's folder; parents are looked for in its stages, then in the runs beside it
-) -> tuple[set[str], bool]:  # domains that were trained on; whether every parent was found
-    "The domains that a bundle and all bundles before it were trained on."
+def _with_ancestors(bundle: Bundle, home: Path) -> tuple[list[Bundle], bool]:  # whether every parent was found
+    "A bundle and all bundles before it."
     known = _bundles(home.glob("*/bundle"))
-    seen, done = set(), set()
+    done: dict[str, Bundle] = {}
     to_visit = [bundle]
     while to_visit:
         current = to_visit.pop()
-        seen |= set(current.domains)
-        done.add(current.hash)
+        done[current.hash] = current
         parents = (current.parent, *current.averaged, *current.parts)
         before = [parent for parent in parents if parent and parent not in done]
         if not known.keys() >= set(before):
             # averaged ones are of other runs
             known |= _bundles(home.parent.glob("*/*/bundle"))
         if not known.keys() >= set(before):
-            return seen, False
+            return list(done.values()), False
         to_visit += [known[parent] for parent in before]
-    return seen, True
+    return list(done.values()), True
+
+
+def lineage(
+    bundle: Bundle,
+    home: Path,  # the run's folder; parents are looked for in its stages, then in the runs beside it
+) -> tuple[set[str], bool]:  # domains that were trained on; whether every parent was found
+    "The domains that a bundle and all bundles before it were trained on."
+    all_of_them, whole = _with_ancestors(bundle, home)
+    return {domain for one in all_of_them for domain in one.domains}, whole
+
+
+def _calibrated(bundle: Bundle) -> set[str]:
+    "The domains that only the calibration of a bundle saw; one source of a domain is enough."
+    used = {row["domain"] for row in bundle.data if row["split"] == FOR_CALIBRATION}
+    return used | set(bundle.calibrated_on)
 
 
 def seen_or_not(
@@ -65,13 +77,16 @@ def seen_or_not(
     home: Path,  # as in `lineage`
 ) -> dict[str, str]:
     "Each domain: `seen`, `calibrated` (only the calibration saw it), `unseen`, or `unknown` where a parent is missing."
-    seen, whole = lineage(bundle, home)
+    all_of_them, whole = _with_ancestors(bundle, home)
+    seen = {domain for one in all_of_them for domain in one.domains}
+    # a finetuning may keep the calibration of its start
+    calibrated = {domain for one in all_of_them for domain in _calibrated(one)}
     otherwise = "unseen" if whole else "unknown"
     kinds = dict.fromkeys(domains, otherwise)
     for domain in kinds:
         if domain in seen:
             kinds[domain] = "seen"
-        elif domain in bundle.calibrated_on:
+        elif domain in calibrated:
             kinds[domain] = "calibrated"
     return kinds
 

@@ -22,7 +22,7 @@ from .bundle import BundleError
 # %% ../../nbs/06_models/02_feature_stats.ipynb #af131914
 Vector = npt.NDArray[np.floating]
 
-ENOUGH_TO_DESCRIBE = 16  # images of a class; fewer say little of how features vary
+ENOUGH_TO_DESCRIBE = 8  # images of a class; fewer say little of how features vary
 MOST_TO_DESCRIBE = 250  # images of a class and domain that are looked at
 _DIRECTIONS = 16
 
@@ -82,10 +82,8 @@ def with_earlier(
     stats: Stats,
     earlier: Stats,  # of the same backbone
 ) -> Stats:
-    "Those of a new training, and of earlier ones the domains that the new one has not."
-    own = {one.domain for one in stats}
-    kept = [one for one in earlier if one.domain not in own]
-    return tuple(sorted((*stats, *kept), key=lambda one: (one.domain, one.label)))
+    "Those of a new training and of earlier ones; a domain of both is described twice."
+    return tuple(sorted((*earlier, *stats), key=lambda one: (one.domain, one.label)))
 
 # %% ../../nbs/06_models/02_feature_stats.ipynb #e0b3ea77
 def draw_features(
@@ -96,18 +94,20 @@ def draw_features(
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:  # float32 [n,D]; int64 [n], labels; [n], domains
     "Draw features like those that are described."
     parts = []
-    for one in stats:
-        draws = rng(seed, key, one.domain, one.label)
+    for number, one in enumerate(stats):
+        draws = rng(seed, key, number)
         along = draws.normal(size=(count, len(one.spread))) * one.spread
-        drawn = one.mean + along @ one.directions + draws.normal(size=(count, len(one.mean))) * one.rest
+        left = draws.normal(size=(count, len(one.mean))) * one.rest
+        drawn = one.mean + along @ one.directions + left
         parts.append(np.maximum(drawn, one.lowest).astype(np.float32))
     labels = np.repeat([one.label for one in stats], count).astype(np.int64)
-    domains = np.repeat(np.array([one.domain for one in stats], str), count)
+    domains = np.repeat(np.array([one.domain for one in stats], object), count)
     features = np.concatenate(parts) if parts else np.zeros((0, 0), np.float32)
     return features, labels, domains
 
 # %% ../../nbs/06_models/02_feature_stats.ipynb #59a01506
-_ARRAYS = ("mean", "directions", "spread", "rest", "lowest", "label", "count")
+_ARRAYS = dict(mean="f", directions="f", spread="f", rest="f", lowest="f", label="i", count="i")  # kinds of numbers
+_MOST_CLASSES = 4_096
 
 
 def _padded(values: Vector, rows: int) -> Vector:
@@ -146,12 +146,13 @@ def _domains_of(raw: bytes) -> list[str]:
 
 def _are_whole(arrays: dict[str, np.ndarray], count: int) -> bool:
     "Whether arrays of so many classes fit together."
-    if set(arrays) != set(_ARRAYS) or arrays["directions"].ndim != 3:
+    kinds = {name: values.dtype.kind for name, values in arrays.items()}
+    if kinds != _ARRAYS or arrays["directions"].ndim != 3:
         return False
     classes, most, width = arrays["directions"].shape
     shapes = dict(mean=(count, width), spread=(count, most), rest=(count, width))
     shapes |= {name: (count,) for name in ("lowest", "label", "count")}
-    fits = classes == count > 0 and all(arrays[name].shape == shape for name, shape in shapes.items())
+    fits = _MOST_CLASSES >= classes == count > 0 and all(arrays[name].shape == shape for name, shape in shapes.items())
     finite = all(np.isfinite(values).all() for values in arrays.values())
     not_negative = all((arrays[name] >= 0).all() for name in ("spread", "rest", "count"))
     return fits and finite and not_negative and bool(np.isin(arrays["label"], (0, 1)).all())

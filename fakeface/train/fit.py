@@ -38,7 +38,7 @@ from .known import acquaintance, seen_after, seen_at_start
 from .frozen import freeze_trainer, held_out, learn_head, scores_when_harder
 from .origin import backbone_record, finished_start, init_paths
 from .precision import engine_record, fewer_at_once, recorded_engine
-from .recall import described, start_stats
+from .recall import described, stats_to_pass_on
 from .progress import Best, epoch_line, write_history
 from .recipe import TrainConfig
 from .resume import catch_signals, leave, newest_checkpoint, require_same, restore_trainer
@@ -258,12 +258,10 @@ def _seen(trainer: Trainer, abroad: pd.DataFrame | None = None) -> Seen:
 def _stats(trainer: Trainer, model: FaceNet) -> Stats:
     "What the finished detector keeps of the features it learned from."
     cfg = trainer.cfg
-    # the backbone is the start's: what that has kept stays true
-    earlier = start_stats(cfg) if cfg.trains == "head" else ()
     engine = Engine(channels_last=trainer.engine.channels_last)
     device = next(model.parameters()).device
     prepare = BatchPart(model.spec).to(device)
-    return described(model, trainer.data.rows, prepare, engine, worker_count(cfg), earlier)
+    return described(model, trainer.data.rows, prepare, engine, worker_count(cfg), stats_to_pass_on(cfg))
 
 
 def _require_same_start(trainer: Trainer) -> None:

@@ -20,7 +20,7 @@ from ..data.dataset import BadImage
 from ..models.network import FaceNet
 from .features import Frozen, FrozenView, augmented_view, frozen_backbone, plain_view
 from .head import HeadData, best_strength, fit_head, held_out_scores, set_head, strength_table
-from .recall import with_recalled
+from .recall import forgotten_line, with_recalled
 from .trainer import Trainer
 from .validation import ENOUGH_TO_FIT, Validator
 from .word_limits import ChangedRows, Setting
@@ -139,8 +139,10 @@ def learn_head(
     _keep_held_out(trainer, data, head.strength, is_recalled=data is not own)
     seconds = time.perf_counter() - started
     if data is not own:
-        names = ", ".join(sorted(set(data.domain) - set(own.domain)))
+        names = ", ".join(sorted(set(data.domain[len(own.labels) :])))
         trainer.accelerator.print(f"recalled: {len(data.labels) - len(own.labels)} features drawn for {names}")
+    if forgotten := forgotten_line(cfg):
+        trainer.accelerator.print(forgotten)
     write_atomic(trainer.folder / "strength.csv", table.to_csv(index=False))
     trainer.accelerator.print(
         f"head: strength {head.strength:g} of {len(table)}, log loss {table['loss'].min():.3f} on groups held out; "
