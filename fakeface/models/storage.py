@@ -328,5 +328,5 @@ def copy_bundle(
     copy = write_bundle(out, fields, tensors, None, license, onnx, overwrite, seen, stats)
     if card is None:
         return copy
-    card = card.replace(record.hash[:12], copy.hash[:12])
+    card = card.replace(f"`{record.hash[:12]}`", f"`{copy.hash[:12]}`")
     return write_bundle(out, fields, tensors, card, license, onnx, True, seen, stats)

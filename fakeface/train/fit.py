@@ -35,7 +35,7 @@ from .data_choice import TrainError, calibration_rows, used_counts
 from .engine import Engine, device_for, exact_math, plan
 from .features import frozen_engine
 from .known import acquaintance, seen_after, seen_at_start
-from .frozen import freeze_trainer, held_out, learn_head, scores_when_harder
+from .frozen import FrozenValidator, freeze_trainer, held_out, learn_head, scores_when_harder
 from .origin import backbone_record, finished_start, init_paths
 from .precision import engine_record, fewer_at_once, recorded_engine
 from .recall import described, stats_to_pass_on
@@ -261,7 +261,8 @@ def _stats(trainer: Trainer, model: FaceNet) -> Stats:
     engine = Engine(channels_last=trainer.engine.channels_last)
     device = next(model.parameters()).device
     prepare = BatchPart(model.spec).to(device)
-    return described(model, trainer.data.rows, prepare, engine, worker_count(cfg), stats_to_pass_on(cfg))
+    kept = trainer.validator.frozen if isinstance(trainer.validator, FrozenValidator) else None
+    return described(model, trainer.data.rows, prepare, engine, worker_count(cfg), stats_to_pass_on(cfg), kept)
 
 
 def _require_same_start(trainer: Trainer) -> None:

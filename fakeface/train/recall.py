@@ -21,7 +21,7 @@ from ..models.network import FaceNet
 from ..models.persistence import load_model
 from ..models.storage import copy_bundle, read_bundle, read_stats
 from .engine import Engine
-from .features import features_once
+from .features import Frozen, features_once, plain_view
 from .head import HeadData
 from .origin import finished_start, init_paths
 from .recipe import TrainConfig
@@ -53,10 +53,15 @@ def described(
     engine: Engine = Engine(),
     workers: int | None = None,
     earlier: Stats = (),  # of the same backbone
+    kept: Frozen | None = None,  # where its features are kept
 ) -> Stats:
     "Describe the features of each class of each domain of the training images."
     sample = sample_rows(rows, MOST_TO_DESCRIBE, key="features")
-    features, read = features_once(model, sample, prepare, engine, workers)
+    if kept is None:
+        features, read = features_once(model, sample, prepare, engine, workers)
+    else:
+        values, is_read = kept.features(plain_view(sample, model.spec), sample)
+        features, read = values[is_read], np.flatnonzero(is_read)
     known = sample.iloc[read]
     stats = feature_stats(features, known["domain"].to_numpy(), known["label"].to_numpy())
     return with_earlier(stats, earlier)
