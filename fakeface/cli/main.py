@@ -8,6 +8,7 @@ __all__ = ['STAGE_HELP', 'command_parser', 'main']
 # %% ../../nbs/13_cli/06_main.ipynb #518fb445
 import argparse
 import contextlib
+import errno
 import os
 import signal
 import sys
@@ -154,8 +155,37 @@ def _second_interrupt_ends() -> Iterator[None]:
             signal.signal(signal.SIGINT, was)
 
 # %% ../../nbs/13_cli/06_main.ipynb #c6b42096
+def _let_go_of_output() -> None:
+    "What is still in a buffer goes nowhere: the interpreter would try to write it once more at its end."
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+
+
+def _refused(error: OSError) -> int:
+    "Say that the output cannot be written; gives the exit code."
+    _let_go_of_output()
+    print(f"fakeface: The output cannot be written ({error.strerror or error}).", file=sys.stderr)
+    return 2
+
+
+def _written(code: int) -> int:
+    "The exit code once all output is written; 2, and a sentence, where it cannot be."
+    try:
+        sys.stdout.flush()
+    except BrokenPipeError:
+        _let_go_of_output()
+    except OSError as error:
+        refused = _refused(error)
+        return code or refused
+    return code
+
+
 def main(argv: list[str] | None = None) -> int:
     "The console script; returns the exit code."
+    return _written(_done(argv))
+
+
+def _done(argv: list[str] | None) -> int:
+    "Do what the arguments ask for; gives the exit code."
     _make_streams_safe()
     args = command_parser().parse_args(argv)
     try:
@@ -163,8 +193,12 @@ def main(argv: list[str] | None = None) -> int:
             return args.do(args) or 0
     except BrokenPipeError:
         # the reader has gone, as `| head` does
-        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        _let_go_of_output()
         return 141
+    except OSError as error:
+        if error.errno != errno.ENOSPC or error.filename:
+            raise
+        return _refused(error)
     except FakefaceError as error:
         # what it quotes may come from outside
         print(f"fakeface: {harmless_lines(error)}", file=sys.stderr)

@@ -561,6 +561,14 @@ def test_a_full_disk_and_special_files_are_sentences(tmp_path, tiny):
     command = [*COMMAND, str(tmp_path), "--bundle", str(tiny), "--csv"]
     r = subprocess.run([*command, "/dev/full"], capture_output=True, text=True, timeout=60)
     assert r.returncode == 2 and "not an ordinary file" in r.stderr and not os.path.exists("/dev/full.run.json")
+    # with a buffer, what could not be written would be tried again when the interpreter ends
+    for unbuffered in ("", "1"):
+        with open("/dev/full", "w") as full:
+            env = os.environ | dict(PYTHONUNBUFFERED=unbuffered)
+            told = subprocess.run(
+                [*COMMAND[:-1], "doctor"], stdout=full, stderr=subprocess.PIPE, text=True, timeout=60, env=env
+            )
+        assert told.returncode == 2 and told.stderr.count("\n") == 1 and "No space left" in told.stderr
     with open("/dev/full", "w") as full:
         r = subprocess.run([*command, "-"], stdout=full, stderr=subprocess.PIPE, text=True, timeout=60)
     assert r.returncode == 2 and "No space left" in r.stderr
