@@ -21,18 +21,8 @@ import numpy as np
 
 from ..core.files import sha256_file, to_json, write_atomic
 from ..core.text import written_out
-from fakeface.models.bundle import (
-    CARD,
-    FEATURES_FILE,
-    INDEX,
-    LICENSE,
-    ONNX,
-    SEEN_FILE,
-    WEIGHTS,
-    Bundle,
-    BundleError,
-    parse_bundle,
-)
+from .bundle import CARD, FEATURES_FILE, INDEX, LICENSE, ONNX, SEEN_FILE, WEIGHTS
+from .bundle import Bundle, BundleError, parse_bundle
 from .card import model_card
 from .feature_stats import Stats, parse_stats, stats_bytes
 from .seen import NOTHING_KNOWN, Seen, parse_seen, seen_bytes

@@ -44,14 +44,8 @@ from .recipe import TrainConfig
 from .resume import catch_signals, leave, newest_checkpoint, require_same, restore_trainer
 from .resume import save_trainer
 from .schedule import lr_at
-from fakeface.train.trainer import (
-    OutOfMemory,
-    StoppedWaiting,
-    Trainer,
-    process_state,
-    start_training,
-    validator_of,
-)
+from .trainer import OutOfMemory, StoppedWaiting, Trainer
+from .trainer import process_state, start_training, validator_of
 from .validation import Decision, as_built, fit_decision
 from .word_limits import fit_word_limits, words_when_harder
 

@@ -314,7 +314,8 @@ def mean_of(rows, name):
 
 
 @pytest.mark.parametrize(
-    "way, count", [("start", 0), *(("mine", n) for n in (15, 30, 60, 200)), ("head", 60), ("steps", 60)]
+    "way, count",
+    [("start", 0), *(("mine", n) for n in (15, 30, 60, 200)), ("head", 60), ("steps", 60), ("all", 60), ("all", 200)],
 )
 def test_the_readme_tells_what_the_benchmark_of_a_new_domain_measured(way, count):
     import csv
