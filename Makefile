@@ -5,7 +5,8 @@ PYTHON ?= python3
 BIN ?= .venv/bin
 README ?= README.md
 DOCS ?= .venv-docs
-TEST = OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests -n logical --dist worksteal
+# what a test that passed has written is deleted at once: all of it is several GB
+TEST = OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests -n logical --dist worksteal -o tmp_path_retention_policy=failed
 
 .PHONY: demo test test-all lint lab docs notebooks readme
 
