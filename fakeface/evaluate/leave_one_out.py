@@ -9,24 +9,27 @@ __all__ = ['LeaveoutConfig', 'rounds_of', 'round_name', 'share_prepared', 'round
 # %% ../../nbs/09_evaluate/09_leave_one_out.ipynb #db7dd18a
 import json
 import os
+import re
 import shutil
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
+import numpy as np
 import pandas as pd
 from ..core.project import ConfigError, FakefaceError
 from ..core.stages import Stage, require, run_dir
 from ..core.files import atomic_path, read_json, to_json, write_json
 from ..core.config import split_csv
-from ..data.manifest import manifest_hash, read_manifest, write_manifest
+from ..data.manifest import is_named, manifest_hash, read_manifest, write_manifest
 from ..models.bundle import Bundle
 from ..models.storage import read_bundle
-from ..metrics.figures import Evaluation
+from ..metrics.figures import Evaluation, by_domain
 from ..metrics.intervals import Interval
 from ..metrics.paired import delong_test
 from ..train.recipe import TrainConfig, differences, identity, train_config
 from ..train.stage import run_training_stage
+from .unseen import has_met
 from .stage import EvaluateConfig, evaluate, note_test_read
 
 # %% ../../nbs/09_evaluate/09_leave_one_out.ipynb #1bb25925
@@ -38,7 +41,8 @@ class LeaveoutConfig:
     out: str = "outputs"  # root of all runs
     overwrite: bool = False  # make finished rounds again
     resume: bool = False  # go on with rounds that were begun; finished ones are kept
-    groups: str = ""  # what is left out: rounds separated by ;, domains of a round by ,; empty: each domain alone
+    groups: str = ""  # rounds separated by ;, domains or sources of a round by ,; empty: each one alone, as `by` says
+    by: str = "domain"  # domain | source: what is left out in turn where groups is empty
     preset: str = "fakeface"  # settings where the run itself has not trained
     epochs: int = 0  # of each stage that is trained; 0: as the run
     device: str = "auto"  # auto | cpu
@@ -49,27 +53,42 @@ class LeaveoutConfig:
             raise ConfigError(f"epochs = {self.epochs} should be at least 0.")
         if self.overwrite and self.resume:
             raise ConfigError("overwrite starts again and resume continues: give only one of them.")
+        if self.by not in ("domain", "source"):
+            raise ConfigError(f"by = {self.by!r} should be domain or source.")
 
 # %% ../../nbs/09_evaluate/09_leave_one_out.ipynb #a13c4ea0
+def _named(
+    rows: pd.DataFrame,  # of a manifest
+    names: Iterable[str],  # of domains; of sources where no domain has the name
+) -> np.ndarray:  # bool [n]; no row for an unknown name
+    "Which rows are of the domains or sources named."
+    known = {*rows["domain"], *rows["source"]}
+    return is_named(rows, [name for name in names if name in known], "groups")
+
+
 def rounds_of(
     groups: str,  # as in the config
-    domains: list[str],  # that there are
+    rows: pd.DataFrame,  # the training rows; columns domain and source
+    by: str = "domain",  # as in the config
 ) -> list[list[str]]:  # what each round leaves out
-    "The rounds as lists of domains; raises `ConfigError` where a domain is unknown or nothing would be left."
+    "The rounds as lists of names; raises `ConfigError` where a name is unknown or nothing would be left."
     named = [split_csv(part) for part in groups.split(";")]
-    rounds = [group for group in named if group] or [[domain] for domain in domains]
+    rounds = [group for group in named if group] or [[name] for name in dict.fromkeys(rows[by])]
     for group in rounds:
-        unknown = [domain for domain in group if domain not in domains]
-        if unknown:
-            raise ConfigError(f"groups: there is no domain {unknown[0]!r}; there is: {', '.join(domains)}.")
-        if set(group) == set(domains):
+        for name in group:
+            if not _named(rows, [name]).any():
+                domains, sources = (", ".join(dict.fromkeys(rows[column])) for column in ("domain", "source"))
+                raise ConfigError(
+                    f"groups: there is no domain or source {name!r}; there is: {domains}; the sources are {sources}."
+                )
+        if _named(rows, group).all():
             raise ConfigError(f"groups: without {', '.join(group)} nothing is left to train on.")
     return rounds
 
 # %% ../../nbs/09_evaluate/09_leave_one_out.ipynb #2467a783
 def round_name(run: str, group: list[str]) -> str:
-    "The name of a round's run."
-    return f"{run}-without-{'+'.join(group)}"
+    "The name of a round's run; what a run's name cannot have, like the slash of a source's, becomes a hyphen."
+    return re.sub(r"[^\w.+-]", "-", f"{run}-without-{'+'.join(group)}")
 
 # %% ../../nbs/09_evaluate/09_leave_one_out.ipynb #20514e0f
 def share_prepared(
@@ -93,20 +112,31 @@ def _settings(file: Path, preset: str) -> dict[str, Any]:
     return {name: value for name, value in read_json(file).items() if name not in not_taken}
 
 # %% ../../nbs/09_evaluate/09_leave_one_out.ipynb #896afd23
-def _outside(
-    names: str,  # domains and sources, separated by commas
-    home: Path,  # the run's folder
-    group: list[str],  # domains
+def _untouched(
+    names: str,  # domains and sources, with commas
+    manifest: pd.DataFrame,
+    group: list[str],  # what is left out
 ) -> list[str]:
     "The names that have no image in the group."
-    prepared = home / "prepare/manifest.parquet"
+    inside = _named(manifest, group)
+    return [name for name in split_csv(names) if name not in group and not (_named(manifest, [name]) & inside).any()]
+
+
+def _beyond(
+    names: str,  # domains and sources, with commas
+    manifest: pd.DataFrame,
+    group: list[str],  # what is left out
+) -> list[str]:
+    "The names that have images outside of the group, or none at all."
+    inside = _named(manifest, group)
     kept = [name for name in split_csv(names) if name not in group]
-    if not kept or not prepared.exists():
-        return kept
-    manifest = read_manifest(prepared)
-    inside = set(manifest.loc[manifest["domain"].isin(group), "source"])
-    domains = set(manifest["domain"])
-    return [name for name in kept if name in domains or name not in inside]
+    return [name for name in kept if not _named(manifest, [name]).any() or (_named(manifest, [name]) & ~inside).any()]
+
+
+def _domains_beside(manifest: pd.DataFrame, group: list[str]) -> list[str]:
+    "The domains that have training images outside of the group."
+    is_left = (manifest["split"] == "train").to_numpy() & ~_named(manifest, group)
+    return list(dict.fromkeys(manifest.loc[is_left, "domain"]))
 
 
 def round_config(
@@ -114,12 +144,13 @@ def round_config(
     home: Path,  # the run that is repeated
     cfg: LeaveoutConfig,
     group: list[str],  # what is left out
-    have: list[str],  # the domains that there are
+    manifest: pd.DataFrame,  # the run's
 ) -> TrainConfig | None:  # None where nothing is left to train on
     "A training stage of the run, without the group."
     settings = _settings(home / stage / "config.json", cfg.preset)
     full = train_config(stage, settings.pop("preset"), **settings)
-    left = [domain for domain in split_csv(full.domains) or have if domain in have and domain not in group]
+    there = _domains_beside(manifest, group)
+    left = [domain for domain in split_csv(full.domains) or there if domain in there]
     if not left:
         return None
     return replace(
@@ -127,9 +158,9 @@ def round_config(
         run=round_name(cfg.run, group),
         out=cfg.out,
         domains=",".join(left),
-        leave_out=",".join([*group, *_outside(full.leave_out, home, group)]),
+        leave_out=",".join([*group, *_beyond(full.leave_out, manifest, group)]),
         # what a round leaves out its calibration must not know either, not even one source of it
-        calibrate_on=",".join(_outside(full.calibrate_on, home, group)),
+        calibrate_on=",".join(_untouched(full.calibrate_on, manifest, group)),
         device=cfg.device,
         epochs=cfg.epochs or full.epochs,
     )
@@ -189,15 +220,21 @@ def _train_stage(cfg: TrainConfig, again: LeaveoutConfig, on_epoch: Callable | N
     run_training_stage(replace(cfg, overwrite=again.overwrite, resume=resume), on_epoch)
 
 # %% ../../nbs/09_evaluate/09_leave_one_out.ipynb #9535fdcb
+def _has_met_any(bundle: Bundle, manifest: pd.DataFrame, group: list[str]) -> bool:
+    "Was a bundle trained on something of the group?"
+    rows = manifest.loc[_named(manifest, group), ["domain", "source"]].drop_duplicates()
+    return any(has_met(bundle, *pair) for pair in rows.itertuples(index=False, name=None))
+
+
 def _train_round(
     cfg: LeaveoutConfig,
     group: list[str],
-    have: list[str],  # the domains that there are
+    manifest: pd.DataFrame,  # the run's
     on_epoch: Callable | None,
 ) -> None:
     "Pretrain where need be, and finetune, without the group."
     home, new = (run_dir(name, cfg.out) for name in (cfg.run, round_name(cfg.run, group)))
-    pretrain, finetune = (round_config(stage, home, cfg, group, have) for stage in ("pretrain", "finetune"))
+    pretrain, finetune = (round_config(stage, home, cfg, group, manifest) for stage in ("pretrain", "finetune"))
     if finetune is None:
         raise FakefaceError(f"The run {cfg.run} finetunes on {', '.join(group)} only: nothing is left to train on.")
     _refuse_unknown_start(cfg.run, home, group)
@@ -205,7 +242,7 @@ def _train_round(
     was_pretrained = (home / "pretrain/config.json").exists()
     if _first_init(home) == "none" or pretrain is None or not was_pretrained:
         finetune = replace(finetune, init="none")
-    elif pretrained and not set(pretrained.domains) & set(group):
+    elif pretrained and not _has_met_any(pretrained, manifest, group):
         without = shutil.ignore_patterns("checkpoints")
         shutil.copytree(home / "pretrain", new / "pretrain", ignore=without, dirs_exist_ok=True)
     else:
@@ -220,7 +257,8 @@ def _test_round(
     progress: Callable[..., Iterable] | None,
 ) -> None:
     "Evaluate the round on what it left out; the run's list of test reads gets a line."
-    tested = [d for d in group if ((manifest.domain == d) & (manifest.split == "test")).any()]
+    is_test = (manifest["split"] == "test").to_numpy()
+    tested = [left for left in group if (is_test & _named(manifest, [left])).any()]
     if not tested:
         raise FakefaceError(f"The test split has no images of {', '.join(group)}.")
     name = round_name(cfg.run, group)
@@ -265,18 +303,17 @@ def _refuse_other_start(
 
 def one_round(
     cfg: LeaveoutConfig,
-    group: list[str],  # what is left out
+    group: list[str],  # what is left out: domains or sources
     on_epoch: Callable | None = None,  # as in `stage.run_training_stage`
     progress: Callable[..., Iterable] | None = None,  # as in `stage.evaluate`
 ) -> Path:  # the round's folder
-    "Train without a group of domains and test on it."
+    "Train without a group and test on it."
     home, new = (run_dir(name, cfg.out) for name in (cfg.run, round_name(cfg.run, group)))
     manifest = read_manifest(require(home / "prepare/manifest.parquet", "prepare"))
-    have = list(dict.fromkeys(manifest.domain[manifest.split == "train"]))
     if not cfg.overwrite:
         _refuse_other_data(new, manifest)
     if Stage.state(new / "evaluate") == "finished" and not cfg.overwrite:
-        pretrain, finetune = (round_config(stage, home, cfg, group, have) for stage in ("pretrain", "finetune"))
+        pretrain, finetune = (round_config(stage, home, cfg, group, manifest) for stage in ("pretrain", "finetune"))
         _refuse_other_start(home, new, pretrain)
         if finetune is not None:
             _refuse_other_settings(new / "finetune", finetune)
@@ -288,7 +325,7 @@ def one_round(
     if cfg.overwrite:
         shutil.rmtree(new, ignore_errors=True)
     share_prepared(home, new)
-    _train_round(cfg, group, have, on_epoch)
+    _train_round(cfg, group, manifest, on_epoch)
     _test_round(cfg, group, manifest, progress)
     return new
 
@@ -353,6 +390,25 @@ class Round:
         )
 
 # %% ../../nbs/09_evaluate/09_leave_one_out.ipynb #1d9a51cd
+def _knew(own: Mapping[str, Any], domain: str, group: list[str]) -> bool:
+    "Was the run's own detector trained on a domain, and on those of its sources that the group names?"
+    if own.get("split") != "test" or own["seen"].get(domain) != "seen":
+        return False
+    known = [part["known"] for part in own.get("sources", []) if part["domain"] == domain and part["source"] in group]
+    return not {"left out", "known to the calibration only"} & set(known)
+
+
+def _seen_part(home: Path, new: Path, own: Mapping[str, Any], domain: str) -> Evaluation | None:
+    "What the run's own detector makes of those images of a domain that a round was tested on; None where it has none."
+    of_round, of_run = _predicted(new), _predicted(home)
+    # a file may be in two domains
+    keys = of_round.loc[of_round["domain"] == domain, "key"].tolist()
+    same = of_run.loc[(of_run["domain"] == domain) & of_run["key"].isin(keys)]
+    if same.empty:
+        return None
+    return by_domain(same, own["threshold"], band=tuple(own["band"]) if own["band"] else None)[domain]
+
+
 def _rounds_of_group(home: Path, new: Path, group: list[str]) -> list[Round]:
     "What a finished round found, one a domain."
     metrics = read_json(new / "evaluate/metrics.json")
@@ -361,13 +417,11 @@ def _rounds_of_group(home: Path, new: Path, group: list[str]) -> list[Round]:
     finished = Stage.state(home / "evaluate") == "finished"
     own = read_json(home / "evaluate/metrics.json") if finished else None
     rounds = []
-    for domain in group:
-        if domain not in metrics["result"]:
-            continue
+    for domain in metrics["seen"]:
         unseen = Evaluation.from_dict(metrics["result"][domain])
-        found = Round(group, domain, new.name, trained.get("epochs"), metrics["seen"].get(domain), unseen, **cost)
-        if own and own.get("split") == "test" and own["seen"].get(domain) == "seen":
-            seen = Evaluation.from_dict(own["result"][domain])
+        found = Round(group, domain, new.name, trained.get("epochs"), metrics["seen"][domain], unseen, **cost)
+        seen = _seen_part(home, new, own, domain) if own and _knew(own, domain, group) else None
+        if seen is not None:
             found = replace(found, seen=seen, difference=paired_difference(new, home, domain))
         rounds.append(found)
     return rounds
@@ -426,16 +480,15 @@ def _epochs_note(rounds: list[Round]) -> str:
 
 # %% ../../nbs/09_evaluate/09_leave_one_out.ipynb #0d1966b9
 # in which a round may differ from its run; of names of data only in those that it leaves out
-_NAMES = ("leave_out", "calibrate_on")
-_OF_A_ROUND = ("stage", "domains", "init", "epochs", "preset", *_NAMES)
+_OF_A_ROUND = ("stage", "domains", "init", "epochs", "preset", "leave_out", "calibrate_on")
 _DECIDING = set(identity(TrainConfig())) - set(_OF_A_ROUND)
 
 
-def _other_names(home: Path, own: dict[str, Any], config: dict[str, Any], group: list[str]) -> str:
+def _other_names(manifest: pd.DataFrame, own: dict[str, Any], config: dict[str, Any], group: list[str]) -> str:
     "Which names of data a round has otherwise than the run's settings ask for; empty where none."
     changed = []
-    for name in _NAMES:
-        wanted = set(_outside(own.get(name, ""), home, group))
+    for name, wanted_of in (("leave_out", _beyond), ("calibrate_on", _untouched)):
+        wanted = set(wanted_of(own.get(name, ""), manifest, group))
         has = set(split_csv(config.get(name, ""))) - set(group)
         if wanted != has:
             changed.append(f"{name}: {','.join(sorted(has)) or 'none'} -> {','.join(sorted(wanted)) or 'none'}")
@@ -449,7 +502,7 @@ def require_current_rounds(
     file, prepared = home / "leaveout.json", home / "prepare/manifest.parquet"
     if not file.exists() or not prepared.exists():
         return
-    manifest = manifest_hash(read_manifest(prepared))
+    manifest = read_manifest(prepared)
     own = read_json(home / "finetune/config.json") if (home / "finetune/config.json").exists() else {}
     for record in read_json(file)["rounds"]:
         new = home.with_name(record["run"])
@@ -459,8 +512,8 @@ def require_current_rounds(
         config = read_json(new / "finetune/config.json")
         kept = [name for name in own if name in config and name in _DECIDING]
         changed = differences({name: config[name] for name in kept}, {name: own[name] for name in kept})
-        changed = changed or _other_names(home, own, config, record["left_out"])
-        if changed or manifest_hash(read_manifest(new / "prepare/manifest.parquet")) != manifest:
+        changed = changed or _other_names(manifest, own, config, record["left_out"])
+        if changed or manifest_hash(read_manifest(new / "prepare/manifest.parquet")) != manifest_hash(manifest):
             why = f"other settings ({changed})" if changed else "other data"
             raise FakefaceError(
                 f"leaveout.json of {home.name} has rounds that were made with {why} than the run has now. Make them "
@@ -492,7 +545,7 @@ def leave_out_rounds(
     "Make every round and write leaveout.json and leaveout.csv into the run's folder."
     home = run_dir(cfg.run, cfg.out)
     manifest = read_manifest(require(home / "prepare/manifest.parquet", "prepare"))
-    groups = rounds_of(cfg.groups, list(dict.fromkeys(manifest.domain[manifest.split == "train"])))
+    groups = rounds_of(cfg.groups, manifest.loc[manifest["split"] == "train"], cfg.by)
     for group in groups:
         one_round(cfg, group, on_epoch, progress)
     file = home / "leaveout.json"

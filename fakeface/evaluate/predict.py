@@ -17,6 +17,7 @@ import pandas as pd
 import torch
 from ..core.project import FakefaceError, cores
 from ..data.dataset import EvalDataset
+from ..data.manifest import is_named
 from ..faces.earned import NO_FACE
 from ..data.quarantine import Quarantine
 from ..data.loaders import collate, make_loader
@@ -35,22 +36,24 @@ class EvaluateError(FakefaceError):
 
 def pick_split(
     manifest: pd.DataFrame,  # from `read_manifest`
-    domains: list[str],  # these only; all if empty
+    names: list[str],  # these domains only, or sources where no domain has the name; all if empty
     split: str = "test",
 ) -> pd.DataFrame:  # the rows, index 0…n-1
-    "The rows of one split; raises `EvaluateError` where a domain has none."
-    rows = manifest[manifest["split"] == split]
+    "The rows of one split; raises `EvaluateError` where a name has none."
+    rows = manifest.loc[manifest["split"] == split]
     have = list(dict.fromkeys(rows["domain"]))
-    lacks = [domain for domain in domains if domain not in have]
+    sources = set(rows.get("source", []))
+    lacks = [name for name in names if name not in have and name not in sources]
     if lacks:
         there_is = ", ".join(have) or "no images at all"
-        raise EvaluateError(f"The {split} split has no domain {', '.join(lacks)}. It has {there_is}.")
-    wanted = rows.domain.isin(domains or have)
-    rows = rows.loc[wanted].reset_index(drop=True)
-    rows.attrs = manifest.attrs
+        raise EvaluateError(f"The {split} split has no domain or source {', '.join(lacks)}. It has {there_is}.")
+    if names:
+        rows = rows.loc[is_named(rows, names, "domains")]
     if rows.empty:
         splits = ", ".join(sorted(manifest["split"].unique()))
         raise EvaluateError(f"The manifest has no images in the split {split!r}; it has {splits}.")
+    rows = rows.reset_index(drop=True)
+    rows.attrs = manifest.attrs
     return rows
 
 # %% ../../nbs/09_evaluate/01_predict.ipynb #92aab80a

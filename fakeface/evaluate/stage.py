@@ -38,7 +38,7 @@ from .predict import EvaluateError, OnnxNet, device_of, open_net, pick_split, pr
 from ..data.balance import sample_rows
 from .robustness import robustness_grid
 from .scene_grid import scene_scores, scene_summary, scene_table
-from .unseen import extra_rows, lineage, seen_or_not
+from .unseen import extra_rows, is_new_source, lineage, seen_or_not
 
 # %% ../../nbs/09_evaluate/08_stage.ipynb #d2dc5522
 @dataclass(frozen=True)
@@ -50,7 +50,7 @@ class EvaluateConfig:
     overwrite: bool = False  # make a finished stage again
     resume: bool = False  # go on with an unfinished one
     bundle: str = ""  # a bundle's folder; empty: finetune's, or its start where that is not shown to be better
-    domains: str = ""  # comma string; empty: all that the split has
+    domains: str = ""  # names of domains or sources, with commas; empty: all that the split has
     split: str = "test"  # test | valid
     framing: str = "centre"  # centre: images that are framed already; face: as they come, by their largest face
     extra: str = ""  # name=folder with real/ and fake/ in it: images that were never trained on
@@ -250,7 +250,7 @@ def _acquaintance_of(found: Slice, request: _Request) -> str:
     bundle = request.bundle
     if found.source in bundle.calibrated_on or found.domain in bundle.calibrated_on:
         return "known to the calibration only"
-    if found.source in bundle.left_out or found.domain in bundle.left_out:
+    if is_new_source(found.domain, found.source, bundle, request.home):
         return "left out"
     trained = {(record["domain"], record["source"]) for record in bundle.data if record["split"] == "train"}
     return "trained on" if (found.domain, found.source) in trained else ""
@@ -290,6 +290,10 @@ def _seen_domains(request: _Request, scored: _Scored) -> dict[str, str]:
     counts = scored.both.domain.value_counts()
     often = {domain for domain, count in met.items() if count > MOST_MET * counts.get(domain, 0)}
     kinds = seen_or_not(scored.both.domain, request.bundle, request.home)
+    for domain, rows in scored.both.groupby("domain"):
+        # of a domain that was trained on, only sources that were left out
+        if all(is_new_source(str(domain), source, request.bundle, request.home) for source in rows["source"].unique()):
+            kinds[str(domain)] = "unseen"
     return {domain: "seen" if domain in often else kind for domain, kind in kinds.items()}
 
 

@@ -158,9 +158,9 @@ def card_scenes(
 
 # %% ../../nbs/12_report/16_release.ipynb #c50f037c
 LEAVEOUT_TEXT = (
-    "The same training, repeated without one domain (or two of a kind) for as many epochs as the table says, and tested"
-    " on that domain. Beside it are the figures of the detector that saw all domains and was trained in full, and the"
-    " difference on the same images."
+    "The same training, repeated without one domain (or two of a kind, or one source) for as many epochs as the table"
+    " says, and tested on what it left out. Beside it are the figures of the detector that saw all domains and was"
+    " trained in full, and the difference on the same images."
 )
 
 # %% ../../nbs/12_report/16_release.ipynb #dc624e76

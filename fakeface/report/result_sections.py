@@ -234,7 +234,7 @@ ROUND_COLUMNS = (
     *("AUC seen", "accuracy seen", "difference of AUC"),
 )
 ROUNDS_TEXT = (
-    "Each row is a detector trained with the same settings, without the domains named;"
+    "Each row is a detector trained with the same settings, without what is named;"
     " its threshold is from its own validation."
 )
 

@@ -6,7 +6,7 @@
 __all__ = ['CAN', 'CANNOT', 'MUST_NOT', 'ALARM', 'BEWARE', 'KINDS', 'GENERALISES', 'MARGIN', 'MOST_CHANGED', 'NO_PROOF',
            'NEVER_MEASURED', 'TOY_USE', 'RARE_ENOUGH', 'GRID_AUC', 'PLURALS', 'INNER', 'HALF', 'ENOUGH', 'NOT_A_REASON',
            'STATEMENTS', 'ALARMS', 'WARNINGS', 'MOST_WRONG', 'NOT_EVALUATED', 'TOY', 'Statement', 'cross_validated',
-           'tested_on', 'is_toy', 'verdict', 'headline', 'below_headline', 'messages']
+           'tested_on', 'round_subject', 'is_toy', 'verdict', 'headline', 'below_headline', 'messages']
 
 # %% ../../nbs/12_report/08_statements.ipynb #5ae0a8a5
 from collections.abc import Callable, Mapping
@@ -225,23 +225,47 @@ def _compared(summary: Summary | None, difference: dict) -> str:
     "What the detector that saw the domain makes of it."
     if not summary:
         return ""
+    if _one_rate(summary):
+        return f"; trained with it, {with_interval(summary, _one_rate(summary))}"
     text = f"; trained with it, AUC {with_interval(summary, 'auc')}"
     if difference.get("value") is None:
         return text
     return f"{text}, a difference of {record_cell(difference, 'difference').inline()} on the same images"
 
 
+def _one_rate(summary: Summary) -> str:
+    "The only error that images of one class show: fpr or fnr; empty where there are both classes."
+    if not summary["n_fake"]:
+        return "fpr"
+    return "" if summary["n_real"] else "fnr"
+
+
+def _errs(summary: Summary) -> tuple[str, str]:  # the kind of the statement, and what is said
+    "What a detector makes of images of one class."
+    rate = _one_rate(summary)
+    does = "calls real faces from it fake" if rate == "fpr" else "misses fakes from it"
+    kind = CAN if (measured(summary, rate) or 0) <= 1 - GENERALISES else CANNOT
+    return kind, f"{does}: {with_interval(summary, rate)} (n = {summary['n']:,})"
+
+
+def round_subject(
+    record: dict,  # of leaveout.json
+) -> str:
+    "What a round was tested on: a domain, or those of its sources that were left out."
+    return record["domain"] if record["domain"] in record["left_out"] else listed(record["left_out"])
+
+
 def _round(record: dict) -> Statement:
-    "What a detector does that was trained without a domain."
-    unseen = record["unseen"]
+    "What a detector does that was trained without a domain or without a source of it."
+    unseen, subject = record["unseen"], round_subject(record)
     also_left_out = [name for name in record["left_out"] if name != record["domain"]]
     epochs = f" for {record['epochs']} epochs" if record.get("epochs") else ""
-    nor = f" (nor {listed(also_left_out)})" if also_left_out else ""
-    text = (
-        f"A detector trained in the same way{epochs} without {record['domain']}{nor}"
-        f" separates it {_separates(unseen)}{_compared(record.get('seen'), record.get('difference') or {})}."
-    )
-    return Statement(_kind_by_auc(unseen), text)
+    nor = f" (nor {listed(also_left_out)})" if also_left_out and subject == record["domain"] else ""
+    of_domain = "" if subject == record["domain"] else f" (of {record['domain']})"
+    kind, does = _errs(unseen) if _one_rate(unseen) else (_kind_by_auc(unseen), f"separates it {_separates(unseen)}")
+    compared = _compared(record.get("seen"), record.get("difference") or {})
+    without = f"without {subject}{of_domain}{nor}"
+    return Statement(kind, f"A detector trained in the same way{epochs} {without} {does}{compared}.")
 
 
 def _rounds(metrics: dict, facts: RunFacts) -> list[Statement]:
@@ -820,9 +844,9 @@ def _copies_message(metrics: dict) -> str:
 
 # %% ../../nbs/12_report/08_statements.ipynb #8b1a3d1e
 def _rounds_message(facts: RunFacts) -> str:
-    "Which domain suffers most where it is left out of training."
+    "What suffers most where it is left out of training."
     rounds = (facts.leaveout or {}).get("rounds", [])
-    worst = _lowest({record["domain"]: record["unseen"] for record in rounds}, "auc")
+    worst = _lowest({round_subject(record): record["unseen"] for record in rounds}, "auc")
     return f"Trained without {worst[0]}, it reaches AUC {format_figure(worst[1])} there" if worst else ""
 
 
