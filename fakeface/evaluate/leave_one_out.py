@@ -180,9 +180,16 @@ def _refuse_unknown_start(run: str, home: Path, group: list[str]) -> None:
     "Raise `FakefaceError` where the run began from networks of which it is not known what they have seen."
     pretrained = _bundle_in(home / "pretrain/bundle")
     finetuned = _bundle_in(home / "finetune/bundle")
+    names = ", ".join(group)
+    is_used = _first_init(home) != "none"
+    if is_used and pretrained is not None and (pretrained.parent or pretrained.averaged):
+        given = read_json(home / "pretrain/config.json").get("init", "")
+        raise FakefaceError(
+            f"The run {run} was pretrained from {given or 'another detector'}; whether that has seen {names} is not "
+            "known here. Pretrain from published weights (init='none') or finetune with init='none'."
+        )
     if finetuned is None:
         return
-    names = ", ".join(group)
     if finetuned.averaged:
         raise FakefaceError(
             f"The run {run} began from the mean of {len(finetuned.averaged)} networks, which may have seen {names}. "
@@ -462,6 +469,7 @@ def rounds_table(rounds: list[Round]) -> pd.DataFrame:
     rows = []
     for found in rounds:
         row = dict(domain=found.domain, without=", ".join(found.left_out), epochs=found.epochs, n=found.unseen.n)
+        row |= dict(claim=found.claim)
         row |= _figure_columns(names, "unseen", found.unseen)
         row |= _figure_columns(names, "seen", found.seen)
         row |= _columns("AUC difference", found.difference)

@@ -244,7 +244,7 @@ def _round_row(record: dict) -> list[str]:
     unseen, seen = record["unseen"], record.get("seen") or {}
     return [
         record["domain"],
-        listed(record["left_out"]),
+        listed(record["left_out"]) + (" (met all the same)" if record.get("claim") in ("seen", "calibrated") else ""),
         f"{unseen['n']:,}",
         *(stacked(unseen, key) for key in ("auc", "accuracy", "fpr", "fnr")),
         *(stacked(seen, key) for key in ("auc", "accuracy")),

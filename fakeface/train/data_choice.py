@@ -141,6 +141,18 @@ def _refuse_shared(mine: pd.DataFrame, old: pd.DataFrame, cfg: TrainConfig) -> N
         )
 
 # %% ../../nbs/08_train/06_data_choice.ipynb #9c6702df
+def _refuse_kept_out(old: pd.DataFrame, cfg: TrainConfig) -> None:
+    "Raise `TrainError` where replay would train on what the run keeps out of its training."
+    for setting in ("leave_out", "calibrate_on"):
+        names = split_csv(getattr(cfg, setting))
+        replayed = sorted({*old["domain"], *old["source"]} & set(names))
+        if replayed:
+            raise TrainError(
+                f"replay = {cfg.replay!r} trains on {', '.join(replayed)}, which {setting} = "
+                f"{getattr(cfg, setting)!r} keeps out of training. Name another manifest, or change {setting}."
+            )
+
+
 def with_replay(
     rows: pd.DataFrame,  # of the user's own training images
     cfg: TrainConfig,
@@ -154,6 +166,7 @@ def with_replay(
     if in_both or old.empty:
         why = f"has {', '.join(in_both)} too" if in_both else "has no training images"
         raise TrainError(f"replay = {cfg.replay!r} {why}. Name a manifest of other domains, or leave replay out.")
+    _refuse_kept_out(old, cfg)
     _refuse_shared(mine, old, cfg)
     compare_sample(old)
     both = pd.concat([rows.assign(replay=False), old.assign(replay=True)], ignore_index=True)

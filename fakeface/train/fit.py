@@ -25,10 +25,11 @@ from ..models.feature_stats import Stats
 from ..models.cost import cost_of
 from ..models.network import FaceNet, freeze_bn, model_line
 from ..models.persistence import save_model
-from ..models.seen import Seen
+from ..models.seen import MOST_MET, Seen
 from ..models.storage import read_bundle
 from .batches import worker_count
 from .candidate import candidate, validation_row
+from .copies import known_rows
 from .checkpoint import checkpoint_state, checkpoints
 from .abroad import target_rows, target_text
 from .data_choice import TrainError, calibration_rows, used_counts
@@ -456,6 +457,36 @@ def _with_fewer(trainer: Trainer, error: OutOfMemory) -> Engine:
     return dataclasses.replace(trainer.engine, accumulate=accumulate)
 
 
+def _taught(cfg: TrainConfig) -> set[str]:
+    "The domains and sources that the start of training was trained on."
+    taught: set[str] = set()
+    for path in init_paths(cfg.init):
+        start = read_bundle(path)
+        taught |= {*start.domains, *(record["source"] for record in start.data)}
+    return taught
+
+
+def _not_met(cfg: TrainConfig, abroad: pd.DataFrame) -> pd.DataFrame:
+    """The rows of `calibration_rows` without those that the start of training had met; raises `TrainError` where it was
+    trained on what they show: what it knows says nothing about what is new to a detector."""
+    seen = seen_at_start(cfg)
+    if seen is None or abroad.empty:
+        return abroad
+    met = known_rows(seen, abroad)
+    named = sorted(_taught(cfg) & set(split_csv(cfg.calibrate_on)))
+    if named or met.mean() > MOST_MET:
+        what = ", ".join(named) or f"{met.sum():,} of the {len(abroad):,} validation images of {cfg.calibrate_on}"
+        raise TrainError(
+            f"init = {cfg.init} was trained on {what}, so that calibrate_on = {cfg.calibrate_on!r} would show nothing "
+            "that is new to it. Begin with a detector that has not seen them (or init = none), or empty calibrate_on."
+        )
+    if met.any():
+        print(f"calibrate_on: {met.sum():,} of {len(abroad):,} images are left out: init = {cfg.init} had met them.")
+    kept = abroad.loc[~met].reset_index(drop=True)
+    kept.attrs = abroad.attrs
+    return kept
+
+
 def fit(
     cfg: TrainConfig,
     manifest: pd.DataFrame,  # from `read_manifest`
@@ -465,7 +496,7 @@ def fit(
     "Train, or go on where the last checkpoint stands, and end with a bundle."
     folder = Path(folder)
     # first: a name without images is no reason to train for hours
-    abroad = calibration_rows(manifest, cfg)
+    abroad = _not_met(cfg, calibration_rows(manifest, cfg))
     process_state(cfg)
     require_same("checkpoints", newest_checkpoint(folder))
     engine = _engine_before(cfg, folder)
