@@ -29,9 +29,11 @@ _SPLIT_WORDS = {
     "test": "test testing",
 }
 CLASS_NAMES: dict[str, Label] = {word: label for label, words in _CLASS_WORDS.items() for word in words.split()}
+# programs that make images; a number may follow
+_GENERATORS = "sd sdxl sdfd diffusion ddpm stylegan progan biggan pggan dalle midjourney flux imagen firefly gpt vae"
 # behind real_ or fake_ these make a name of the other class, or of none; fake_photos are fakes all the same
 _TURNING = {
-    REAL: set(f"{_CLASS_WORDS[FAKE]} esrgan free vs or and".split()),
+    REAL: set(f"{_CLASS_WORDS[FAKE]} {_GENERATORS} esrgan looking like free vs or and".split()),
     FAKE: set("real reals authentic genuine original originals free vs or and".split()),
 }
 SPLIT_NAMES = {word: split for split, words in _SPLIT_WORDS.items() for word in words.split()}
@@ -46,9 +48,10 @@ def class_of(
     # photo_album is not a class
     if first not in LABEL_NAMES:
         return CLASS_NAMES.get(name)
-    # fake_sd is a fake of some kind; real_esrgan is a program, and fake_free has no fakes
+    # fake_sd is a fake of some kind; real_esrgan is a program, real_sd2 may be either, and fake_free has no fakes
     label = CLASS_NAMES[first]
-    return None if _TURNING[label] & set(others) else label
+    words = {word.rstrip("0123456789") for word in others}
+    return None if _TURNING[label] & words else label
 
 
 def split_of(

@@ -9,7 +9,8 @@ __all__ = ['SOURCE_KINDS', 'SourceKind', 'scan', 'Source', 'read_sources', 'scan
 import inspect
 import os
 import re
-from collections.abc import Callable
+import unicodedata
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -106,6 +107,9 @@ def _absolute(kind: str, path: str | os.PathLike, name: str) -> Path:
     return path
 
 # %% ../../nbs/04_data/05_sources.ipynb #0e1a1e73
+_OF_TABLES = ("macro", "micro")  # what the tables of results call their means
+
+
 def _require_domain_names(table: pd.DataFrame, kind: str) -> None:
     "Raise `SourceError` for a domain that other rooms could not use as a folder or in a list with commas."
     for domain in table.domain.unique():
@@ -113,6 +117,8 @@ def _require_domain_names(table: pd.DataFrame, kind: str) -> None:
             raise SourceError(
                 f"{domain!r} cannot name a domain: a name must not contain a comma or a slash, nor begin with a dot."
             )
+        if domain in _OF_TABLES:
+            raise SourceError(f"{domain!r} cannot name a domain: the tables of results call one of their means so.")
         is_dalle = re.fullmatch(r"dall.?e.?2?", domain, re.I)
         if kind != "dalle2" and is_dalle and (table.label[table.domain == domain] == FAKE).any():
             raise SourceError(
@@ -125,6 +131,18 @@ def _origin(kind: SourceKind, path: Path) -> str:
     "Where the kind comes from, with the version that kagglehub writes into its folders."
     version = re.search(r"/versions/(\d+)(/|$)", path.as_posix())
     return f"{kind.origin}, version {version[1]}" if version and kind.origin else kind.origin
+
+
+def _require_distinct_names(names: Iterable[str]) -> None:
+    "Raise `SourceError` where two domains have names that a person takes for one."
+    first: dict[str, str] = {}
+    for name in names:
+        other = first.setdefault(unicodedata.normalize("NFKC", name).casefold(), name)
+        if other != name:
+            raise SourceError(
+                f"The domains {other!r} and {name!r} differ only in case or in how their letters are stored. "
+                "Give both the same name, or names that differ."
+            )
 
 # %% ../../nbs/04_data/05_sources.ipynb #1efdc284
 def _other_files(kind: str, path: Path) -> dict[str, int]:
@@ -277,5 +295,6 @@ def scan_all(
         known = (source.license, source.may_show, source.framing)
         tables.append(scan(source.kind, source.path, source.name, *known, **options))
     table = pd.concat(tables, ignore_index=True)
+    _require_distinct_names(table["domain"].unique())
     table.attrs["other_files"] = _all_other_files(sources, listed_in)
     return table
