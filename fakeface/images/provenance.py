@@ -174,14 +174,20 @@ class Provenance:
     def _counts(self, claim: Claim, one: Earlier) -> bool:
         "Does a claim of an earlier credential count? One for the image may not borrow the state of the file's own."
         holds = self.state in HOLDS and one.state in HOLDS
-        return holds and (claim.about != CAMERA or "trusted" == one.state or self.state != "trusted")
+        return holds and (claim.about != CAMERA or one.state == "trusted" or self.state != "trusted")
+
+    def _weighed(self) -> list[tuple[str, Claim]]:
+        "The claims that count, each with the state of the signature that it is under."
+        own = [("unsigned" if claim.source != "C2PA" else self.state, claim) for claim in self.claims]
+        found = [(state, claim) for state, claim in own if state in ("unsigned", *HOLDS)]
+        for one in self.earlier:
+            found += [(one.state, claim) for claim in one.claims if self._counts(claim, one)]
+        return found
 
     @property
     def counted(self) -> tuple[Claim, ...]:
         "The claims that count: none of a credential that does not hold, none for the image that nobody vouches for."
-        own = [claim for claim in self.claims if claim.source != "C2PA" or self.state in HOLDS]
-        earlier = [claim for one in self.earlier for claim in one.claims if self._counts(claim, one)]
-        return (*own, *earlier)
+        return tuple(claim for _, claim in self._weighed())
 
     @property
     def claims_model(self) -> bool | None:
@@ -190,6 +196,13 @@ class Provenance:
         if about & {MODEL, PART}:
             return True
         return False if CAMERA in about else None
+
+    @property
+    def claim_signature(self) -> str:
+        "What `claims_model` rests on at best: trusted | untrusted | unsigned; empty where it is None."
+        kinds = {True: (MODEL, PART), False: (CAMERA,), None: ()}[self.claims_model]
+        states = {state for state, claim in self._weighed() if claim.about in kinds}
+        return next((state for state in (*HOLDS, "unsigned") if state in states), "")
 
     @property
     def source_types(self) -> tuple[str, ...]:
@@ -228,6 +241,7 @@ class Provenance:
         return dict(
             provenance=self.says if self.speaks else "",
             claims_model=self.claims_model,
+            claim_signature=self.claim_signature,
             signature=self.state,
             signer=self.signer,
             actions=", ".join(self.actions),
