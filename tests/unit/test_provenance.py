@@ -391,7 +391,7 @@ def chained(own=(), recorded=(), within=()):
         ([("success", KNOWN, "camera")], [], [("failure", BROKEN, "camera")], "invalid"),
         (
             [("success", KNOWN, "camera")],
-            [("success", "x.y", "editor")] * 99 + [("failure", BROKEN, "camera")],
+            [("failure", UNKNOWN, "other")] * 99 + [("failure", BROKEN, "camera")],
             [],
             "invalid",
         ),
@@ -401,6 +401,16 @@ def test_what_an_ingredient_is_worth_by_what_was_found_and_recorded(own, recorde
     found = from_store(chained(own, recorded, within))
     assert found.state == "trusted" and [one.state for one in found.earlier] == [state]
     assert found.claims_model is (False if state == "trusted" else None)
+
+
+def test_behind_a_link_that_does_not_hold_nothing_is_followed():
+    found = chained([("success", KNOWN, "camera")], [("failure", BROKEN, "camera")])
+    behind = dict(relationship="parentOf", active_manifest="behind")
+    found["manifests"] |= dict(behind=found["manifests"]["camera"], camera=dict(ingredients=[behind]))
+    assert [one.state for one in from_store(found).earlier] == ["invalid"]
+    found = chained([("success", KNOWN, "camera"), ("success", KNOWN, "behind")])
+    found["manifests"] |= dict(behind=found["manifests"]["camera"], camera=dict(ingredients=[behind]))
+    assert [one.state for one in from_store(found).earlier] == ["trusted", "trusted"]
 
 
 def test_what_of_an_ingredient_is_lost_is_said():
