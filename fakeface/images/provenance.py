@@ -172,7 +172,7 @@ class Provenance:
     earlier: tuple[Earlier, ...] = ()  # the credentials of what it was made from, the latest first
 
     def _counts(self, claim: Claim, one: Earlier) -> bool:
-        "Does a claim of an earlier credential count? One for the image may not borrow the state of the file's own."
+        "Does a claim of an earlier credential count? A camera does not if `state` would make it look trusted."
         holds = self.state in HOLDS and one.state in HOLDS
         return holds and (claim.about != CAMERA or one.state == "trusted" or self.state != "trusted")
 
@@ -199,7 +199,7 @@ class Provenance:
 
     @property
     def claim_signature(self) -> str:
-        "What `claims_model` rests on at best: trusted | untrusted | unsigned; empty where it is None."
+        "What `claims_model` rests on at best: trusted | untrusted | unsigned; empty if it is None."
         kinds = {True: (MODEL, PART), False: (CAMERA,), None: ()}[self.claims_model]
         states = {state for state, claim in self._weighed() if claim.about in kinds}
         return next((state for state in (*HOLDS, "unsigned") if state in states), "")
@@ -441,7 +441,7 @@ class _Chain:
         self.failed = {(label, code) for label, code, failed in everywhere if failed}
 
     def _own_state(self, said: str) -> str:
-        "Of the file's own credential; c2pa says less than trusted also where only an ingredient's signer is unknown."
+        "Of the file's own credential; if only an ingredient's signer is unknown, c2pa does not say trusted either."
         if said == "Valid":
             codes = {code for label, code, _ in self.own if label == self.active}
             return "trusted" if _KNOWN in codes and _ONLY_UNKNOWN not in codes else "untrusted"
@@ -460,7 +460,7 @@ class _Chain:
         return (label, _KNOWN, False) in _recorded(ingredient) and not is_unknown
 
     def worth(self, ingredient: Fields, opener: str) -> tuple[str, str]:
-        "(state, reason) of an ingredient's credential, where `opener` is the state of the one that names it."
+        "(state, reason) of an ingredient's credential; `opener` is the state of the one that names it."
         label = str(ingredient.get("active_manifest"))
         codes = sorted(code for about, code in self.failed if about in (label, ""))
         broken = [code for code in codes if code != _ONLY_UNKNOWN]
