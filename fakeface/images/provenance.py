@@ -466,6 +466,8 @@ class _Chain:
         broken = [code for code in codes if code != _ONLY_UNKNOWN]
         if broken or not self.manifest(label):
             return "invalid", _reason(broken) if broken else "it is not in the file"
+        if opener == "invalid":
+            return "invalid", "the credential that was added after it does not hold"
         return "trusted" if opener == "trusted" and self.is_known(label, ingredient) else "untrusted", ""
 
 # %% ../../nbs/02_images/09_provenance.ipynb #31e700ea

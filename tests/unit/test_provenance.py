@@ -325,6 +325,15 @@ def test_an_ingredient_that_was_broken_is_said_to_be(bare, editor, maker, shots,
     assert one.brief.startswith("invalid “Known Cameras (Camera)”")
 
 
+@pytest.mark.parametrize("kind", ["camera", "model"])
+def test_in_a_file_that_was_changed_no_earlier_credential_counts(bare, editor, maker, shots, trusting, kind):
+    file = opened(bare, editor, shots["genuine", kind], known=maker.authority)
+    found = read_provenance(with_a_bit_changed(file))
+    assert found.state == "invalid" and found.claims_model is None and not found.counted
+    assert [one.state for one in found.earlier] == ["invalid"] and "trust list" not in found.says
+    assert found.says.count("counts for nothing") == 2
+
+
 def test_a_credential_that_was_glued_on_by_someone_unknown_is_not_washed(bare, toy, editor, maker, shots, trusting):
     "A known camera's credential, put under another image by a forger, and then opened by a known editor."
     glued = opened(bare, toy, shots["genuine", "camera"], known=maker.authority)
