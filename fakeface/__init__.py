@@ -40,16 +40,16 @@ def __dir__() -> list[str]:
     return sorted(["__version__", *_HOMES])
 
 # %% ../nbs/11_infer/18_front_door.ipynb #e44bc306
-# read by onnxruntime and huggingface_hub when they are imported
-_QUIET = ("ORT_DISABLE_TELEMETRY", "HF_HUB_DISABLE_TELEMETRY")
+# the first two are read by onnxruntime and huggingface_hub when they are imported, the last by Ray when it starts
+_QUIET = {"ORT_DISABLE_TELEMETRY": "1", "HF_HUB_DISABLE_TELEMETRY": "1", "RAY_USAGE_STATS_ENABLED": "0"}
 
 
 def _send_nothing() -> None:
     "Switch off what libraries send about their use, unless the user has decided."
-    for name in _QUIET:
+    for name, value in _QUIET.items():
         # an empty value is no decision
         if not os.environ.get(name):
-            os.environ[name] = "1"
+            os.environ[name] = value
 
 
 _send_nothing()

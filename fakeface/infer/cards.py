@@ -55,7 +55,7 @@ def _facts(
         height=header.height,
         again=True,
         facts=[["image", size], *said],
-        declared=plain(provenance.says, 900) if provenance.speaks else "",
+        declared=plain(provenance.says, 2400) if provenance.speaks else "",
     )
 
 

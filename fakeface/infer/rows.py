@@ -30,13 +30,13 @@ ROW_COLUMNS = tuple(
     name label reason p_fake threshold threshold_name band_low band_high bundle bundle_hash
     looked_at place used width height
     left top right bottom angle stable_low stable_high stable_agree prior posterior warnings
-    provenance claims_model signature signer actions source_types evidence metadata error
+    provenance claims_model claim_signature signature signer actions source_types evidence earlier metadata error
     file_key file_state
     """.split()
 )
 ROW_FORMATS = ("csv", "json")
 _FROM_OUTSIDE = """
-name threshold_name warnings metadata error provenance signer actions source_types evidence
+name threshold_name warnings metadata error provenance signer actions source_types evidence earlier
 """.split()
 
 

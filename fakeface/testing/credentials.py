@@ -123,20 +123,24 @@ def _mime_type(data: bytes) -> str:
     return Image.MIME[str(Image.open(io.BytesIO(data)).format)]
 
 
-def _builder(claim: dict[str, Any], parent: bytes | None, kept_at: str | None) -> Any:
-    "c2pa's builder for a manifest."
+def _settings(known: bytes) -> dict[str, Any]:
+    "For c2pa: what it is told to sign it signs, an expired certificate too; `known` is whom the signer trusts."
+    verify = {"verify_after_sign": False, "remote_manifest_fetch": False}
+    settings: dict[str, Any] = {"builder": {"thumbnail": {"enabled": False}}, "verify": verify}
+    if known:
+        settings["trust"] = {"user_anchors": known.decode(), "trust_config": "1.3.6.1.5.5.7.3.4"}
+    return settings
+
+
+def _builder(claim: dict[str, Any], made_from: list[tuple[str, bytes]], known: bytes) -> Any:
+    "c2pa's builder for a manifest with these ingredients: (relationship, file)."
     import c2pa
 
-    thumbnail = {"thumbnail": {"enabled": False}}
-    # what it is told to sign it signs: an expired certificate, too
-    verify = {"verify_after_sign": False, "remote_manifest_fetch": False}
-    builder = c2pa.Builder(json.dumps(claim), c2pa.Context.from_dict({"builder": thumbnail, "verify": verify}))
-    if parent:
-        ingredient = dict(title="first", relationship="parentOf", instance_id="first")
-        builder.add_ingredient(json.dumps(ingredient), _mime_type(parent), io.BytesIO(parent))
-    if kept_at:
-        builder.set_no_embed()
-        builder.set_remote_url(kept_at)
+    builder = c2pa.Builder(json.dumps(claim), c2pa.Context.from_dict(_settings(known)))
+    for i, (relationship, data) in enumerate(made_from):
+        name = "first" if relationship == "parentOf" else f"part {i}"
+        ingredient = dict(title=name, relationship=relationship, instance_id=name)
+        builder.add_ingredient(json.dumps(ingredient), _mime_type(data), io.BytesIO(data))
     return builder
 
 
@@ -146,13 +150,20 @@ def signed(
     by: Signatory,
     parent: bytes | None = None,  # the file that it was opened from, for `opened_manifest`
     kept_at: str | None = None,  # an address: the manifest is left out, and said to be there
+    parts: tuple[bytes, ...] = (),  # files that were put into it
+    known: bytes = b"",  # authorities whose signers `by` trusts, as PEM; it records how it judged parent and parts
 ) -> bytes:  # the file with its content credential
     "An image file, signed; pixels are not touched."
     import c2pa
 
     signer = c2pa.Signer.from_info(c2pa.C2paSignerInfo(b"es256", by.chain, by.key, None))
     output = io.BytesIO()
-    with _builder(claim, parent, kept_at) as builder:
+    made_from = [("parentOf", parent)] if parent else []
+    made_from += [("componentOf", part) for part in parts]
+    with _builder(claim, made_from, known) as builder:
+        if kept_at:
+            builder.set_no_embed()
+            builder.set_remote_url(kept_at)
         builder.sign(signer, _mime_type(data), io.BytesIO(data), output)
     return output.getvalue()
 

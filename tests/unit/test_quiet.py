@@ -12,7 +12,7 @@ from types import SimpleNamespace
 import pytest
 from fakeface.testing.images import portrait
 
-SWITCHES = ("ORT_DISABLE_TELEMETRY", "HF_HUB_DISABLE_TELEMETRY")
+SWITCHES = ("ORT_DISABLE_TELEMETRY", "HF_HUB_DISABLE_TELEMETRY", "RAY_USAGE_STATS_ENABLED")
 DETECTOR = "from fakeface import Detector; print(Detector.load().check({path!r}).label)"
 # a kernel or a worker is a process that is started by one that has imported fakeface
 PARENT = """
@@ -109,6 +109,49 @@ def test_nothing_runs_before_the_switches(root):
     assert names <= sys.stdlib_module_names
     calls = [ast.unparse(node.value) for node in tree.body if isinstance(node, ast.Expr)]
     assert "_send_nothing()" in calls
+
+
+SAYS = """
+import os, subprocess, sys
+import fakeface
+child = "import os; print(os.environ['RAY_USAGE_STATS_ENABLED'])"
+sys.exit(subprocess.run([sys.executable, "-c", child]).returncode)
+"""
+
+
+@pytest.mark.parametrize("said, seen", [(None, "0"), ("", "0"), ("1", "1"), ("0", "0")])
+def test_ray_finds_its_reports_switched_off(said, seen):
+    "Ray reads the variable when it starts, takes 0 and 1 and nothing else, and hands it to its processes."
+    kept = {name: value for name, value in os.environ.items() if name not in SWITCHES}
+    given = {} if said is None else dict(RAY_USAGE_STATS_ENABLED=said)
+    ran = subprocess.run([sys.executable, "-c", SAYS], env=kept | given, capture_output=True, text=True, check=True)
+    assert ran.stdout.strip() == seen
+
+
+def test_ray_starts_after_fakeface_in_the_how_to(root):
+    code = _code_of(root / "nbs/tutorials/howto_ray.ipynb")
+    assert code.index("import score_batch") < code.index("ray.init(")
+
+
+def test_ray_takes_the_switch_at_its_word():
+    "Ray's own answer, where it is installed (extra `ray`)."
+    pytest.importorskip("ray", reason="Ray is not installed: pip install 'fakeface[ray]'")
+    script = "import fakeface; from ray._private.usage import usage_lib; print(usage_lib.usage_stats_enabled())"
+    kept = {name: value for name, value in os.environ.items() if name not in SWITCHES}
+    ran = subprocess.run([sys.executable, "-c", script], env=kept, capture_output=True, text=True, check=True)
+    assert ran.stdout.strip() == "False"
+
+
+def test_every_switch_is_in_the_promise(root):
+    promise = (root / "SECURITY.md").read_text()
+    tree = ast.parse((root / "fakeface/__init__.py").read_text())
+    (switches,) = [
+        ast.literal_eval(node.value)
+        for node in tree.body
+        if isinstance(node, ast.Assign) and "_QUIET" in ast.unparse(node)
+    ]
+    assert set(switches) == set(SWITCHES)
+    assert all(f"`{name}={value}`" in promise for name, value in switches.items())
 
 
 def test_jupyterlab_asks_for_no_news(root):
