@@ -13,7 +13,7 @@ import os
 import signal
 import sys
 import threading
-from typing import Any, Callable, Iterator, TextIO
+from typing import Any, Callable, Iterator, TextIO, cast
 
 from .check import add_check_options, check_command
 from .serve import add_serve_options, serve_command
@@ -127,7 +127,7 @@ def _fill(flags: int, mode: str) -> TextIO:
     "A stream that leads nowhere, here and in child processes, on the first free descriptor: a socket would take it."
     descriptor = os.open(os.devnull, flags)
     os.set_inheritable(descriptor, True)
-    return open(descriptor, mode)
+    return cast(TextIO, open(descriptor, mode))
 
 
 def _make_streams_safe() -> None:
