@@ -13,7 +13,7 @@ import os
 import signal
 import sys
 import threading
-from typing import Any, Callable, Iterator
+from typing import Any, Callable, Iterator, TextIO, cast
 
 from .check import add_check_options, check_command
 from .serve import add_serve_options, serve_command
@@ -123,11 +123,20 @@ def command_parser() -> argparse.ArgumentParser:
     return top
 
 # %% ../../nbs/13_cli/06_main.ipynb #72c47ed7
+def _fill(flags: int, mode: str) -> TextIO:
+    "A stream that leads nowhere, here and in child processes, on the first free descriptor: a socket would take it."
+    descriptor = os.open(os.devnull, flags)
+    os.set_inheritable(descriptor, True)
+    return cast(TextIO, open(descriptor, mode))
+
+
 def _make_streams_safe() -> None:
-    "Standard input that is there, standard output that can write every name."
+    "Standard input and standard error that are there, standard output that can write every name."
     if sys.stdin is None:
-        # a closed descriptor 0 would be taken by the kernel's sockets
-        sys.stdin = open(os.devnull)
+        sys.stdin = _fill(os.O_RDONLY, "r")
+    if sys.stderr is None and sys.stdout is not None:
+        # what is meant for it would be printed to standard output
+        sys.stderr = _fill(os.O_WRONLY, "w")
     for stream in (sys.stdout, sys.stderr):
         reconfigure = getattr(stream, "reconfigure", None)
         if reconfigure is not None:
@@ -179,14 +188,20 @@ def _written(code: int) -> int:
     return code
 
 
+_CLOSED = "fakeface: Standard output is closed. To see nothing of it, send it to /dev/null: > /dev/null"
+
+
 def main(argv: list[str] | None = None) -> int:
     "The console script; returns the exit code."
+    _make_streams_safe()
+    if sys.stdout is None:
+        print(_CLOSED, file=sys.stderr)
+        return 2
     return _written(_done(argv))
 
 
 def _done(argv: list[str] | None) -> int:
     "Do what the arguments ask for; gives the exit code."
-    _make_streams_safe()
     args = command_parser().parse_args(argv)
     try:
         with _second_interrupt_ends():

@@ -77,10 +77,11 @@ def serve_command(args: argparse.Namespace) -> None:
     from fakeface.models.shelf import find_bundle
 
     _refuse_missing_packages()
-    from fakeface.infer.server import serve_page
-
     # no page without a detector: the command says what is missing
     settings = _settings(find_bundle(args.bundle).resolve(), args)
+    # takes seconds
+    from fakeface.infer.server import serve_page
+
     if settings.host not in LOOPBACK:
         _print_now(_UNENCRYPTED)
     limits = f"images up to {settings.upload_mb:g} MB each; Ctrl-C stops it"

@@ -22,6 +22,7 @@ from typing import Any, NamedTuple, TextIO
 
 from .parameters import defaults_of, given_parameters, stage_notebook, stage_parameters
 from ..core.config import refuse_unknown
+from ..core.kernels import kernel_spec
 from ..core.project import FakefaceError, project_root
 from ..core.stages import STAGES, Stage, run_dir
 
@@ -65,7 +66,6 @@ def _kernel_manager(
     "Kernels of this interpreter that are interrupted by Ctrl-C and SIGTERM, and ended by a second one."
     import asyncio
 
-    from ipykernel.kernelspec import get_kernel_dict
     from jupyter_client.kernelspec import KernelSpec
     from jupyter_client.manager import AsyncKernelManager
 
@@ -76,7 +76,7 @@ def _kernel_manager(
 
         @property
         def kernel_spec(self) -> KernelSpec:
-            return KernelSpec(**get_kernel_dict(["--log-level=CRITICAL"]), env=policy)
+            return KernelSpec(**kernel_spec("--log-level=CRITICAL"), env=policy)
 
         def _signalled(self, number: int) -> None:
             "A signal has come."

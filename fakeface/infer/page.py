@@ -17,10 +17,14 @@ from ..core.project import FakefaceError
 
 IDLE = 300  # seconds without a visitor after which a kernel is ended
 
+_NO_ADDRESS = (
+    "There is no address to listen on: --ip is empty. Leave it out for this machine only; 0.0.0.0 means all networks."
+)
+
 
 @dataclass(frozen=True)
 class PageSettings:
-    "What `fakeface serve` is told."
+    "What `fakeface serve` is told; raises `FakefaceError` for an empty host."
 
     bundle: str = ""  # name or folder of the detector; "" for the shipped one
     host: str = "127.0.0.1"  # where to listen
@@ -28,6 +32,11 @@ class PageSettings:
     upload_mb: float = 64.0  # largest image
     sessions: int = 4  # pages at a time
     paths: Path | None = None  # folder below which paths may be typed; None: nowhere
+
+    def __post_init__(self):
+        if not self.host:
+            # an empty one would mean all networks
+            raise FakefaceError(_NO_ADDRESS)
 
     def environment(
         self,
@@ -43,6 +52,7 @@ class PageSettings:
         }
 
 # %% ../../nbs/11_infer/17_page.ipynb #ceb8eddc
+_SERVER = "fakeface.infer.server"
 _EXTENSIONS = ["anywidget", "@jupyter-widgets/jupyterlab-manager", "@voila-dashboards/widgets-manager8"]
 
 
@@ -62,12 +72,15 @@ def voila_config(
         extension_allowlist=_EXTENSIONS,
         extension_denylist=[],
         http_keep_alive_timeout=3600,
-        multi_kernel_manager_class="fakeface.infer.server.FewKernels",
+        multi_kernel_manager_class=f"{_SERVER}.FewKernels",
+        kernel_spec_manager_class=f"{_SERVER}.OwnKernel",
     )
     # one that is busy for nobody holds the turn of all others
     kernels = dict(cull_idle_timeout=IDLE, cull_interval=30, cull_connected=False, cull_busy=True)
     return {
-        "Voila": dict(open_browser=False, ip=settings.host, port=settings.port),
+        "Voila": dict(
+            open_browser=False, ip=settings.host, port=settings.port, identity_provider_class=f"{_SERVER}.Nameless"
+        ),
         "VoilaConfiguration": page,
         "VoilaExporter": dict(template_file="checker.html.j2"),
         "MappingKernelManager": kernels,

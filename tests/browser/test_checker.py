@@ -15,8 +15,10 @@ import threading
 import time
 from pathlib import Path
 from typing import NamedTuple
+from urllib.parse import urlsplit
 import numpy as np
 import pandas as pd
+import psutil
 import pytest
 from PIL import Image
 from fakeface.models.bundle import Bundle
@@ -280,6 +282,19 @@ def test_three_files_one_broken(page, bundle):
     drawn = page.locator(".ff-verdict .ff-shape")
     shapes = {words: drawn.nth(i).get_attribute("d") for i, words in enumerate(verdicts(page))}
     assert len(set(shapes.values())) == len(shapes) >= 2, "verdicts differ in shape, not only in colour"
+
+
+def listening(process):
+    "The ports on which a process and all that it has started wait for connections."
+    found = [each for one in (process, *process.children(recursive=True)) for each in one.net_connections("inet")]
+    return {each.laddr.port for each in found if each.status == psutil.CONN_LISTEN}
+
+
+def test_there_is_no_port_but_the_pages_after_an_image_was_checked(page, bundle):
+    upload(page, bundle.images / "a.jpg")
+    port = urlsplit(page.url).port
+    (ports,) = [found for child in psutil.Process().children() if port in (found := listening(child))]
+    assert ports == {port}
 
 
 PASTE = """transfer => document.dispatchEvent(

@@ -37,15 +37,32 @@ def test_stage_runs_from_a_subfolder_in_this_interpreter_whatever_is_on_stdin(ch
     assert noted.input_path == "nbs/run_prepare.ipynb" and noted.output_path == "outputs/demo/prepare.ipynb"
 
 
-def test_closed_stdin(checkout):
-    ran = subprocess.run(
-        ["bash", "-c", 'exec "$0" "$@" <&-', *COMMAND, "prepare", "-p", "epochs", "1"],
-        cwd=checkout,
-        capture_output=True,
-        text=True,
-        timeout=PATIENCE,
-    )
-    assert ran.returncode == 0, ran.stderr
+def with_closed(streams, *args, folder="/"):
+    "Run the command with some of its standard streams closed: <&-, >&-, 2>&-."
+    command = ["bash", "-c", f'exec "$0" "$@" {streams}', *COMMAND, *args]
+    return subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=PATIENCE)
+
+
+def test_a_stage_needs_no_stdin_and_no_stderr(checkout):
+    ran = with_closed("<&- 2>&-", "prepare", "-p", "epochs", "1", folder=checkout)
+    assert ran.returncode == 0 and "epoch 1 of 1" in ran.stdout
+
+
+@pytest.mark.parametrize("args", [["--version"], ["check", "BUNDLE/README.md"], ["prepare"]], ids=lambda args: args[0])
+def test_closed_stdout_is_a_sentence_and_nothing_is_done(tiny, checkout, args):
+    args = [text.replace("BUNDLE", tiny) for text in args]
+    for streams in (">&-", "<&- >&-"):
+        ran = with_closed(streams, *args, folder=checkout)
+        assert ran.returncode == 2 and ran.stderr.startswith("fakeface: Standard output is closed."), ran.stderr
+        assert len(ran.stderr.splitlines()) == 1 and not (checkout / "outputs").exists()
+    assert with_closed("<&- >&- 2>&-", *args, folder=checkout).returncode == 2
+
+
+def test_closed_stderr_puts_nothing_into_the_rows(tiny):
+    args = ["check", tiny, "--bundle", tiny, "--csv", "-"]
+    plain, closed = with_closed("", *args), with_closed("2>&-", *args)
+    assert "could not be judged" in plain.stderr and closed.stderr == ""
+    assert closed.stdout == plain.stdout and closed.returncode == plain.returncode == 1
 
 
 def test_out_outside_the_checkout(checkout, tmp_path_factory):
@@ -248,6 +265,7 @@ def test_serve_listens_here_only_and_ends_with_its_process(tiny):
         ["--bundle", "nowhere"],
         ["--bundle", tiny, "--port", "99999"],
         ["--bundle", tiny, "--ip", "not an address"],
+        ["--bundle", tiny, "--ip", ""],
         ["--bundle", tiny, "--paths", "no/such/folder"],
     ):
         ran = serve(*bad)

@@ -20,6 +20,7 @@ from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
+import psutil
 import pytest
 from fakeface.testing.bundles import tiny_bundle
 from fakeface.testing.images import write_noise_image
@@ -194,6 +195,13 @@ def test_token_goes_from_the_address_into_a_cookie(server):
     assert server.ask("/fakeface/checker_page.js").status == 200
 
 
+def test_no_other_cookie_is_set(server, opened):
+    page, kernel = opened
+    stale = f"{server.cookie}; username-127-0-0-1-{server.port}=2|1:0|10:1|x"
+    for answer in (page, server.ask(f"/api/kernels/{kernel}"), server.ask(f"/api/kernels/{kernel}", Cookie=stale)):
+        assert answer.status == 200 and answer.headers.get_all("Set-Cookie") is None
+
+
 @pytest.mark.parametrize("other", ['prefs={"a":1}', "nameless", "a[b]=1", "a/b=1", "SAME=stale"])
 def test_cookies_of_other_programs_keep_nobody_out(server, other):
     other = other.replace("SAME", f"fakeface-{server.port}")
@@ -243,6 +251,70 @@ def test_token_stands_nowhere_else(server, opened):
         if not folder.is_dir():
             pytest.skip("no /proc on this system")
         assert server.token.encode() not in (folder / "cmdline").read_bytes() + (folder / "environ").read_bytes()
+
+
+# ---- ports
+def listening(pid):
+    "The ports on which a process and all that it has started wait for connections."
+    top = psutil.Process(pid)
+    found = [each for process in (top, *top.children(recursive=True)) for each in process.net_connections("inet")]
+    return {each.laddr.port for each in found if each.status == psutil.CONN_LISTEN}
+
+
+def test_a_page_opens_no_port(server, opened):
+    "ipykernel alone would open one that takes whatever anyone sends, other web pages included."
+    _, kernel = opened
+    assert psutil.Process(server.kernels()[kernel]) in psutil.Process(server.process.pid).children(recursive=True)
+    assert listening(server.process.pid) == {server.port}
+
+
+NEWER = """
+import socket, sys
+from ipykernel import iostream, kernelapp
+from fakeface.core.kernels import run_kernel
+
+class Newer(iostream.IOPubThread):
+    def __init__(self, *args, **options):
+        super().__init__(*args, **options)
+        self.kept = socket.create_server(("127.0.0.1", 0))
+
+def init_iopub(app, context, was=kernelapp.IPKernelApp.init_iopub):
+    kernelapp.IOPubThread = iostream.IOPubThread
+    was(app, context)
+
+WAY
+run_kernel()
+"""
+
+
+@pytest.mark.parametrize(
+    "transport, way",
+    [
+        ("ipc", "iostream.IOPubThread = kernelapp.IOPubThread = Newer"),
+        ("tcp", "kernelapp.IPKernelApp.init_iopub = init_iopub"),
+    ],
+    ids=["a port of another kind", "a class of another name"],
+)
+def test_a_kernel_of_a_newer_ipykernel_ends_with_a_sentence(transport, way):
+    from jupyter_client.connect import write_connection_file
+
+    with tempfile.TemporaryDirectory(dir="/tmp") as folder:
+        ip = f"{folder}/k" if transport == "ipc" else "127.0.0.1"
+        path, _ = write_connection_file(f"{folder}/k.json", ip=ip, transport=transport)
+        command = [sys.executable, "-c", NEWER.replace("WAY", way), "-f", path]
+        ended = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE)
+    assert ended.returncode == 1 and ended.stderr.strip().endswith("or a newer fakeface."), ended.stderr
+
+
+def test_no_page_without_a_kernel_that_can_be_closed(monkeypatch):
+    from ipykernel import kernelapp
+    from fakeface.core.project import FakefaceError
+    from fakeface.infer.page import PageSettings
+    from fakeface.infer.server import serve_page
+
+    monkeypatch.setattr(kernelapp, "IOPubThread", object)
+    with pytest.raises(FakefaceError, match="No kernel was started: ipykernel"):
+        serve_page(PageSettings(port=0), announce=pytest.fail)
 
 
 # ---- other pages
