@@ -11,6 +11,7 @@ import dataclasses
 import math
 import os
 from collections import Counter
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -147,7 +148,7 @@ def _lost(
     return dict(lost), is_whole
 
 
-def _cells_record(cells: dict[Cell, float]) -> list[dict[str, Any]]:
+def _cells_record(cells: Mapping[Cell, float]) -> list[dict[str, Any]]:
     "As a bundle has them."
     rows = []
     for (domain, name), count in sorted(cells.items()):
@@ -263,7 +264,7 @@ def with_stats(
     "A copy of a bundle that keeps what the features of its training images are like; raises `FakefaceError`."
     model, record = load_model(bundle)
     domains = {*record.domains, *(cell["domain"] for cell in record.undescribed.get("cells", []))}
-    is_learned = (manifest["split"] == "train") & manifest["domain"].isin(domains)
+    is_learned = (manifest["split"] == "train") & manifest["domain"].isin(sorted(domains))
     rows = manifest.loc[is_learned].reset_index(drop=True)
     rows.attrs = manifest.attrs
     own = described(model, rows, BatchPart(model.spec))
