@@ -192,6 +192,12 @@ def _stats_to_recall(cfg: TrainConfig, width: int) -> Stats:
     return stats
 
 
+def _apart(domain: np.ndarray, own: np.ndarray) -> np.ndarray:
+    "Names of what is recalled; one that the new images have as well gets another, and so a weight of its own."
+    taken = set(own)
+    return np.array([f"{name} (recalled)" if name in taken else name for name in domain], object)
+
+
 def with_recalled(
     cfg: TrainConfig,  # with `init` resolved
     data: HeadData,  # of the new images
@@ -207,7 +213,7 @@ def with_recalled(
     names = np.array([f"recalled {i}" for i in range(len(labels))])
     group = np.concatenate([data.group.astype(str), names])
     labels = np.concatenate([data.labels, labels])
-    domain = np.concatenate([data.domain.astype(object), domain])
+    domain = np.concatenate([data.domain.astype(object), _apart(domain, data.domain)])
     return HeadData(views, labels, domain, group)
 
 # %% ../../nbs/08_train/12_recall.ipynb #ac95d1da
