@@ -4,7 +4,8 @@
 
 # %% auto #0
 __all__ = ['FORMAT', 'WEIGHTS', 'ONNX', 'CARD', 'LICENSE', 'INDEX', 'SEEN_FILE', 'FEATURES_FILE', 'LIMITS', 'BACKBONE',
-           'DATA_COLUMNS', 'RULES', 'BundleError', 'p_fake', 'is_number', 'Rule', 'Bundle', 'parse_bundle']
+           'DATA_COLUMNS', 'CELL_COLUMNS', 'RULES', 'BundleError', 'p_fake', 'is_number', 'Rule', 'Bundle',
+           'parse_bundle']
 
 # %% ../../nbs/06_models/01_bundle.ipynb #eebe7364
 import dataclasses
@@ -191,6 +192,24 @@ def _are_counts(value: Any) -> bool:
     return isinstance(value, list) and all(map(_is_count, value))
 
 
+CELL_COLUMNS = ("domain", "class", "n")
+
+
+def _is_cell(value: Any) -> bool:
+    "A domain, a class, and how many images; 0 where they were not counted."
+    if not isinstance(value, dict) or set(value) != set(CELL_COLUMNS):
+        return False
+    return _is_text(value["domain"]) and value["class"] in LABEL_NAMES and _is_whole(value["n"]) and value["n"] >= 0
+
+
+def _is_undescribed(value: Any) -> bool:
+    "Empty, or cells and whether those are all."
+    if not isinstance(value, dict) or set(value) not in (set(), {"cells", "whole"}):
+        return False
+    cells = value.get("cells", [])
+    return isinstance(cells, list) and all(map(_is_cell, cells)) and isinstance(value.get("whole", True), bool)
+
+
 def _is_framing(value: Any) -> bool:
     return isinstance(value, str) and value in ("face", "centre")
 
@@ -245,6 +264,7 @@ RULES: dict[str, Rule] = {
     "backbone": Rule(_is_backbone, f"a dictionary of text with names out of {', '.join(BACKBONE)}"),
     "reference": Rule(_list_of(_is_scored), "a list of images with name, sha256 and p_fake each"),
     "framing": Rule(_is_framing, "face or centre"),
+    "undescribed": Rule(_is_undescribed, f"empty, or cells (a list with {', '.join(CELL_COLUMNS)} each) and whole"),
     "limits": Rule(_are_limits, f"a dictionary of numbers above 0 with names out of {', '.join(LIMITS)}"),
 }
 
@@ -287,6 +307,9 @@ class Bundle:
     limits: dict[str, float] = field(default_factory=dict)  # what its words were validated for: `LIMITS`
     calibrated_on: list[str] = field(default_factory=list)  # never trained on, but their validation fitted the band
     data: list[dict[str, Any]] = field(default_factory=list)  # how many images were used: `DATA_COLUMNS`
+    # what it, or a detector that it began with, learned from and whose features it does not describe: cells of
+    # `CELL_COLUMNS`, and whether those are all; empty: not recorded
+    undescribed: dict[str, Any] = field(default_factory=dict)
 
     def check(self) -> "Bundle":
         "Apply every rule; raises `BundleError` for the first field that breaks one."
@@ -308,7 +331,7 @@ class Bundle:
         identity = dataclasses.asdict(self)
         del identity["reference"]
         # bundles from before these fields keep their identity
-        for name in ("averaged", "parts", "backbone", "calibrated_on", "data"):
+        for name in ("averaged", "parts", "backbone", "calibrated_on", "data", "undescribed"):
             if not getattr(self, name):
                 del identity[name]
         if not self.spec.frame:
@@ -367,6 +390,7 @@ _LATER_FIELDS = (
     "limits",
     "calibrated_on",
     "data",
+    "undescribed",
 )  # bundles of the first days have none
 
 

@@ -295,6 +295,19 @@ def _began_with(backbone: dict[str, str]) -> str:
     return f"{'; '.join(about)}. Trained here: {learned}. The terms of those weights hold for this bundle as well."
 
 
+def _not_kept(undescribed: dict[str, Any]) -> str:
+    "What a head that is trained on the bundle may forget; empty where that is nothing, or nothing is recorded."
+    said = []
+    if names := [f"{cell['domain']} {cell['class']}" for cell in undescribed.get("cells", [])]:
+        said.append(
+            f"It keeps nothing of the features of {', '.join(names)}, which it or a detector that it began with "
+            "learned from: a head that is trained on it may forget them."
+        )
+    if not undescribed.get("whole", True):
+        said.append("It is not fully recorded what the detectors that it began with had learned from.")
+    return " ".join(said)
+
+
 def _trained_on(bundle: Bundle) -> str:
     "Domains, origin and what has to be said of the training images."
     domains = f"Domains: {', '.join(bundle.domains) or 'not recorded'}."
@@ -313,6 +326,8 @@ def _trained_on(bundle: Bundle) -> str:
         paragraphs.append(_began_with(bundle.backbone))
     if bundle.allow_bias:
         paragraphs.append(_BIASED.format(reason=bundle.allow_bias))
+    if not_kept := _not_kept(bundle.undescribed):
+        paragraphs.append(not_kept)
     if bundle.data:
         paragraphs.append(data_table(bundle.data))
     return "\n\n".join(paragraphs)

@@ -302,6 +302,7 @@ def copy_bundle(
     seen: Seen | None = None,  # None: as it is
     stats: Stats = (),  # empty: as they are
     overwrite: bool = False,
+    undescribed: dict[str, Any] | None = None,  # None: as it is
 ) -> Bundle:  # as written, with another identity
     "A copy of a bundle that says more of what it has learned from; raises `BundleError`."
     folder = Path(folder)
@@ -314,7 +315,8 @@ def copy_bundle(
     if card == model_card(record):
         # as it was generated: it is made anew
         card = None
-    fields, stats = dataclasses.replace(record, files={}), stats or read_stats(folder)
+    undescribed = record.undescribed if undescribed is None else undescribed
+    fields, stats = dataclasses.replace(record, files={}, undescribed=undescribed), stats or read_stats(folder)
     copy = write_bundle(out, fields, tensors, None, license, onnx, overwrite, seen, stats)
     if card is None:
         return copy

@@ -21,7 +21,7 @@ from ..metrics.figures import by_domain, by_domain_records
 from ..augment.batches import BatchPart
 from ..metrics.slices import by_source
 from ..models.bundle import Bundle
-from ..models.feature_stats import Stats
+from ..models.feature_stats import Stats, with_earlier
 from ..models.cost import cost_of
 from ..models.network import FaceNet, freeze_bn, model_line
 from ..models.persistence import save_model
@@ -39,7 +39,7 @@ from .known import acquaintance, seen_after, seen_at_start
 from .frozen import FrozenValidator, freeze_trainer, held_out, learn_head, scores_when_harder
 from .origin import backbone_record, finished_start, init_paths
 from .precision import engine_record, fewer_at_once, recorded_engine
-from .recall import described, stats_to_pass_on
+from .recall import described, stats_to_pass_on, undescribed_after
 from .progress import Best, epoch_line, write_history
 from .recipe import TrainConfig
 from .resume import catch_signals, leave, newest_checkpoint, require_same, restore_trainer
@@ -250,14 +250,23 @@ def _seen(trainer: Trainer, abroad: pd.DataFrame | None = None) -> Seen:
     return seen_after(trainer.cfg, rows, trainer.folder.parent / ".facts.sqlite")
 
 
-def _stats(trainer: Trainer, model: FaceNet) -> Stats:
-    "What the finished detector keeps of the features it learned from."
+def _own_stats(trainer: Trainer, model: FaceNet) -> Stats:
+    "What the features are like that the finished detector learned from in this run."
     cfg = trainer.cfg
     engine = Engine(channels_last=trainer.engine.channels_last)
     device = next(model.parameters()).device
     prepare = BatchPart(model.spec).to(device)
     kept = trainer.validator.frozen if isinstance(trainer.validator, FrozenValidator) else None
-    return described(model, trainer.data.rows, prepare, engine, worker_count(cfg), stats_to_pass_on(cfg), kept)
+    return described(model, trainer.data.rows, prepare, engine, worker_count(cfg), kept=kept)
+
+
+def _save(trainer: Trainer, model: FaceNet, bundle: Bundle, abroad: pd.DataFrame | None) -> str:
+    "Write the bundle, with what it has seen, what it keeps of that and what it does not; gives its identity."
+    cfg, own = trainer.cfg, _own_stats(trainer, model)
+    record = dataclasses.replace(bundle, undescribed=undescribed_after(cfg, trainer.data.rows, own))
+    stats = with_earlier(own, stats_to_pass_on(cfg))
+    folder, seen = trainer.folder / "bundle", _seen(trainer, abroad)
+    return save_model(model, folder, record, overwrite=True, seen=seen, stats=stats).hash
 
 
 def _require_same_start(trainer: Trainer) -> None:
@@ -334,14 +343,7 @@ def finish(
         limits = _limits(trainer, model, decision)
         metrics["limits"] = limits
         bundle = _bundle(trainer, model, decision, valid, limits, start_met, abroad, extra)
-        metrics["bundle_hash"] = save_model(
-            model,
-            trainer.folder / "bundle",
-            bundle,
-            overwrite=True,
-            seen=_seen(trainer, abroad),
-            stats=_stats(trainer, model),
-        ).hash
+        metrics["bundle_hash"] = _save(trainer, model, bundle, abroad)
         cost = cost_of(trainer.folder / "bundle")
         metrics |= dict(megabytes=cost.megabytes, ms_an_image=cost.milliseconds)
         trainer.accelerator.print(f"bundle: {cost}")

@@ -141,7 +141,7 @@ def learn_head(
     if data is not own:
         names = ", ".join(sorted(set(data.domain[len(own.labels) :])))
         trainer.accelerator.print(f"recalled: {len(data.labels) - len(own.labels)} features drawn for {names}")
-    if forgotten := forgotten_line(cfg):
+    if forgotten := forgotten_line(cfg, trainer.data.rows):
         trainer.accelerator.print(forgotten)
     write_atomic(trainer.folder / "strength.csv", table.to_csv(index=False))
     trainer.accelerator.print(

@@ -308,11 +308,13 @@ def _processes(cfg: TrainConfig, engine: Engine) -> Accelerator:
     return accelerator
 
 # %% ../../nbs/08_train/11_trainer.ipynb #ada36e0b
-def _set_frame(model: FaceNet, rows: pd.DataFrame) -> None:
+def _set_frame(model: FaceNet, rows: pd.DataFrame, trains: str) -> None:
     "Where the network sees crops, note the scale of its training images: no larger one is cropped at its own."
     if model.spec.view != "resize":
         largest = int(rows[["width", "height"]].min(axis=1).max())
-        model.spec = dataclasses.replace(model.spec, frame=max(model.spec.size, largest))
+        # a frozen backbone goes on to see what its start was trained on as the start saw it
+        at_least = model.spec.frame if trains == "head" else 0
+        model.spec = dataclasses.replace(model.spec, frame=max(model.spec.size, largest, at_least))
 
 # %% ../../nbs/08_train/11_trainer.ipynb #f786b8cc
 def _start_lines(
@@ -328,7 +330,7 @@ def _start_lines(
 def _model_to_train(cfg: TrainConfig, train_rows: pd.DataFrame) -> tuple[FaceNet, str]:
     "The network to begin with, of which that part learns that should, and the identity of its bundle."
     model, parent = initial_model(cfg)
-    _set_frame(model, train_rows)
+    _set_frame(model, train_rows, cfg.trains)
     count = last_blocks(cfg.trains)
     if count is not None:
         train_last(model, count)
