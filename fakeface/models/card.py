@@ -312,7 +312,12 @@ def _trained_on(bundle: Bundle) -> str:
     "Domains, origin and what has to be said of the training images."
     domains = f"Domains: {', '.join(bundle.domains) or 'not recorded'}."
     if bundle.left_out:
-        domains += f" Left out on purpose: {', '.join(bundle.left_out)}."
+        met = bundle.metrics.get("known_before", [])
+        names = [
+            f"{name} (but a detector that it began with had learned from it)" if name in met else name
+            for name in bundle.left_out
+        ]
+        domains += f" Left out on purpose: {', '.join(names)}."
     if bundle.calibrated_on:
         domains += (
             f" Left out of training, but known to the calibration: {', '.join(bundle.calibrated_on)}; their validation "

@@ -175,6 +175,15 @@ def _used(trainer: Trainer, abroad: pd.DataFrame | None) -> list[dict[str, Any]]
     return used_counts(trainer.data.rows, trainer.validator.rows, none if abroad is None else abroad)
 
 
+def _taught(cfg: TrainConfig) -> set[str]:
+    "The domains and sources that the start of training was trained on."
+    taught: set[str] = set()
+    for path in init_paths(cfg.init) if cfg.init not in ("", "none") else []:
+        start = read_bundle(path)
+        taught |= {*start.domains, *(record["source"] for record in start.data)}
+    return taught
+
+
 def _bundle(
     trainer: Trainer,
     model: FaceNet,
@@ -191,6 +200,8 @@ def _bundle(
     sides = rows[["width", "height"]].min(axis=1)
     sizes = [int(sides.min()), int(sides.max())]
     is_mean = "," in trainer.parent
+    known_before = sorted(_taught(cfg) & set(split_csv(cfg.leave_out)))
+    remarks = dict(start_met=start_met, known_before=known_before)
     return Bundle(
         name=f"{cfg.run}-{cfg.stage}",
         arch=model.arch,
@@ -210,7 +221,7 @@ def _bundle(
         left_out=split_csv(cfg.leave_out),
         calibrated_on=split_csv(cfg.calibrate_on) if abroad is not None and len(abroad) else [],
         data=_used(trainer, abroad),
-        metrics=valid | dict(sizes=sizes) | (extra or {}) | (dict(start_met=start_met) if start_met else {}),
+        metrics=valid | dict(sizes=sizes) | (extra or {}) | {name: said for name, said in remarks.items() if said},
         backbone=backbone_record(cfg),
         averaged=split_csv(trainer.parent) if is_mean else [],
         parent=None if is_mean else trainer.parent or None,
@@ -457,15 +468,6 @@ def _with_fewer(trainer: Trainer, error: OutOfMemory) -> Engine:
         raise error
     accumulate = fewer_at_once(trainer.cfg, trainer.cfg.accumulate)
     return dataclasses.replace(trainer.engine, accumulate=accumulate)
-
-
-def _taught(cfg: TrainConfig) -> set[str]:
-    "The domains and sources that the start of training was trained on."
-    taught: set[str] = set()
-    for path in init_paths(cfg.init):
-        start = read_bundle(path)
-        taught |= {*start.domains, *(record["source"] for record in start.data)}
-    return taught
 
 
 def _not_met(cfg: TrainConfig, abroad: pd.DataFrame) -> pd.DataFrame:
