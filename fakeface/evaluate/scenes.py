@@ -10,6 +10,7 @@ import io
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
+import cv2
 import numpy as np
 from PIL import Image, ImageDraw, ImageFilter, ImageFont
 from ..core.project import FakefaceError
@@ -87,11 +88,13 @@ def _grainy(image: Image.Image, gen: np.random.Generator, sigma: float = 3.0) ->
     tile = gen.normal(0, sigma, (512, 512)).round().astype(np.int16)
     rows = image.height // 512 + 1
     columns = image.width // 512 + 1
-    grain = np.tile(tile, (rows, columns))
-    grain = grain[: image.height, : image.width, None]
-    pixels = np.asarray(image).astype(np.int16)
-    pixels = pixels + grain
-    return Image.fromarray(pixels.clip(0, 255).astype(np.uint8))
+    pixels = np.asarray(image)
+    # OpenCV's sums end at 0 and 255; one after the other, they need no wider numbers
+    for change, levels in ((cv2.add, tile), (cv2.subtract, -tile)):
+        grain = np.tile(levels.clip(0).astype(np.uint8), (rows, columns))
+        grain = grain[: image.height, : image.width]
+        pixels = change(pixels, cv2.merge([grain] * 3))
+    return Image.fromarray(pixels)
 
 # %% ../../nbs/09_evaluate/03_scenes.ipynb #a0c377fe
 def backdrop(

@@ -76,8 +76,8 @@ def compare(out: Path, kills: int, seed: int, spread: int = 5, **options) -> lis
     return reached
 
 
-def test_three_kills(tmp_path):
-    compare(tmp_path, 3, 1, epochs=5)
+def test_two_kills(tmp_path):
+    compare(tmp_path, 2, 1, epochs=4)
 
 
 @pytest.mark.slow
