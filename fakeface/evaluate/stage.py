@@ -146,7 +146,13 @@ def why_this_bundle(
             f"{_without_figures(found)}. So this evaluates {name}, with which training began. "
             f"To evaluate the new detector: -p bundle {new}"
         )
-    return f"{_without_figures(found)}. This evaluates {name}." if found.get("folds") else ""
+    if not found.get("folds"):
+        return ""
+    folder = run_dir(cfg.run, cfg.out) / "finetune/bundle"
+    return (
+        f"{_without_figures(found)}. This evaluates {name}, the new detector; to judge an image with it: "
+        f"fakeface check photo.jpg --bundle {folder}"
+    )
 
 
 @dataclass(frozen=True)
@@ -408,6 +414,8 @@ def _evaluated(
     metrics["no_claim"] = _no_claim(metrics["result"], request.bundle.name)
     if metrics["no_claim"]:
         print(metrics["no_claim"])
+        if _compared(cfg).get("folds") and not cfg.bundle:
+            print("That is about the test split alone: what finetune found by cross-validation stands.")
     metrics |= dict(
         quarantined=scored.quarantined,
         missing=scored.missing,
