@@ -15,7 +15,7 @@ TUTORIALS = Path(__file__).resolve().parents[2] / "nbs/tutorials"
 # by notebook: parameters with which its cells and asserts hold, in a fraction of the time
 LESS = {
     "01_first_detector": dict(domains="blend", epochs=1),
-    "02_leak": dict(people=20, epochs=2),
+    "02_leak": dict(people=12, epochs=1),
     "03_reading_a_report": dict(draws=500),
     "04_own_images": dict(epochs=1),
     "05_from_notebook_to_gpu": dict(count=60),
