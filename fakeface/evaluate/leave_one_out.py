@@ -112,25 +112,21 @@ def _settings(file: Path, preset: str) -> dict[str, Any]:
     return {name: value for name, value in read_json(file).items() if name not in not_taken}
 
 # %% ../../nbs/09_evaluate/09_leave_one_out.ipynb #896afd23
-def _untouched(
-    names: str,  # domains and sources, with commas
-    manifest: pd.DataFrame,
-    group: list[str],  # what is left out
-) -> list[str]:
-    "The names that have no image in the group."
-    inside = _named(manifest, group)
-    return [name for name in split_csv(names) if name not in group and not (_named(manifest, [name]) & inside).any()]
+def _where(name: str, manifest: pd.DataFrame, group: list[str]) -> tuple[bool, bool]:
+    "Whether a domain or source has images in the group, and whether it has others."
+    own, inside = _named(manifest, [name]), _named(manifest, group)
+    return bool((own & inside).any()), bool((own & ~inside).any())
 
 
-def _beyond(
-    names: str,  # domains and sources, with commas
-    manifest: pd.DataFrame,
-    group: list[str],  # what is left out
-) -> list[str]:
-    "The names that have images outside of the group, or none at all."
-    inside = _named(manifest, group)
+def _untouched(names: str, manifest: pd.DataFrame, group: list[str]) -> list[str]:
+    "Of names with commas, those that have no image in the group."
+    return [name for name in split_csv(names) if name not in group and not _where(name, manifest, group)[0]]
+
+
+def _beyond(names: str, manifest: pd.DataFrame, group: list[str]) -> list[str]:
+    "Of names with commas, those that have images outside of the group, or none at all."
     kept = [name for name in split_csv(names) if name not in group]
-    return [name for name in kept if not _named(manifest, [name]).any() or (_named(manifest, [name]) & ~inside).any()]
+    return [name for name in kept if _where(name, manifest, group) != (True, False)]
 
 
 def _domains_beside(manifest: pd.DataFrame, group: list[str]) -> list[str]:

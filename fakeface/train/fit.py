@@ -32,7 +32,7 @@ from .candidate import candidate, validation_row
 from .copies import known_rows
 from .checkpoint import checkpoint_state, checkpoints
 from .abroad import target_rows, target_text
-from .data_choice import TrainError, calibration_rows, used_counts
+from .data_choice import FOR_CALIBRATION, TrainError, calibration_rows, used_counts
 from .engine import Engine, device_for, exact_math, plan
 from .features import frozen_engine
 from .known import acquaintance, seen_after, seen_at_start
@@ -180,7 +180,8 @@ def _taught(cfg: TrainConfig) -> set[str]:
     taught: set[str] = set()
     for path in init_paths(cfg.init) if cfg.init not in ("", "none") else []:
         start = read_bundle(path)
-        taught |= {*start.domains, *(record["source"] for record in start.data)}
+        learned = [record for record in start.data if record["split"] != FOR_CALIBRATION]
+        taught |= {*start.domains, *(record["source"] for record in learned)}
     return taught
 
 
