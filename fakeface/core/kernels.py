@@ -40,6 +40,7 @@ def _unknown_ipykernel() -> str:
 # %% ../../nbs/01_core/08_kernels.ipynb #1c5b73f9
 def _closed_thread() -> type:
     "ipykernel's class without its port."
+    import zmq
 
     class ClosedThread(_thread_class()):
         def __init__(self, socket: Any, pipe: bool = False, *others: Any, **options: Any):
@@ -48,8 +49,15 @@ def _closed_thread() -> type:
 
         def schedule(self, do: Any) -> None:
             "Do something in the thread; nothing in a forked process."
-            if os.getpid() == self.owner:
+            if os.getpid() != self.owner:
+                return
+            try:
                 super().schedule(do)
+            except zmq.ZMQError:
+                if self.thread.is_alive():
+                    raise
+                # it has ended since ipykernel looked: then things are done at once, as after its end
+                do()
 
     return ClosedThread
 

@@ -86,12 +86,13 @@ def intake_line(
 
 def intake_table(
     manifest: pd.DataFrame,
-) -> pd.DataFrame:  # domain × class; train, valid, test, left out
+) -> pd.DataFrame:  # domain × class; train, valid, test, left out, all
     "How many images each domain and class has in each split."
     number = cast(pd.DataFrame, counts(manifest).stack("class", future_stack=True))
     number = number.reindex(LABEL_NAMES, level="class")
     columns = dict(train="train", valid="valid", test="test", excluded="left out")
-    return pd.DataFrame({name: number[column] for column, name in columns.items()})
+    table = pd.DataFrame({name: number[column] for column, name in columns.items()})
+    return table.assign(all=table.sum(axis="columns"))
 
 
 def warning_line(
@@ -128,11 +129,11 @@ def framing_hints(
 # %% ../../nbs/04_data/19_intake.ipynb #465570d0
 # above the table of `audit.verdicts`
 AUDIT_WORDS = (
-    "Can the class be told without looking at a face? pass: no; refuse: yes; few: too few images to say. Training sees "
-    "the images as harmonised: only a refuse there (as found, if nothing was harmonised) keeps it from starting, "
-    "unless allow_bias gives a reason.\n"
-    "(header_auc: from size, format and quality of the files; grid: from traces of an older JPEG; both .5 if nothing "
-    "can be told.)"
+    "Can the class be told without looking at a face? A detector would learn that instead of faces.\n"
+    "  header_auc: from size, format and quality of the files; grid: from traces of an older JPEG; .5 if not at all\n"
+    "  verdict: pass if it cannot be told, refuse if it can, few if there are too few images to say\n"
+    "Training does not start if a domain has the verdict refuse as harmonised (as found, if nothing was harmonised), "
+    "unless allow_bias gives a reason."
 )
 
 

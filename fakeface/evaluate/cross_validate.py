@@ -21,7 +21,7 @@ from ..core.files import read_json, sha256_json, write_atomic, write_json
 from ..core.stages import run_dir
 from ..data.balance import number_cells
 from ..data.manifest import is_named, manifest_hash
-from .before_after import compare_scores, headline_of, mean_difference
+from .before_after import compare_scores, headline_of, is_better, mean_difference
 from .predict import device_of, open_net, predict
 from .stage import note_test_read
 from ..metrics.areas import delong_ci
@@ -241,8 +241,7 @@ def compare_out_of_fold(
     # what one of them could not read counts for neither
     after = scores_of_rows(scores, before)
     table = compare_scores(scores_of_rows(before, after), after, (start, new))
-    mean = mean_difference(table)
-    better = mean is not None and mean.low is not None and mean.low > 0
+    mean, better = mean_difference(table), is_better(table)
     headline = headline_of(table, start.name, f"images, {scored_by(cfg)}")
     found = dict(headline=headline, better=better, keep_start=not better, folds=scores["part"].nunique())
     return found | dict(difference=mean.to_dict() if mean else None, domains=table.to_dict("records"))

@@ -29,6 +29,7 @@ from ..models.shelf import list_bundles
 from ..models.several import Calibrated, MeanNet, mean_network
 from ..models.storage import read_bundle, read_seen
 from ..train.copies import known_rows, seen_of
+from ..train.data_choice import learned_names
 from ..train.known import acquaintance
 from ..train.recipe import TrainConfig
 from ..train.validation import Decision, fit_decision
@@ -168,6 +169,14 @@ def _reasons(bundles: list[Bundle]) -> str | None:
     return "; ".join(given)[:1000] or None
 
 
+def _is_met(
+    name: str,  # of a domain or source that one of the parts left out
+    bundles: list[Bundle],
+) -> bool:
+    "Has a part learned from it? One that does not say from which sources may have, unless it left that name out."
+    return any(name in learned_names(bundle) or (not bundle.data and name not in bundle.left_out) for bundle in bundles)
+
+
 def _record(
     name: str,
     network: MeanNet,
@@ -178,7 +187,11 @@ def _record(
 ) -> Bundle:
     "What the mean says about itself, without its limits."
     domains = {domain for bundle in bundles for domain in bundle.domains}
-    left_out = {domain for bundle in bundles for domain in bundle.left_out} - domains
+    learned = set[str]().union(*map(learned_names, bundles))
+    # a domain or source that only the fit has seen is no longer new to it
+    known_before = (name for bundle in bundles for name in bundle.calibrated_on)
+    left_out = {name for bundle in bundles for name in bundle.left_out if not _is_met(name, bundles)}
+    calibrated = {*rows["domain"], *left_out.intersection(rows["source"]), *known_before} - learned
     trained_on = {bundle.manifest_hash for bundle in bundles}
     sides = rows[["width", "height"]].min(axis=1)
     return Bundle(
@@ -192,6 +205,7 @@ def _record(
         band=[decision.band.low, decision.band.high],
         domains=sorted(domains),
         left_out=sorted(left_out),
+        calibrated_on=sorted(calibrated),
         stage="mean",
         manifest_hash=trained_on.pop() if len(trained_on) == 1 else None,
         allow_bias=_reasons(bundles),

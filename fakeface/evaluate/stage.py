@@ -28,7 +28,7 @@ from ..faces.frame import FRAME_MODES
 from ..metrics.slices import Slice, by_source
 from ..metrics.figures import by_domain, by_domain_records
 from ..models.bundle import Bundle
-from ..models.card import are_too_few, too_few_words
+from ..models.card import are_too_few, backwards_words, ranked_backwards, too_few_words
 from ..models.seen import MOST_MET, Seen
 from ..models.storage import read_bundle, read_seen
 from ..train.known import Acquaintance, acquaintance
@@ -290,6 +290,13 @@ def _no_claim(result: dict[str, dict[str, Any]], name: str) -> str:
     return too_few_words(whole["n_real"], whole["n_fake"], f"how well {name} tells them apart")
 
 
+def _backwards(results: dict[str, Any], name: str) -> str:
+    "That labels may be exchanged; else empty."
+    figures = results["result"] | results.get("extra", {})
+    by_name = {domain: measured for domain, measured in figures.items() if domain not in ("micro", "macro")}
+    return backwards_words(ranked_backwards(by_name), name)
+
+
 def _seen_domains(request: _Request, scored: _Scored) -> dict[str, str]:
     "Each domain: seen, unseen or unknown; seen also where more than a few of its images were met."
     met = request.known.by_domain
@@ -411,6 +418,9 @@ def _evaluated(
         print(said)
     scored = _score(request, stage.dir, progress)
     metrics = _results(request, scored) | _about(request, scored)
+    metrics["backwards"] = _backwards(metrics, request.bundle.name)
+    if metrics["backwards"]:
+        print(f"{metrics['backwards']}.")
     metrics["no_claim"] = _no_claim(metrics["result"], request.bundle.name)
     if metrics["no_claim"]:
         print(metrics["no_claim"])

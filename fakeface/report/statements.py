@@ -458,6 +458,12 @@ def _met_warning(metrics: dict, facts: RunFacts) -> list[str]:
     return [known["sentence"]] if known.get("met") else []
 
 
+def _backwards_warning(metrics: dict, facts: RunFacts) -> list[str]:
+    "Where labels may be exchanged."
+    said = metrics.get("backwards")
+    return [f"{said}."] if said else []
+
+
 def _unrecorded_warning(metrics: dict, facts: RunFacts) -> list[str]:
     "Where it is not recorded which images were in training."
     known = metrics.get("known") or {}
@@ -681,6 +687,7 @@ STATEMENTS: tuple[Callable[[dict, RunFacts], list[Statement]], ...] = (
     _never_measured,
 )
 ALARMS: tuple[Callable[[dict, RunFacts], list[str]], ...] = (
+    _backwards_warning,
     _met_warning,
     _refused_warning,
     _bias_warning,

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['FOR_CALIBRATION', 'TrainError', 'prepared_manifest', 'replayed_rows', 'with_replay', 'choose_rows',
-           'calibration_rows', 'used_counts']
+           'calibration_rows', 'used_counts', 'learned_names']
 
 # %% ../../nbs/08_train/06_data_choice.ipynb #50c1bf65
 import os
@@ -20,6 +20,7 @@ from ..data.balance import sample_rows
 from ..data.audit import read_audit, require_same_data, require_trained_on, require_unbiased
 from ..data.manifest import compare_sample, is_named, read_manifest
 from ..data.prepare import find_path
+from ..models.bundle import Bundle
 from .copies import shared_rows
 from .recipe import TrainConfig
 
@@ -240,3 +241,11 @@ def used_counts(
             what = {"domain": str(domain), "split": split, "class": LABEL_NAMES[label], "source": str(source)}
             records.append(what | dict(n=n))
     return sorted(records, key=lambda record: record["domain"])
+
+# %% ../../nbs/08_train/06_data_choice.ipynb #3d5a7c11
+def learned_names(
+    bundle: Bundle,
+) -> set[str]:
+    "The domains and sources that a detector was trained on itself; not what only its calibration saw."
+    trained = [record for record in bundle.data if record["split"] != FOR_CALIBRATION]
+    return {*bundle.domains, *(record["source"] for record in trained)}

@@ -32,7 +32,7 @@ from .candidate import candidate, validation_row
 from .copies import known_rows
 from .checkpoint import checkpoint_state, checkpoints
 from .abroad import target_rows, target_text
-from .data_choice import FOR_CALIBRATION, TrainError, calibration_rows, used_counts
+from .data_choice import TrainError, calibration_rows, learned_names, used_counts
 from .engine import Engine, device_for, exact_math, plan
 from .features import frozen_engine
 from .known import acquaintance, seen_after, seen_at_start
@@ -179,9 +179,7 @@ def _taught(cfg: TrainConfig) -> set[str]:
     "The domains and sources that the start of training was trained on."
     taught: set[str] = set()
     for path in init_paths(cfg.init) if cfg.init not in ("", "none") else []:
-        start = read_bundle(path)
-        learned = [record for record in start.data if record["split"] != FOR_CALIBRATION]
-        taught |= {*start.domains, *(record["source"] for record in learned)}
+        taught |= learned_names(read_bundle(path))
     return taught
 
 

@@ -159,7 +159,7 @@ def more_trainings(
         return ""
     return (
         f"The test split has fewer than {ENOUGH_TO_CLAIM} images of a class, so up to {cfg.folds} more trainings follow"
-        f" for a cross-validation: all of it takes about {cfg.folds + 1} times as long as the estimate for one training"
+        f" for a cross-validation: all of it takes about {cfg.folds + 1} times as long as one training"
         " (folds=0 leaves this out)."
     )
 
