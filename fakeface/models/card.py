@@ -157,7 +157,7 @@ def ranked_backwards(
     for domain, measured in figures.items():
         auc = measured.get("auc")
         high = auc.get("high") if isinstance(auc, Mapping) else None
-        if is_number(high) and high < 0.5 and not are_too_few(measured):
+        if high is not None and is_number(high) and high < 0.5 and not are_too_few(measured):
             found.append(domain)
     return found
 

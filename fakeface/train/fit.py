@@ -32,14 +32,14 @@ from .candidate import candidate, validation_row
 from .copies import known_rows
 from .checkpoint import checkpoint_state, checkpoints
 from .abroad import target_rows, target_text
-from .data_choice import TrainError, calibration_rows, learned_names, used_counts
+from .data_choice import TrainError, calibration_rows, used_counts
 from .engine import Engine, device_for, exact_math, plan
 from .features import frozen_engine
 from .known import acquaintance, seen_after, seen_at_start
 from .frozen import FrozenValidator, freeze_trainer, held_out, learn_head, scores_when_harder
 from .origin import backbone_record, finished_start, init_paths
 from .precision import engine_record, fewer_at_once, recorded_engine
-from .recall import described, stats_to_pass_on, undescribed_after
+from .recall import described, names_learned_before, stats_to_pass_on, undescribed_after
 from .progress import Best, epoch_line, write_history
 from .recipe import TrainConfig
 from .resume import catch_signals, leave, newest_checkpoint, require_same, restore_trainer
@@ -175,14 +175,6 @@ def _used(trainer: Trainer, abroad: pd.DataFrame | None) -> list[dict[str, Any]]
     return used_counts(trainer.data.rows, trainer.validator.rows, none if abroad is None else abroad)
 
 
-def _taught(cfg: TrainConfig) -> set[str]:
-    "The domains and sources that the start of training was trained on."
-    taught: set[str] = set()
-    for path in init_paths(cfg.init) if cfg.init not in ("", "none") else []:
-        taught |= learned_names(read_bundle(path))
-    return taught
-
-
 def _bundle(
     trainer: Trainer,
     model: FaceNet,
@@ -199,7 +191,7 @@ def _bundle(
     sides = rows[["width", "height"]].min(axis=1)
     sizes = [int(sides.min()), int(sides.max())]
     is_mean = "," in trainer.parent
-    known_before = sorted(_taught(cfg) & set(split_csv(cfg.leave_out)))
+    known_before = sorted(names_learned_before(cfg) & set(split_csv(cfg.leave_out)))
     remarks = dict(start_met=start_met, known_before=known_before)
     return Bundle(
         name=f"{cfg.run}-{cfg.stage}",
@@ -476,7 +468,7 @@ def _not_met(cfg: TrainConfig, abroad: pd.DataFrame) -> pd.DataFrame:
     if seen is None or abroad.empty:
         return abroad
     met = known_rows(seen, abroad)
-    named = sorted(_taught(cfg) & set(split_csv(cfg.calibrate_on)))
+    named = sorted(names_learned_before(cfg) & set(split_csv(cfg.calibrate_on)))
     if named or met.mean() > MOST_MET:
         what = ", ".join(named) or f"{met.sum():,} of the {len(abroad):,} validation images of {cfg.calibrate_on}"
         raise TrainError(

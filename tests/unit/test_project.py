@@ -241,6 +241,7 @@ DISTRIBUTIONS = {  # where the name on PyPI is another than the one that is impo
     "PIL": "pillow",
     "IPython": "ipykernel",
     "jupyter_client": "ipykernel",
+    "zmq": "ipykernel",
     "markupsafe": "jinja2",
     "kagglesdk": "kagglehub",
     "c2pa": "c2pa-python",
