@@ -207,7 +207,7 @@ def _keep(live: Path, kept: Path, failed: bool) -> Path:
     return kept
 
 
-_PATHS = ("sources", "init", "bundle", "extra")  # parameters that name files or folders, or several with commas
+_PATHS = ("sources", "init", "bundle", "extra", "replay")  # parameters that name files or folders
 
 
 def _from_here(path: str) -> str:
@@ -221,10 +221,21 @@ def _from_here(path: str) -> str:
     return str(here)
 
 
+def _paths_from_here(
+    name: str,  # of a parameter in `_PATHS`
+    value: str,  # a path or several with commas; for extra, a name, = and a folder
+) -> str:
+    "The value of a parameter with its paths seen from the working directory."
+    if name == "extra":
+        label, equals, folder = value.partition("=")
+        return f"{label}{equals}{_from_here(folder)}"
+    return ",".join(map(_from_here, value.split(",")))
+
+
 def _typed_paths(params: dict[str, Any]) -> dict[str, Any]:
     "Parameters with their paths as they were meant where they were typed."
     typed = {name: value for name, value in params.items() if name in _PATHS and isinstance(value, str)}
-    return params | {name: ",".join(map(_from_here, value.split(","))) for name, value in typed.items()}
+    return params | {name: _paths_from_here(name, value) for name, value in typed.items()}
 
 
 def run_stage_notebook(

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['WARN_ABOVE', 'STOP_ABOVE', 'AUDIT_WORDS', 'is_unreadable', 'require_readable', 'reasons_counted', 'intake_line',
-           'intake_table', 'warning_line', 'framing_hints', 'form_lines', 'tell_intake']
+           'intake_table', 'warning_line', 'framing_hints', 'crossed_hint', 'form_lines', 'tell_intake']
 
 # %% ../../nbs/04_data/19_intake.ipynb #a703b527
 import re
@@ -13,7 +13,7 @@ from typing import cast
 
 import pandas as pd
 
-from ..core.labels import LABEL_NAMES
+from ..core.labels import FAKE, LABEL_NAMES, REAL
 from ..core.text import row_name, written_out
 from .frames import FramingSample
 from .manifest import ManifestError, counts
@@ -126,6 +126,24 @@ def framing_hints(
         )
     return hints
 
+# %% ../../nbs/04_data/19_intake.ipynb #9ac4e101
+def crossed_hint(
+    manifest: pd.DataFrame,
+) -> str:
+    "What to look at where more than one image in twenty looks like one of the other class; else empty."
+    used = manifest.loc[(manifest["split"] != "excluded") & (manifest["identity"] == "")]
+    is_crossed = used.groupby("group")["label"].transform("nunique") > 1
+    if used.empty or is_crossed.mean() <= WARN_ABOVE:
+        return ""
+    crossed = used.loc[is_crossed]
+    alike = crossed.loc[crossed["group"] == crossed["group"].iloc[0]]
+    real, fake = (row_name(alike.loc[alike["label"] == int(label), "path"].iloc[0]) for label in (REAL, FAKE))
+    return (
+        f"HINT: {len(crossed):,} of {len(used):,} images look like one of the other class, e.g. {real} (real) and "
+        f"{fake} (fake). If the fakes are edits of these photographs, that is as it should be. If they are copies of "
+        "them, there is nothing in them to learn: take them out."
+    )
+
 # %% ../../nbs/04_data/19_intake.ipynb #465570d0
 # above the table of `audit.verdicts`
 AUDIT_WORDS = (
@@ -163,6 +181,6 @@ def tell_intake(
     print(*form_lines(manifest), sep="\n")
     print(AUDIT_WORDS, verdicts.to_string(), sep="\n")
     losses = (manifest.attrs.get("harmonised") or {}).get("losses", [])
-    hints = manifest.attrs.get("hints", [])
-    for warning in filter(None, [warning_line(manifest), *(f"WARNING: {loss}" for loss in losses), *hints]):
+    hints, crossed = manifest.attrs.get("hints", []), crossed_hint(manifest)
+    for warning in filter(None, [warning_line(manifest), *(f"WARNING: {loss}" for loss in losses), *hints, crossed]):
         print(warning, file=sys.stderr)

@@ -38,7 +38,7 @@ from .predict import EvaluateError, OnnxNet, device_of, open_net, pick_split, pr
 from ..data.balance import sample_rows
 from .robustness import robustness_grid
 from .scene_grid import scene_scores, scene_summary, scene_table
-from .unseen import extra_rows, is_new_source, lineage, seen_or_not
+from .unseen import MET, extra_rows, is_new_source, lineage, seen_or_not
 
 # %% ../../nbs/09_evaluate/08_stage.ipynb #d2dc5522
 @dataclass(frozen=True)
@@ -125,6 +125,11 @@ def the_bundle(cfg: EvaluateConfig) -> Path:
     if cfg.bundle:
         return find_path(cfg.bundle)
     new = require(run_dir(cfg.run, cfg.out) / "finetune/bundle", "finetune")
+    if Stage.state(new.parent) == "running":
+        raise EvaluateError(
+            f"The stage finetune of the run {cfg.run} has not ended, so it is not known whether its detector is better "
+            f"than the one it began with. Continue it (-p resume True), or name what to evaluate: -p bundle {new}"
+        )
     found = _compared(cfg)
     return _kept_start(found, new) if found.get("keep_start") else new
 
@@ -297,6 +302,11 @@ def _backwards(results: dict[str, Any], name: str) -> str:
     return backwards_words(ranked_backwards(by_name), name)
 
 
+def _is_mostly_met(left_out: dict[str, int]) -> bool:
+    "Whether more than a few images of an extra folder were left out since the run has them itself."
+    return sum(left_out.get(why, 0) for why in MET) > MOST_MET * left_out.get("pictures", 0)
+
+
 def _seen_domains(request: _Request, scored: _Scored) -> dict[str, str]:
     "Each domain: seen, unseen or unknown; seen also where more than a few of its images were met."
     met = request.known.by_domain
@@ -307,6 +317,8 @@ def _seen_domains(request: _Request, scored: _Scored) -> dict[str, str]:
         # of a domain that was trained on, only sources that were left out
         if all(is_new_source(str(domain), source, request.bundle, request.home) for source in rows["source"].unique()):
             kinds[str(domain)] = "unseen"
+    if request.extra is not None and _is_mostly_met(request.left_out or {}):
+        often |= set(request.extra["domain"])
     return {domain: "seen" if domain in often else kind for domain, kind in kinds.items()}
 
 

@@ -149,18 +149,19 @@ def _near(
 
 def overlap_with_training(
     extra: pd.DataFrame,  # manifest of the folder
-    known: pd.DataFrame,  # the run's manifest: what is in train and valid counts
+    known: pd.DataFrame,  # the run's manifest: train and valid, and of test the images themselves, which are scored
     mirrored: np.ndarray | None = None,  # uint64 [n] hash of each mirrored image of `extra`
     bits: int = 4,  # of the perceptual hash
 ) -> np.ndarray:  # "" or one of `MET`, one each row of `extra`
-    "Which images of `extra` the detector may have met before, and how."
+    "Which images of `extra` the detector may have met before, or are among the run's test images, and how."
     met = known[known.split.isin(("train", "valid"))]
-    hashes = np.unique(np.asarray(met["phash"], np.uint64))
+    shown = known[known.split.isin(("train", "valid", "test"))]
+    hashes = np.unique(np.asarray(shown["phash"], np.uint64))
     hashes = hashes[hashes != 0]
-    files = set(met.file_sha256) | set(met.made_from) - {""}
+    files = set(shown.file_sha256) | set(shown.made_from) - {""}
     if mirrored is None:
         mirrored = np.zeros(len(extra), np.uint64)
-    same_pixels = extra.sha256.isin(met.sha256) | extra.file_sha256.isin(files)
+    same_pixels = extra.sha256.isin(shown.sha256) | extra.file_sha256.isin(files)
     flags = [
         same_pixels.to_numpy(),
         _near(np.asarray(extra["phash"], np.uint64), hashes, bits),
