@@ -426,12 +426,14 @@ def _evaluated(
 ) -> dict[str, Any]:
     "Everything that the stage makes, and what metrics.json holds of it."
     cfg = request.cfg
-    for said in filter(None, [why_this_bundle(cfg, request.bundle.name), request.known.sentence()]):
-        print(said)
+    said = [why_this_bundle(cfg, request.bundle.name), request.known.sentence()]
+    for sentence in filter(None, said):
+        print(sentence)
     scored = _score(request, stage.dir, progress)
     metrics = _results(request, scored) | _about(request, scored)
     metrics["backwards"] = _backwards(metrics, request.bundle.name)
-    if metrics["backwards"]:
+    # finetuning may have found the same
+    if metrics["backwards"] and metrics["backwards"] not in said[0]:
         print(f"{metrics['backwards']}.")
     metrics["no_claim"] = _no_claim(metrics["result"], request.bundle.name)
     if metrics["no_claim"]:

@@ -48,9 +48,8 @@ def test_wrong_name_is_refused_with_the_right_one(root, tmp_path, start):
     assert not (tmp_path / "demo/finetune/stage.json").exists()
 
 
-@both_ways
-def test_a_name_that_resembles_nothing_is_not_likened_to_anything(root, tmp_path, start):
-    ended = start(root, tmp_path, "finetune", ("lerning_rate", 0.1))
+def test_a_name_that_resembles_nothing_is_not_likened_to_anything(root, tmp_path):
+    ended = fakeface(root, tmp_path, "finetune", ("lerning_rate", 0.1))
     assert ended.returncode == 1 and "There is no parameter" in ended.stderr and "'calibrate'" not in ended.stderr
 
 
