@@ -70,7 +70,7 @@ def mean_difference(
     value = float(known.difference.mean())
     halves = (known.high - known.low) / 2
     half = float((halves.astype(float) ** 2).sum() ** 0.5) / len(known)
-    return Interval(value, value - half, value + half, int(known.n.sum()))
+    return Interval(value, max(value - half, -1.0), min(value + half, 1.0), int(known.n.sum()))
 
 
 def backwards_before(
