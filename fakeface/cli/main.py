@@ -169,10 +169,16 @@ def _let_go_of_output() -> None:
     os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
 
 
+def _say(sentence: str) -> None:
+    "A sentence on standard error, if it can still be written: the terminal may have been closed."
+    with contextlib.suppress(OSError):
+        print(f"fakeface: {sentence}", file=sys.stderr)
+
+
 def _refused(error: OSError) -> int:
     "Say that the output cannot be written; gives the exit code."
     _let_go_of_output()
-    print(f"fakeface: The output cannot be written ({error.strerror or error}).", file=sys.stderr)
+    _say(f"The output cannot be written ({error.strerror or error}).")
     return 2
 
 
@@ -188,14 +194,14 @@ def _written(code: int) -> int:
     return code
 
 
-_CLOSED = "fakeface: Standard output is closed. To see nothing of it, send it to /dev/null: > /dev/null"
+_CLOSED = "Standard output is closed. To see nothing of it, send it to /dev/null: > /dev/null"
 
 
 def main(argv: list[str] | None = None) -> int:
     "The console script; returns the exit code."
     _make_streams_safe()
     if sys.stdout is None:
-        print(_CLOSED, file=sys.stderr)
+        _say(_CLOSED)
         return 2
     return _written(_done(argv))
 
@@ -216,8 +222,8 @@ def _done(argv: list[str] | None) -> int:
         return _refused(error)
     except FakefaceError as error:
         # what it quotes may come from outside
-        print(f"fakeface: {harmless_lines(error)}", file=sys.stderr)
+        _say(harmless_lines(error))
         return getattr(error, "code", 1)
     except KeyboardInterrupt:
-        print("fakeface: stopped.", file=sys.stderr)
+        _say("stopped.")
         return 130

@@ -88,25 +88,77 @@ def test_dead_kernel(checkout):
     assert (checkout / "outputs/demo/pretrain/notebook.ipynb").exists()
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_signal_interrupts_the_stage(checkout, number):
-    process = subprocess.Popen(
+HANGUP = getattr(signal, "SIGHUP", signal.SIGTERM)  # Windows has none
+
+
+def began(checkout, temporary, **options):
+    "A stage that takes long, with a folder of its own for temporary files; the kernel has begun to work."
+    return subprocess.Popen(
         [*COMMAND, "pretrain", "-p", "seconds", str(PATIENCE)],
         cwd=checkout,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        stdin=subprocess.DEVNULL,
+        env={**os.environ, "TMPDIR": str(temporary)},
+        **{**dict.fromkeys(("stdout", "stderr"), subprocess.PIPE), "stdin": subprocess.DEVNULL, **options},
     )
+
+
+def assert_interrupted(checkout, temporary):
+    "The kernel was interrupted, the notebook was kept, and nothing of the connection is left."
+    notebook = nbformat.read(checkout / "outputs/demo/pretrain/notebook.ipynb", 4)
+    outputs = [output for cell in notebook.cells if cell.cell_type == "code" for output in cell.outputs]
+    assert [output.ename for output in outputs if output.output_type == "error"] == ["KeyboardInterrupt"]
+    assert json.loads((checkout / "outputs/demo/pretrain/stage.json").read_text())["state"] == "running"
+    assert not [*temporary.iterdir()]
+
+
+@pytest.mark.parametrize("number", dict.fromkeys([signal.SIGINT, signal.SIGTERM, HANGUP]))
+def test_signal_interrupts_the_stage(checkout, number, tmp_path_factory):
+    temporary = tmp_path_factory.mktemp("temporary")
+    process = began(checkout, temporary, text=True)
     assert process.stdout.readline() == "epoch 1 of 2\n"
     process.send_signal(number)
     _, err = process.communicate(timeout=PATIENCE)
     assert process.returncode == 128 + number
     assert "resume True" in err and "Traceback" not in err
-    notebook = nbformat.read(checkout / "outputs/demo/pretrain/notebook.ipynb", 4)
-    outputs = [output for cell in notebook.cells if cell.cell_type == "code" for output in cell.outputs]
-    assert [output.ename for output in outputs if output.output_type == "error"] == ["KeyboardInterrupt"]
-    assert json.loads((checkout / "outputs/demo/pretrain/stage.json").read_text())["state"] == "running"
+    assert_interrupted(checkout, temporary)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="there is no SIGHUP")
+def test_a_closed_terminal_interrupts_the_stage(checkout, tmp_path_factory):
+    "Nothing can be printed from then on, and the shell may say it once more."
+    import fcntl
+    import termios
+
+    def in_a_terminal():
+        fcntl.ioctl(0, termios.TIOCSCTTY, 0)
+
+    temporary = tmp_path_factory.mktemp("temporary")
+    terminal, inside = os.openpty()
+    streams = dict.fromkeys(("stdin", "stdout", "stderr"), inside)
+    process = began(checkout, temporary, start_new_session=True, preexec_fn=in_a_terminal, **streams)
+    os.close(inside)
+    seen = b""
+    while b"epoch 1 of 2" not in seen:
+        seen += os.read(terminal, 1000)
+    os.close(terminal)
+    process.send_signal(HANGUP)
+    assert process.wait(PATIENCE) == 128 + HANGUP
+    assert_interrupted(checkout, temporary)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="there is no SIGHUP")
+def test_with_nohup_a_stage_continues(checkout, tmp_path_factory):
+    def nohup():
+        signal.signal(signal.SIGHUP, signal.SIG_IGN)
+
+    temporary = tmp_path_factory.mktemp("temporary")
+    process = began(checkout, temporary, preexec_fn=nohup)
+    assert process.stdout.readline() == b"epoch 1 of 2\n"
+    process.send_signal(signal.SIGHUP)
+    with pytest.raises(subprocess.TimeoutExpired):
+        process.wait(2)
+    process.send_signal(signal.SIGTERM)
+    assert b"SIGTERM" in process.communicate(timeout=PATIENCE)[1] and process.returncode == 128 + signal.SIGTERM
+    assert_interrupted(checkout, temporary)
 
 
 def test_demo_runs_the_five_and_only_its_own_run_is_made_anew(checkout):
