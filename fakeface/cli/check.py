@@ -267,11 +267,11 @@ def check_command(args: argparse.Namespace) -> int:  # the exit code
         found = _check(args)
     except BrokenPipeError:
         raise
+    except FakefaceError as error:
+        raise CheckFailed(str(error)) from error
     except OSError as error:
         where = error.filename or "The output"
         raise CheckFailed(f"{where} cannot be written ({error.strerror or error}).") from None
-    except FakefaceError as error:
-        raise CheckFailed(str(error)) from error
     except KeyboardInterrupt:
         file, _ = _output(args)
         kept = f" {file} holds the results so far; --resume continues." if _is_file(file) else ""

@@ -342,3 +342,61 @@ def test_serve_listens_here_only_and_ends_with_its_process(tiny):
     finally:
         process.send_signal(signal.SIGTERM)
         process.communicate(timeout=PATIENCE)
+
+
+@pytest.fixture
+def full(tmp_path, monkeypatch):
+    "Writing a file into a folder of this name, or copying one to it, meets a full disk."
+    import errno
+    import shutil
+    from pathlib import Path
+
+    def no_room(*_, **__):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(Path, "write_bytes", no_room)
+    monkeypatch.setattr(shutil, "copyfile", no_room)
+    return tmp_path / "on_a_full_disk/mine"
+
+
+def test_mean_on_a_full_disk_is_a_sentence_that_names_the_bundle(tiny, full, monkeypatch, capsys):
+    from fakeface.cli.main import main
+    from fakeface.evaluate import mean
+
+    def made(folders, out, *_):
+        tiny_bundle(out)
+
+    monkeypatch.setattr(mean, "mean_of_bundles", made)
+    code = main(["mean", tiny, tiny, "--out", str(full), "--manifest", f"{tiny}/bundle.json"])
+    said = capsys.readouterr().err
+    assert code == 1 and said.startswith(f"fakeface: The disk is full (No space left on device): {full} could not be")
+    assert said.count("\n") == 1 and ".tmp" not in said and not [*full.parent.iterdir()]
+
+
+def test_export_on_a_full_disk_is_a_sentence_and_leaves_no_half_copy(tiny, full, capsys):
+    from fakeface.cli.main import main
+
+    code = main(["export", tiny, "--out", str(full)])
+    said = capsys.readouterr().err
+    assert (
+        code == 1 and said == f"fakeface: {tiny} could not be copied to {full} ([Errno 28] No space left on device).\n"
+    )
+    assert not full.exists()
+
+
+def test_a_full_disk_under_any_command_is_a_sentence(monkeypatch, capsys):
+    import errno
+
+    from fakeface.cli.main import main
+    from fakeface.infer import doctor
+
+    def no_room(*_):
+        raise OSError(errno.ENOSPC, "No space left on device", "/tmp/some\x1bthing")
+
+    monkeypatch.setattr(doctor, "doctor", no_room)
+    code = main(["doctor"])
+    said = capsys.readouterr().err
+    assert code == 1 and said.count("\n") == 1 and "\x1b" not in said
+    assert said.startswith(
+        "fakeface: The disk is full (No space left on device): /tmp/some\\x1bthing could not be written"
+    )
