@@ -400,3 +400,16 @@ def test_a_full_disk_under_any_command_is_a_sentence(monkeypatch, capsys):
     assert said.startswith(
         "fakeface: The disk is full (No space left on device): /tmp/some\\x1bthing could not be written"
     )
+
+
+def test_a_name_of_two_bundles_is_refused_and_a_folder_is_judged_with_in_workers_too(tmp_path):
+    for name, level in (("light.png", 200), ("dark.png", 60)):
+        write_noise_image(tmp_path / name, level)
+    made = tiny_bundle(tmp_path / "fakeface-lite0", band=[0.4, 0.6])
+    images = ["light.png", "dark.png", "--framing", "centre", "--json", "-", "--bundle"]
+    ran = fakeface(tmp_path, "check", *images, "fakeface-lite0")
+    assert ran.returncode == 2 and "may mean more than one bundle" in ran.stderr and "./fakeface-lite0" in ran.stderr
+    for folder in ("./fakeface-lite0", "fakeface-lite0/"):
+        ran = fakeface(tmp_path, "check", *images, folder)
+        assert ran.returncode == 0, ran.stderr
+        assert {json.loads(line)["bundle_hash"] for line in ran.stdout.splitlines()} == {made.hash}
