@@ -8,13 +8,16 @@ __all__ = ['SHIPPED', 'list_bundles', 'hub_id', 'from_hub', 'only_bundle', 'find
 # %% ../../nbs/06_models/04_shelf.ipynb #f9b553ca
 import contextlib
 import filecmp
+import functools
 import importlib.resources
 import os
 import re
+import sys
 from collections.abc import Iterable
 from pathlib import Path
 
 from ..core.project import FakefaceError, project_root
+from ..core.text import written_out
 from .bundle import CARD, FEATURES_FILE, INDEX, LICENSE, ONNX, SEEN_FILE, WEIGHTS, BundleError
 
 # %% ../../nbs/06_models/04_shelf.ipynb #b8cd3901
@@ -61,6 +64,12 @@ def hub_id(
 _HUB_FILES = [INDEX, ONNX, WEIGHTS, CARD, LICENSE, SEEN_FILE, FEATURES_FILE]
 
 
+@functools.cache
+def _say_once(sentence: str) -> None:
+    "On standard error: standard output may be rows."
+    print(sentence, file=sys.stderr)
+
+
 def from_hub(
     repo: str,  # owner/name
     revision: str | None = None,  # a branch, tag or commit; the main branch if not given
@@ -74,10 +83,23 @@ def from_hub(
         name = f"{repo}@{revision}" if revision else repo
         lines = str(error).strip().splitlines() or [""]
         raise BundleError(
-            f"The bundle {name} could not be downloaded from the model hub ({type(error).__name__}: {lines[0][:200]}). "
+            f"The bundle {name} could not be downloaded from the model hub ({type(error).__name__}: {lines[0][:200]}), "
+            f"and there is no such folder (looked at {Path(name).absolute()}). "
             "Check the name and the network, or download its files and name their folder."
         ) from None
+    # the folder of a download is called like its commit
+    _say_once(f"The detector comes from the model hub: {repo}, commit {written_out(Path(folder).name)}.")
     return Path(folder)
+
+
+def _refuse_mistyped(repo: str, revision: str | None) -> None:
+    "Raise `BundleError` for a path with a wrong last part: a stranger may own a repository of that name."
+    first, _, _ = repo.partition("/")
+    if revision is None and os.path.isdir(first):
+        raise BundleError(
+            f"There is no bundle {repo!r}: {Path(first).absolute()} is a folder, and nothing of this name is in it. "
+            f"If a repository of the model hub is meant, write {repo}@main."
+        )
 
 # %% ../../nbs/06_models/04_shelf.ipynb #7c1e5a20
 def only_bundle(
@@ -150,6 +172,7 @@ def find_bundle(
         # a worker is told the path, where ./ is forgotten
         return folder.absolute() if str(folder) in here else folder
     if isinstance(which, str) and (hub := hub_id(name)):
+        _refuse_mistyped(*hub)
         return from_hub(*hub)
     raise BundleError(
         f"There is no bundle {name!r:.200}. Installed: {', '.join(here) or 'none'}. "
