@@ -36,7 +36,8 @@ _ABOUT_ROWS = (
     "Each row holds the verdict, p_fake, threshold, detector, size, warnings, provenance and metadata, or an error. "
     "FILE.run.json, next to FILE, says what the\n"
     "rows were made with. An interrupted or killed run continues with --resume: no row is lost or repeated, and a\n"
-    "file that has changed since is judged again. --json writes one object per line.\n"
+    "file that has changed since is judged again; rows of another detector, threshold or trust list are not added.\n"
+    "--json writes one object per line.\n"
     "What a file says about how it was made is shown before its score and does not change it; content credentials are "
     "verified with\nthe extra provenance, and FAKEFACE_TRUST names authorities (PEM) whose signers are known.\n"
     "Large images share a quarter of the memory; FAKEFACE_MEMORY_MB says how many MB they may have.\n"
@@ -163,6 +164,7 @@ def _is_single(paths: list[str]) -> bool:
 
 def _open_rows(args: argparse.Namespace, detector: "Detector", options: "CheckOptions") -> "Rows":
     "The file of rows, new or gone on with."
+    from fakeface.images.provenance import verified_with
     from fakeface.infer.rows import Rows
 
     file, kind = _output(args)
@@ -174,6 +176,7 @@ def _open_rows(args: argparse.Namespace, detector: "Detector", options: "CheckOp
         "bundle_hash": detector.hash,
         "threshold": detector.threshold,
         **options,
+        "content_credentials": verified_with(),
         "folders": [path for path in args.paths if path == "-" or os.path.isdir(path)],
     }
     return Rows(str(file), kind, about, args.resume, args.overwrite)
@@ -267,11 +270,11 @@ def check_command(args: argparse.Namespace) -> int:  # the exit code
         found = _check(args)
     except BrokenPipeError:
         raise
+    except FakefaceError as error:
+        raise CheckFailed(str(error)) from error
     except OSError as error:
         where = error.filename or "The output"
         raise CheckFailed(f"{where} cannot be written ({error.strerror or error}).") from None
-    except FakefaceError as error:
-        raise CheckFailed(str(error)) from error
     except KeyboardInterrupt:
         file, _ = _output(args)
         kept = f" {file} holds the results so far; --resume continues." if _is_file(file) else ""

@@ -8,7 +8,6 @@ __all__ = ['STAGE_HELP', 'command_parser', 'main']
 # %% ../../nbs/13_cli/06_main.ipynb #518fb445
 import argparse
 import contextlib
-import errno
 import os
 import signal
 import sys
@@ -26,6 +25,7 @@ from fakeface.cli.tools import (
     mean_command,
     plan_command,
 )
+from ..core.files import FULL
 from ..core.project import FakefaceError
 from ..core.text import harmless_lines
 
@@ -169,10 +169,24 @@ def _let_go_of_output() -> None:
     os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
 
 
+def _say(sentence: str) -> None:
+    "A sentence on standard error, if it can still be written: the terminal may have been closed."
+    with contextlib.suppress(OSError):
+        print(f"fakeface: {sentence}", file=sys.stderr)
+
+
+def _no_room(error: OSError) -> int:
+    "Say that the disk is full; gives the exit code."
+    if not error.filename:
+        return _refused(error)
+    _say(harmless_lines(f"The disk is full ({error.strerror}): {error.filename} could not be written."))
+    return 1
+
+
 def _refused(error: OSError) -> int:
     "Say that the output cannot be written; gives the exit code."
     _let_go_of_output()
-    print(f"fakeface: The output cannot be written ({error.strerror or error}).", file=sys.stderr)
+    _say(f"The output cannot be written ({error.strerror or error}).")
     return 2
 
 
@@ -188,14 +202,14 @@ def _written(code: int) -> int:
     return code
 
 
-_CLOSED = "fakeface: Standard output is closed. To see nothing of it, send it to /dev/null: > /dev/null"
+_CLOSED = "Standard output is closed. To see nothing of it, send it to /dev/null: > /dev/null"
 
 
 def main(argv: list[str] | None = None) -> int:
     "The console script; returns the exit code."
     _make_streams_safe()
     if sys.stdout is None:
-        print(_CLOSED, file=sys.stderr)
+        _say(_CLOSED)
         return 2
     return _written(_done(argv))
 
@@ -210,14 +224,14 @@ def _done(argv: list[str] | None) -> int:
         # the reader has gone, as `| head` does
         _let_go_of_output()
         return 141
-    except OSError as error:
-        if error.errno != errno.ENOSPC or error.filename:
-            raise
-        return _refused(error)
     except FakefaceError as error:
         # what it quotes may come from outside
-        print(f"fakeface: {harmless_lines(error)}", file=sys.stderr)
+        _say(harmless_lines(error))
         return getattr(error, "code", 1)
+    except OSError as error:
+        if error.errno not in FULL:
+            raise
+        return _no_room(error)
     except KeyboardInterrupt:
-        print("fakeface: stopped.", file=sys.stderr)
+        _say("stopped.")
         return 130

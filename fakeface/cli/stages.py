@@ -10,19 +10,20 @@ __all__ = ['SPIN_COUNT', 'BUSY', 'DEMO', 'used_share', 'thread_policy', 'StageFa
 import argparse
 import builtins
 import contextlib
+import errno
 import logging
 import os
 import signal
 import sys
 import tempfile
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, TextIO
 
 from .parameters import defaults_of, given_parameters, stage_notebook, stage_parameters
 from ..core.config import refuse_unknown
-from ..core.kernels import kernel_spec
+from ..core.kernels import hangups, kernel_spec
 from ..core.project import FakefaceError, project_root
 from ..core.stages import STAGES, Stage, run_dir
 
@@ -63,13 +64,14 @@ def thread_policy(
 def _kernel_manager(
     stopped: list[int],  # signals that arrive are added here
 ) -> type:  # a class for nbclient
-    "Kernels of this interpreter that are interrupted by Ctrl-C and SIGTERM, and ended by a second one."
+    "Kernels of this interpreter that are interrupted by Ctrl-C, SIGTERM and SIGHUP, and ended by a second one."
     import asyncio
 
     from jupyter_client.kernelspec import KernelSpec
     from jupyter_client.manager import AsyncKernelManager
 
     policy = thread_policy(os.environ, used_share())
+    hung_up = hangups()
 
     class Kernel(AsyncKernelManager):
         transport_encryption: Any = "auto"
@@ -80,6 +82,8 @@ def _kernel_manager(
 
         def _signalled(self, number: int) -> None:
             "A signal has come."
+            if number in stopped and number in hung_up:
+                return
             stopped.append(number)
             first = len(stopped) == 1
             asyncio.ensure_future(self.interrupt_kernel() if first else self.shutdown_kernel(now=True))
@@ -87,7 +91,7 @@ def _kernel_manager(
         async def start_kernel(self, **options: Any) -> None:
             # not in a main thread, or on Windows
             with contextlib.suppress(RuntimeError):
-                for number in (signal.SIGINT, signal.SIGTERM):
+                for number in (signal.SIGINT, signal.SIGTERM, *hung_up):
                     asyncio.get_running_loop().add_signal_handler(number, self._signalled, number)
             await super().start_kernel(**options)
 
@@ -97,20 +101,36 @@ def _kernel_manager(
 class _WholeLines:
     "A file for papermill that prints whole lines above the progress bar."
 
-    def __init__(self, to: TextIO):
+    def __init__(
+        self,
+        to: TextIO,
+        stopped: Sequence[int] = (),  # signals that have arrived: from then on, what cannot be printed is left out
+    ):
         self.to = to
+        self.stopped = stopped
         self.rest = ""
+
+    @contextlib.contextmanager
+    def _while_it_is_read(self) -> Iterator[None]:
+        "Leave out what a closed terminal, or a reader that was ended with it, does not take."
+        try:
+            yield
+        except OSError as error:
+            if error.errno != errno.EIO and not self.stopped:
+                raise
 
     def write(self, text: str) -> None:
         from tqdm import tqdm
 
         *lines, self.rest = (self.rest + text).split("\n")
-        for line in lines:
-            last_form = line.rstrip("\r").rsplit("\r", 1)[-1]
-            tqdm.write(last_form, file=self.to)
+        with self._while_it_is_read():
+            for line in lines:
+                last_form = line.rstrip("\r").rsplit("\r", 1)[-1]
+                tqdm.write(last_form, file=self.to)
 
     def flush(self) -> None:
-        self.to.flush()
+        with self._while_it_is_read():
+            self.to.flush()
 
     def close(self) -> None:
         if self.rest:
@@ -172,7 +192,7 @@ def _execute(
         if stopped:
             raise StageFailed("stopped between two cells")
 
-    outputs = _WholeLines(sys.stdout), _WholeLines(sys.stderr)
+    outputs = _WholeLines(sys.stdout, stopped), _WholeLines(sys.stderr, stopped)
     bar: Any = dict(desc=stage, unit="cell", leave=False, disable=not sys.stderr.isatty())
     error = None
     notebook = stage_notebook(stage)

@@ -26,12 +26,23 @@ def doctor_command(args: argparse.Namespace) -> int:  # the exit code
     return int(faults > 0)
 
 
+def _copied(folder: Path, out: str) -> Path:
+    "A copy of a bundle; raises `FakefaceError`, and leaves nothing behind, where it cannot be made."
+    try:
+        return Path(shutil.copytree(folder, out, symlinks=False))
+    except OSError as error:
+        shutil.rmtree(out, ignore_errors=True)
+        # of several files that could not be copied, `shutil.Error` lists (from, to, why)
+        why = error.args[0][0][2] if isinstance(error, shutil.Error) else error.strerror
+        raise FakefaceError(f"{folder} could not be copied to {out} ({why}).") from None
+
+
 def _folder_to_export(folder: Path, out: str | None) -> Path:
     "The bundle itself where it can be written to, or a copy of it."
     if out:
         if os.path.exists(out):
             raise FakefaceError(f"{out} exists; name a new folder.")
-        return Path(shutil.copytree(folder, out, symlinks=False))
+        return _copied(folder, out)
     if not os.access(folder, os.W_OK):
         raise FakefaceError(f"{folder} cannot be written to; name another folder: --out FOLDER")
     return folder

@@ -5,10 +5,11 @@
 # %% auto #0
 __all__ = ['MODEL', 'PART', 'CAMERA', 'SIGNATURES', 'HOLDS', 'EARLIER', 'MOST_BYTES', 'MOST_SECONDS', 'TRUST_VARIABLE', 'INSTALL',
            'quoted', 'Claim', 'Earlier', 'Provenance', 'unsigned_claims', 'from_store', 'ProvenanceError', 'trust_list',
-           'cannot_verify', 'read_provenance']
+           'cannot_verify', 'verified_with', 'read_provenance']
 
 # %% ../../nbs/02_images/09_provenance.ipynb #29a7340e
 import dataclasses
+import hashlib
 import json
 import os
 import pickle
@@ -570,6 +571,19 @@ def cannot_verify() -> str:  # empty where it can be done
         # a broken installation raises whatever its libraries raise
         return f"c2pa-python cannot be loaded ({plain(error, 120)}); install it again: {INSTALL}"
     return ""
+
+
+def verified_with() -> str:  # the same text means: the same file gets the same state here
+    "What decides the state of a credential: whether it is verified at all, and with which trust list."
+    if cannot_verify():
+        return "not verified, without c2pa-python"
+    try:
+        anchors = trust_list()
+    except ProvenanceError:
+        return f"verified, {TRUST_VARIABLE} cannot be used"
+    if not anchors:
+        return "verified, no trust list"
+    return f"verified, trust list of SHA-256 {hashlib.sha256(anchors.encode()).hexdigest()}"
 
 # %% ../../nbs/02_images/09_provenance.ipynb #829c32bc
 # its modules come from where those of its parent do; what libraries print is nobody's

@@ -143,8 +143,11 @@ def _is_ours(first: bytes, kind: str, format: Any) -> bool:
     return first in (_HEAD, b"") or not first.endswith(b"\n") or bool(_row(first, kind, key))
 
 
-def _refuse_other(path: Path, note: Path, about: dict[str, Any], resume: bool) -> None:
-    "Raise `FolderError` unless a file is ours and, to go on with it, made with the same options."
+_NOTED_LATER = ("content_credentials",)  # earlier versions did not note it; what is not known differs from nothing
+
+
+def _refuse_other(path: Path, note: Path, about: dict[str, Any], resume: bool) -> dict[str, Any]:
+    "Raise `FolderError` unless a file is ours and, to go on with it, made with the same options; gives what is noted."
     with open(path, "rb") as file:
         first = file.readline(2**20)
     was: dict[str, Any] = {}
@@ -161,7 +164,8 @@ def _refuse_other(path: Path, note: Path, about: dict[str, Any], resume: bool) -
             f"{path} was written by an earlier version of fakeface, whose rows identify files by fewer digits. "
             "Replace it (--overwrite), or choose another name."
         )
-    differ = [name for name in about if was.get(name) != about[name]]
+    compared = [name for name in about if name in was or name not in _NOTED_LATER]
+    differ = [name for name in compared if was.get(name) != about[name]]
     if resume and differ:
         name = differ[0]
         then, now = was.get(name), about[name]
@@ -169,6 +173,7 @@ def _refuse_other(path: Path, note: Path, about: dict[str, Any], resume: bool) -
             f"{path} was written with {name} = {then!r}, but now it is {now!r}. "
             "Give the same value again, or another file."
         )
+    return was
 
 # %% ../../nbs/11_infer/09_rows.ipynb #fdaea325
 class Rows:
@@ -203,7 +208,11 @@ class Rows:
         if not (resume or overwrite):
             choice = "Continue it (--resume), replace it (--overwrite), or choose another name."
             raise FolderError(f"{self.path} exists. {choice}")
-        _refuse_other(self.path, self.note, self.about, resume)
+        was = _refuse_other(self.path, self.note, self.about, resume)
+        if resume:
+            # of the rows that are there it is not known, so the note does not say it of all
+            unknown = [name for name in _NOTED_LATER if name not in was]
+            self.about = {name: value for name, value in self.about.items() if name not in unknown}
 
     def _open(self, overwrite: bool) -> None:
         "Open the file for adding to it, without what is torn at its end."

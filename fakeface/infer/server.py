@@ -17,6 +17,7 @@ import logging
 import os
 import secrets
 import shutil
+import signal
 import socket
 import sys
 import tempfile
@@ -41,7 +42,7 @@ from traitlets.config import Config
 from voila.app import Voila
 from voila.tornado.handler import TornadoVoilaHandler
 
-from ..core.kernels import kernel_spec
+from ..core.kernels import hangups, kernel_spec
 from ..core.project import FakefaceError
 from ..images.clues import plain
 from .lock import Asked, Lock
@@ -388,6 +389,10 @@ class PageServer(_Trimmed):
     def start(self) -> None:
         "Serve until a signal comes."
         write_plain_lines()
+        # a signal may come before the loop runs
+        self.ioloop = IOLoop.current()
+        for number in hangups():
+            signal.signal(number, self._hung_up)
         self.connection_dir = tempfile.mkdtemp(prefix=_PREFIX, dir=_short_folder())
         os.environ.update(self.page.environment(Path(self.connection_dir) / "turn"))
         settings: Any = self.init_settings()
@@ -396,10 +401,15 @@ class PageServer(_Trimmed):
         self.app.add_handlers(".*$", self.init_handlers())
         self.listen()
 
+    def _hung_up(self, number: int, frame: Any) -> None:
+        "The terminal was closed: end as upon SIGTERM."
+        # the shell and the system may both say so
+        signal.signal(number, signal.SIG_IGN)
+        self._handle_signal_stop(number, frame)
+
     def listen(self) -> None:
         "Answer requests until a signal comes."
         FewConnections(self.app).add_sockets(self.listening)
-        self.ioloop = IOLoop.current()
         try:
             self.ioloop.start()
         except KeyboardInterrupt:

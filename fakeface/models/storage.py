@@ -19,7 +19,7 @@ from typing import Any, Iterator, Mapping
 
 import numpy as np
 
-from ..core.files import sha256_file, to_json, write_atomic
+from ..core.files import naming_full_disk, sha256_file, to_json, write_atomic
 from ..core.text import written_out
 from .bundle import CARD, FEATURES_FILE, INDEX, LICENSE, ONNX, SEEN_FILE, WEIGHTS
 from .bundle import Bundle, BundleError, parse_bundle
@@ -272,7 +272,7 @@ def write_bundle(
     # NumPy's numbers become plain ones, and every rule is applied
     bundle = parse_bundle(to_json(bundle))
     _refuse_to_replace(folder, overwrite)
-    with _replacing(folder) as draft:
+    with naming_full_disk(folder), _replacing(folder) as draft:
         _write_tensors(draft / WEIGHTS, tensors)
         load_tensors(draft)
         if onnx is not None:

@@ -12,12 +12,12 @@ from typing import cast
 from ..core.config import split_csv
 from ..core.project import ConfigError, project_root
 from ..core.stages import require, run_dir
-from ..models.bundle import INDEX, Bundle
+from ..models.bundle import Bundle, BundleError
 from ..models.network import FaceNet, build_model
 from ..models.backbone import fixed_size
 from ..models.persistence import load_model
 from ..models.several import MeanNet
-from ..models.shelf import find_bundle, list_bundles
+from ..models.shelf import find_bundle, list_bundles, only_bundle
 from ..models.soup import average_weights
 from ..models.storage import read_bundle
 from ..models.weights import weights_record
@@ -33,12 +33,12 @@ def _bundle_folder(path: str, cfg: TrainConfig) -> str:
     "The absolute path of a bundle, as given, below the project's root, or by its name; raises `ConfigError`."
     named = list_bundles().get(path)
     candidates = [Path(path), project_root() / path, *([named] if named else [])]
-    found = {folder.resolve() for folder in candidates if (folder / INDEX).is_file()}
-    if len(found) > 1:
-        places = " and ".join(sorted(map(str, found)))
-        raise ConfigError(f"init = {path!r} may mean more than one bundle: {places}. Give the whole path.")
+    try:
+        found = only_bundle(f"init = {path!r}", candidates)
+    except BundleError as error:
+        raise ConfigError(str(error)) from None
     if found:
-        return str(found.pop())
+        return str(found)
     raise ConfigError(
         f"init = {path!r} is not a bundle (no bundle.json in it). "
         f"Give a bundle's folder, or init='none' to start from weights={cfg.weights!r}."

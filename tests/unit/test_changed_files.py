@@ -53,3 +53,30 @@ def test_the_hub_is_asked_for_every_file_of_a_bundle(tmp_path, monkeypatch):
     bundle = tiny_bundle(tmp_path / "bundle")
     assert SEEN_FILE in asked["allow_patterns"]
     assert set(os.listdir(tmp_path / "bundle")) <= set(asked["allow_patterns"]), bundle
+
+
+def test_a_detector_of_the_hub_is_said_once_and_a_mistyped_path_asks_for_none(tmp_path, monkeypatch, capsys):
+    import huggingface_hub
+    from fakeface.models.bundle import BundleError
+
+    commit = "0123456789abcdef0123456789abcdef01234567"
+    asked = []
+
+    def download(repo, revision=None, **_):
+        asked.append((repo, revision))
+        return str(tmp_path / "snapshots" / commit)
+
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", download)
+    monkeypatch.chdir(tmp_path)
+    shelf._say_once.cache_clear()
+    for _ in range(2):
+        assert shelf.find_bundle("someone/detector").name == commit
+    out, err = capsys.readouterr()
+    assert out == "" and err == f"The detector comes from the model hub: someone/detector, commit {commit}.\n"
+    # a folder of the first part: a path was meant
+    (tmp_path / "someone").mkdir()
+    with pytest.raises(BundleError, match="is a folder, and nothing of this name is in it.*someone/detector@main"):
+        shelf.find_bundle("someone/detector")
+    assert asked == [("someone/detector", None)] * 2
+    shelf.find_bundle("someone/detector@main")
+    assert asked[2:] == [("someone/detector", "main")]

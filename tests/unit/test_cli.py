@@ -88,25 +88,77 @@ def test_dead_kernel(checkout):
     assert (checkout / "outputs/demo/pretrain/notebook.ipynb").exists()
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_signal_interrupts_the_stage(checkout, number):
-    process = subprocess.Popen(
+HANGUP = getattr(signal, "SIGHUP", signal.SIGTERM)  # Windows has none
+
+
+def began(checkout, temporary, **options):
+    "A stage that takes long, with a folder of its own for temporary files; the kernel has begun to work."
+    return subprocess.Popen(
         [*COMMAND, "pretrain", "-p", "seconds", str(PATIENCE)],
         cwd=checkout,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        stdin=subprocess.DEVNULL,
+        env={**os.environ, "TMPDIR": str(temporary)},
+        **{**dict.fromkeys(("stdout", "stderr"), subprocess.PIPE), "stdin": subprocess.DEVNULL, **options},
     )
+
+
+def assert_interrupted(checkout, temporary):
+    "The kernel was interrupted, the notebook was kept, and nothing of the connection is left."
+    notebook = nbformat.read(checkout / "outputs/demo/pretrain/notebook.ipynb", 4)
+    outputs = [output for cell in notebook.cells if cell.cell_type == "code" for output in cell.outputs]
+    assert [output.ename for output in outputs if output.output_type == "error"] == ["KeyboardInterrupt"]
+    assert json.loads((checkout / "outputs/demo/pretrain/stage.json").read_text())["state"] == "running"
+    assert not [*temporary.iterdir()]
+
+
+@pytest.mark.parametrize("number", dict.fromkeys([signal.SIGINT, signal.SIGTERM, HANGUP]))
+def test_signal_interrupts_the_stage(checkout, number, tmp_path_factory):
+    temporary = tmp_path_factory.mktemp("temporary")
+    process = began(checkout, temporary, text=True)
     assert process.stdout.readline() == "epoch 1 of 2\n"
     process.send_signal(number)
     _, err = process.communicate(timeout=PATIENCE)
     assert process.returncode == 128 + number
     assert "resume True" in err and "Traceback" not in err
-    notebook = nbformat.read(checkout / "outputs/demo/pretrain/notebook.ipynb", 4)
-    outputs = [output for cell in notebook.cells if cell.cell_type == "code" for output in cell.outputs]
-    assert [output.ename for output in outputs if output.output_type == "error"] == ["KeyboardInterrupt"]
-    assert json.loads((checkout / "outputs/demo/pretrain/stage.json").read_text())["state"] == "running"
+    assert_interrupted(checkout, temporary)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="there is no SIGHUP")
+def test_a_closed_terminal_interrupts_the_stage(checkout, tmp_path_factory):
+    "Nothing can be printed from then on, and the shell may say it once more."
+    import fcntl
+    import termios
+
+    def in_a_terminal():
+        fcntl.ioctl(0, termios.TIOCSCTTY, 0)
+
+    temporary = tmp_path_factory.mktemp("temporary")
+    terminal, inside = os.openpty()
+    streams = dict.fromkeys(("stdin", "stdout", "stderr"), inside)
+    process = began(checkout, temporary, start_new_session=True, preexec_fn=in_a_terminal, **streams)
+    os.close(inside)
+    seen = b""
+    while b"epoch 1 of 2" not in seen:
+        seen += os.read(terminal, 1000)
+    os.close(terminal)
+    process.send_signal(HANGUP)
+    assert process.wait(PATIENCE) == 128 + HANGUP
+    assert_interrupted(checkout, temporary)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="there is no SIGHUP")
+def test_with_nohup_a_stage_continues(checkout, tmp_path_factory):
+    def nohup():
+        signal.signal(signal.SIGHUP, signal.SIG_IGN)
+
+    temporary = tmp_path_factory.mktemp("temporary")
+    process = began(checkout, temporary, preexec_fn=nohup)
+    assert process.stdout.readline() == b"epoch 1 of 2\n"
+    process.send_signal(signal.SIGHUP)
+    with pytest.raises(subprocess.TimeoutExpired):
+        process.wait(2)
+    process.send_signal(signal.SIGTERM)
+    assert b"SIGTERM" in process.communicate(timeout=PATIENCE)[1] and process.returncode == 128 + signal.SIGTERM
+    assert_interrupted(checkout, temporary)
 
 
 def test_demo_runs_the_five_and_only_its_own_run_is_made_anew(checkout):
@@ -290,3 +342,74 @@ def test_serve_listens_here_only_and_ends_with_its_process(tiny):
     finally:
         process.send_signal(signal.SIGTERM)
         process.communicate(timeout=PATIENCE)
+
+
+@pytest.fixture
+def full(tmp_path, monkeypatch):
+    "Writing a file into a folder of this name, or copying one to it, meets a full disk."
+    import errno
+    import shutil
+    from pathlib import Path
+
+    def no_room(*_, **__):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(Path, "write_bytes", no_room)
+    monkeypatch.setattr(shutil, "copyfile", no_room)
+    return tmp_path / "on_a_full_disk/mine"
+
+
+def test_mean_on_a_full_disk_is_a_sentence_that_names_the_bundle(tiny, full, monkeypatch, capsys):
+    from fakeface.cli.main import main
+    from fakeface.evaluate import mean
+
+    def made(folders, out, *_):
+        tiny_bundle(out)
+
+    monkeypatch.setattr(mean, "mean_of_bundles", made)
+    code = main(["mean", tiny, tiny, "--out", str(full), "--manifest", f"{tiny}/bundle.json"])
+    said = capsys.readouterr().err
+    assert code == 1 and said.startswith(f"fakeface: The disk is full (No space left on device): {full} could not be")
+    assert said.count("\n") == 1 and ".tmp" not in said and not [*full.parent.iterdir()]
+
+
+def test_export_on_a_full_disk_is_a_sentence_and_leaves_no_half_copy(tiny, full, capsys):
+    from fakeface.cli.main import main
+
+    code = main(["export", tiny, "--out", str(full)])
+    said = capsys.readouterr().err
+    assert (
+        code == 1 and said == f"fakeface: {tiny} could not be copied to {full} ([Errno 28] No space left on device).\n"
+    )
+    assert not full.exists()
+
+
+def test_a_full_disk_under_any_command_is_a_sentence(monkeypatch, capsys):
+    import errno
+
+    from fakeface.cli.main import main
+    from fakeface.infer import doctor
+
+    def no_room(*_):
+        raise OSError(errno.ENOSPC, "No space left on device", "/tmp/some\x1bthing")
+
+    monkeypatch.setattr(doctor, "doctor", no_room)
+    code = main(["doctor"])
+    said = capsys.readouterr().err
+    assert code == 1 and said.count("\n") == 1 and "\x1b" not in said
+    assert said.startswith(
+        "fakeface: The disk is full (No space left on device): /tmp/some\\x1bthing could not be written"
+    )
+
+
+def test_a_name_of_two_bundles_is_refused_and_a_folder_is_judged_with_in_workers_too(tmp_path):
+    for name, level in (("light.png", 200), ("dark.png", 60)):
+        write_noise_image(tmp_path / name, level)
+    made = tiny_bundle(tmp_path / "fakeface-lite0", band=[0.4, 0.6])
+    images = ["light.png", "dark.png", "--framing", "centre", "--json", "-", "--bundle"]
+    ran = fakeface(tmp_path, "check", *images, "fakeface-lite0")
+    assert ran.returncode == 2 and "may mean more than one bundle" in ran.stderr and "./fakeface-lite0" in ran.stderr
+    for folder in ("./fakeface-lite0", "fakeface-lite0/"):
+        ran = fakeface(tmp_path, "check", *images, folder)
+        assert ran.returncode == 0, ran.stderr
+        assert {json.loads(line)["bundle_hash"] for line in ran.stdout.splitlines()} == {made.hash}

@@ -311,3 +311,56 @@ def test_other_content_of_the_same_size_and_time_is_another_state(inside):
     os.utime("a", ns=(10**9, 10**9))
     after = file_mark("a")
     assert before.file_key == after.file_key and before.file_state != after.file_state
+
+
+def certificate(letters):
+    return f"-----BEGIN CERTIFICATE-----\n{letters}\n-----END CERTIFICATE-----\n"
+
+
+def test_rows_of_another_trust_list_are_not_gone_on_with(inside, tiny, monkeypatch):
+    "The state of a credential depends on it."
+    pytest.importorskip("c2pa")
+    monkeypatch.delenv("FAKEFACE_TRUST", raising=False)
+    grey("in/a.png", 40)
+    args = ["in", "--bundle", tiny, "--csv", "rows.csv"]
+    check(*args)
+    (inside / "list.pem").write_text(certificate("AAAA"))
+    monkeypatch.setenv("FAKEFACE_TRUST", "list.pem")
+    said = check(*args, "--resume", code=2)
+    assert "'verified, no trust list', but now it is 'verified, trust list of SHA-256 " in said
+    check(*args, "--overwrite")
+    # the same certificates under another name, with a comment: the same list
+    (inside / "moved.pem").write_text("# ours\n" + certificate("AAAA"))
+    monkeypatch.setenv("FAKEFACE_TRUST", "moved.pem")
+    assert "1 of them in an earlier run" in check(*args, "--resume")
+    for text in (certificate("BBBB"), "no certificate"):
+        (inside / "moved.pem").write_text(text)
+        assert "content_credentials" in check(*args, "--resume", code=2)
+
+
+def test_rows_that_were_verified_are_not_gone_on_with_where_nothing_is(inside, tiny, monkeypatch, capsys):
+    pytest.importorskip("c2pa")
+    from fakeface.cli.main import main
+    from fakeface.images import provenance
+
+    grey("in/a.png", 40)
+    args = ["in", "--bundle", str(tiny), "--csv", "rows.csv"]
+    check(*args)
+    monkeypatch.setattr(provenance, "find_spec", lambda name: None)
+    assert main(["check", *args, "--resume"]) == 2
+    assert "now it is 'not verified, without c2pa-python'" in capsys.readouterr().err
+
+
+def test_rows_of_a_version_that_did_not_note_the_trust_list_are_gone_on_with(inside, tiny, monkeypatch):
+    grey("in/a.png", 40)
+    args = ["in", "--bundle", tiny, "--csv", "rows.csv"]
+    check(*args)
+    note = inside / "rows.csv.run.json"
+    old = json.loads(note.read_text())
+    assert old.pop("content_credentials")
+    note.write_text(json.dumps(old))
+    grey("in/b.png", 80)
+    (inside / "list.pem").write_text(certificate("AAAA"))
+    monkeypatch.setenv("FAKEFACE_TRUST", "list.pem")
+    assert "1 of them in an earlier run" in check(*args, "--resume")
+    assert "content_credentials" not in json.loads(note.read_text()), "of the first row it is not known"

@@ -552,7 +552,8 @@ def test_the_oldest_stranger_gives_way(monkeypatch):
 
 
 # ---- what it writes, and its end
-def test_what_is_written_is_for_its_user_only(tmp_path):
+@pytest.mark.parametrize("how", dict.fromkeys([signal.SIGINT, getattr(signal, "SIGHUP", signal.SIGTERM)]))
+def test_what_is_written_is_for_its_user_only(tmp_path, how):
     running = start(tmp_path)
     try:
         assert running.ask("/").status == 200
@@ -564,7 +565,7 @@ def test_what_is_written_is_for_its_user_only(tmp_path):
         assert json.loads(connection.read_text())["transport"] == "ipc", "no port that others can listen in on"
         assert not (tmp_path / "was_run").exists(), "a voila.py that lies there is not run"
     finally:
-        running.process.send_signal(signal.SIGINT)
+        running.process.send_signal(how)
         code = running.process.wait(PATIENCE)
         left = [*running.temporary.glob("fakeface-page-*")]
         stop(running)
