@@ -19,6 +19,7 @@ import numpy as np
 import pandas as pd
 from ..core.project import ConfigError, FakefaceError
 from ..core.stages import Stage, require, run_dir
+from ..core.locks import give_lock, take_lock
 from ..core.files import atomic_path, read_json, to_json, write_json
 from ..core.config import split_csv
 from ..data.manifest import is_named, manifest_hash, read_manifest, write_manifest
@@ -304,6 +305,31 @@ def _refuse_other_start(
         _refuse_other_settings(new / "pretrain", pretrain)
 
 
+_LOCK = ".lock"
+
+
+def _emptied(folder: Path) -> None:
+    "Remove what is in a round's folder, but for the lock."
+    for path in folder.iterdir():
+        if path.name == _LOCK:
+            continue
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path)
+        else:
+            path.unlink()
+
+
+def _begin_round(cfg: LeaveoutConfig, new: Path) -> None:
+    "Make a round's folder ready, which is locked by now; raises where something unfinished would be lost."
+    is_begun = any(path.name != _LOCK for path in new.iterdir())
+    if is_begun and not (cfg.overwrite or cfg.resume):
+        raise FakefaceError(
+            f"{new} was started but not finished. Give resume=True to continue, or overwrite=True to start again."
+        )
+    if cfg.overwrite:
+        _emptied(new)
+
+
 def one_round(
     cfg: LeaveoutConfig,
     group: list[str],  # what is left out: domains or sources
@@ -321,15 +347,14 @@ def one_round(
         if finetune is not None:
             _refuse_other_settings(new / "finetune", finetune)
         return new
-    if new.exists() and not (cfg.overwrite or cfg.resume):
-        raise FakefaceError(
-            f"{new} was started but not finished. Give resume=True to continue, or overwrite=True to start again."
-        )
-    if cfg.overwrite:
-        shutil.rmtree(new, ignore_errors=True)
-    share_prepared(home, new)
-    _train_round(cfg, group, manifest, on_epoch)
-    _test_round(cfg, group, manifest, progress)
+    take_lock(new / _LOCK, "name other groups")
+    try:
+        _begin_round(cfg, new)
+        share_prepared(home, new)
+        _train_round(cfg, group, manifest, on_epoch)
+        _test_round(cfg, group, manifest, progress)
+    finally:
+        give_lock(new / _LOCK)
     return new
 
 # %% ../../nbs/09_evaluate/09_leave_one_out.ipynb #376e3b8a
@@ -412,13 +437,30 @@ def _seen_part(home: Path, new: Path, own: Mapping[str, Any], domain: str) -> Ev
     return by_domain(same, own["threshold"], band=tuple(own["band"]) if own["band"] else None)[domain]
 
 
-def _rounds_of_group(home: Path, new: Path, group: list[str]) -> list[Round]:
+def _own_figures(home: Path) -> dict[str, Any] | None:
+    "What evaluation found of the detector that the run's finetuning made; None where it has judged another or none."
+    if Stage.state(home / "evaluate") != "finished":
+        return None
+    own, made = read_json(home / "evaluate/metrics.json"), _bundle_in(home / "finetune/bundle")
+    if made is not None and own["bundle_hash"] == made.hash:
+        return own
+    print(
+        f"{home.name}: evaluate has judged another detector ({own['bundle']}) than the run's finetuning made, so the "
+        "rounds are not compared with it. To compare: evaluate -p bundle, with the bundle of finetune."
+    )
+    return None
+
+
+def _rounds_of_group(
+    home: Path,
+    new: Path,
+    group: list[str],
+    own: Mapping[str, Any] | None,  # of `_own_figures`
+) -> list[Round]:
     "What a finished round found, one a domain."
     metrics = read_json(new / "evaluate/metrics.json")
     trained = read_json(new / "finetune/metrics.json") or {}
     cost = {name: trained.get(name) for name in ("megabytes", "ms_an_image")}
-    finished = Stage.state(home / "evaluate") == "finished"
-    own = read_json(home / "evaluate/metrics.json") if finished else None
     rounds = []
     for domain in metrics["seen"]:
         unseen = Evaluation.from_dict(metrics["result"][domain])
@@ -436,11 +478,12 @@ def collect_rounds(
     groups: list[list[str]],  # of `rounds_of`
 ) -> list[Round]:  # one a domain
     "What the finished rounds found."
-    rounds = []
+    rounds, home = [], run_dir(run, out)
+    own = _own_figures(home)
     for group in groups:
         new = run_dir(round_name(run, group), out)
         if Stage.state(new / "evaluate") == "finished":
-            rounds += _rounds_of_group(run_dir(run, out), new, group)
+            rounds += _rounds_of_group(home, new, group, own)
     return rounds
 
 # %% ../../nbs/09_evaluate/09_leave_one_out.ipynb #5129c495

@@ -283,7 +283,8 @@ def unsigned_claims(
     return found
 
 # %% ../../nbs/02_images/09_provenance.ipynb #f8e6d603
-_MOST = 32  # manifests, actions and claims that are looked at
+_MOST = 32  # actions, programs and claims of a credential that are kept; all are looked at
+_MOST_CODES = 1_000  # kinds of failure that are kept
 _ONLY_UNKNOWN = "signingCredential.untrusted"  # the failure that says nothing about what was signed
 _KNOWN = "signingCredential.trusted"
 _ADDRESS = re.compile(r"jumbf=/c2pa/([^/]+)")
@@ -294,10 +295,10 @@ _FAILS = re.compile(
 )
 
 
-def _dicts(value: Any, most: int | None = _MOST) -> list[Fields]:
-    "The dictionaries in what should be a list of them; with None however many."
+def _dicts(value: Any) -> list[Fields]:
+    "The dictionaries in what should be a list of them."
     found = value if isinstance(value, list) else []
-    return [item for item in found if isinstance(item, dict)][:most]
+    return [item for item in found if isinstance(item, dict)]
 
 
 def _failures(results: Any) -> list[str]:
@@ -321,19 +322,19 @@ def _statuses(results: Any, label: str) -> list[_Status]:
     results = results if isinstance(results, dict) else {}
     judged = [(label, results.get("activeManifest"))]
     # what names no manifest may be about any of them
-    judged += [("", delta.get("validationDeltas")) for delta in _dicts(results.get("ingredientDeltas"), None)]
+    judged += [("", delta.get("validationDeltas")) for delta in _dicts(results.get("ingredientDeltas"))]
     found = []
     for name, part in judged:
         lists = part if isinstance(part, dict) else {}
         for kind in ("failure", "informational", "success"):
-            found += [_status(value, name, kind == "failure") for value in _dicts(lists.get(kind), None)]
+            found += [_status(value, name, kind == "failure") for value in _dicts(lists.get(kind))]
     return found
 
 
 def _recorded(ingredient: Fields) -> list[_Status]:
     "How an ingredient was judged when it was opened; older files list failures only."
     label = str(ingredient.get("active_manifest"))
-    old = [_status(value, label, True) for value in _dicts(ingredient.get("validation_status"), None)]
+    old = [_status(value, label, True) for value in _dicts(ingredient.get("validation_status"))]
     return old + _statuses(ingredient.get("validation_results"), label)
 
 # %% ../../nbs/02_images/09_provenance.ipynb #fb21b44e
@@ -364,7 +365,7 @@ def _actions(manifest: Fields) -> list[Fields]:
             found += _dicts(data.get("actions"))
         elif label.startswith(_METADATA):
             found.append(dict(digitalSourceType=data.get("Iptc4xmpExt:DigitalSourceType")))
-    return found[:_MOST]
+    return found
 
 
 def _tools(manifest: Fields) -> list[str]:
@@ -409,10 +410,13 @@ def _reason(codes: list[str]) -> str:
     return plain(", ".join(codes), 120) or "the reason is not given"
 
 
-def _claims(manifest: Fields, is_part: bool) -> list[Claim]:
-    "The kinds of source that a manifest names."
+def _claims(manifest: Fields, is_part: bool) -> tuple[Claim, ...]:
+    "The kinds of source that a manifest names, each once; where there are many, those of models are kept."
     types = [_source_type(action.get("digitalSourceType")) for action in _actions(manifest)]
-    return [_typed_claim("C2PA", source_type, is_part) for source_type in types if source_type]
+    claims = dict.fromkeys(_typed_claim("C2PA", source_type, is_part) for source_type in types if source_type)
+    if len(claims) <= _MOST:
+        return tuple(claims)
+    return tuple(sorted(claims, key=lambda claim: claim.about not in (MODEL, PART))[:_MOST])
 
 
 def _action_names(manifest: Fields) -> list[str]:
@@ -433,13 +437,19 @@ class _Chain:
         manifests = store.get("manifests")
         self.manifests = manifests if isinstance(manifests, dict) else {}
         self.active = str(store.get("active_manifest"))
-        self.own = _statuses(store.get("validation_results"), self.active)
+        self.own = set(_statuses(store.get("validation_results"), self.active))
         self.state = self._own_state(str(store.get("validation_state")))
         everywhere = list(self.own)
-        for each in _dicts(list(self.manifests.values()), None):
-            for ingredient in _dicts(each.get("ingredients"), None):
+        for each in _dicts(list(self.manifests.values())):
+            for ingredient in _dicts(each.get("ingredients")):
                 everywhere += _recorded(ingredient)
-        self.failed = {(label, code) for label, code, failed in everywhere if failed}
+        # label -> codes, of "" where no manifest is named
+        self.failed: dict[str, set[str]] = {}
+        for label, code, failed in everywhere:
+            codes = self.failed.setdefault(label, set()) if failed else set()
+            # so many kinds of failure are as good as more
+            if len(codes) < _MOST_CODES:
+                codes.add(code)
 
     def _own_state(self, said: str) -> str:
         "Of the file's own credential; if only an ingredient's signer is unknown, c2pa does not say trusted either."
@@ -453,18 +463,21 @@ class _Chain:
         found = self.manifests.get(label)
         return found if isinstance(found, dict) else {}
 
+    def _codes(self, label: str) -> set[str]:
+        "What failed of a manifest, or of one that is not named."
+        return self.failed.get(label, set()) | self.failed.get("", set())
+
     def is_known(self, label: str, ingredient: Fields) -> bool:
         "Is a manifest's signer on the trust list? What c2pa found now is more than what was recorded."
         if (label, _KNOWN, False) in self.own:
             return True
-        is_unknown = bool({(label, _ONLY_UNKNOWN), ("", _ONLY_UNKNOWN)} & self.failed)
+        is_unknown = _ONLY_UNKNOWN in self._codes(label)
         return (label, _KNOWN, False) in _recorded(ingredient) and not is_unknown
 
     def worth(self, ingredient: Fields, opener: str) -> tuple[str, str]:
         "(state, reason) of an ingredient's credential; `opener` is the state of the one that names it."
         label = str(ingredient.get("active_manifest"))
-        codes = sorted(code for about, code in self.failed if about in (label, ""))
-        broken = [code for code in codes if code != _ONLY_UNKNOWN]
+        broken = [code for code in sorted(self._codes(label)) if code != _ONLY_UNKNOWN]
         if broken or not self.manifest(label):
             return "invalid", _reason(broken) if broken else "it is not in the file"
         if opener == "invalid":
@@ -482,7 +495,7 @@ def _earlier(chain: _Chain) -> list[Earlier]:
     seen = {chain.active}
     todo = [(chain.active, chain.state, False)]
     found = []
-    while todo and len(found) < _MOST:
+    while todo:
         label, opener, is_part = todo.pop(0)
         for ingredient in _dicts(chain.manifest(label).get("ingredients")):
             kind, inner = ingredient.get("relationship"), str(ingredient.get("active_manifest"))
@@ -494,14 +507,13 @@ def _earlier(chain: _Chain) -> list[Earlier]:
             # what has no name cannot be met again
             seen |= {inner} if chain.manifest(inner) else set()
             todo += [(inner, state, part)] if state in HOLDS else []
-    return found[:_MOST]
+    return found
 
 
 def _earlier_one(manifest: Fields, state: str, reason: str, is_part: bool) -> Earlier:
     "What one of them says."
     done, tools = _each_once(_action_names(manifest)), _each_once(_tools(manifest))
-    claims = _each_once(_claims(manifest, is_part))
-    return Earlier(state, _signer(manifest), reason, is_part, done, tools, claims)
+    return Earlier(state, _signer(manifest), reason, is_part, done, tools, _claims(manifest, is_part))
 
 
 def from_store(
@@ -518,7 +530,7 @@ def from_store(
         _reason(_failures(store.get("validation_results"))) if chain.state == "invalid" else "",
         _each_once(_action_names(manifest)),
         _each_once(_tools(manifest)),
-        _each_once(_claims(manifest, False)),
+        _claims(manifest, False),
         tuple(_earlier(chain)),
     )
 

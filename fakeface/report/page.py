@@ -11,11 +11,14 @@ from pathlib import Path
 
 import jinja2
 import pandas as pd
+from ..core.config import split_csv
 from ..core.project import FakefaceError
 from ..core.stages import Stage, run_dir
 from ..core.files import write_atomic
 from ..data.audit import read_audit, require_same_data, require_trained_on
+from ..data.manifest import manifest_hash
 from ..evaluate.leave_one_out import require_current_rounds
+from ..evaluate.predict import EvaluateError, pick_split
 from .contents import Report, report_contents
 from .findings import PUBLISHED_SOURCE, RunFacts, collect_findings
 from .slides import write_slides
@@ -123,6 +126,25 @@ def _require_one_set(home: Path, manifest: pd.DataFrame | None) -> None:
         require_trained_on(manifest, home / stage)
 
 # %% ../../nbs/12_report/15_page.ipynb #b60a41ac
+def _require_one_test(facts: RunFacts) -> None:
+    "Raise `FakefaceError` where the data were prepared again after `evaluate` had scored their images."
+    evaluated, manifest = facts.stages["evaluate"], facts.manifest
+    scored = (evaluated.metrics or {}).get("manifest_hash")
+    if manifest is None or not scored:
+        return
+    config = evaluated.config or {}
+    try:
+        now = pick_split(manifest, split_csv(config.get("domains", "")), config.get("split", "test"))
+    except EvaluateError:
+        # none of them is there any more
+        now = manifest.iloc[:0]
+    if manifest_hash(now) != scored:
+        raise FakefaceError(
+            "evaluate scored other images, or images with other labels, than those that are prepared now: its figures "
+            "would stand beside data that they are not about. Run evaluate again with overwrite=True."
+        )
+
+
 def run_report_stage(cfg: ReportConfig) -> Path:  # report.html
     "Make the report of a run; the stage's folder holds its config and environment."
     home = run_dir(cfg.run, cfg.out)
@@ -130,6 +152,7 @@ def run_report_stage(cfg: ReportConfig) -> Path:  # report.html
     facts = collect_findings(home)
     _require_one_set(home, facts.manifest)
     _require_one_detector(facts)
+    _require_one_test(facts)
     _require_one_start(facts, home)
     require_current_rounds(home)
     with Stage.begin("report", cfg, cfg.overwrite, cfg.resume) as stage:

@@ -55,6 +55,37 @@ def test_a_second_run_is_told_who_was_first(tmp_path, config, how):
         first.wait()
 
 
+TAKE = """
+import sys, time
+from fakeface.core.locks import take_lock
+take_lock(sys.argv[1])
+print("taken", flush=True)
+time.sleep(60)
+"""
+
+
+@pytest.mark.parametrize("how", [{}, dict(overwrite=True), dict(resume=True)], ids=["plainly", "overwrite", "resume"])
+def test_a_round_that_is_being_trained_is_not_removed(tmp_path, how):
+    "With overwrite, leaveout made the folder of a round anew that another process was training in."
+    from fakeface.evaluate.leave_one_out import LeaveoutConfig, one_round
+    from fakeface.testing.datasets import toy_run
+
+    toy_run(tmp_path, "toy", count=8)
+    kept = tmp_path / "toy-without-dots/finetune/checkpoint"
+    kept.parent.mkdir(parents=True)
+    kept.write_text("hours of work")
+    command = [sys.executable, "-c", TAKE, str(tmp_path / "toy-without-dots/.lock")]
+    first = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+    try:
+        assert first.stdout.readline() == "taken\n"
+        with pytest.raises(FakefaceError, match=f"is being written by process {first.pid} on"):
+            one_round(LeaveoutConfig(run="toy", out=str(tmp_path), **how), ["dots"])
+        assert kept.read_text() == "hours of work"
+    finally:
+        first.kill()
+        first.wait()
+
+
 def test_who_is_killed_gives_the_folder_free_and_a_line_says_so(tmp_path, config, capsys):
     first = other_process(tmp_path, 60)
     assert first.stdout.readline() == "begun\n"
