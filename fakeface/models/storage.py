@@ -220,6 +220,8 @@ def _refuse_to_replace(folder: Path, overwrite: bool) -> None:
 @contextlib.contextmanager
 def _replacing(folder: Path) -> Iterator[Path]:
     "Give a temporary folder that takes the place of `folder` on success; on error all stays as it was."
+    # where a link leads: the link stays
+    folder = folder.resolve()
     folder.parent.mkdir(parents=True, exist_ok=True)
     draft = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}.", suffix=".tmp"))
     old = draft.with_suffix(".old")

@@ -11,6 +11,7 @@ from typing import Any, cast
 
 import pandas as pd
 from markupsafe import Markup
+from ..core.project import FakefaceError
 from fakeface.report.data_sections import (
     AuditSection,
     ConfigSection,
@@ -104,7 +105,6 @@ def _verdict_by_kind(facts: RunFacts) -> dict[str, list[str]]:
 
 def _evaluated(facts: RunFacts, metrics: dict) -> dict[str, Any]:
     "The fields of `Report` that rest on an evaluation."
-    # whoever writes the metrics writes the predictions
     pred = cast(pd.DataFrame, facts.pred)
     test = pred.loc[pred["split"] != "extra"]
     macro, threshold = metrics["result"]["macro"], metrics["threshold"]
@@ -128,7 +128,12 @@ def _evaluated(facts: RunFacts, metrics: dict) -> dict[str, Any]:
 
 
 def report_contents(facts: RunFacts) -> Report:
-    "All that a report of these facts says."
+    "All that a report of these facts says; raises `FakefaceError` if figures are there without predictions."
+    if facts.metrics and facts.pred is None:
+        raise FakefaceError(
+            f"The run {facts.run} has figures of an evaluation, but its predictions.parquet is missing. "
+            "Put it back, or run evaluate again with overwrite=True."
+        )
     return Report(
         run=facts.run,
         headline=headline(facts),

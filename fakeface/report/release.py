@@ -226,10 +226,21 @@ def made_of(
     return [name for name in runs if name != run and any((root / name).glob("*/config.json"))]
 
 # %% ../../nbs/12_report/16_release.ipynb #0e7ecb91
+def _absolute_in(name: str, value: Any) -> list[str]:
+    "The absolute paths in a parameter: `init` may hold several, `extra` is a name, =, and a folder."
+    if not isinstance(value, str):
+        return []
+    if name == "extra":
+        value = value.partition("=")[2]
+    paths = init_paths(value) if name == "init" else [value]
+    return [path for path in paths if Path(path).is_absolute()]
+
+
 def _argument(name: str, value: Any) -> str:
     "A parameter on the command line; of an absolute path only the last part, for it is one of this machine."
-    if isinstance(value, str) and Path(value).is_absolute():
-        value = Path(value).name
+    # the longest first: one path may be the beginning of another
+    for path in sorted(_absolute_in(name, value), key=len, reverse=True):
+        value = value.replace(path, Path(path).name)
     return f"-p {name} {shlex.quote(str(value))}"
 
 # %% ../../nbs/12_report/16_release.ipynb #c4be6342
@@ -252,10 +263,8 @@ def commands(
 
 # %% ../../nbs/12_report/16_release.ipynb #45396be7
 def _absolute_paths(config: dict[str, Any]) -> list[str]:
-    "The absolute paths in a configuration; `init` may hold several."
-    texts = {name: value for name, value in config.items() if isinstance(value, str)}
-    paths = [path for name, value in texts.items() for path in (init_paths(value) if name == "init" else [value])]
-    return [str(path) for path in paths if Path(path).is_absolute()]
+    "The absolute paths in a configuration."
+    return [path for name, value in config.items() for path in _absolute_in(name, value)]
 
 # %% ../../nbs/12_report/16_release.ipynb #46dd78ba
 def without_places(

@@ -44,7 +44,7 @@ function render({ model, el }) {
   const page = document.body.dataset.voila !== undefined;          // a page of its own, not a cell
   const top = page ? 1 : 2, head = k => `h${top + k}`;               // heading levels: a notebook has its own h1
   const cards = new Map(), jobs = [], answered = new Map();
-  let state = null, busy = null, setting = false, unset = null, notice = "", pasted = 0, silence = 0, ended = false, doubt = 0;
+  let state = null, busy = null, setting = false, unset = null, notice = "", pasted = 0, silence = 0, ended = false;
   const send = (message, buffers) => { if (!ended) model.send(message, undefined, buffers); };
 
   // ---- the page's parts, in the order of the Tab key
@@ -221,14 +221,15 @@ function render({ model, el }) {
 
   // ---- the program behind the page may end: it died, was ended, or its computer is gone
   const kernel = model.widget_manager?.kernel;
-  function end() {
+  function end(cut = false) {                                       // cut: the connection is lost, whatever became of the program
     if (ended) return;
     const left = [busy, ...jobs].filter(Boolean); ended = true; busy = null; jobs.length = 0; notice = "";
     for (const go of answered.values()) go();
-    answered.clear(); clearTimeout(silence); clearTimeout(doubt);
-    for (const { id } of left) Object.assign(cards.get(id) ?? {}, { state: null, thumb: "", label: "", head: "Not checked", rows: [], facts: [], heat: {}, warnings: [], error: "The program behind this page ended before this image was judged." });
+    answered.clear(); clearTimeout(silence);
+    for (const { id } of left) Object.assign(cards.get(id) ?? {}, { state: null, thumb: "", label: "", head: "Not checked", rows: [], facts: [], heat: {}, warnings: [], error: `The ${cut ? "connection to the program" : "program"} behind this page ended before this image was judged.` });
     for (const { id } of left) draw(id);
-    farewell.replaceChildren(h(head(1), null, "The program behind this page has ended"),
+    farewell.replaceChildren(h(head(1), null, `The ${cut ? "connection to the program" : "program"} behind this page has ended`),
+      cut ? h("p", null, "If fakeface serve still runs, reload this page. If it has ended, do not: start it again and open the address that it prints.") : "",
       h("p", null, page ? "What is shown below stays until the page is reloaded. Then add the images that you need once more." : "What is shown below stays until the cell is run again."),
       left.length ? h("p", null, "Not judged: ", left.map(({ name }, i) => [i > 0 && ", ", h("bdi", null, name)])) : "",
       page ? h("button", { type: "button", class: "ff-primary", click: () => location.reload() }, "Reload the page") : "");
@@ -237,14 +238,8 @@ function render({ model, el }) {
     say(); actions.hidden = true; farewell.scrollIntoView({ block: "start" }); farewell.focus();
   }
   const judge = (_, status) => { if (["dead", "restarting", "autorestarting", "terminating"].includes(status)) end(); };
-  async function ask(tries = 0) {                                   // the connection is lost: is the program still there?
-    if (ended || kernel.connectionStatus === "connected") return;
-    let answer = null;
-    try { answer = await fetch(`${location.pathname}api/kernels/${encodeURIComponent(kernel.id)}`); } catch { /* no server */ }
-    if (answer ? !answer.ok : tries >= 3) return end();
-    doubt = setTimeout(() => ask(tries + 1), 2000);
-  }
-  const lost = (_, status) => { clearTimeout(doubt); if (page && status !== "connected") doubt = setTimeout(ask, 2000); };
+  // Another program may have taken the port since: nothing is sent to it, no question either, and no connection is opened again.
+  const lost = (_, status) => { if (page && status !== "connected") { end(true); kernel.dispose(); } };
   kernel?.statusChanged?.connect(judge); kernel?.connectionStatusChanged?.connect(lost);
   const code = text => text.split("`").map((x, i) => i % 2 ? h("code", null, x) : x);
 
@@ -286,7 +281,7 @@ function render({ model, el }) {
   const message = m => hear[m?.kind]?.(m);
   model.on("msg:custom", message); send({ kind: "hello", page });
   return () => {
-    model.off("msg:custom", message); media.removeEventListener("change", theme); watch.disconnect(); clearTimeout(silence); clearTimeout(doubt);
+    model.off("msg:custom", message); media.removeEventListener("change", theme); watch.disconnect(); clearTimeout(silence);
     kernel?.statusChanged?.disconnect(judge); kernel?.connectionStatusChanged?.disconnect(lost);
     for (const [o, k, f] of listeners) o.removeEventListener(k, f);
   };

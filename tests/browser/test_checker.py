@@ -584,11 +584,26 @@ def test_page_says_when_its_kernel_has_died(own, bundle):
     page.locator(".ff-empty").wait_for(timeout=60_000)
 
 
-def test_page_says_when_its_server_has_gone(own):
+@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGKILL])
+def test_page_says_when_its_server_has_gone_and_sends_nothing_to_who_takes_its_port(own, bundle, how):
+    "Another account of the machine may wait for the port; Jupyter's client would open its connection again, to anyone."
     page, process = own
-    process.kill()
-    process.wait()
-    page.get_by_role("alert").filter(has_text="has ended").wait_for(timeout=60_000)
+    upload(page, bundle.images / "a.jpg")
+    process.send_signal(how)
+    process.wait(60)
+    port = int(page.evaluate("location.port"))
+    with socket.socket() as other:
+        other.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        other.bind(("127.0.0.1", port))
+        other.listen()
+        other.settimeout(0.1)
+        farewell = page.get_by_role("alert").filter(has_text="The connection to the program behind this page has ended")
+        farewell.wait_for(timeout=20_000)
+        page.locator(".ff input[type=file]").set_input_files(bundle.images / "b.jpg")
+        page.wait_for_timeout(8_000)
+        with pytest.raises(TimeoutError):
+            other.accept()
+    assert page.locator(".ff-card").count() == 1
 
 
 FOREIGN = """<!DOCTYPE html><title>elsewhere</title><img src="URL"><script>
