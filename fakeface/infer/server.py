@@ -9,6 +9,7 @@ __all__ = ['TOO_LONG', 'PATIENCE', 'MOST_CONNECTIONS', 'error_page', 'Sealed', '
 
 # %% ../../nbs/11_infer/17_server.ipynb #e545766c
 import asyncio
+import errno
 import html
 import http.client
 import importlib.resources
@@ -425,13 +426,32 @@ class PageServer(_Trimmed):
             shutil.rmtree(self.connection_dir, ignore_errors=True)
 
 # %% ../../nbs/11_infer/17_server.ipynb #266f8609
+_LOOPBACKS = {"127.0.0.1": "::1", "::1": "127.0.0.1"}  # the addresses of localhost: each, and the other one
+
+
+def _other_loopback(host: str, port: int) -> list[socket.socket]:
+    "Sockets at the other address that `localhost` may mean; none if the machine has no such address."
+    if host not in _LOOPBACKS:
+        return []
+    try:
+        return tornado.netutil.bind_sockets(port, _LOOPBACKS[host])
+    except OSError as error:
+        if isinstance(error, socket.gaierror) or error.errno in (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT):
+            return []
+        raise
+
+
 def _listening(host: str, port: int) -> list[socket.socket]:
-    "Sockets at an address; raises `FakefaceError` where nobody can listen."
+    "Sockets at an address, the given one first; raises `FakefaceError` where nobody can listen."
+    bound: list[socket.socket] = []
     try:
         if not 0 <= port < 2**16:
             raise OverflowError("a port is a number from 0 to 65535")
-        return tornado.netutil.bind_sockets(port, host)
+        bound = tornado.netutil.bind_sockets(port, host)
+        return bound + _other_loopback(host, bound[0].getsockname()[1])
     except (OSError, OverflowError) as error:
+        for each in bound:
+            each.close()
         why = getattr(error, "strerror", None) or error
         raise FakefaceError(f"Cannot listen on {host} port {port} ({why}). Choose another: --port") from None
 

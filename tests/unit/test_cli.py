@@ -91,12 +91,18 @@ def test_dead_kernel(checkout):
 HANGUP = getattr(signal, "SIGHUP", signal.SIGTERM)  # Windows has none
 
 
-def began(checkout, temporary, **options):
+def heed_hangups():
+    "In a child process: whoever runs the tests may ignore SIGHUP, as nohup does, and would hand that on."
+    signal.signal(HANGUP, signal.SIG_DFL)
+
+
+def began(checkout, temporary, preexec_fn=heed_hangups, **options):
     "A stage that takes long, with a folder of its own for temporary files; the kernel has begun to work."
     return subprocess.Popen(
         [*COMMAND, "pretrain", "-p", "seconds", str(PATIENCE)],
         cwd=checkout,
         env={**os.environ, "TMPDIR": str(temporary)},
+        preexec_fn=None if sys.platform == "win32" else preexec_fn,
         **{**dict.fromkeys(("stdout", "stderr"), subprocess.PIPE), "stdin": subprocess.DEVNULL, **options},
     )
 
@@ -129,6 +135,7 @@ def test_a_closed_terminal_interrupts_the_stage(checkout, tmp_path_factory):
     import termios
 
     def in_a_terminal():
+        heed_hangups()
         fcntl.ioctl(0, termios.TIOCSCTTY, 0)
 
     temporary = tmp_path_factory.mktemp("temporary")

@@ -16,7 +16,6 @@ import sys
 import tempfile
 import threading
 import time
-from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -113,6 +112,13 @@ class Server(NamedTuple):
         return (self.folder / "log.txt").read_text()
 
 
+def heed_signals():
+    "In a child process: tests in the background of a shell, or under nohup, would hand on that these are ignored."
+    for name in ("SIGINT", "SIGHUP"):
+        if hasattr(signal, name):
+            signal.signal(getattr(signal, name), signal.SIG_DFL)
+
+
 def start(folder, *options):
     "A server of a tiny detector in a folder of its own."
     temporary = Path(tempfile.mkdtemp(dir="/tmp"))
@@ -127,9 +133,7 @@ def start(folder, *options):
     command = [sys.executable, "-P", "-m", "fakeface", "serve", "--bundle", str(folder / "tiny"), "--port", "0"]
     with open(folder / "log.txt", "w") as log:
         pipes = dict(stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=log, text=True)
-        # tests that run in the background of a shell would hand on that Ctrl-C is ignored
-        heard = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)
-        process = subprocess.Popen([*command, *options], cwd=folder, env=env, preexec_fn=heard, **pipes)
+        process = subprocess.Popen([*command, *options], cwd=folder, env=env, preexec_fn=heed_signals, **pipes)
     address = process.stdout.readline()
     found = re.fullmatch(r"http://127\.0\.0\.1:(\d+)/\?token=([\w-]{32,})\n", address)
     if not found:
@@ -494,7 +498,7 @@ def quick_server(monkeypatch, most):
 
     monkeypatch.setattr(room, "PATIENCE", 0.5)
     monkeypatch.setattr(room, "MOST_CONNECTIONS", most)
-    (listening,) = room._listening("127.0.0.1", 0)
+    listening, *others = room._listening("127.0.0.1", 0)
     port = listening.getsockname()[1]
     loop = asyncio.new_event_loop()
 
@@ -503,7 +507,7 @@ def quick_server(monkeypatch, most):
         application = room.LockedApplication(Lock("t", "127.0.0.1", port))
 
         async def begin():
-            room.FewConnections(application).add_sockets([listening])
+            room.FewConnections(application).add_sockets([listening, *others])
 
         loop.run_until_complete(begin())
         loop.run_forever()
@@ -513,7 +517,8 @@ def quick_server(monkeypatch, most):
     yield port
     loop.call_soon_threadsafe(loop.stop)
     thread.join()
-    listening.close()
+    for each in (listening, *others):
+        each.close()
 
 
 def seconds_until_closed(connection):
