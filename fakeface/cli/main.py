@@ -164,15 +164,19 @@ def _second_interrupt_ends() -> Iterator[None]:
             signal.signal(signal.SIGINT, was)
 
 # %% ../../nbs/13_cli/06_main.ipynb #c6b42096
-def _let_go_of_output() -> None:
+def _let_go_of_output(
+    descriptor: int = 1,  # of standard output; 2: of standard error
+) -> None:
     "What is still in a buffer goes nowhere: the interpreter would try to write it once more at its end."
-    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+    os.dup2(os.open(os.devnull, os.O_WRONLY), descriptor)
 
 
 def _say(sentence: str) -> None:
     "A sentence on standard error, if it can still be written: the terminal may have been closed."
-    with contextlib.suppress(OSError):
-        print(f"fakeface: {sentence}", file=sys.stderr)
+    try:
+        print(f"fakeface: {sentence}", file=sys.stderr, flush=True)
+    except OSError:
+        _let_go_of_output(2)
 
 
 def _no_room(error: OSError) -> int:
@@ -192,6 +196,11 @@ def _refused(error: OSError) -> int:
 
 def _written(code: int) -> int:
     "The exit code once all output is written; 2, and a sentence, where it cannot be."
+    try:
+        # what a progress bar has left there
+        sys.stderr.flush()
+    except OSError:
+        _let_go_of_output(2)
     try:
         sys.stdout.flush()
     except BrokenPipeError:

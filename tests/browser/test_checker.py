@@ -584,7 +584,7 @@ def test_page_says_when_its_kernel_has_died(own, bundle):
     page.locator(".ff-empty").wait_for(timeout=60_000)
 
 
-@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGKILL])
+@pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGKILL])
 def test_page_says_when_its_server_has_gone_and_sends_nothing_to_who_takes_its_port(own, bundle, how):
     "Another account of the machine may wait for the port; Jupyter's client would open its connection again, to anyone."
     page, process = own
