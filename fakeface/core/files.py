@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['FULL', 'DiskFullError', 'naming_full_disk', 'atomic_path', 'write_atomic', 'allocate', 'atomic_dir',
-           'remove_unfinished', 'to_json', 'write_json', 'read_json', 'sha256_file', 'sha256_json', 'SealError',
-           'sealed', 'unsealed']
+           'remove_unfinished', 'empty_folder', 'to_json', 'write_json', 'read_json', 'sha256_file', 'sha256_json',
+           'SealError', 'sealed', 'unsealed']
 
 # %% ../../nbs/01_core/04_files.ipynb #09eaf532
 import contextlib
@@ -17,7 +17,7 @@ import os
 import shutil
 import tempfile
 from pathlib import Path
-from typing import Any, Callable, Iterator, Mapping
+from typing import Any, Callable, Collection, Iterator, Mapping
 
 import numpy as np
 from .project import FakefaceError
@@ -166,6 +166,20 @@ def remove_unfinished(
             shutil.rmtree(path, ignore_errors=True)
         else:
             path.unlink(missing_ok=True)
+
+# %% ../../nbs/01_core/04_files.ipynb #f01d3a12
+def empty_folder(
+    folder: Path,
+    keep: Collection[str] = (),  # names in it that stay
+) -> None:
+    "Remove what is in a folder, but for what is named."
+    for path in list(folder.iterdir()):
+        if path.name in keep:
+            continue
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path)
+        else:
+            path.unlink()
 
 # %% ../../nbs/01_core/04_files.ipynb #3be0d32f
 def _plain(value: Any) -> Any:

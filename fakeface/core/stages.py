@@ -9,14 +9,13 @@ __all__ = ['STAGES', 'out_root', 'run_dir', 'Stage', 'require']
 import dataclasses
 import os
 import re
-import shutil
 import time
 from pathlib import Path
 from typing import Any
 
 from .project import ConfigError, FakefaceError, environment, project_root
-from .files import read_json, remove_unfinished, write_json
-from .locks import give_lock, take_lock
+from .files import empty_folder, read_json, remove_unfinished, write_json
+from .locks import LOCK, give_lock, take_lock
 
 # %% ../../nbs/01_core/07_stages.ipynb #a8fed812
 STAGES = ("prepare", "pretrain", "finetune", "evaluate", "report")
@@ -48,13 +47,10 @@ def _refuse_to_destroy(folder: Path, state: str | None, overwrite: bool, resume:
         )
 
 
-_LOCK = ".lock"
-
-
 def _lock(folder: Path) -> None:
     "Have a stage's folder for this process alone; says so where it takes the place of one that has gone."
     try:
-        gone = take_lock(folder / _LOCK)
+        gone = take_lock(folder / LOCK)
     except OSError as error:
         raise FakefaceError(
             f"{folder} cannot be written ({error.strerror}). Give a folder that you may write to: out=…"
@@ -64,15 +60,9 @@ def _lock(folder: Path) -> None:
 
 
 def _empty(folder: Path) -> None:
-    "Remove what is in a stage's folder, but for the lock; last of all what says that it is not finished."
+    "Remove what is in a stage's folder, but for the lock and what says that it is not finished."
     write_json(folder / "stage.json", {**read_json(folder / "stage.json"), "state": "running"})
-    for path in folder.iterdir():
-        if path.name in (_LOCK, "stage.json"):
-            continue
-        if path.is_dir() and not path.is_symlink():
-            shutil.rmtree(path)
-        else:
-            path.unlink()
+    empty_folder(folder, keep=(LOCK, "stage.json"))
 
 
 @dataclasses.dataclass
@@ -117,7 +107,7 @@ class Stage:
 
     def release(self) -> None:
         "Let another process have the folder; its state stays."
-        give_lock(self.dir / _LOCK)
+        give_lock(self.dir / LOCK)
 
     def __enter__(self) -> "Stage":
         return self

@@ -19,8 +19,8 @@ import numpy as np
 import pandas as pd
 from ..core.project import ConfigError, FakefaceError
 from ..core.stages import Stage, require, run_dir
-from ..core.locks import give_lock, take_lock
-from ..core.files import atomic_path, read_json, to_json, write_json
+from ..core.locks import LOCK, give_lock, take_lock
+from ..core.files import atomic_path, empty_folder, read_json, to_json, write_json
 from ..core.config import split_csv
 from ..data.manifest import is_named, manifest_hash, read_manifest, write_manifest
 from ..models.bundle import Bundle
@@ -305,29 +305,15 @@ def _refuse_other_start(
         _refuse_other_settings(new / "pretrain", pretrain)
 
 
-_LOCK = ".lock"
-
-
-def _emptied(folder: Path) -> None:
-    "Remove what is in a round's folder, but for the lock."
-    for path in folder.iterdir():
-        if path.name == _LOCK:
-            continue
-        if path.is_dir() and not path.is_symlink():
-            shutil.rmtree(path)
-        else:
-            path.unlink()
-
-
 def _begin_round(cfg: LeaveoutConfig, new: Path) -> None:
     "Make a round's folder ready, which is locked by now; raises where something unfinished would be lost."
-    is_begun = any(path.name != _LOCK for path in new.iterdir())
+    is_begun = any(path.name != LOCK for path in new.iterdir())
     if is_begun and not (cfg.overwrite or cfg.resume):
         raise FakefaceError(
             f"{new} was started but not finished. Give resume=True to continue, or overwrite=True to start again."
         )
     if cfg.overwrite:
-        _emptied(new)
+        empty_folder(new, keep=[LOCK])
 
 
 def one_round(
@@ -347,14 +333,14 @@ def one_round(
         if finetune is not None:
             _refuse_other_settings(new / "finetune", finetune)
         return new
-    take_lock(new / _LOCK, "name other groups")
+    take_lock(new / LOCK, "name other groups")
     try:
         _begin_round(cfg, new)
         share_prepared(home, new)
         _train_round(cfg, group, manifest, on_epoch)
         _test_round(cfg, group, manifest, progress)
     finally:
-        give_lock(new / _LOCK)
+        give_lock(new / LOCK)
     return new
 
 # %% ../../nbs/09_evaluate/09_leave_one_out.ipynb #376e3b8a

@@ -26,7 +26,7 @@ from torch.utils.data import Dataset
 from ..augment.batches import BatchPart
 from ..augment.samples import SamplePart
 from ..core.files import allocate, sha256_json, write_json
-from ..core.locks import give_lock, take_lock
+from ..core.locks import LOCK, give_lock, take_lock
 from ..core.project import FakefaceError
 from ..core.seeds import rng, seed_of
 from ..core.stages import run_dir
@@ -380,7 +380,7 @@ class Frozen:
         sha = rows["sha256"].tolist()
         stack = partial(collate, size=self.model.spec.size)
         loader = make_loader(view.images, todo.tolist(), self.batch, self.workers, stack)
-        lock = self.store.folder / ".lock"
+        lock = self.store.folder / LOCK
         with _ours(self.store.folder):
             take_lock(lock, "give another `out`: runs beside one another share features")
         try:
