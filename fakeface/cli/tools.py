@@ -26,26 +26,23 @@ def doctor_command(args: argparse.Namespace) -> int:  # the exit code
     return int(faults > 0)
 
 
-def _copied(folder: Path, out: str) -> Path:
-    "A copy of a bundle; raises `FakefaceError`, and leaves nothing behind, where it cannot be made."
+def _refuse_unusable(out: str) -> None:
+    "Raise `FakefaceError` where no new folder can be made, before any work is done for it."
+    if os.path.lexists(out):
+        raise FakefaceError(f"{out} exists; name a new folder.")
+    home = next(parent for parent in Path(out).absolute().parents if parent.exists())
+    if not home.is_dir() or not os.access(home, os.W_OK | os.X_OK):
+        raise FakefaceError(f"{out} cannot be made: {home} is no folder that you may write to. Name another one.")
+
+
+def _copy(folder: Path, out: str) -> None:
+    "Copy a bundle; raises `FakefaceError`."
     try:
-        return Path(shutil.copytree(folder, out, symlinks=False))
+        shutil.copytree(folder, out, symlinks=False)
     except OSError as error:
-        shutil.rmtree(out, ignore_errors=True)
         # of several files that could not be copied, `shutil.Error` lists (from, to, why)
         why = error.args[0][0][2] if isinstance(error, shutil.Error) else error.strerror
         raise FakefaceError(f"{folder} could not be copied to {out} ({why}).") from None
-
-
-def _folder_to_export(folder: Path, out: str | None) -> Path:
-    "The bundle itself where it can be written to, or a copy of it."
-    if out:
-        if os.path.exists(out):
-            raise FakefaceError(f"{out} exists; name a new folder.")
-        return _copied(folder, out)
-    if not os.access(folder, os.W_OK):
-        raise FakefaceError(f"{folder} cannot be written to; name another folder: --out FOLDER")
-    return folder
 
 
 def export_command(args: argparse.Namespace) -> None:
@@ -56,14 +53,21 @@ def export_command(args: argparse.Namespace) -> None:
 
     found = find_bundle(args.folder)
     read_bundle(found)
-    folder = _folder_to_export(found, args.out)
+    folder = Path(args.out or found)
+    if args.out:
+        _refuse_unusable(args.out)
+    elif not os.access(found, os.W_OK):
+        raise FakefaceError(f"{found} cannot be written to; name another folder: --out FOLDER")
     from fakeface.models.persistence import add_onnx
 
     try:
-        bundle = add_onnx(folder)
-    except FakefaceError:
         if args.out:
-            shutil.rmtree(args.out)
+            _copy(found, args.out)
+        bundle = add_onnx(folder)
+    except BaseException:
+        # Ctrl-C as well leaves no copy without the file that it was made for
+        if args.out:
+            shutil.rmtree(args.out, ignore_errors=True)
         raise
     network = f"the network of {bundle.name} {bundle.hash[:12]}"
     print(f"{folder / ONNX}: {network}, compared with torch on random images")
@@ -73,8 +77,7 @@ def mean_command(args: argparse.Namespace) -> None:
     "`fakeface mean`."
     from fakeface.models.shelf import find_bundle
 
-    if os.path.exists(args.out):
-        raise FakefaceError(f"{args.out} exists; name a new folder.")
+    _refuse_unusable(args.out)
     if not os.path.isfile(args.manifest):
         raise FakefaceError(
             f"{args.manifest} is no file: give a prepared manifest, outputs/RUN/prepare/manifest.parquet."

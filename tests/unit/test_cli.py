@@ -1,5 +1,6 @@
 "The command as a process of its own: standard input, signals, dead kernels, exit codes, the demo's chain."
 
+import argparse
 import json
 import os
 import signal
@@ -420,3 +421,23 @@ def test_a_name_of_two_bundles_is_refused_and_a_folder_is_judged_with_in_workers
         ran = fakeface(tmp_path, "check", *images, folder)
         assert ran.returncode == 0, ran.stderr
         assert {json.loads(line)["bundle_hash"] for line in ran.stdout.splitlines()} == {made.hash}
+
+
+@pytest.mark.parametrize("where", ["copying", "exporting"])
+def test_ctrl_c_during_an_export_leaves_no_copy(tiny, tmp_path, monkeypatch, where):
+    import shutil
+
+    from fakeface.cli.tools import export_command
+    from fakeface.models import persistence
+
+    copytree = shutil.copytree
+
+    def interrupted(*given, **named):
+        if where == "copying":
+            copytree(*given, **named)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(*((shutil, "copytree") if where == "copying" else (persistence, "add_onnx")), interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        export_command(argparse.Namespace(folder=tiny, out=str(tmp_path / "new")))
+    assert not (tmp_path / "new").exists()
