@@ -19,6 +19,10 @@ class FolderError(FakefaceError):
 
 # %% ../../nbs/11_infer/02_listing.ipynb #b4b19ffb
 _IMAGE_START = re.compile(rb"\xff\xd8\xff|\x89PNG|GIF8|RIFF....WEBP|BM.{4}\0", re.S)
+# its mark, or letters of one byte beside null bytes, which would be taken for as many names
+_UTF16_START = re.compile(rb"\xff\xfe|\xfe\xff|(?:[^\0]\0){6}|(?:\0[^\0]){6}")
+_FEW_LETTERS = re.compile(rb"(?:[^\0]\0){0,5}[^\0]?|(?:\0[^\0]){0,5}\0?")  # that may yet become such a start
+_UTF8_MARK = b"\xef\xbb\xbf"
 
 
 class ByteReader(Protocol):
@@ -29,6 +33,10 @@ class ByteReader(Protocol):
 
 _LONGEST = 2**15  # bytes of a name
 _TOO_LONG = f"Standard input is not a list of names: it has a line of more than {_LONGEST:,} bytes."
+_UTF16 = (
+    "The list on standard input is written in UTF-16, as Windows PowerShell does with >. "
+    "Save it as UTF-8 (Out-File -Encoding utf8)."
+)
 _BOTH = (
     "The list on standard input began with one name per line and then has a null byte. "
     "Separate names by one of the two, not both (find -print0 writes null bytes)."
@@ -41,8 +49,10 @@ def _separator(begun: bytes) -> bytes | None:
         raise FolderError(
             "Standard input holds an image. Save it to a file and give its name; - means a list of names."
         )
+    if _UTF16_START.match(begun):
+        raise FolderError(_UTF16)
     if b"\0" in begun:
-        return b"\0"
+        return None if _FEW_LETTERS.fullmatch(begun) else b"\0"
     return b"\n" if b"\n" in begun else None
 
 
@@ -63,12 +73,18 @@ def names_in(
     separator = None
     while chunk := file.read(2**16):
         rest += chunk
-        separator = separator or _separator(rest)
+        if separator is None:
+            rest = rest.removeprefix(_UTF8_MARK)
+            separator = _separator(rest)
         if separator:
             names, rest = _split(rest, separator)
             yield from (os.fsdecode(name) for name in names if name)
         if len(rest) > _LONGEST:
             raise FolderError(_TOO_LONG)
+    if separator is None and b"\0" in rest:
+        separator = b"\0"
+        names, rest = _split(rest, separator)
+        yield from (os.fsdecode(name) for name in names if name)
     last = rest if separator == b"\0" else rest.rstrip(b"\r")
     if last:
         yield os.fsdecode(last)
