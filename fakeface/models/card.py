@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from ..faces.earned import DEFAULT_LIMITS
-from .bundle import ONNX, Bundle, is_number
+from .bundle import LOOKS_ENDING, ONNX, Bundle, is_number
 
 # %% ../../nbs/06_models/02_card.ipynb #929f1458
 def md_table(
@@ -270,7 +270,7 @@ is small.
 {framing}
 The image that the network sees is {view}, scaled with the {interpolation} kernel, and normalised with mean {mean} and \
 standard deviation {std}.
-With z = logit(fake) − logit(real), p_fake = sigmoid(z/{temperature:.4g} + {bias:.4g}).
+{looks}With z = logit(fake) − logit(real), p_fake = sigmoid(z/{temperature:.4g} + {bias:.4g}).
 
 {decisions}
 
@@ -369,6 +369,10 @@ _VIEWS = dict(
     crop="cut to its central {s}×{s} px at its own scale",
     multicrop="seen through five crops of {s}×{s} px at its own scale, whose scores are averaged",
 )
+_SEVERAL_LOOKS = (
+    "It looks at this image several times, as it is and shifted and scaled by a few per cent; the mean of the logits "
+    "counts. Its words then change less often from copy to copy.\n"
+)
 _FRAMINGS = dict(
     face="It finds the faces in an image, turns each upright, and cuts out the square that FFHQ would cut. An image "
     "that is already framed like that is used whole. The answer is *unsure*, with the reason, if no face is found, if "
@@ -435,6 +439,7 @@ def model_card(
         framing=_FRAMINGS[bundle.framing].format(**(DEFAULT_LIMITS | bundle.limits)),
         view=_VIEWS[spec.view].format(s=spec.size),
         interpolation=spec.interpolation,
+        looks=_SEVERAL_LOOKS if bundle.arch.endswith(LOOKS_ENDING) else "",
         mean=list(spec.mean),
         std=list(spec.std),
         temperature=bundle.temperature,

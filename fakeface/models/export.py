@@ -18,7 +18,7 @@ import torch
 from torch import nn
 
 from ..core.project import FakefaceError
-from .backbone import fixed_size
+from .backbone import fixed_size, has_looks
 from .bundle import p_fake
 from .network import FaceNet
 from .program import read_program
@@ -76,7 +76,7 @@ def export_onnx(
     network = copy.deepcopy(model).to("cpu", torch.float32).to(memory_format=torch.contiguous_format).eval()
     # some can only be traced at one size
     reason = ""
-    for open_size in (False,) if fixed_size(model.arch) else (True, False):
+    for open_size in (False,) if fixed_size(model.arch) or has_looks(model.arch) else (True, False):
         try:
             worst = _trace_and_compare(network, path, model.spec.size, open_size)
             break

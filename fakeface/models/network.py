@@ -22,11 +22,13 @@ from fakeface.models.backbone import (
     base_arch,
     enlargement,
     fixed_size,
+    has_looks,
     known_arch,
     published_cfg,
     spec_of,
 )
 from .depthwise import fast_depthwise
+from .looks import LOOKS, looks_at
 from .weights import WeightsError, pretrained_weights
 
 # %% ../../nbs/06_models/09_network.ipynb #8f317c85
@@ -71,7 +73,14 @@ class FaceNet(nn.Module):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         "Normalised images [B,3,H,W] → logits [B,2], real and fake."
-        return self.head(self.drop(self.body(self.larger(x))))
+        return self.head(self.drop(self.pooled(x)))
+
+    def pooled(self, x: torch.Tensor) -> torch.Tensor:
+        "Normalised images [B,3,H,W] → what the head is given, [B,D]; in evaluation the mean of `LOOKS`, if named so."
+        if self.training or not has_looks(self.arch):
+            return self.body(self.larger(x))
+        each = self.body(self.larger(looks_at(x)))
+        return each.unflatten(0, (len(LOOKS), -1)).mean(0)
 
     def larger(self, x: torch.Tensor) -> torch.Tensor:
         "Images [B,3,H,W] enlarged (bilinear) where the network's name says so."

@@ -52,7 +52,7 @@ def features_of(
 ) -> np.ndarray:  # float32 [B,D]
     "What the head is given in evaluation."
     with engine.autocast(x.device):
-        found = model.body(model.larger(engine.layout(x)))
+        found = model.pooled(engine.layout(x))
     return found.float().cpu().numpy()
 
 

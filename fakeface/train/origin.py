@@ -14,7 +14,7 @@ from ..core.project import ConfigError, project_root
 from ..core.stages import require, run_dir
 from ..models.bundle import Bundle, BundleError
 from ..models.network import FaceNet, build_model
-from ..models.backbone import fixed_size
+from ..models.backbone import fixed_size, has_looks, with_looks, without_looks
 from ..models.persistence import load_model
 from ..models.several import MeanNet
 from ..models.shelf import find_bundle, list_bundles, only_bundle
@@ -87,6 +87,8 @@ def _from_bundles(cfg: TrainConfig, size: int) -> tuple[FaceNet, list[Bundle]]:
         model, bundle = load_model(path, dropout=cfg.dropout, size=size, view=cfg.view)
         if isinstance(model, MeanNet):
             raise ConfigError(f"{path} is a mean of {len(model.parts)} networks: begin from one of its parts.")
+        # a start that looks several times would make every validation as many times as long
+        model.arch = with_looks(model.arch) if has_looks(cfg.arch) else without_looks(model.arch)
         models.append(model)
         bundles.append(bundle)
     model = average_weights(models) if len(models) > 1 else models[0]
