@@ -20,7 +20,6 @@ from .detector import Detector
 from .messages import Message
 from .turns import Turn
 from .typed import names_only
-from .wording import csv_text
 
 try:
     import anywidget
@@ -69,7 +68,7 @@ def _table_rows(desk: Desk) -> list[list[str]]:
 
 def _csv_link(desk: Desk) -> str:
     "A link that holds the table as a file."
-    data = urllib.parse.quote(csv_text(desk.verdicts()))
+    data = urllib.parse.quote(desk.table())
     return f"<a download='fakeface.csv' href='data:text/csv;charset=utf-8,{data}'>Save as CSV</a>"
 
 

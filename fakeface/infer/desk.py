@@ -19,7 +19,7 @@ from .detector import Detector
 from .messages import Message, checked_message
 from .turns import Turn
 from .typed import images_in, names_only, read_typed, typed_path
-from .wording import csv_text, scale_words, shown_name, threshold_button
+from .wording import scale_words, shown_name, threshold_button
 
 # %% ../../nbs/11_infer/15_desk.ipynb #01636cd3
 def too_big(
@@ -41,6 +41,7 @@ class Pieces:
     ):
         self.limit = limit
         self.open: dict[str, list[bytes]] = {}
+        self.given_up = ""
 
     def add(
         self,
@@ -64,6 +65,19 @@ class Pieces:
         if part < parts - 1:
             return None
         return b"".join(self.open.pop(id))
+
+    def give_up(self, id: str) -> None:
+        "Forget an image that was removed before all of it was here."
+        if self.open.pop(id, None) is not None:
+            self.given_up = id
+
+    def is_given_up(
+        self,
+        id: str,  # of the upload
+        part: int,  # number of a piece
+    ) -> bool:
+        "Whether a piece is one that was under way when its image was removed."
+        return part > 0 and id == self.given_up
 
 # %% ../../nbs/11_infer/15_desk.ipynb #339e51e7
 log = logging.getLogger(__name__)
@@ -128,8 +142,7 @@ class Talk(Tally):
         is_new = asked["kind"] in _MAKE_A_CARD and asked["id"] not in self.cards
         if not is_new or len(self.cards) < self.max_cards:
             return []
-        removed = dict(kind="removed", ids=[asked["id"]], summary=self.summary())
-        return [removed, dict(kind="say", text=self.full)]
+        return [self.removed([asked["id"]]), dict(kind="say", text=self.full)]
 
     def _failure(self, kind: str, message: Message, said: str) -> Message:
         "What went wrong, where the person looks."
@@ -151,6 +164,10 @@ class Talk(Tally):
         "The message that shows a card."
         return dict(kind="card", card=card, summary=self.summary())
 
+    def removed(self, ids: list[str]) -> Message:
+        "The message that takes cards away."
+        return dict(kind="removed", ids=ids, summary=self.summary())
+
     @property
     def full(self) -> str:
         "The sentence for a page that takes no more."
@@ -158,8 +175,10 @@ class Talk(Tally):
         return f"This page holds {self.max_cards} images. {advice}"
 
     def standing(self) -> dict[str, Any]:
-        "Where the sliders stand, and what that means."
+        "Where sliders and switches stand, and what that means."
         return dict(
+            faces=self.faces,
+            stability=self.stability,
             threshold=self.threshold,
             band=self.band,
             words=scale_words(self.threshold, self.band),
@@ -221,6 +240,8 @@ class Desk(Greeter):
     def part(self, message: Message, buffers: Iterable[Any]) -> list[Message]:
         "A piece of an upload; after the last one, its card."
         id = message["id"]
+        if self.pieces.is_given_up(id, message["part"]):
+            return [self.removed([id])]
         piece = b"".join(map(bytes, buffers))
         data = self.pieces.add(id, message["part"], message["parts"], piece)
         if data is None:
@@ -232,6 +253,9 @@ class Desk(Greeter):
         "The front end would not or could not send a file."
         if message["size"] is None:
             why = "It could not be read: it is a folder, or no longer exists. Choose the files themselves."
+        elif message["size"] == 0:
+            # a browser says this of a file that is gone, too
+            why = "It is empty (0 bytes), or no longer exists."
         else:
             why = too_big(message["size"], self.limit)
         return [self.card(self.fail(message["id"], message["name"], why))]
@@ -264,12 +288,12 @@ class Desk(Greeter):
         return [self.card(card)]
 
     def again(self, message: Message, buffers: Iterable[Any] = ()) -> list[Message]:
-        "Look at an image once more, with the settings of now."
+        "Look at an image once more if its verdict is one of other settings; without its bytes the card says so."
         id = message["id"]
         if id not in self.cards:
-            return [dict(kind="removed", ids=[id], summary=self.summary())]
+            return [self.removed([id])]
         card = self.cards[id]
-        if id in self.source:
+        if self.outdated(id) and id in self.source:
             with self.turn:
                 card = self._look(id, card["name"], self.source[id])
         return [self.card(card)]
@@ -292,9 +316,7 @@ class Desk(Greeter):
         self.faces = message.get("faces", self.faces)
         self.stability = message.get("stability", self.stability)
         self.move(message.get("threshold"), message.get("prior"))
-        changed = [
-            dict(id=id, rows=card["rows"], label=card["label"], head=card["head"]) for id, card in self.cards.items()
-        ]
+        changed = [dict(id=id, **self.labels(id)) for id in self.cards]
         return [dict(kind="relabel", **self.standing(), cards=changed)]
 
     def heatmap(self, message: Message, buffers: Iterable[Any] = ()) -> list[Message]:
@@ -318,11 +340,12 @@ class Desk(Greeter):
     def remove(self, message: Message, buffers: Iterable[Any] = ()) -> list[Message]:
         "Forget images: card, verdict and bytes."
         ids = message["ids"]
-        for kept in (self.cards, self.found, self.source, self.typed, self.pieces.open):
-            for id in ids:
+        for id in ids:
+            for kept in (self.cards, self.found, self.source, self.judged, self.typed):
                 kept.pop(id, None)
-        return [dict(kind="removed", ids=ids, summary=self.summary())]
+            self.pieces.give_up(id)
+        return [self.removed(ids)]
 
     def csv(self, message: Message | None = None, buffers: Iterable[Any] = ()) -> list[Message]:
         "All cards as a file."
-        return [dict(kind="csv", name="fakeface.csv", text=csv_text(self.verdicts()))]
+        return [dict(kind="csv", name="fakeface.csv", text=self.table())]

@@ -106,9 +106,15 @@ def shown_name(
     return plain(last, 120) or "image"
 
 
-def csv_text(verdicts: list[Verdict]) -> str:
-    "Verdicts as CSV, with the columns and guards of `rows`."
-    return ",".join(ROW_COLUMNS) + "\n" + "".join(map(row_text, verdicts))
+def csv_text(
+    verdicts: list[Verdict],
+    settings: list[str],  # with which each was made, in words without a comma
+) -> str:
+    "Verdicts as CSV, with the columns and guards of `rows` and one for the settings."
+    head = ",".join([*ROW_COLUMNS, "settings"])
+    rows = [row_text(verdict).removesuffix("\n") for verdict in verdicts]
+    lines = [f"{row},{words}" for row, words in zip(rows, settings, strict=True)]
+    return "\n".join([head, *lines, ""])
 
 # %% ../../nbs/11_infer/11_wording.ipynb #c172de8e
 HEADS = {"real": "Looks like a photograph", "fake": "Looks generated", "unsure": "Unsure", "": "Not checked"}

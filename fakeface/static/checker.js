@@ -43,9 +43,13 @@ function bar(row) {
 function render({ model, el }) {
   const page = document.body.dataset.voila !== undefined;          // a page of its own, not a cell
   const top = page ? 1 : 2, head = k => `h${top + k}`;               // heading levels: a notebook has its own h1
-  const cards = new Map(), jobs = [], answered = new Map();
-  let state = null, busy = null, setting = false, unset = null, notice = "", pasted = 0, silence = 0, ended = false;
-  const send = (message, buffers) => { if (!ended) model.send(message, undefined, buffers); };
+  const cards = new Map(), jobs = [], answered = new Map(), gone = new Set();    // gone: removed here, not yet there
+  let state = null, busy = null, setting = false, asked = 0, unset = null, notice = "", pasted = 0, silence = 0, ended = false;
+  const send = (message, buffers) => {
+    if (ended) return;
+    if (message.kind === "set") asked++;
+    model.send(message, undefined, buffers);
+  };
 
   // ---- the page's parts, in the order of the Tab key
   const status = h("p", { class: "ff-status", role: "status", "aria-live": "polite" });
@@ -69,7 +73,7 @@ function render({ model, el }) {
       h("div", null, h("label", { for: "ff-prior" }, "Share of generated images among those you get: ", pOut), prior, note)),
     h("div", { class: "ff-line" }, h("label", { class: "ff-check" }, faces, "Find the faces and look at each (off: the middle of the whole image)"), h("label", { class: "ff-check" }, stable, "Test whether the verdict holds when the image is re-saved and rescaled")));
   const save = h("button", { type: "button", click: () => send({ kind: "csv" }) }, "Save as CSV");
-  const clear = h("button", { type: "button", click: () => { jobs.length = 0; notice = ""; send({ kind: "remove", ids: [...cards.keys()] }); choose.focus(); } }, "Remove all");
+  const clear = h("button", { type: "button", click: () => { jobs.length = 0; forget([...cards.keys()]); choose.focus(); } }, "Remove all");
   const actions = h("div", { class: "ff-line", hidden: true }, save, clear), tools = h("div", { class: "ff-tools" }, status, actions);
   const list = h("ul", { class: "ff-cards", role: "list", "aria-label": "Results" });
   const meanings = h("ul", { role: "list" });
@@ -107,6 +111,13 @@ function render({ model, el }) {
   function wait(id, name, job) {
     cards.set(id, { ...cards.get(id), id, name, state: "waiting" }); jobs.push({ id, name, ...job }); draw(id); say();
   }
+  function again(c) {                                               // with the settings of now; what is being looked at is asked for once more behind it
+    if (jobs.some(j => j.id === c.id)) return;
+    if (busy?.id === c.id) jobs.push({ id: c.id, name: c.name, kind: "again" });
+    else wait(c.id, c.name, { kind: "again" });
+  }
+  function forget(ids) { notice = ""; for (const id of ids) gone.add(id); send({ kind: "remove", ids }); }
+  const unfinished = () => [...new Map([busy, ...jobs].filter(Boolean).map(j => [j.id, j])).values()];    // each image once
   const answer = (id, part) => new Promise(done => answered.set(`${id}/${part}`, done));
   async function next() {
     if (busy || !jobs.length) return;
@@ -114,11 +125,13 @@ function render({ model, el }) {
     if (!card) { busy = null; return next(); }
     card.state = "working"; draw(id); say();
     if (!f) return send({ kind, id });
-    if (f.size > state.limits.bytes) return send({ kind: "refuse", id, name, size: f.size });
+    const wanted = () => busy?.id === id && !gone.has(id);          // it may be removed while a piece is read or under way
+    if (!f.size || f.size > state.limits.bytes) return send({ kind: "refuse", id, name, size: f.size });
     const size = state.limits.part, parts = Math.max(1, Math.ceil(f.size / size));
-    for (let part = 0; part < parts && busy?.id === id; part++) {    // small pieces, one at a time: the websocket drops large messages in silence
+    for (let part = 0; part < parts && wanted(); part++) {    // small pieces, one at a time: the websocket drops large messages in silence
       let data;
-      try { data = await f.slice(part * size, (part + 1) * size).arrayBuffer(); } catch { return send({ kind: "refuse", id, name, size: null }); }
+      try { data = await f.slice(part * size, (part + 1) * size).arrayBuffer(); } catch { return wanted() && send({ kind: "refuse", id, name, size: null }); }
+      if (!wanted()) return;
       const heard = part < parts - 1 && answer(id, part);
       send({ kind: "part", id, name, part, parts, size: f.size }, [data]);
       if (heard) await heard;
@@ -138,8 +151,8 @@ function render({ model, el }) {
     e.preventDefault(); add(files.map(f => f.name && f.name !== "image.png" ? f : new File([f], `pasted image ${++pasted}.png`, { type: f.type })));
   };
   const place = page ? document : root;
-  const forget = e => { if (page && !e.persisted && cards.size) send({ kind: "remove", ids: [...cards.keys()] }); };      // a page that closes takes its images along
-  const listeners = [[place, "dragover", over], [place, "dragleave", leave], [place, "drop", dropped], [document, "paste", paste], [window, "pagehide", forget]];
+  const leaving = e => { if (page && !e.persisted && cards.size) send({ kind: "remove", ids: [...cards.keys()] }); };      // a page that closes takes its images along
+  const listeners = [[place, "dragover", over], [place, "dragleave", leave], [place, "drop", dropped], [document, "paste", paste], [window, "pagehide", leaving]];
   for (const [o, k, f] of listeners) o.addEventListener(k, f);
 
   // ---- sliders: one question at a time, the last value wins
@@ -150,8 +163,8 @@ function render({ model, el }) {
   function flush() { if (unset) { setting = true; send({ kind: "set", ...unset }); unset = null; } else setting = false; }
   function options() {
     send({ kind: "set", faces: faces.checked, stability: stable.checked });
-    for (const c of cards.values()) if (c.again && !jobs.some(j => j.id === c.id)) wait(c.id, c.name, { kind: "again" });
-    next();
+    for (const c of cards.values()) if (busy?.id === c.id || c.rows?.length) again(c);    // no verdict of before is shown beside a switch of now
+    next(); say();
   }
   function sliders() {
     const i = PRIORS.reduce((a, p, k) => Math.abs(p - state.prior) < Math.abs(PRIORS[a] - state.prior) ? k : a, 0);
@@ -162,17 +175,17 @@ function render({ model, el }) {
 
   // ---- what is shown
   function say() {
-    const left = jobs.length + (busy ? 1 : 0), total = cards.size;
+    const left = unfinished().length, total = cards.size;
     status.textContent = [left ? `Checking: ${total - left} of ${total} done …` : state?.summary, notice].filter(Boolean).join(" ");
     actions.hidden = key.hidden = !total; empty.hidden = !!total; root.classList.toggle("ff-some", !!total); list.setAttribute("aria-busy", left > 0);
     clearTimeout(silence);
     if (left) silence = setTimeout(() => { status.textContent = "No answer for a minute. If this page was left alone for long, its process has ended: reload the page and add the images again."; }, 60000);
   }
   function face(c) {                                                // the image, with face boxes or the heat-map over it
-    const heat = c.heat?.[c.shown];
+    const heat = c.state ? null : c.heat?.[c.shown];                // while it is looked at again, what was found before is not shown
     if (!c.thumb) return h("div", { class: "ff-pic ff-nopic" }, !c.state && icon("none"));
     return h("div", { class: "ff-pic" }, h("img", { src: heat?.image ?? c.thumb, alt: heat?.image ? `Heat-map over ${c.name}` : `Small copy of ${c.name}` }),
-      !heat?.image && c.rows.some(r => r.box) && s("svg", { viewBox: `0 0 ${c.width} ${c.height}`, "aria-hidden": "true", class: "ff-boxes" },
+      !c.state && !heat?.image && c.rows.some(r => r.box) && s("svg", { viewBox: `0 0 ${c.width} ${c.height}`, "aria-hidden": "true", class: "ff-boxes" },
         c.rows.map((r, i) => r.box && [s("rect", { x: r.box[0], y: r.box[1], width: r.box[2] - r.box[0], height: r.box[3] - r.box[1] }),
           c.rows.length > 1 && s("text", { x: r.box[0], y: r.box[1], dx: ".25em", dy: ".95em", "font-size": .09 * Math.max(c.width, c.height) }, String(i + 1))])));
   }
@@ -206,6 +219,7 @@ function render({ model, el }) {
       !c.state && c.declared && h("p", { class: "ff-says" }, "About the file itself, apart from the score: ", c.declared),
       c.state ? h("p", { class: "ff-verdict" }, h("span", { class: "ff-spin", "aria-hidden": "true" }), c.state === "working" ? "Looking at it …" : "Waiting")
         : h("p", { class: "ff-verdict", "data-label": label || "none" }, icon(label), c.head),
+      !c.state && c.outdated && h("p", { class: "ff-warn ff-outdated" }, c.outdated),
       !c.state && c.error && h("p", { class: "ff-error" }, c.error), !c.state && c.rows.map((r, i) => verdict(c, r, i)),
       !c.state && c.facts?.length > 0 && h("details", { open: open || null }, h("summary", { "data-key": "facts" }, "What the file says about itself"),
         h("dl", null, c.facts.flatMap(([k, v]) => [h("dt", null, k), h("dd", null, v)]))),
@@ -215,18 +229,18 @@ function render({ model, el }) {
   }
   function remove(id) {
     const n = cards.get(id)?.node, to = n?.nextElementSibling ?? n?.previousElementSibling;
-    notice = ""; const k = jobs.findIndex(j => j.id === id); if (k >= 0) jobs.splice(k, 1);
-    send({ kind: "remove", ids: [id] }); (to?.querySelector(".ff-remove") ?? choose).focus();
+    const k = jobs.findIndex(j => j.id === id); if (k >= 0) jobs.splice(k, 1);
+    forget([id]); (to?.querySelector(".ff-remove") ?? choose).focus();
   }
 
   // ---- the program behind the page may end: it died, was ended, or its computer is gone
   const kernel = model.widget_manager?.kernel;
   function end(cut = false) {                                       // cut: the connection is lost, whatever became of the program
     if (ended) return;
-    const left = [busy, ...jobs].filter(Boolean); ended = true; busy = null; jobs.length = 0; notice = "";
+    const left = unfinished(); ended = true; busy = null; jobs.length = 0; notice = "";
     for (const go of answered.values()) go();
     answered.clear(); clearTimeout(silence);
-    for (const { id } of left) Object.assign(cards.get(id) ?? {}, { state: null, thumb: "", label: "", head: "Not checked", rows: [], facts: [], heat: {}, warnings: [], error: `The ${cut ? "connection to the program" : "program"} behind this page ended before this image was judged.` });
+    for (const { id } of left) Object.assign(cards.get(id) ?? {}, { state: null, thumb: "", label: "", head: "Not checked", outdated: "", rows: [], facts: [], heat: {}, warnings: [], error: `The ${cut ? "connection to the program" : "program"} behind this page ended before this image was judged.` });
     for (const { id } of left) draw(id);
     farewell.replaceChildren(h(head(1), null, `The ${cut ? "connection to the program" : "program"} behind this page has ended`),
       cut ? h("p", null, "If fakeface serve still runs, reload this page. If it has ended, do not: start it again and open the address that it prints.") : "",
@@ -250,25 +264,30 @@ function render({ model, el }) {
       problem.replaceChildren(h(head(1), null, "No detector"), ...m.problem.split("\n").filter(Boolean).map(x => h("p", null, ...code(x))));
       limits.textContent = m.limits.text; form.hidden = !m.paths; faces.checked = m.faces; stable.checked = m.stability; keep.textContent = m.keep; where.textContent = m.below ? `Or a file or folder below ${m.below}` : "Or a file or folder on this computer"; path.placeholder = m.below ? "photo.jpg" : "/pictures/photo.jpg"; foot.textContent = m.foot;
       stored.replaceChildren(...(m.stored ?? []).map(b => h("button", { type: "button", class: "ff-small", title: b.hint, "data-value": b.value, click: () => set({ threshold: b.value }) }, b.text)));
-      note.textContent = m.note; explain(m); for (const c of m.cards) put(c); if (!m.problem) sliders(); say();
+      note.textContent = m.note; explain(m); for (const c of m.cards) { put(c); if (c.outdated && c.again) again(c); } if (!m.problem) sliders(); next(); say();
     },
-    card({ card, summary }) { put(card); state.summary = summary; done(card.id); },
+    card({ card, summary }) { if (!gone.has(card.id)) put(card); state.summary = summary; done(card.id); },
     relabel(m) {
       state.summary = m.summary; note.textContent = m.note; explain(m);
-      for (const u of m.cards) { const c = cards.get(u.id); if (c) { Object.assign(c, u); draw(u.id); } }
-      flush(); say();
+      asked = Math.max(0, asked - 1);
+      if (!asked) { faces.checked = m.faces; stable.checked = m.stability; }    // another view of the same cards may have switched
+      for (const u of m.cards) {
+        const c = cards.get(u.id); if (!c) continue;
+        Object.assign(c, u); draw(u.id); if (u.outdated && u.again && busy?.id !== u.id) again(c);
+      }
+      flush(); next(); say();
     },
     ack({ id, part }) { const k = `${id}/${part}`; answered.get(k)?.(); answered.delete(k); },
     paths({ files }) { path.value = ""; for (const { id, name } of files) wait(id, name, { kind: "open" }); next(); },
     heatmap({ id, row, image, error }) { const c = cards.get(id); if (c) { c.heat[row] = { image, error }; draw(id); } },
-    removed({ ids, summary }) { state.summary = summary; for (const id of ids) { cards.get(id)?.node.remove(); cards.delete(id); done(id); } },
+    removed({ ids, summary }) { state.summary = summary; for (const id of ids) { cards.get(id)?.node.remove(); cards.delete(id); gone.delete(id); done(id); } },
     csv({ name, text }) {
       const url = URL.createObjectURL(new Blob(["\ufeff", text], { type: "text/csv" })), a = h("a", { href: url, download: name });
       root.append(a); a.click(); a.remove(); setTimeout(() => URL.revokeObjectURL(url), 1000);
     },
-    say({ text }) { notice = text; setting = false; say(); },
+    say({ text }) { notice = text; setting = false; asked = 0; say(); },
   };
-  const put = card => { cards.set(card.id, { ...cards.get(card.id), state: null, heat: {}, shown: null, ...card }); draw(card.id); };
+  const put = card => { cards.set(card.id, { ...cards.get(card.id), state: jobs.some(j => j.id === card.id) ? "waiting" : null, heat: {}, shown: null, ...card }); draw(card.id); };
   const legend = m => [h("span", null, s("svg", { width: 14, height: 14, viewBox: "-7 -7 14 14" }, s("circle", { r: 5, class: "ff-mark" })), "score"),
     h("span", null, s("svg", { width: 12, height: 14, viewBox: "-6 0 12 14" }, s("path", { d: "M-5 0h10l-5 7z", class: "ff-arrow" }), s("line", { y1: 0, y2: 14, class: "ff-threshold" })), `threshold ${m.threshold.toFixed(3)}`),
     m.band && m.band[0] < m.band[1] ? h("span", null, h("span", { class: "ff-swatch" }), `unsure from ${m.band[0].toFixed(3)} up to ${m.band[1].toFixed(3)}`) : "",

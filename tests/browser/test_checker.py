@@ -584,6 +584,142 @@ def test_page_says_when_its_kernel_has_died(own, bundle):
     page.locator(".ff-empty").wait_for(timeout=60_000)
 
 
+@contextlib.contextmanager
+def held_up(page):
+    "The program behind a page waits: what is done here is done while it is busy."
+    pid = kernel_of(page)
+    os.kill(pid, signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        os.kill(pid, signal.SIGCONT)
+
+
+def switch(page, id):
+    "Move a switch of the settings, whether they are open or not."
+    page.evaluate("id => document.getElementById(id).click()", id)
+
+
+def saved_rows(page):
+    with page.expect_download() as download:
+        page.get_by_role("button", name="Save as CSV").click()
+    return pd.read_csv(download.value.path(), keep_default_na=False)
+
+
+def test_a_switch_moved_while_an_image_is_judged_is_of_that_image_too(own, bundle):
+    page, _ = own
+    upload(page, bundle.images / "c.jpg")
+    with held_up(page):
+        page.locator(".ff input[type=file]").set_input_files([bundle.images / "a.jpg", bundle.images / "b.jpg"])
+        card(page, "a.jpg").and_(page.locator("[data-state=working]")).wait_for()
+        switch(page, "ff-stability")
+        assert not card(page, "c.jpg").locator(".ff-score").count(), "a verdict of before is not shown"
+        said(page, "Checking: 0 of 3 done")
+    settled(page, 3)
+    assert "Re-saved and rescaled, its score" not in page.locator(".ff-cards").inner_text()
+    assert set(saved_rows(page)["settings"]) == {"the middle of the whole image; without re-saved and rescaled copies"}
+    with held_up(page):
+        for _ in range(3):
+            switch(page, "ff-stability")
+    settled(page, 3)
+    assert page.locator(".ff-cards").inner_text().count("Re-saved and rescaled, its score") == 3
+    assert page.locator("#ff-stability").is_checked() and "earlier setting" not in page.locator(".ff").inner_text()
+
+
+LARGE = """([names, base64, size]) => {
+  const transfer = new DataTransfer();
+  const image = Uint8Array.from(atob(base64), letter => letter.charCodeAt(0));
+  for (const name of names) transfer.items.add(new File([image, new Uint8Array(size)], name, { type: 'image/jpeg' }));
+  return transfer; }"""
+
+
+@pytest.mark.slow
+def test_verdict_of_an_earlier_setting_says_so_if_its_image_is_no_longer_in_memory(own, bundle):
+    page, _ = own
+    data = base64.b64encode((bundle.images / "a.jpg").read_bytes()).decode()
+    names = [f"{i}.jpg" for i in range(5)]
+    # the page keeps 256 MB
+    files = page.evaluate_handle(LARGE, [names, data, 60 * 2**20])
+    page.dispatch_event(".ff-drop", "drop", dict(dataTransfer=files))
+    settled(page, 5)
+    switch(page, "ff-stability")
+    settled(page, 5)
+    marked = [name for name in names if "Judged with an earlier setting" in card(page, name).inner_text()]
+    assert marked == ["0.jpg"] and "no longer in memory" in card(page, "0.jpg").inner_text()
+    said(page, "1 image was judged with an earlier setting.")
+    rows = saved_rows(page)
+    tested = rows["settings"] == "the middle of the whole image; with re-saved and rescaled copies"
+    assert list(rows["name"][tested]) == list(rows["name"][rows["stable_low"] != ""]) == marked
+    switch(page, "ff-stability")
+    settled(page, 5)
+    assert "earlier setting" not in page.locator(".ff").inner_text()
+
+
+VIEWS = """async ([script, count]) => {
+  const { default: widget } = await import(`data:text/javascript;base64,${script}`);
+  const hear = [];
+  for (let i = 0; i < count; i++) {
+    const el = document.body.appendChild(document.createElement('div'));
+    const send = async message => { for (const answer of await ask(message)) for (const view of hear) view(answer); };
+    widget.render({ model: { on: (_, view) => hear.push(view), off() {}, send }, el });
+  } }"""
+
+
+def test_two_views_of_the_same_cards_show_the_same_switches(browser, bundle, root):
+    "As JupyterLab opens them; what one view switches, the other shows."
+    from fakeface.infer.desk import Desk
+
+    desk = Desk(bundle.detector)
+    data = (bundle.images / "a.jpg").read_bytes()
+    desk.handle(dict(kind="part", id="a", name="a.jpg", part=0, parts=1), [data])
+    page = browser.new_page()
+    asked = []
+
+    def ask(message):
+        asked.append(message["kind"])
+        return json.loads(json.dumps(desk.handle(message)))
+
+    page.expose_function("ask", ask)
+    script = base64.b64encode((root / "fakeface/static/checker.js").read_bytes()).decode()
+    page.evaluate(VIEWS, [script, 2])
+    switches = page.locator("#ff-stability")
+    page.locator(".ff-card[data-state=done]").nth(1).wait_for()
+    assert switches.count() == 2 and switches.nth(0).is_checked() and switches.nth(1).is_checked()
+    switches.nth(0).click()
+    page.locator(".ff-cards[aria-busy=false]").nth(1).wait_for()
+    page.wait_for_timeout(500)
+    assert not switches.nth(0).is_checked() and not switches.nth(1).is_checked()
+    assert "Re-saved and rescaled, its score" not in page.locator("body").inner_text()
+    assert asked.count("again") <= 2, "it ends"
+    page.close()
+
+
+def test_an_image_removed_while_it_is_uploaded_does_not_come_back(own, bundle):
+    page, _ = own
+    noise = rng("noise").integers(0, 256, (900, 900, 3), dtype=np.uint8)
+    large = named("large.bmp", image_bytes(Image.fromarray(noise), "BMP"))
+    with held_up(page):
+        page.locator(".ff input[type=file]").set_input_files([large])
+        card(page, "large.bmp").and_(page.locator("[data-state=working]")).wait_for()
+        page.wait_for_timeout(500)
+        card(page, "large.bmp").get_by_role("button", name="Remove").click()
+    page.locator(".ff-card").wait_for(state="detached")
+    upload(page, bundle.images / "b.jpg")
+    assert page.locator(".ff-name").all_inner_texts() == ["b.jpg"]
+
+
+def test_a_file_that_went_before_it_was_read_is_not_only_called_empty(own, bundle, tmp_path):
+    page, _ = own
+    file = tmp_path / "went.jpg"
+    file.write_bytes((bundle.images / "a.jpg").read_bytes())
+    with held_up(page):
+        page.locator(".ff input[type=file]").set_input_files([bundle.images / "b.jpg", file])
+        card(page, "b.jpg").and_(page.locator("[data-state=working]")).wait_for()
+        file.unlink()
+    settled(page, 2)
+    assert "no longer exists" in card(page, "went.jpg").inner_text()
+
+
 @pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGKILL])
 def test_page_says_when_its_server_has_gone_and_sends_nothing_to_who_takes_its_port(own, bundle, how):
     "Another account of the machine may wait for the port; Jupyter's client would open its connection again, to anyone."

@@ -123,6 +123,8 @@ def test_a_link_that_comes_after_the_check_leads_nowhere(tmp_path, monkeypatch, 
         (card,) = desk.handle(dict(kind="open", id=id))
         assert card["card"]["label"] == "real" and not card["card"]["error"]
         assert desk.source == {id: (shown / "in/a.jpg").resolve()}, "the path is kept, not the bytes"
+        # an image is looked at again only with other settings
+        desk.handle(dict(kind="set", stability=False))
     check = room.typed_path
 
     def checked_too_early(*args):
