@@ -8,22 +8,26 @@ __all__ = ['MODEL', 'PART', 'CAMERA', 'SIGNATURES', 'HOLDS', 'EARLIER', 'MOST_BY
            'cannot_verify', 'verified_with', 'read_provenance']
 
 # %% ../../nbs/02_images/09_provenance.ipynb #29a7340e
+import contextlib
 import dataclasses
 import hashlib
 import json
 import os
 import pickle
 import re
+import shutil
 import subprocess
 import sys
+import threading
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, Iterable, TypeVar
+from typing import Any, BinaryIO, Iterable, Iterator, TypeVar, cast
 
 from ..core.project import FakefaceError
 from .clues import SOURCE_TYPES, Fields, clues, plain
 from .decode import ImageSource, image_stream
+from .memory import BYTES_A_PIXEL, MemoryTaken, held_memory, take_memory
 
 # %% ../../nbs/02_images/09_provenance.ipynb #3ff0b87f
 _NAME_MOST = 60  # characters of a name in a sentence
@@ -601,8 +605,9 @@ def verified_with() -> str:  # the same text means: the same file gets the same 
 # its modules come from where those of its parent do; what libraries print is nobody's
 _READER = """
 import faulthandler, io, json, os, pickle, sys
-sys.path[:], seconds, settings, data = pickle.load(sys.stdin.buffer)
+sys.path[:], seconds, settings = pickle.load(sys.stdin.buffer)
 faulthandler.dump_traceback_later(seconds, exit=True)
+data = sys.stdin.buffer.read()
 answer = os.fdopen(os.dup(1), "wb")
 os.dup2(2, 1)
 try:
@@ -618,29 +623,56 @@ os._exit(0)
 """
 
 
-def _in_a_process(settings: Fields, data: bytes) -> str | None:
+_PIECE = 2**20  # bytes of a file at a time
+
+
+@contextlib.contextmanager
+def _ended_after(process: subprocess.Popen, seconds: float) -> Iterator[threading.Event]:
+    "Kill a process after so many seconds, and at the end; the event says that it was too slow."
+    late = threading.Event()
+
+    def end() -> None:
+        late.set()
+        process.kill()
+
+    timer = threading.Timer(seconds, end)
+    timer.start()
+    try:
+        yield late
+    finally:
+        timer.cancel()
+        timer.join()
+        process.kill()
+
+
+def _in_a_process(settings: Fields, file: BinaryIO) -> str | None:
     "A file's manifests as JSON, None where there are none; raises `ValueError`, and `TimeoutError`."
     paths = [path or os.getcwd() for path in sys.path]
-    asked = pickle.dumps((paths, MOST_SECONDS + 1, settings, data))
-    try:
-        command = [sys.executable, "-I", "-c", _READER]
-        done = subprocess.run(
-            command, input=asked, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, timeout=MOST_SECONDS
-        )
-    except subprocess.TimeoutExpired:
-        raise TimeoutError from None
-    if not done.stdout:
+    asked = pickle.dumps((paths, MOST_SECONDS + 1, settings))
+    command = [sys.executable, "-I", "-c", _READER]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as reader:
+        to, answer = cast(BinaryIO, reader.stdin), cast(BinaryIO, reader.stdout)
+        with _ended_after(reader, MOST_SECONDS) as late:
+            # one that has died takes nothing
+            with contextlib.suppress(BrokenPipeError), to:
+                to.write(asked)
+                file.seek(0)
+                shutil.copyfileobj(file, to, _PIECE)
+            said = answer.read()
+    if late.is_set():
+        raise TimeoutError
+    if not said:
         raise ValueError("the process that read it died")
-    what, said = json.loads(done.stdout)
+    what, text = json.loads(said)
     if what == "raised":
-        raise ValueError(said)
-    return said
+        raise ValueError(text)
+    return text
 
 # %% ../../nbs/02_images/09_provenance.ipynb #4d2aed4a
-def _store(data: bytes, anchors: str) -> Fields | None:
+def _store(file: BinaryIO, anchors: str) -> Fields | None:
     "A file's manifests as c2pa reads them, None where there are none; raises what c2pa raises."
     trust = {"trust_config": "\n".join(_PURPOSES)} | ({"user_anchors": anchors} if anchors else {})
-    text = _in_a_process(_OFFLINE | {"trust": trust}, data)
+    text = _in_a_process(_OFFLINE | {"trust": trust}, file)
     if text is None:
         return None
     if len(text) > _MOST_TEXT:
@@ -648,10 +680,10 @@ def _store(data: bytes, anchors: str) -> Fields | None:
     return json.loads(text)
 
 
-def _verified(data: bytes, anchors: str) -> Provenance:
+def _verified(file: BinaryIO, anchors: str) -> Provenance:
     "What a file's credential says; absent where it has none, unreadable where c2pa raises."
     try:
-        store = _store(data, anchors)
+        store = _store(file, anchors)
         return Provenance("absent") if store is None else from_store(store)
     except TimeoutError:
         return Provenance("not checked", reason=f"it takes longer than {MOST_SECONDS:.0f} seconds")
@@ -665,21 +697,32 @@ def _verified(data: bytes, anchors: str) -> Provenance:
     return Provenance("unreadable", reason=why)
 
 
-def _verified_by_list(data: bytes) -> Provenance:
+def _verified_by_list(file: BinaryIO) -> Provenance:
     "The same with the trust list; where that cannot be read nobody is known, and it is said."
     try:
-        return _verified(data, trust_list())
+        return _verified(file, trust_list())
     except ProvenanceError:
         # the page is for others; where the list should be is said by the doctor
         lost = f"{TRUST_VARIABLE} names a trust list that cannot be used; fakeface doctor says why"
-        found = _verified(data, "")
+        found = _verified(file, "")
         return dataclasses.replace(found, reason=lost) if found.state in HOLDS else found
 
 # %% ../../nbs/02_images/09_provenance.ipynb #fdcd5038
-def _has_words(data: bytes) -> bool:
+_WORDS = (b"c2pa", b"jumb", b"C2PA", b"purl.org/dc/terms", b"provenance")
+_COPIES = 4  # of a file, at most, while c2pa reads it
+
+
+def _has_words(file: BinaryIO) -> bool:
     "Are the words of a credential in a file, or those of one that is kept elsewhere?"
-    is_here = b"c2pa" in data and (b"jumb" in data or b"C2PA" in data)
-    return is_here or b"purl.org/dc/terms" in data and b"provenance" in data
+    file.seek(0)
+    found: set[bytes] = set()
+    end = b""
+    while piece := file.read(_PIECE):
+        # a word may begin in one piece and end in the next
+        end = end[-32:] + piece
+        found.update(word for word in _WORDS if word in end)
+    is_here = b"c2pa" in found and bool(found & {b"jumb", b"C2PA"})
+    return is_here or found >= {b"purl.org/dc/terms", b"provenance"}
 
 
 def _not_verified(has_pattern: bool, why: str) -> Provenance:
@@ -694,14 +737,17 @@ def _credential(source: ImageSource, has_pattern: bool) -> Provenance:
     missing = cannot_verify()
     if missing:
         return _not_verified(has_pattern, missing)
-    with image_stream(source) as (file, _):
-        file.seek(0)
-        data = file.read(MOST_BYTES + 1)
-    if len(data) > MOST_BYTES:
-        return _not_verified(has_pattern, f"the file has more than {MOST_BYTES:,} bytes")
-    if not _has_words(data):
-        return Provenance("absent")
-    found = _verified_by_list(data)
+    with image_stream(source) as (file, _), held_memory():
+        size = file.seek(0, os.SEEK_END)
+        if size > MOST_BYTES:
+            return _not_verified(has_pattern, f"the file has more than {MOST_BYTES:,} bytes")
+        if not _has_words(file):
+            return Provenance("absent")
+        try:
+            take_memory(size * _COPIES // BYTES_A_PIXEL)
+        except MemoryTaken as error:
+            return Provenance("not checked", reason=f"it {error}")
+        found = _verified_by_list(file)
     if found.state == "absent" and has_pattern:
         return Provenance("unreadable", reason="there is a block that looks like one, and no manifest in it")
     return found
