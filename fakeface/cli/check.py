@@ -39,7 +39,9 @@ _ABOUT_ROWS = (
     "file that has changed since is judged again; rows of another detector, threshold or trust list are not added.\n"
     "--json writes one object per line.\n"
     "What a file says about how it was made is shown before its score and does not change it; content credentials are "
-    "verified with\nthe extra provenance, and FAKEFACE_TRUST names authorities (PEM) whose signers are known.\n"
+    "verified with\nthe extra provenance. FAKEFACE_TRUST names a file of certificates (PEM): the authorities whose "
+    "signers are known,\nand those whose time stamps are believed; without the latter, an expired certificate makes a "
+    "credential count for nothing.\n"
     "Large images share a quarter of the memory; FAKEFACE_MEMORY_MB says how many MB they may have.\n"
     '"-" as FILE is standard output; '
     '"-" as PATH reads names from standard input (one per line, or separated by null bytes).'

@@ -398,18 +398,31 @@ _WHY = {
     "assertion.": "what it says was changed after it was signed",
     "claimSignature.outsideValidity": "it was signed when its certificate was not valid",
     "claimSignature": "the signature does not match what it says",
-    "signingCredential.expired": "its certificate has expired, and no time stamp says that it was signed before",
+    "signingCredential.expired": (
+        "its certificate has expired or is not valid yet, and no time stamp that holds says that it was signed "
+        "while it was valid"
+    ),
     "signingCredential.revoked": "its certificate was revoked",
     "signingCredential": "its certificate is not one for signing images",
     "ingredient": "an image that it was made from does not fit",
 }
 
 
-def _reason(codes: list[str]) -> str:
-    "Why a signature does not hold; what is first in `_WHY` is said first."
+# codes of a time stamp that fits, and whose authority is not on the trust list
+_UNKNOWN_STAMP = frozenset({"timeStamp.validated", "timeStamp.untrusted"})
+_STAMPED = (
+    "its certificate has expired or is not valid yet; a time stamp says that it was signed{when}, "
+    "but the authority of that time stamp is not on the trust list"
+)
+
+
+def _reason(codes: list[str], stamped: str | None = None) -> str:
+    "Why a signature does not hold; `stamped`: when, by a time stamp of an unknown authority. `_WHY` has the order."
     for beginning, meaning in _WHY.items():
         named = [code for code in codes if code.startswith(beginning)]
         if named:
+            if stamped is not None and beginning == "signingCredential.expired":
+                meaning = _STAMPED.format(when=stamped and f" at {stamped}")
             return f"{meaning} ({plain(named[0], 60)})"
     return plain(", ".join(codes), 120) or "the reason is not given"
 
@@ -449,6 +462,7 @@ class _Chain:
                 everywhere += _recorded(ingredient)
         # label -> codes, of "" where no manifest is named
         self.failed: dict[str, set[str]] = {}
+        self.stamps = {(label, code) for label, code, _ in everywhere if code in _UNKNOWN_STAMP}
         for label, code, failed in everywhere:
             codes = self.failed.setdefault(label, set()) if failed else set()
             # so many kinds of failure are as good as more
@@ -467,6 +481,13 @@ class _Chain:
         found = self.manifests.get(label)
         return found if isinstance(found, dict) else {}
 
+    def stamped(self, label: str) -> str | None:
+        "When a time stamp whose authority is not known says that a manifest was signed; None if there is none."
+        if not all((label, code) in self.stamps for code in _UNKNOWN_STAMP):
+            return None
+        signature = self.manifest(label).get("signature_info")
+        return plain(signature.get("time") or "", 30) if isinstance(signature, dict) else ""
+
     def _codes(self, label: str) -> set[str]:
         "What failed of a manifest, or of one that is not named."
         return self.failed.get(label, set()) | self.failed.get("", set())
@@ -483,7 +504,7 @@ class _Chain:
         label = str(ingredient.get("active_manifest"))
         broken = [code for code in sorted(self._codes(label)) if code != _ONLY_UNKNOWN]
         if broken or not self.manifest(label):
-            return "invalid", _reason(broken) if broken else "it is not in the file"
+            return "invalid", _reason(broken, self.stamped(label)) if broken else "it is not in the file"
         if opener == "invalid":
             return "invalid", "the credential that was added after it does not hold"
         return "trusted" if opener == "trusted" and self.is_known(label, ingredient) else "untrusted", ""
@@ -528,10 +549,11 @@ def from_store(
     manifest = chain.manifest(chain.active)
     if not manifest:
         return Provenance("unreadable", reason="there is no manifest in it")
+    failures = _failures(store.get("validation_results"))
     return Provenance(
         chain.state,
         _signer(manifest),
-        _reason(_failures(store.get("validation_results"))) if chain.state == "invalid" else "",
+        _reason(failures, chain.stamped(chain.active)) if chain.state == "invalid" else "",
         _each_once(_action_names(manifest)),
         _each_once(_tools(manifest)),
         _claims(manifest, False),
@@ -542,7 +564,8 @@ def from_store(
 MOST_BYTES = 2**28  # of a file that is verified
 MOST_SECONDS = 10.0  # for one file
 _MOST_TEXT = 2**22  # characters of JSON
-TRUST_VARIABLE = "FAKEFACE_TRUST"  # names a file of certificates, PEM: the authorities whose signers are known
+# names a file of certificates, PEM: the authorities of signers and of time stamps that are known
+TRUST_VARIABLE = "FAKEFACE_TRUST"
 INSTALL = "pip install 'fakeface[provenance]'"
 # what a certificate must be for, one of them: signing claims (C2PA), signing documents (twice), e-mail
 _PURPOSES = "1.3.6.1.4.1.62558.2.1 1.3.6.1.5.5.7.3.36 1.3.6.1.4.1.311.76.59.1.9 1.3.6.1.5.5.7.3.4".split()

@@ -165,9 +165,9 @@ def _credentials() -> Finding:
         count = trust_list().count("BEGIN CERTIFICATE")
     except ProvenanceError as error:
         return Finding("fault", what, str(error))
-    known = f"{count} certificates on the trust list"
+    known = f"{count} certificates on the trust list (authorities of signers, and of time stamps)"
     if not count:
-        known = f"no signer is known: {TRUST_VARIABLE} names no list"
+        known = f"no signer and no time stamp is known: {TRUST_VARIABLE} names no list of authorities (PEM)"
     version = importlib.metadata.version("c2pa-python")
     return Finding("ok", what, f"are verified (c2pa-python {version}); {known}")
 
