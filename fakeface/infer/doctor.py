@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Iterator
 from ..core.project import FakefaceError, cores, git_commit, project_root
 from ..faces.detect import find_faces
 from ..faces.networks import FacesError
+from ..images.memory import memory_budget, memory_lack
 from ..images.provenance import TRUST_VARIABLE, ProvenanceError, cannot_verify, trust_list
 from .detector import Detector
 from .reference import compare_reference, score_as_file
@@ -138,6 +139,14 @@ def _torch() -> Finding:
         first = (str(error).splitlines() or [""])[0][:150]
         return Finding("fault", "torch", f"cannot be used ({type(error).__name__}: {first}). Install it again.")
 
+# %% ../../nbs/11_infer/14_doctor.ipynb #8be0f4a1c5d2
+def _memory() -> Finding:
+    "Can large images be judged, and how much may they take?"
+    what = "large images"
+    if lack := memory_lack():
+        return Finding("fault", what, f"all of them would be refused: {lack}.")
+    return Finding("ok", what, f"share {memory_budget() / 1e9:.1f} GB of memory (FAKEFACE_MEMORY_MB sets it)")
+
 # %% ../../nbs/11_infer/14_doctor.ipynb #32fdcc80
 def _face_finder() -> Finding:
     "Do the face finder's networks run here, and how fast?"
@@ -224,6 +233,7 @@ def doctor(
     yield _torch()
     yield from _packages()
     yield _face_finder()
+    yield _memory()
     yield _credentials()
     if bundle:
         yield _detector("detector", bundle)
