@@ -11,6 +11,7 @@ __all__ = ['MODEL', 'PART', 'CAMERA', 'SIGNATURES', 'HOLDS', 'EARLIER', 'MOST_BY
 import contextlib
 import dataclasses
 import hashlib
+import itertools
 import json
 import os
 import pickle
@@ -121,6 +122,8 @@ EARLIER = {
     ),
 }
 _EARLIER_SAID = 3  # earlier credentials in a sentence each
+_TAKEN_OUT = " Someone who signed later has taken out what it said in: {what}."
+_GATHERED = " The signer does not vouch for all of that: a part of it was gathered from elsewhere."
 
 
 def _named(signer: str) -> str:
@@ -148,20 +151,26 @@ class Earlier:
     actions: tuple[str, ...] = ()
     tools: tuple[str, ...] = ()
     claims: tuple[Claim, ...] = ()
+    taken_out: tuple[str, ...] = ()  # assertions that a later credential has redacted, by their names
+    is_gathered: bool = False  # does it have claims that its signer does not vouch for?
 
     @property
     def says(self) -> str:
-        "It in a sentence or two; plain text, not escaped for HTML."
+        "It in a few sentences; plain text, not escaped for HTML."
         which = "The credential of a part" if self.is_part else "An earlier credential"
         what = _what(self.claims, self.actions, self.tools, 200)
-        return EARLIER[self.state].format(which=which, signer=_named(self.signer), what=what, reason=self.reason)
+        said = EARLIER[self.state].format(which=which, signer=_named(self.signer), what=what, reason=self.reason)
+        if self.taken_out:
+            said += _TAKEN_OUT.format(what=", ".join(map(quoted, self.taken_out[:_EARLIER_SAID])))
+        return said + _GATHERED if self.is_gathered and self.state in HOLDS else said
 
     @property
     def brief(self) -> str:
         "The same for a cell of a table: its state, its signer and the digital source types."
         part = " (a part)" if self.is_part else ""
         types = (claim.source_type for claim in self.claims)
-        return f"{self.state} {_named(self.signer)}{part}: {_joined(types) or 'no source type'}"
+        cut = " (something was taken out)" if self.taken_out else ""
+        return f"{self.state} {_named(self.signer)}{part}: {_joined(types) or 'no source type'}{cut}"
 
 # %% ../../nbs/02_images/09_provenance.ipynb #d780e011
 @dataclasses.dataclass(frozen=True)
@@ -175,6 +184,7 @@ class Provenance:
     tools: tuple[str, ...] = ()  # the programs that it names
     claims: tuple[Claim, ...] = ()  # of how it was made: of the file's own credential, then unsigned ones
     earlier: tuple[Earlier, ...] = ()  # the credentials of what it was made from, the latest first
+    is_gathered: bool = False  # does its own credential have claims that its signer does not vouch for?
 
     def _counts(self, claim: Claim, one: Earlier) -> bool:
         "Does a claim of an earlier credential count? A camera does not if `state` would make it look trusted."
@@ -234,6 +244,8 @@ class Provenance:
         signed = sentence.format(signer=_named(self.signer), what=what, reason=self.reason)
         if self.reason and "{reason}" not in sentence:
             signed += f" {self.reason}."
+        if self.is_gathered and self.state in HOLDS:
+            signed += _GATHERED
         signed = " ".join([signed, *self._earlier_says()])
         unsigned = _joined(claim.says for claim in self.claims if claim.source != "C2PA")
         if not unsigned:
@@ -292,6 +304,7 @@ _MOST_CODES = 1_000  # kinds of failure that are kept
 _ONLY_UNKNOWN = "signingCredential.untrusted"  # the failure that says nothing about what was signed
 _KNOWN = "signingCredential.trusted"
 _ADDRESS = re.compile(r"jumbf=/c2pa/([^/]+)")
+_ASSERTION = re.compile(r"jumbf=/c2pa/([^/]+)/c2pa\.assertions/([^/]+)$")
 # whatever list they are in, these codes are of failures
 _FAILS = re.compile(
     r"(assertion|claimSignature|signingCredential|ingredient)\."
@@ -303,6 +316,12 @@ def _dicts(value: Any) -> list[Fields]:
     "The dictionaries in what should be a list of them."
     found = value if isinstance(value, list) else []
     return [item for item in found if isinstance(item, dict)]
+
+
+def _texts(value: Any) -> list[str]:
+    "The texts in what should be a list of them."
+    found = value if isinstance(value, list) else []
+    return [item for item in found if isinstance(item, str)]
 
 
 def _failures(results: Any) -> list[str]:
@@ -370,6 +389,16 @@ def _actions(manifest: Fields) -> list[Fields]:
         elif label.startswith(_METADATA):
             found.append(dict(digitalSourceType=data.get("Iptc4xmpExt:DigitalSourceType")))
     return found
+
+
+def _is_gathered(manifest: Fields) -> bool:
+    "Does a credential say something of how the image was made that its signer does not vouch for?"
+    version = manifest.get("claim_version")
+    # before version 2, a signer stood for all of it
+    if not isinstance(version, int) or version < 2:
+        return False
+    labels = [str(one.get("label")) for one in _dicts(manifest.get("assertions")) if one.get("created") is not True]
+    return any(label.startswith(("c2pa.actions", *_METADATA)) for label in labels)
 
 
 def _tools(manifest: Fields) -> list[str]:
@@ -457,12 +486,13 @@ class _Chain:
         self.own = set(_statuses(store.get("validation_results"), self.active))
         self.state = self._own_state(str(store.get("validation_state")))
         everywhere = list(self.own)
-        for each in _dicts(list(self.manifests.values())):
+        for each in self._each():
             for ingredient in _dicts(each.get("ingredients")):
                 everywhere += _recorded(ingredient)
         # label -> codes, of "" where no manifest is named
         self.failed: dict[str, set[str]] = {}
         self.stamps = {(label, code) for label, code, _ in everywhere if code in _UNKNOWN_STAMP}
+        self.redacted = self._redacted()
         for label, code, failed in everywhere:
             codes = self.failed.setdefault(label, set()) if failed else set()
             # so many kinds of failure are as good as more
@@ -475,6 +505,17 @@ class _Chain:
             codes = {code for label, code, _ in self.own if label == self.active}
             return "trusted" if _KNOWN in codes and _ONLY_UNKNOWN not in codes else "untrusted"
         return "trusted" if said == "Trusted" else "invalid"
+
+    def _redacted(self) -> dict[str, list[str]]:
+        "Label of a manifest -> the names of what later credentials have redacted in it."
+        found: dict[str, list[str]] = {}
+        for address in itertools.chain.from_iterable(_texts(each.get("redactions")) for each in self._each()):
+            if named := _ASSERTION.search(address):
+                found.setdefault(named[1], []).append(plain(named[2], 60))
+        return found
+
+    def _each(self) -> list[Fields]:
+        return _dicts(list(self.manifests.values()))
 
     def manifest(self, label: str) -> Fields:
         "The manifest of this name, empty if there is none."
@@ -528,7 +569,8 @@ def _earlier(chain: _Chain) -> list[Earlier]:
                 continue
             part = is_part or kind == "componentOf"
             state, reason = chain.worth(ingredient, opener)
-            found.append(_earlier_one(chain.manifest(inner), state, reason, part))
+            one = _earlier_one(chain.manifest(inner), state, reason, part)
+            found.append(dataclasses.replace(one, taken_out=_each_once(chain.redacted.get(inner, ()))))
             # what has no name cannot be met again
             seen |= {inner} if chain.manifest(inner) else set()
             todo += [(inner, state, part)] if state in HOLDS else []
@@ -538,7 +580,8 @@ def _earlier(chain: _Chain) -> list[Earlier]:
 def _earlier_one(manifest: Fields, state: str, reason: str, is_part: bool) -> Earlier:
     "What one of them says."
     done, tools = _each_once(_action_names(manifest)), _each_once(_tools(manifest))
-    return Earlier(state, _signer(manifest), reason, is_part, done, tools, _claims(manifest, is_part))
+    said = _claims(manifest, is_part)
+    return Earlier(state, _signer(manifest), reason, is_part, done, tools, said, is_gathered=_is_gathered(manifest))
 
 
 def from_store(
@@ -558,6 +601,7 @@ def from_store(
         _each_once(_tools(manifest)),
         _claims(manifest, False),
         tuple(_earlier(chain)),
+        _is_gathered(manifest),
     )
 
 # %% ../../nbs/02_images/09_provenance.ipynb #cf8e7486
