@@ -12,6 +12,7 @@ import faulthandler
 import os
 import subprocess
 import sys
+import threading
 from typing import IO, TYPE_CHECKING, Any, Callable, Iterator, cast
 
 from ..core.project import FakefaceError
@@ -224,16 +225,31 @@ def _watcher(text: str) -> subprocess.Popen:
         ) from None
 
 
+_GRACE = 1.0  # seconds
+
+
 @contextlib.contextmanager
 def _bell(path: str, seconds: float) -> Iterator[None]:
     "End this process with a sentence when a single file takes too long, even where a decoder lets no thread run."
     text = f"{row_name(path)}: No verdict: Took longer than {seconds:g} s, which is the limit (--timeout)."
     with _watcher(text) as watcher:
-        # written and ended by a thread that needs no interpreter
-        faulthandler.dump_traceback_later(seconds, exit=True, file=cast(IO[bytes], watcher.stdin))
+        to = cast(IO[bytes], watcher.stdin)
+
+        def end() -> None:
+            with contextlib.suppress(OSError, ValueError, subprocess.TimeoutExpired):
+                os.write(to.fileno(), b"late")
+                watcher.wait(_GRACE / 2)
+            os._exit(1)
+
+        timer = threading.Timer(seconds, end)
+        timer.daemon = True
+        timer.start()
+        # written and ended by a thread that needs no interpreter; while Python runs, it may crash
+        faulthandler.dump_traceback_later(seconds + _GRACE, exit=True, file=to)
         try:
             yield
         finally:
+            timer.cancel()
             faulthandler.cancel_dump_traceback_later()
 
 # %% ../../nbs/13_cli/03_check.ipynb #d6543184
