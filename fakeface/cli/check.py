@@ -12,6 +12,7 @@ import faulthandler
 import os
 import subprocess
 import sys
+import threading
 from typing import IO, TYPE_CHECKING, Any, Callable, Iterator, cast
 
 from ..core.project import FakefaceError
@@ -39,7 +40,9 @@ _ABOUT_ROWS = (
     "file that has changed since is judged again; rows of another detector, threshold or trust list are not added.\n"
     "--json writes one object per line.\n"
     "What a file says about how it was made is shown before its score and does not change it; content credentials are "
-    "verified with\nthe extra provenance, and FAKEFACE_TRUST names authorities (PEM) whose signers are known.\n"
+    "verified with\nthe extra provenance. FAKEFACE_TRUST names a file of certificates (PEM): the authorities whose "
+    "signers are known,\nand those whose time stamps are believed; without the latter, an expired certificate makes a "
+    "credential count for nothing.\n"
     "Large images share a quarter of the memory; FAKEFACE_MEMORY_MB says how many MB they may have.\n"
     '"-" as FILE is standard output; '
     '"-" as PATH reads names from standard input (one per line, or separated by null bytes).'
@@ -222,16 +225,31 @@ def _watcher(text: str) -> subprocess.Popen:
         ) from None
 
 
+_GRACE = 1.0  # seconds
+
+
 @contextlib.contextmanager
 def _bell(path: str, seconds: float) -> Iterator[None]:
     "End this process with a sentence when a single file takes too long, even where a decoder lets no thread run."
     text = f"{row_name(path)}: No verdict: Took longer than {seconds:g} s, which is the limit (--timeout)."
     with _watcher(text) as watcher:
-        # written and ended by a thread that needs no interpreter
-        faulthandler.dump_traceback_later(seconds, exit=True, file=cast(IO[bytes], watcher.stdin))
+        to = cast(IO[bytes], watcher.stdin)
+
+        def end() -> None:
+            with contextlib.suppress(OSError, ValueError, subprocess.TimeoutExpired):
+                os.write(to.fileno(), b"late")
+                watcher.wait(_GRACE / 2)
+            os._exit(1)
+
+        timer = threading.Timer(seconds, end)
+        timer.daemon = True
+        timer.start()
+        # written and ended by a thread that needs no interpreter; while Python runs, it may crash
+        faulthandler.dump_traceback_later(seconds + _GRACE, exit=True, file=to)
         try:
             yield
         finally:
+            timer.cancel()
             faulthandler.cancel_dump_traceback_later()
 
 # %% ../../nbs/13_cli/03_check.ipynb #d6543184

@@ -163,6 +163,8 @@ def _ending(
     kind = type(error).__name__
     if kind == "DeadKernelError":
         return _Ending("failed: its kernel died, as happens when memory runs out.", 138)
+    if str(error).startswith("Kernel died before replying"):
+        return _Ending("failed: its kernel did not start; the lines above say why.", 1)
     # papermill tells the name and text of what was raised in the kernel
     name = getattr(error, "ename", kind)
     text = getattr(error, "evalue", str(error)).strip()

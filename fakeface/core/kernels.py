@@ -14,7 +14,7 @@ import signal
 import sys
 import threading
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from .project import FakefaceError
 
@@ -127,17 +127,28 @@ def _listens() -> bool:
     return any(each.status == psutil.CONN_LISTEN for each in look("tcp"))
 
 
+def _end_kernel(why: str) -> NoReturn:
+    "End this process with a sentence on its standard error."
+    print(why, file=sys.__stderr__, flush=True)
+    os._exit(1)
+
+
 def run_kernel() -> None:
-    "The process of a kernel, until it is shut down; ends with a sentence if it has a port that it should not have."
+    "The process of a kernel, until it is shut down; ends with a sentence if it cannot start as it should."
     from ipykernel import kernelapp
 
     closed = _closed_thread()
     setattr(kernelapp, "IOPubThread", closed)
     app = kernelapp.IPKernelApp.instance()
-    app.initialize()
+    try:
+        app.initialize()
+    except OSError as error:
+        _end_kernel(
+            f"No kernel was started: {error}. IPython keeps its settings in the home folder; if that cannot be "
+            "written, set HOME or IPYTHONDIR to a folder that can."
+        )
     if not isinstance(app.iopub_thread, closed) or (app.transport == "ipc" and _listens()):
-        print(_unknown_ipykernel(), file=sys.__stderr__, flush=True)
-        os._exit(1)
+        _end_kernel(_unknown_ipykernel())
     app.start()
 
 # %% ../../nbs/01_core/08_kernels.ipynb #5b1d7a11

@@ -125,7 +125,11 @@ def fetch(
         import kagglehub  # noqa: F401
     except ImportError:
         raise SourceError("Fetching needs kagglehub: pip install fakeface[fetch]") from None
-    dest.mkdir(parents=True, exist_ok=True)
+    try:
+        dest.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        why = error.strerror or error
+        raise SourceError(f"{dest} cannot be used as a folder ({why}). Give another folder.") from None
     handle = KAGGLE_HANDLES[name]
     path, facts = _load(name, handle, dest)
     count = len(scan(name, path, name))

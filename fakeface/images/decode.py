@@ -22,7 +22,7 @@ from .avif import why_other_size
 from .formats import CAMERA_RAW, header_only, is_raw_preview
 from .limits import page_count, why_too_large, why_too_many, why_too_much
 from .memory import held_memory, take_memory
-from .profiles import to_srgb
+from .profiles import note_colours, to_srgb
 
 # %% ../../nbs/02_images/01_decode.ipynb #66bf5294
 MAX_PIXELS = 178_000_000  # a 60-megapixel photograph passes; larger is refused from the header
@@ -119,15 +119,19 @@ def lazy_image(
     _refuse(why_too_much(image, stream), name)
     if image.format == "AVIF":
         _refuse(why_other_size(stream, *image.size), name)
+    note_colours(image, stream)
     return image
 
 # %% ../../nbs/02_images/01_decode.ipynb #cb8ead8d
-def _eight_bit(image: Image.Image) -> Image.Image:
-    "16-bit grey as 8-bit grey; other modes as they are. Raises `ValueError`."
+_FULL_RANGE = 2**14  # grey of 16 bits that stays below this may be of 14 bits or fewer
+
+
+def _eight_bit(image: Image.Image) -> tuple[Image.Image, list[str]]:
+    "(16-bit grey as 8-bit grey, other modes as they are; notes). Raises `ValueError`."
     if image.mode == "F":
         raise ValueError("its floating-point grey values have no known range")
     if not image.mode.startswith("I"):
-        return image
+        return image, []
     levels = np.asarray(image)
     lowest, highest = levels.min(), levels.max()
     # 32 bits that hold 8 would come out black
@@ -135,8 +139,10 @@ def _eight_bit(image: Image.Image) -> Image.Image:
         raise ValueError("its 32-bit grey values have no known range; save it with 8 or 16 bits")
     grey = Image.fromarray((levels.astype(np.uint16) >> 8).astype(np.uint8))
     # without PNG's note on transparency, whose level is one of 16 bits
-    grey.info = {key: value for key, value in image.info.items() if key == "icc_profile"}
-    return grey
+    grey.info = {key: value for key, value in image.info.items() if key in ("icc_profile", "nclx_profile")}
+    if highest >= _FULL_RANGE:
+        return grey, []
+    return grey, [f"its 16-bit grey values end at {highest:,} of 65,535: it is dark, or holds fewer bits than it says"]
 
 
 _STRIP = 256  # rows: a whole image, its white ground and what becomes of them would be a lot of memory
@@ -237,13 +243,14 @@ def _upright_rgb(image: Image.Image) -> tuple[Image.Image, int, list[str]]:
     "(a lazy image, decoded, in sRGB, turned as EXIF says, as RGB; the orientation; notes)."
     image.load()
     orientation = stored_orientation(image)
-    coloured, note = to_srgb(_eight_bit(image))
+    levels, notes = _eight_bit(image)
+    coloured, note = to_srgb(levels)
     rgb = _rgb(coloured)
     if orientation in _TURNS:
         rgb = rgb.transpose(_TURNS[orientation])
     # nothing is left that could be obeyed a second time
     rgb.info = {}
-    return rgb, orientation, [note] if note else []
+    return rgb, orientation, [*notes, note] if note else notes
 
 # %% ../../nbs/02_images/01_decode.ipynb #562e25b2
 @dataclasses.dataclass(frozen=True)

@@ -19,10 +19,11 @@ def jpeg_bytes(
     image: Image.Image,  # RGB or grey
     quality: int,  # 1 to 100
     subsampling: str = "4:2:0",  # or 4:2:2, 4:4:4
+    comment: bytes = b"",  # what the file says of itself, near its beginning
 ) -> bytes:  # a baseline JPEG file without EXIF or profile
     "An image as the bytes of a plain JPEG file."
     buffer = io.BytesIO()
-    nothing_else = dict(exif=b"", icc_profile=None, comment=b"")
+    nothing_else = dict(exif=b"", icc_profile=None, comment=comment)
     image.save(buffer, "JPEG", quality=int(quality), subsampling=subsampling, **nothing_else)
     return buffer.getvalue()
 
@@ -32,9 +33,10 @@ def save_jpeg(
     path: str | os.PathLike,
     quality: int,  # 1 to 100
     subsampling: str = "4:2:0",  # or 4:2:2, 4:4:4
+    comment: bytes = b"",  # as in `jpeg_bytes`
 ) -> Path:  # `path`
     "Write an image as a JPEG file in one step."
-    data = jpeg_bytes(image, quality, subsampling)
+    data = jpeg_bytes(image, quality, subsampling, comment)
     return write_atomic(path, data)
 
 # %% ../../nbs/02_images/03_jpeg.ipynb #4425738a

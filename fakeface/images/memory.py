@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['BYTES_A_PIXEL', 'UNCOUNTED', 'MEMORY_WAIT', 'machine_memory', 'memory_budget', 'MemoryTaken', 'held_memory',
-           'tell_of_waiting', 'take_memory']
+           'tell_of_waiting', 'take_memory', 'memory_lack']
 
 # %% ../../nbs/02_images/00_memory.ipynb #99b88b22
 import contextlib
@@ -234,3 +234,12 @@ def take_memory(
         raise MemoryTaken(f"needs {need}, which other images have been using for {wait}; set FAKEFACE_MEMORY_MB")
     _HELD.shares = shares
     _HELD.pixels = pixels
+
+# %% ../../nbs/02_images/00_memory.ipynb #5d0a61c7e2f2
+def memory_lack() -> str:  # empty where large images can be judged
+    "Why no large image could take its share here: a setting, or a folder that is not to be had."
+    try:
+        _share_folder()
+    except (FakefaceError, OSError) as error:
+        return str(error)
+    return ""

@@ -8,22 +8,27 @@ __all__ = ['MODEL', 'PART', 'CAMERA', 'SIGNATURES', 'HOLDS', 'EARLIER', 'MOST_BY
            'cannot_verify', 'verified_with', 'read_provenance']
 
 # %% ../../nbs/02_images/09_provenance.ipynb #29a7340e
+import contextlib
 import dataclasses
 import hashlib
+import itertools
 import json
 import os
 import pickle
 import re
+import shutil
 import subprocess
 import sys
+import threading
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, Iterable, TypeVar
+from typing import Any, BinaryIO, Iterable, Iterator, TypeVar, cast
 
 from ..core.project import FakefaceError
 from .clues import SOURCE_TYPES, Fields, clues, plain
 from .decode import ImageSource, image_stream
+from .memory import BYTES_A_PIXEL, MemoryTaken, held_memory, take_memory
 
 # %% ../../nbs/02_images/09_provenance.ipynb #3ff0b87f
 _NAME_MOST = 60  # characters of a name in a sentence
@@ -117,6 +122,8 @@ EARLIER = {
     ),
 }
 _EARLIER_SAID = 3  # earlier credentials in a sentence each
+_TAKEN_OUT = " Someone who signed later has taken out what it said in: {what}."
+_GATHERED = " The signer does not vouch for all of that: a part of it was gathered from elsewhere."
 
 
 def _named(signer: str) -> str:
@@ -144,20 +151,26 @@ class Earlier:
     actions: tuple[str, ...] = ()
     tools: tuple[str, ...] = ()
     claims: tuple[Claim, ...] = ()
+    taken_out: tuple[str, ...] = ()  # assertions that a later credential has redacted, by their names
+    is_gathered: bool = False  # does it have claims that its signer does not vouch for?
 
     @property
     def says(self) -> str:
-        "It in a sentence or two; plain text, not escaped for HTML."
+        "It in a few sentences; plain text, not escaped for HTML."
         which = "The credential of a part" if self.is_part else "An earlier credential"
         what = _what(self.claims, self.actions, self.tools, 200)
-        return EARLIER[self.state].format(which=which, signer=_named(self.signer), what=what, reason=self.reason)
+        said = EARLIER[self.state].format(which=which, signer=_named(self.signer), what=what, reason=self.reason)
+        if self.taken_out:
+            said += _TAKEN_OUT.format(what=", ".join(map(quoted, self.taken_out[:_EARLIER_SAID])))
+        return said + _GATHERED if self.is_gathered and self.state in HOLDS else said
 
     @property
     def brief(self) -> str:
         "The same for a cell of a table: its state, its signer and the digital source types."
         part = " (a part)" if self.is_part else ""
         types = (claim.source_type for claim in self.claims)
-        return f"{self.state} {_named(self.signer)}{part}: {_joined(types) or 'no source type'}"
+        cut = " (something was taken out)" if self.taken_out else ""
+        return f"{self.state} {_named(self.signer)}{part}: {_joined(types) or 'no source type'}{cut}"
 
 # %% ../../nbs/02_images/09_provenance.ipynb #d780e011
 @dataclasses.dataclass(frozen=True)
@@ -171,6 +184,7 @@ class Provenance:
     tools: tuple[str, ...] = ()  # the programs that it names
     claims: tuple[Claim, ...] = ()  # of how it was made: of the file's own credential, then unsigned ones
     earlier: tuple[Earlier, ...] = ()  # the credentials of what it was made from, the latest first
+    is_gathered: bool = False  # does its own credential have claims that its signer does not vouch for?
 
     def _counts(self, claim: Claim, one: Earlier) -> bool:
         "Does a claim of an earlier credential count? A camera does not if `state` would make it look trusted."
@@ -230,6 +244,8 @@ class Provenance:
         signed = sentence.format(signer=_named(self.signer), what=what, reason=self.reason)
         if self.reason and "{reason}" not in sentence:
             signed += f" {self.reason}."
+        if self.is_gathered and self.state in HOLDS:
+            signed += _GATHERED
         signed = " ".join([signed, *self._earlier_says()])
         unsigned = _joined(claim.says for claim in self.claims if claim.source != "C2PA")
         if not unsigned:
@@ -288,6 +304,7 @@ _MOST_CODES = 1_000  # kinds of failure that are kept
 _ONLY_UNKNOWN = "signingCredential.untrusted"  # the failure that says nothing about what was signed
 _KNOWN = "signingCredential.trusted"
 _ADDRESS = re.compile(r"jumbf=/c2pa/([^/]+)")
+_ASSERTION = re.compile(r"jumbf=/c2pa/([^/]+)/c2pa\.assertions/([^/]+)$")
 # whatever list they are in, these codes are of failures
 _FAILS = re.compile(
     r"(assertion|claimSignature|signingCredential|ingredient)\."
@@ -299,6 +316,12 @@ def _dicts(value: Any) -> list[Fields]:
     "The dictionaries in what should be a list of them."
     found = value if isinstance(value, list) else []
     return [item for item in found if isinstance(item, dict)]
+
+
+def _texts(value: Any) -> list[str]:
+    "The texts in what should be a list of them."
+    found = value if isinstance(value, list) else []
+    return [item for item in found if isinstance(item, str)]
 
 
 def _failures(results: Any) -> list[str]:
@@ -368,6 +391,16 @@ def _actions(manifest: Fields) -> list[Fields]:
     return found
 
 
+def _is_gathered(manifest: Fields) -> bool:
+    "Does a credential say something of how the image was made that its signer does not vouch for?"
+    version = manifest.get("claim_version")
+    # before version 2, a signer stood for all of it
+    if not isinstance(version, int) or version < 2:
+        return False
+    labels = [str(one.get("label")) for one in _dicts(manifest.get("assertions")) if one.get("created") is not True]
+    return any(label.startswith(("c2pa.actions", *_METADATA)) for label in labels)
+
+
 def _tools(manifest: Fields) -> list[str]:
     "The programs that a manifest names: those of the actions first."
     tools = [_tool(action.get("softwareAgent")) for action in _actions(manifest)]
@@ -394,18 +427,31 @@ _WHY = {
     "assertion.": "what it says was changed after it was signed",
     "claimSignature.outsideValidity": "it was signed when its certificate was not valid",
     "claimSignature": "the signature does not match what it says",
-    "signingCredential.expired": "its certificate has expired, and no time stamp says that it was signed before",
+    "signingCredential.expired": (
+        "its certificate has expired or is not valid yet, and no time stamp that holds says that it was signed "
+        "while it was valid"
+    ),
     "signingCredential.revoked": "its certificate was revoked",
     "signingCredential": "its certificate is not one for signing images",
     "ingredient": "an image that it was made from does not fit",
 }
 
 
-def _reason(codes: list[str]) -> str:
-    "Why a signature does not hold; what is first in `_WHY` is said first."
+# codes of a time stamp that fits, and whose authority is not on the trust list
+_UNKNOWN_STAMP = frozenset({"timeStamp.validated", "timeStamp.untrusted"})
+_STAMPED = (
+    "its certificate has expired or is not valid yet; a time stamp says that it was signed{when}, "
+    "but the authority of that time stamp is not on the trust list"
+)
+
+
+def _reason(codes: list[str], stamped: str | None = None) -> str:
+    "Why a signature does not hold; `stamped`: when, by a time stamp of an unknown authority. `_WHY` has the order."
     for beginning, meaning in _WHY.items():
         named = [code for code in codes if code.startswith(beginning)]
         if named:
+            if stamped is not None and beginning == "signingCredential.expired":
+                meaning = _STAMPED.format(when=stamped and f" at {stamped}")
             return f"{meaning} ({plain(named[0], 60)})"
     return plain(", ".join(codes), 120) or "the reason is not given"
 
@@ -440,11 +486,13 @@ class _Chain:
         self.own = set(_statuses(store.get("validation_results"), self.active))
         self.state = self._own_state(str(store.get("validation_state")))
         everywhere = list(self.own)
-        for each in _dicts(list(self.manifests.values())):
+        for each in self._each():
             for ingredient in _dicts(each.get("ingredients")):
                 everywhere += _recorded(ingredient)
         # label -> codes, of "" where no manifest is named
         self.failed: dict[str, set[str]] = {}
+        self.stamps = {(label, code) for label, code, _ in everywhere if code in _UNKNOWN_STAMP}
+        self.redacted = self._redacted()
         for label, code, failed in everywhere:
             codes = self.failed.setdefault(label, set()) if failed else set()
             # so many kinds of failure are as good as more
@@ -458,10 +506,28 @@ class _Chain:
             return "trusted" if _KNOWN in codes and _ONLY_UNKNOWN not in codes else "untrusted"
         return "trusted" if said == "Trusted" else "invalid"
 
+    def _redacted(self) -> dict[str, list[str]]:
+        "Label of a manifest -> the names of what later credentials have redacted in it."
+        found: dict[str, list[str]] = {}
+        for address in itertools.chain.from_iterable(_texts(each.get("redactions")) for each in self._each()):
+            if named := _ASSERTION.search(address):
+                found.setdefault(named[1], []).append(plain(named[2], 60))
+        return found
+
+    def _each(self) -> list[Fields]:
+        return _dicts(list(self.manifests.values()))
+
     def manifest(self, label: str) -> Fields:
         "The manifest of this name, empty if there is none."
         found = self.manifests.get(label)
         return found if isinstance(found, dict) else {}
+
+    def stamped(self, label: str) -> str | None:
+        "When a time stamp whose authority is not known says that a manifest was signed; None if there is none."
+        if not all((label, code) in self.stamps for code in _UNKNOWN_STAMP):
+            return None
+        signature = self.manifest(label).get("signature_info")
+        return plain(signature.get("time") or "", 30) if isinstance(signature, dict) else ""
 
     def _codes(self, label: str) -> set[str]:
         "What failed of a manifest, or of one that is not named."
@@ -479,7 +545,7 @@ class _Chain:
         label = str(ingredient.get("active_manifest"))
         broken = [code for code in sorted(self._codes(label)) if code != _ONLY_UNKNOWN]
         if broken or not self.manifest(label):
-            return "invalid", _reason(broken) if broken else "it is not in the file"
+            return "invalid", _reason(broken, self.stamped(label)) if broken else "it is not in the file"
         if opener == "invalid":
             return "invalid", "the credential that was added after it does not hold"
         return "trusted" if opener == "trusted" and self.is_known(label, ingredient) else "untrusted", ""
@@ -503,7 +569,8 @@ def _earlier(chain: _Chain) -> list[Earlier]:
                 continue
             part = is_part or kind == "componentOf"
             state, reason = chain.worth(ingredient, opener)
-            found.append(_earlier_one(chain.manifest(inner), state, reason, part))
+            one = _earlier_one(chain.manifest(inner), state, reason, part)
+            found.append(dataclasses.replace(one, taken_out=_each_once(chain.redacted.get(inner, ()))))
             # what has no name cannot be met again
             seen |= {inner} if chain.manifest(inner) else set()
             todo += [(inner, state, part)] if state in HOLDS else []
@@ -513,7 +580,8 @@ def _earlier(chain: _Chain) -> list[Earlier]:
 def _earlier_one(manifest: Fields, state: str, reason: str, is_part: bool) -> Earlier:
     "What one of them says."
     done, tools = _each_once(_action_names(manifest)), _each_once(_tools(manifest))
-    return Earlier(state, _signer(manifest), reason, is_part, done, tools, _claims(manifest, is_part))
+    said = _claims(manifest, is_part)
+    return Earlier(state, _signer(manifest), reason, is_part, done, tools, said, is_gathered=_is_gathered(manifest))
 
 
 def from_store(
@@ -524,21 +592,24 @@ def from_store(
     manifest = chain.manifest(chain.active)
     if not manifest:
         return Provenance("unreadable", reason="there is no manifest in it")
+    failures = _failures(store.get("validation_results"))
     return Provenance(
         chain.state,
         _signer(manifest),
-        _reason(_failures(store.get("validation_results"))) if chain.state == "invalid" else "",
+        _reason(failures, chain.stamped(chain.active)) if chain.state == "invalid" else "",
         _each_once(_action_names(manifest)),
         _each_once(_tools(manifest)),
         _claims(manifest, False),
         tuple(_earlier(chain)),
+        _is_gathered(manifest),
     )
 
 # %% ../../nbs/02_images/09_provenance.ipynb #cf8e7486
 MOST_BYTES = 2**28  # of a file that is verified
 MOST_SECONDS = 10.0  # for one file
 _MOST_TEXT = 2**22  # characters of JSON
-TRUST_VARIABLE = "FAKEFACE_TRUST"  # names a file of certificates, PEM: the authorities whose signers are known
+# names a file of certificates, PEM: the authorities of signers and of time stamps that are known
+TRUST_VARIABLE = "FAKEFACE_TRUST"
 INSTALL = "pip install 'fakeface[provenance]'"
 # what a certificate must be for, one of them: signing claims (C2PA), signing documents (twice), e-mail
 _PURPOSES = "1.3.6.1.4.1.62558.2.1 1.3.6.1.5.5.7.3.36 1.3.6.1.4.1.311.76.59.1.9 1.3.6.1.5.5.7.3.4".split()
@@ -601,8 +672,9 @@ def verified_with() -> str:  # the same text means: the same file gets the same 
 # its modules come from where those of its parent do; what libraries print is nobody's
 _READER = """
 import faulthandler, io, json, os, pickle, sys
-sys.path[:], seconds, settings, data = pickle.load(sys.stdin.buffer)
+sys.path[:], seconds, settings = pickle.load(sys.stdin.buffer)
 faulthandler.dump_traceback_later(seconds, exit=True)
+data = sys.stdin.buffer.read()
 answer = os.fdopen(os.dup(1), "wb")
 os.dup2(2, 1)
 try:
@@ -618,29 +690,56 @@ os._exit(0)
 """
 
 
-def _in_a_process(settings: Fields, data: bytes) -> str | None:
+_PIECE = 2**20  # bytes of a file at a time
+
+
+@contextlib.contextmanager
+def _ended_after(process: subprocess.Popen, seconds: float) -> Iterator[threading.Event]:
+    "Kill a process after so many seconds, and at the end; the event says that it was too slow."
+    late = threading.Event()
+
+    def end() -> None:
+        late.set()
+        process.kill()
+
+    timer = threading.Timer(seconds, end)
+    timer.start()
+    try:
+        yield late
+    finally:
+        timer.cancel()
+        timer.join()
+        process.kill()
+
+
+def _in_a_process(settings: Fields, file: BinaryIO) -> str | None:
     "A file's manifests as JSON, None where there are none; raises `ValueError`, and `TimeoutError`."
     paths = [path or os.getcwd() for path in sys.path]
-    asked = pickle.dumps((paths, MOST_SECONDS + 1, settings, data))
-    try:
-        command = [sys.executable, "-I", "-c", _READER]
-        done = subprocess.run(
-            command, input=asked, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, timeout=MOST_SECONDS
-        )
-    except subprocess.TimeoutExpired:
-        raise TimeoutError from None
-    if not done.stdout:
+    asked = pickle.dumps((paths, MOST_SECONDS + 1, settings))
+    command = [sys.executable, "-I", "-c", _READER]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as reader:
+        to, answer = cast(BinaryIO, reader.stdin), cast(BinaryIO, reader.stdout)
+        with _ended_after(reader, MOST_SECONDS) as late:
+            # one that has died takes nothing
+            with contextlib.suppress(BrokenPipeError), to:
+                to.write(asked)
+                file.seek(0)
+                shutil.copyfileobj(file, to, _PIECE)
+            said = answer.read()
+    if late.is_set():
+        raise TimeoutError
+    if not said:
         raise ValueError("the process that read it died")
-    what, said = json.loads(done.stdout)
+    what, text = json.loads(said)
     if what == "raised":
-        raise ValueError(said)
-    return said
+        raise ValueError(text)
+    return text
 
 # %% ../../nbs/02_images/09_provenance.ipynb #4d2aed4a
-def _store(data: bytes, anchors: str) -> Fields | None:
+def _store(file: BinaryIO, anchors: str) -> Fields | None:
     "A file's manifests as c2pa reads them, None where there are none; raises what c2pa raises."
     trust = {"trust_config": "\n".join(_PURPOSES)} | ({"user_anchors": anchors} if anchors else {})
-    text = _in_a_process(_OFFLINE | {"trust": trust}, data)
+    text = _in_a_process(_OFFLINE | {"trust": trust}, file)
     if text is None:
         return None
     if len(text) > _MOST_TEXT:
@@ -648,10 +747,10 @@ def _store(data: bytes, anchors: str) -> Fields | None:
     return json.loads(text)
 
 
-def _verified(data: bytes, anchors: str) -> Provenance:
+def _verified(file: BinaryIO, anchors: str) -> Provenance:
     "What a file's credential says; absent where it has none, unreadable where c2pa raises."
     try:
-        store = _store(data, anchors)
+        store = _store(file, anchors)
         return Provenance("absent") if store is None else from_store(store)
     except TimeoutError:
         return Provenance("not checked", reason=f"it takes longer than {MOST_SECONDS:.0f} seconds")
@@ -665,21 +764,32 @@ def _verified(data: bytes, anchors: str) -> Provenance:
     return Provenance("unreadable", reason=why)
 
 
-def _verified_by_list(data: bytes) -> Provenance:
+def _verified_by_list(file: BinaryIO) -> Provenance:
     "The same with the trust list; where that cannot be read nobody is known, and it is said."
     try:
-        return _verified(data, trust_list())
+        return _verified(file, trust_list())
     except ProvenanceError:
         # the page is for others; where the list should be is said by the doctor
         lost = f"{TRUST_VARIABLE} names a trust list that cannot be used; fakeface doctor says why"
-        found = _verified(data, "")
+        found = _verified(file, "")
         return dataclasses.replace(found, reason=lost) if found.state in HOLDS else found
 
 # %% ../../nbs/02_images/09_provenance.ipynb #fdcd5038
-def _has_words(data: bytes) -> bool:
+_WORDS = (b"c2pa", b"jumb", b"C2PA", b"purl.org/dc/terms", b"provenance")
+_COPIES = 4  # of a file, at most, while c2pa reads it
+
+
+def _has_words(file: BinaryIO) -> bool:
     "Are the words of a credential in a file, or those of one that is kept elsewhere?"
-    is_here = b"c2pa" in data and (b"jumb" in data or b"C2PA" in data)
-    return is_here or b"purl.org/dc/terms" in data and b"provenance" in data
+    file.seek(0)
+    found: set[bytes] = set()
+    end = b""
+    while piece := file.read(_PIECE):
+        # a word may begin in one piece and end in the next
+        end = end[-32:] + piece
+        found.update(word for word in _WORDS if word in end)
+    is_here = b"c2pa" in found and bool(found & {b"jumb", b"C2PA"})
+    return is_here or found >= {b"purl.org/dc/terms", b"provenance"}
 
 
 def _not_verified(has_pattern: bool, why: str) -> Provenance:
@@ -694,14 +804,17 @@ def _credential(source: ImageSource, has_pattern: bool) -> Provenance:
     missing = cannot_verify()
     if missing:
         return _not_verified(has_pattern, missing)
-    with image_stream(source) as (file, _):
-        file.seek(0)
-        data = file.read(MOST_BYTES + 1)
-    if len(data) > MOST_BYTES:
-        return _not_verified(has_pattern, f"the file has more than {MOST_BYTES:,} bytes")
-    if not _has_words(data):
-        return Provenance("absent")
-    found = _verified_by_list(data)
+    with image_stream(source) as (file, _), held_memory():
+        size = file.seek(0, os.SEEK_END)
+        if size > MOST_BYTES:
+            return _not_verified(has_pattern, f"the file has more than {MOST_BYTES:,} bytes")
+        if not _has_words(file):
+            return Provenance("absent")
+        try:
+            take_memory(size * _COPIES // BYTES_A_PIXEL)
+        except MemoryTaken as error:
+            return Provenance("not checked", reason=f"it {error}")
+        found = _verified_by_list(file)
     if found.state == "absent" and has_pattern:
         return Provenance("unreadable", reason="there is a block that looks like one, and no manifest in it")
     return found

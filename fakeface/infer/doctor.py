@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Iterator
 from ..core.project import FakefaceError, cores, git_commit, project_root
 from ..faces.detect import find_faces
 from ..faces.networks import FacesError
+from ..images.memory import memory_budget, memory_lack
 from ..images.provenance import TRUST_VARIABLE, ProvenanceError, cannot_verify, trust_list
 from .detector import Detector
 from .reference import compare_reference, score_as_file
@@ -138,6 +139,14 @@ def _torch() -> Finding:
         first = (str(error).splitlines() or [""])[0][:150]
         return Finding("fault", "torch", f"cannot be used ({type(error).__name__}: {first}). Install it again.")
 
+# %% ../../nbs/11_infer/14_doctor.ipynb #8be0f4a1c5d2
+def _memory() -> Finding:
+    "Can large images be judged, and how much may they take?"
+    what = "large images"
+    if lack := memory_lack():
+        return Finding("fault", what, f"all of them would be refused: {lack}.")
+    return Finding("ok", what, f"share {memory_budget() / 1e9:.1f} GB of memory (FAKEFACE_MEMORY_MB sets it)")
+
 # %% ../../nbs/11_infer/14_doctor.ipynb #32fdcc80
 def _face_finder() -> Finding:
     "Do the face finder's networks run here, and how fast?"
@@ -165,9 +174,9 @@ def _credentials() -> Finding:
         count = trust_list().count("BEGIN CERTIFICATE")
     except ProvenanceError as error:
         return Finding("fault", what, str(error))
-    known = f"{count} certificates on the trust list"
+    known = f"{count} certificates on the trust list (authorities of signers, and of time stamps)"
     if not count:
-        known = f"no signer is known: {TRUST_VARIABLE} names no list"
+        known = f"no signer and no time stamp is known: {TRUST_VARIABLE} names no list of authorities (PEM)"
     version = importlib.metadata.version("c2pa-python")
     return Finding("ok", what, f"are verified (c2pa-python {version}); {known}")
 
@@ -224,6 +233,7 @@ def doctor(
     yield _torch()
     yield from _packages()
     yield _face_finder()
+    yield _memory()
     yield _credentials()
     if bundle:
         yield _detector("detector", bundle)

@@ -24,7 +24,7 @@ from ..core.text import safe_for_terminal
 from ..images.decode import ImageError
 from ..images.jpeg import save_jpeg
 from .detector import Detector
-from .listing import walk
+from .listing import HEATMAP_COMMENT, walk
 from .pool import CheckOptions, check_paths
 from .rows import FileMark, Rows, file_mark, keep_last
 from .verdict import Verdict
@@ -147,7 +147,7 @@ def _save_heatmaps(detector: Detector, path: str, verdicts: list[Verdict], folde
             return _as_error(detector, verdict, f"Was judged, and then {error.reason}.")
         except MemoryError:
             return _as_error(detector, verdict, "The heat-map needs more memory than there is.")
-        save_jpeg(shown, folder / f"{stem}-{mark}{number}.jpg", 90)
+        save_jpeg(shown, folder / f"{stem}-{mark}{number}.jpg", 90, comment=HEATMAP_COMMENT)
     return verdicts
 
 # %% ../../nbs/11_infer/10_folder.ipynb #e5f69032
@@ -194,7 +194,7 @@ class _Count:
         self.add(rows)
 
     def add_beside(self, path: str) -> None:
-        "A file in a folder that is no image."
+        "A file in a folder that is none of its images, by its ending or as a heat-map."
         self.found["beside"] += 1
 
     def again(self, groups: Iterable[list[dict[str, Any]]]) -> None:
@@ -238,13 +238,12 @@ def score_paths(
     "Judge everything that is named, a row at a time; what `to` has rows of is counted and not judged again."
     started = time.time()
     names = [os.fspath(path) for path in paths]
-    skip = [heatmaps] if heatmaps else []
-    if isinstance(to, Rows):
-        skip += [to.path, to.note]
+    skip = [to.path, to.note] if isinstance(to, Rows) else []
     with _progress_bar(names, bar) as progress:
         count = _Count(progress)
         before = to.before() if isinstance(to, Rows) else ()
-        left = LeftToDo(walk(names, skip, count.add_beside), before, count.add_earlier, retry_errors)
+        meant = walk(names, skip, count.add_beside, heatmaps)
+        left = LeftToDo(meant, before, count.add_earlier, retry_errors)
         marked = _Marked(left if isinstance(to, Rows) else left.todo)
         for path, verdicts in check_paths(detector, marked, workers, timeout, **options):
             if heatmaps:

@@ -105,7 +105,8 @@ def manifest(
 ) -> dict[str, Any]:  # as c2pa takes it
     "A manifest that says: created, from this kind of source, with this program."
     created = dict(action="c2pa.created", digitalSourceType=_IPTC + source_type, softwareAgent=dict(name=tool))
-    actions = dict(label="c2pa.actions", data=dict(actions=[created]))
+    # created: the signer vouches for it
+    actions = dict(label="c2pa.actions", data=dict(actions=[created]), created=True)
     return dict(claim_generator_info=[dict(name=tool, version="1.0")], assertions=[actions])
 
 
@@ -114,7 +115,7 @@ def opened_manifest(
 ) -> dict[str, Any]:  # for `signed` with an ingredient
     "A manifest that says: opened from another file, then edited."
     opened = dict(action="c2pa.opened", parameters=dict(ingredientIds=["first"]))
-    actions = dict(label="c2pa.actions", data=dict(actions=[opened, dict(action="c2pa.edited")]))
+    actions = dict(label="c2pa.actions", data=dict(actions=[opened, dict(action="c2pa.edited")]), created=True)
     return dict(claim_generator_info=[dict(name=tool)], assertions=[actions])
 
 # %% ../../nbs/14_testing/08_credentials.ipynb #b2dfc872

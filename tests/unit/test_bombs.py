@@ -419,6 +419,35 @@ def test_a_single_file_that_holds_the_interpreter_is_ended(tmp_path, tiny):
     assert line.endswith("café\\x0a.png: No verdict: Took longer than 1 s, which is the limit (--timeout).")
 
 
+KEEPS_PYTHON_BUSY = """
+import faulthandler, sys
+from fakeface.cli.main import main
+from fakeface.infer.detector import Detector
+
+# it reads the stacks of running threads, which crashes the process once in a while: only if nothing else can run
+faulthandler.dump_traceback_later = lambda *_, **__: None
+
+
+def busy(*_, **__):
+    while True:
+        sum(range(1000))
+
+
+Detector.check_faces = busy
+sys.exit(main(sys.argv[1:]))
+"""
+
+
+def test_a_single_file_that_keeps_python_busy_is_ended_without_the_other_clock(tmp_path, tiny):
+    image = tmp_path / "a.png"
+    Image.new("L", (32, 32)).save(image)
+    command = [sys.executable, "-c", KEEPS_PYTHON_BUSY, "check", image, "--bundle", tiny, "--timeout", "0.5"]
+    done = subprocess.run(command, capture_output=True, timeout=30)
+    assert done.returncode == 1 and not done.stderr
+    (line,) = done.stdout.decode().splitlines()
+    assert line.endswith("a.png: No verdict: Took longer than 0.5 s, which is the limit (--timeout).")
+
+
 HOLDS_AND_IS_KILLED = """
 import sys
 from fakeface.images.workers import Worker

@@ -294,6 +294,14 @@ def test_export_gives_an_older_bundle_its_onnx_file(tmp_path, capsys, monkeypatc
     assert code == 0, err
     (heatmap,) = (tmp_path / "seen").iterdir()
     assert heatmap.name.startswith("face.png-") and open_image(heatmap).size == (256, 256)
+    # a heat-map is not judged, in whichever folder, nor by a later run
+    open_image("face.png").save("seen/face.png")
+    for how in (["--heatmap", "seen"], ["--heatmap", "seen", "--resume"], ["--overwrite"]):
+        beside = len(list((tmp_path / "seen").glob("face.png-*")))
+        code, _, err = run("check", "seen", "--bundle", "new", "--csv", "seen.csv", *how)
+        assert code == 0 and err.startswith("1 image:") and f"{beside} other file" in err, err
+    code, out, _ = run("check", f"seen/{heatmap.name}", "--bundle", "new")
+    assert code == 1 and "No verdict: Is a heat-map" in out
     assert len(add_reference("new").reference) >= 4
     code, out, _ = run("doctor", "--bundle", "new")
     assert code == 0 and "reference scores agree" in out

@@ -137,6 +137,16 @@ def test_interrupt_keeps_rows_and_says_how_to_go_on(tmp_path, tiny):
     assert done == names[: len(done)] and 20 <= len(done) + 1
 
 
+def test_a_name_in_a_list_is_never_a_pattern(tmp_path, tiny):
+    many(tmp_path / "in", 1)
+    (tmp_path / "in/000/000000.jpg").rename(tmp_path / "photo1.jpg")
+    for end in ("\n", "\0"):
+        ask = dict(input=f"photo[1].jpg{end}", cwd=tmp_path, capture_output=True, text=True)
+        done = subprocess.run([*COMMAND, "-", "--bundle", tiny, "--json", "-"], **ask)
+        (row,) = map(json.loads, done.stdout.splitlines())
+        assert row["name"] == "photo[1].jpg" and "oes not exist" in row["error"] and done.returncode == 1
+
+
 def test_names_on_standard_input_are_answered_as_they_come(tmp_path, tiny):
     names = many(tmp_path / "in", 6)
     pipes = dict(stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE)

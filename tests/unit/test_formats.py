@@ -24,6 +24,7 @@ from fakeface.testing.images import (
     image_bytes,
     ink_profile,
     orientation_exif,
+    png_chunk,
     portrait,
     rgb_profile,
 )
@@ -278,6 +279,30 @@ def test_sixteen_bit_grey_and_transparency_go_through_their_profile():
     assert (
         decode(image_bytes(clear, "PNG", icc_profile=rgb_profile("Adobe RGB"))).image.getextrema() == ((255, 255),) * 3
     )
+
+
+@pytest.mark.parametrize("bits", [8, 10, 12, 16])
+def test_grey_of_few_bits_in_sixteen_is_noted(bits):
+    "Its values are read as they are: nearly black, which nobody would see in a score."
+    levels = np.asarray(portrait().convert("L")).astype(np.uint32) * (2**bits - 1) // 255
+    for name in ("PNG", "TIFF"):
+        notes = decode(image_bytes(Image.fromarray(levels.astype(np.uint16)), name)).notes
+        assert [note.split(" of ")[0] for note in notes] == [f"its 16-bit grey values end at {levels.max():,}"] * (
+            bits < 16
+        )
+
+
+@pytest.mark.parametrize("name", ["AVIF", "PNG"])
+def test_a_colour_space_by_number_is_noted_as_in_heic(name):
+    data = image_bytes(portrait(), name)
+    if name == "PNG":
+        wide = data[:33] + png_chunk(b"cICP", bytes([9, 16, 0, 1])) + data[33:]
+    else:
+        at = data.index(b"nclx") + 4
+        wide = data[:at] + struct.pack(">HH", 9, 16) + data[at + 4 :]
+    assert decode(data).notes == ()
+    (note,) = decode(wide).notes
+    assert "HDR" in note and "read as sRGB" in note
 
 
 def test_path_bytes_and_pillow_image_agree_on_profiles(tmp_path):

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import threading
 import time
+import tracemalloc
 import zlib
 from concurrent.futures import ThreadPoolExecutor
 from http.server import BaseHTTPRequestHandler, HTTPServer
@@ -19,6 +20,7 @@ from PIL import Image, PngImagePlugin
 
 from fakeface.images import provenance as room
 from fakeface.images.clues import SOURCE_TYPES
+from fakeface.images import memory
 from fakeface.images.provenance import INSTALL, TRUST_VARIABLE, Claim, Provenance, from_store, read_provenance
 from fakeface.infer.cards import Cards
 from fakeface.infer.rows import ROW_COLUMNS, row_text
@@ -596,7 +598,7 @@ def test_a_reader_ends_by_itself_when_nobody_waits(files):
     reader = room._READER.replace("import c2pa", "time.sleep(60)").replace(
         "import faulthandler", "import time, faulthandler"
     )
-    asked = pickle.dumps((sys.path, 1.0, {}, files["PNG"]))
+    asked = pickle.dumps((sys.path, 1.0, {})) + files["PNG"]
     began = time.monotonic()
     subprocess.run([sys.executable, "-I", "-c", reader], input=asked, timeout=30, capture_output=True)
     assert time.monotonic() - began < 10
@@ -631,6 +633,34 @@ def test_a_file_over_the_limit_is_not_verified(files, monkeypatch):
     monkeypatch.setattr(room, "MOST_BYTES", 1000)
     found = read_provenance(files["JPEG"])
     assert found.state == "not checked" and "1,000 bytes" in found.says and found.claims_model is None
+
+
+def test_a_large_file_waits_for_the_memory_of_others(files, monkeypatch):
+    "What reading it takes is part of the budget of large images."
+    monkeypatch.setattr(room, "_COPIES", 10**6)
+    monkeypatch.setattr(memory, "MEMORY_WAIT", 0.1)
+    monkeypatch.setenv("FAKEFACE_MEMORY_MB", "100")
+    with memory.held_memory(), ThreadPoolExecutor(1) as other:
+        memory.take_memory(20_000_000)
+        found = other.submit(read_provenance, files["JPEG"]).result()
+    assert found.state == "not checked" and "which other images have been using" in found.reason
+    assert read_provenance(files["JPEG"]).state == "untrusted"
+
+
+def test_words_are_looked_for_in_little_memory(tmp_path):
+    path = tmp_path / "large.jpg"
+    for place in (2**20 - 2, 2**20, 2**25 - 4):
+        path.write_bytes(b"")
+        with open(path, "r+b") as file:
+            file.write(b"jumb")
+            file.truncate(2**26)
+            tracemalloc.start()
+            assert not room._has_words(file)
+            peak = tracemalloc.get_traced_memory()[1]
+            tracemalloc.stop()
+            file.seek(place)
+            file.write(b"c2pa")
+            assert room._has_words(file) and peak < 2**23
 
 
 def test_json_over_the_limit_is_not_read(files, monkeypatch):
