@@ -292,12 +292,15 @@ def _answer(
     by = scored_by(cfg)
     line = cross_validation_line(int(part.max()) + 1, len(scores), figures, by)
     found: dict[str, Any] = dict(parts=int(part.max()) + 1, images=len(scores), by=by, headline=line)
+    new = read_bundle(folder / "bundle")
+    # whose way of training it is about
+    found["bundle_hash"] = new.hash
     found |= {name: value.to_dict() for name, value in figures.items()}
     write_atomic(folder / "cross_validation.csv", scores.to_csv(index=False))
     write_json(folder / "cross_validation.json", found)
     shutil.rmtree(folder / "parts")
     print(line)
-    told = compare_out_of_fold(cfg, scores, unmet, read_bundle(folder / "bundle"))
+    told = compare_out_of_fold(cfg, scores, unmet, new)
     path = folder / "before_after.json"
     if not told or not path.exists():
         return dict(cross_validation=found)

@@ -230,6 +230,15 @@ def _has_met_any(bundle: Bundle, manifest: pd.DataFrame, group: list[str]) -> bo
     return any(has_met(bundle, *pair) for pair in rows.itertuples(index=False, name=None))
 
 
+def _begins_with_pretraining(
+    home: Path,  # the run's folder
+    pretrain: TrainConfig | None,  # the round's; None where nothing is left to pretrain on
+) -> bool:
+    "Does the finetuning of a round begin with a pretraining, as the run's does?"
+    was_pretrained = (home / "pretrain/config.json").exists()
+    return _first_init(home) != "none" and pretrain is not None and was_pretrained
+
+
 def _train_round(
     cfg: LeaveoutConfig,
     group: list[str],
@@ -243,8 +252,7 @@ def _train_round(
         raise FakefaceError(f"The run {cfg.run} finetunes on {', '.join(group)} only: nothing is left to train on.")
     _refuse_unknown_start(cfg.run, home, group)
     pretrained = _bundle_in(home / "pretrain/bundle")
-    was_pretrained = (home / "pretrain/config.json").exists()
-    if _first_init(home) == "none" or pretrain is None or not was_pretrained:
+    if pretrain is None or not _begins_with_pretraining(home, pretrain):
         finetune = replace(finetune, init="none")
     elif pretrained and not _has_met_any(pretrained, manifest, group):
         without = shutil.ignore_patterns("checkpoints")
@@ -364,6 +372,9 @@ def paired_difference(
     return delong_test(both.label, both.p_fake, both.p_fake_other)
 
 # %% ../../nbs/09_evaluate/09_leave_one_out.ipynb #5c46983e
+_PLAIN = ("megabytes", "ms_an_image", "bundle_hash", "seen_by", "given_epochs")  # fields of a round as they are
+
+
 @dataclass(frozen=True)
 class Round:
     "What a detector made of a domain that it never saw."
@@ -378,13 +389,16 @@ class Round:
     difference: Interval | None = None  # AUC unseen − AUC seen, on the same images
     megabytes: float | None = None  # of the round's detector
     ms_an_image: float | None = None  # that it takes on one core
+    bundle_hash: str | None = None  # of the round's detector
+    seen_by: str | None = None  # hash of the detector that `seen` is of
+    given_epochs: int | None = None  # as asked for; 0: as the run; None: not recorded
 
     def to_dict(self) -> dict[str, Any]:
         "As leaveout.json holds it."
         found = {name: getattr(self, name) for name in ("unseen", "seen", "difference")}
         records = {name: None if record is None else record.to_dict() for name, record in found.items()}
-        about = dict(left_out=self.left_out, domain=self.domain, run=self.run, epochs=self.epochs, claim=self.claim)
-        return about | records | dict(megabytes=self.megabytes, ms_an_image=self.ms_an_image)
+        names = ("left_out", "domain", "run", "epochs", "claim", *_PLAIN)
+        return {name: getattr(self, name) for name in names} | records
 
     @classmethod
     def from_dict(cls, record: Mapping[str, Any]) -> "Round":
@@ -399,8 +413,7 @@ class Round:
             Evaluation.from_dict(record["unseen"]),
             Evaluation.from_dict(seen) if seen else None,
             Interval.from_dict(difference) if difference else None,
-            record.get("megabytes"),
-            record.get("ms_an_image"),
+            **{name: record.get(name) for name in _PLAIN},
         )
 
 # %% ../../nbs/09_evaluate/09_leave_one_out.ipynb #1d9a51cd
@@ -442,18 +455,21 @@ def _rounds_of_group(
     new: Path,
     group: list[str],
     own: Mapping[str, Any] | None,  # of `_own_figures`
+    given_epochs: int,
 ) -> list[Round]:
     "What a finished round found, one a domain."
     metrics = read_json(new / "evaluate/metrics.json")
     trained = read_json(new / "finetune/metrics.json") or {}
-    cost = {name: trained.get(name) for name in ("megabytes", "ms_an_image")}
+    about: dict[str, Any] = {name: trained.get(name) for name in ("megabytes", "ms_an_image")}
+    about |= dict(bundle_hash=metrics["bundle_hash"], given_epochs=given_epochs)
     rounds = []
     for domain in metrics["seen"]:
         unseen = Evaluation.from_dict(metrics["result"][domain])
-        found = Round(group, domain, new.name, trained.get("epochs"), metrics["seen"][domain], unseen, **cost)
+        found = Round(group, domain, new.name, trained.get("epochs"), metrics["seen"][domain], unseen, **about)
         seen = _seen_part(home, new, own, domain) if own and _knew(own, domain, group) else None
-        if seen is not None:
-            found = replace(found, seen=seen, difference=paired_difference(new, home, domain))
+        if own and seen is not None:
+            difference = paired_difference(new, home, domain)
+            found = replace(found, seen=seen, seen_by=own["bundle_hash"], difference=difference)
         rounds.append(found)
     return rounds
 
@@ -462,6 +478,7 @@ def collect_rounds(
     run: str,
     out: str,  # root of all runs
     groups: list[list[str]],  # of `rounds_of`
+    given_epochs: int = 0,  # that the rounds were asked to train for; 0: as the run
 ) -> list[Round]:  # one a domain
     "What the finished rounds found."
     rounds, home = [], run_dir(run, out)
@@ -469,7 +486,7 @@ def collect_rounds(
     for group in groups:
         new = run_dir(round_name(run, group), out)
         if Stage.state(new / "evaluate") == "finished":
-            rounds += _rounds_of_group(home, new, group, own)
+            rounds += _rounds_of_group(home, new, group, own, given_epochs)
     return rounds
 
 # %% ../../nbs/09_evaluate/09_leave_one_out.ipynb #5129c495
@@ -498,7 +515,7 @@ def rounds_table(rounds: list[Round]) -> pd.DataFrame:
         row |= _figure_columns(names, "unseen", found.unseen)
         row |= _figure_columns(names, "seen", found.seen)
         row |= _columns("AUC difference", found.difference)
-        row |= {"MB": found.megabytes, "ms an image": found.ms_an_image}
+        row |= {"seen by": found.seen_by, "MB": found.megabytes, "ms an image": found.ms_an_image}
         rows.append(row)
     return pd.DataFrame(rows)
 
@@ -528,32 +545,90 @@ def _other_names(manifest: pd.DataFrame, own: dict[str, Any], config: dict[str, 
     return "; ".join(changed)
 
 
+def _changed_settings(
+    home: Path,  # the run's folder
+    new: Path,  # the round's
+    record: Mapping[str, Any],  # of leaveout.json
+    manifest: pd.DataFrame,  # the run's
+) -> str:  # "" where none is another
+    "In which settings of finetuning a round is not what the run would make now."
+    file = home / "finetune/config.json"
+    own = read_json(file) if file.exists() else {}
+    config = read_json(new / "finetune/config.json")
+    # rounds that were asked for other epochs differ in them on purpose
+    deciding = _DECIDING | ({"epochs"} if record.get("given_epochs") == 0 else set())
+    kept = [name for name in own if name in config and name in deciding]
+    changed = differences({name: config[name] for name in kept}, {name: own[name] for name in kept})
+    return changed or _other_names(manifest, own, config, record["left_out"])
+
+
+def _refuse_other_beginning(
+    home: Path,  # the run's folder
+    new: Path,  # the round's
+    record: Mapping[str, Any],  # of leaveout.json
+    manifest: pd.DataFrame,  # the run's
+) -> None:
+    "Raise `FakefaceError` where the round's finetuning began otherwise than it would now."
+    group = record["left_out"]
+    asked = LeaveoutConfig(home.name, str(home.parent.resolve()), epochs=record.get("given_epochs") or 0)
+    _refuse_unknown_start(home.name, home, group)
+    pretrain = round_config("pretrain", home, asked, group, manifest)
+    finetuned = _bundle_in(new / "finetune/bundle")
+    if finetuned is not None and bool(finetuned.parent) != _begins_with_pretraining(home, pretrain):
+        has, had = ("no pretraining", "one") if finetuned.parent else ("a pretraining", "none")
+        raise FakefaceError(f"Finetuning begins with {has} now, and that of {new.name} began with {had}.")
+    if finetuned is None or not finetuned.parent:
+        return
+    if pretrain is not None and record.get("given_epochs") is None:
+        # not recorded: they may differ on purpose
+        trained = read_json(new / "pretrain/config.json").get("epochs", pretrain.epochs)
+        pretrain = replace(pretrain, epochs=trained)
+    _refuse_other_start(home, new, pretrain)
+
+
+def _why_not_current(
+    home: Path,  # the run's folder
+    new: Path,  # the round's
+    record: Mapping[str, Any],  # of leaveout.json
+    manifest: pd.DataFrame,  # the run's
+) -> str:  # "" where it is
+    "With what a round was made that the run has no longer."
+    changed = _changed_settings(home, new, record, manifest)
+    if changed:
+        return f"other settings ({changed})"
+    if manifest_hash(read_manifest(new / "prepare/manifest.parquet")) != manifest_hash(manifest):
+        return "other data"
+    judged = new / "evaluate/metrics.json"
+    if record.get("bundle_hash") and judged.exists() and read_json(judged)["bundle_hash"] != record["bundle_hash"]:
+        return f"another detector ({record['bundle_hash'][:12]})"
+    try:
+        _refuse_other_beginning(home, new, record, manifest)
+    except FakefaceError as error:
+        return f"another beginning ({str(error).partition(' Give overwrite')[0].removesuffix('.')})"
+    return ""
+
+
 def require_current_rounds(
     home: Path,  # the run's folder
 ) -> None:
-    "Raise `FakefaceError` where leaveout.json has rounds of this run that were made with other data or settings."
+    "Raise `FakefaceError` where leaveout.json has rounds of this run that were made otherwise than it is now."
     file, prepared = home / "leaveout.json", home / "prepare/manifest.parquet"
     if not file.exists() or not prepared.exists():
         return
     manifest = read_manifest(prepared)
-    own = read_json(home / "finetune/config.json") if (home / "finetune/config.json").exists() else {}
     for record in read_json(file)["rounds"]:
         new = home.with_name(record["run"])
         if record["run"] != round_name(home.name, record["left_out"]) or not (new / "finetune/config.json").exists():
             # of another run, which the note says, or no longer there
             continue
-        config = read_json(new / "finetune/config.json")
-        kept = [name for name in own if name in config and name in _DECIDING]
-        changed = differences({name: config[name] for name in kept}, {name: own[name] for name in kept})
-        changed = changed or _other_names(manifest, own, config, record["left_out"])
-        if changed or manifest_hash(read_manifest(new / "prepare/manifest.parquet")) != manifest_hash(manifest):
-            why = f"other settings ({changed})" if changed else "other data"
+        why = _why_not_current(home, new, record, manifest)
+        if why:
             raise FakefaceError(
                 f"leaveout.json of {home.name} has rounds that were made with {why} than the run has now. Make them "
                 "again (leaveout with overwrite=True), or remove leaveout.json."
             )
 
-
+# %% ../../nbs/09_evaluate/09_leave_one_out.ipynb #fb31b5ae
 def _still_valid(
     records: list[dict[str, Any]],  # of leaveout.json
     manifest: pd.DataFrame,  # the run's, as it is now
@@ -584,7 +659,7 @@ def leave_out_rounds(
     file = home / "leaveout.json"
     before = read_json(file)["rounds"] if file.exists() else []
     records = _still_valid([record for record in before if record["left_out"] not in groups], manifest, cfg.out)
-    records += [found.to_dict() for found in collect_rounds(cfg.run, cfg.out, groups)]
+    records += [found.to_dict() for found in collect_rounds(cfg.run, cfg.out, groups, cfg.epochs)]
     records.sort(key=lambda record: (record["left_out"], record["domain"]))
     rounds = [Round.from_dict(record) for record in records]
     write_json(file, dict(rounds=records, note=_epochs_note(rounds)))
@@ -600,6 +675,18 @@ def _rounds_by_domain(home: Path) -> dict[tuple[str, ...], Round]:
     return {(*record["left_out"], record["domain"]): Round.from_dict(record) for record in records}
 
 # %% ../../nbs/09_evaluate/09_leave_one_out.ipynb #0effe368
+def _round_folder(home: Path, found: Round) -> Path:
+    "The folder of a round; raises `FakefaceError` where it was made again after leaveout.json was written."
+    folder = home.parent / found.run
+    judged = read_json(folder / "evaluate/metrics.json")["bundle_hash"]
+    if found.bundle_hash and judged != found.bundle_hash:
+        raise FakefaceError(
+            f"leaveout.json of {home.name} lists {found.run} with the detector {found.bundle_hash[:12]}, and it was "
+            f"made again since ({judged[:12]}). Run leaveout for {home.name} again; finished rounds are kept."
+        )
+    return folder
+
+
 def beside(
     run: str,  # its rounds are finished
     other: str,  # so are the same rounds of this one
@@ -614,7 +701,7 @@ def beside(
     rows = []
     for key in common:
         mine, theirs = rounds[key], other_rounds[key]
-        folder, other_folder = home.parent / mine.run, other_home.parent / theirs.run
+        folder, other_folder = _round_folder(home, mine), _round_folder(other_home, theirs)
         row = dict(domain=mine.domain, without=", ".join(mine.left_out), epochs=mine.epochs)
         row |= {"epochs, other": theirs.epochs, "n": mine.unseen.n}
         row |= _figure_columns(("auc", "fpr", "fnr"), "run", mine.unseen)

@@ -74,31 +74,51 @@ class ReportConfig:
     resume: bool = False  # go on with an unfinished one
 
 # %% ../../nbs/12_report/15_page.ipynb #b3b469ff
-def _expected_hash(facts: RunFacts) -> str | None:
-    "The bundle that `evaluate` would judge now; None where it was told which, or where none is to be expected."
-    evaluated, finetuned = facts.stages["evaluate"], facts.stages["finetune"]
-    if not evaluated.metrics or (evaluated.config or {}).get("bundle") or not finetuned.metrics:
+def _is_bundle_of(folder: str | Path, home: Path, stage: str) -> bool:
+    "Whether a folder is that of the bundle of one of the run's stages, wherever the run was then."
+    own = home.resolve() / stage / "bundle"
+    return Path(folder).parts[-3:] == own.parts[-3:] or Path(folder).resolve() == own
+
+
+def _judged_stage(facts: RunFacts, home: Path) -> str | None:
+    "The stage of this run whose detector `evaluate` was to judge; None for a bundle from elsewhere."
+    named = (facts.stages["evaluate"].config or {}).get("bundle")
+    if not named:
+        return "finetune"
+    return next((stage for stage in ("finetune", "pretrain") if _is_bundle_of(named, home, stage)), None)
+
+
+def _expected_hash(facts: RunFacts, home: Path) -> str | None:
+    "The bundle that `evaluate` would judge now; None where it is from elsewhere, or where none is there."
+    stage = _judged_stage(facts, home)
+    if stage is None:
         return None
-    compared = finetuned.metrics.get("before_after") or {}
-    return compared["start_hash"] if compared.get("keep_start") else finetuned.metrics.get("bundle_hash")
+    compared = (facts.stages[stage].metrics or {}).get("before_after") or {}
+    is_kept = compared.get("keep_start") and not (facts.stages["evaluate"].config or {}).get("bundle")
+    return compared["start_hash"] if is_kept else facts.stages[stage].bundle_hash
 
 
-def _require_one_detector(facts: RunFacts) -> None:
-    "Raise `FakefaceError` where another detector was made after `evaluate` had judged one."
-    expected = _expected_hash(facts)
-    judged = (facts.stages["evaluate"].metrics or {}).get("bundle_hash")
-    if expected and judged != expected:
-        raise FakefaceError(
-            f"evaluate judged the bundle {str(judged)[:12]}, and finetune has since made {expected[:12]}: the figures "
-            f"of one would stand beside the settings of the other. Run evaluate again with overwrite=True."
-        )
+def _require_one_detector(facts: RunFacts, home: Path) -> None:
+    "Raise `FakefaceError` where another detector was made, or begun, after `evaluate` had judged one."
+    expected, judged, stage = _expected_hash(facts, home), facts.judged, _judged_stage(facts, home)
+    if not facts.metrics or stage is None or judged == expected:
+        return
+    is_begun = facts.stages[stage].state == "running"
+    if not (expected or is_begun):
+        # what it judged has gone, and no other has come
+        return
+    done = f"has since made {expected[:12]}" if expected else "was since begun again and has not ended"
+    first = "" if expected else f"Continue {stage} (resume=True), then run"
+    raise FakefaceError(
+        f"evaluate judged the bundle {str(judged)[:12]}, and {stage} {done}: the figures of one would stand beside the "
+        f"settings of the other. {first or 'Run'} evaluate again with overwrite=True."
+    )
 
 # %% ../../nbs/12_report/15_page.ipynb #63e0483f
 def _began_with_pretrain(facts: RunFacts, home: Path) -> bool:
     "Whether finetuning was told to begin with the bundle of this run's pretraining, wherever the run was then."
     init = (facts.stages["finetune"].config or {}).get("init") or ""
-    own = (home.resolve().name, "pretrain", "bundle")
-    return any(Path(folder).parts[-3:] == own for folder in init_paths(init))
+    return any(_is_bundle_of(folder, home, "pretrain") for folder in init_paths(init))
 
 
 def _require_one_start(facts: RunFacts, home: Path) -> None:
@@ -130,6 +150,12 @@ def _require_one_test(facts: RunFacts) -> None:
     "Raise `FakefaceError` where the data were prepared again after `evaluate` had scored their images."
     evaluated, manifest = facts.stages["evaluate"], facts.manifest
     scored = (evaluated.metrics or {}).get("manifest_hash")
+    if scored and facts.stages["prepare"].state == "running":
+        raise FakefaceError(
+            "prepare was begun again after evaluate had scored its images, and has not ended: figures would stand "
+            "beside data that they are not about. Continue prepare (resume=True), then run evaluate again with "
+            "overwrite=True."
+        )
     if manifest is None or not scored:
         return
     config = evaluated.config or {}
@@ -151,7 +177,7 @@ def run_report_stage(cfg: ReportConfig) -> Path:  # report.html
     # a run that does not exist is refused before a folder is made for it
     facts = collect_findings(home)
     _require_one_set(home, facts.manifest)
-    _require_one_detector(facts)
+    _require_one_detector(facts, home)
     _require_one_test(facts)
     _require_one_start(facts, home)
     require_current_rounds(home)

@@ -30,7 +30,7 @@ from ..models.card import md_table, model_card
 from ..models.export import export_onnx
 from ..models.persistence import load_model
 from ..train.origin import init_paths
-from .records import DASH, Summary, format_interval
+from .records import DASH, Summary, format_interval, listed
 from ..infer.reference import add_reference
 
 # %% ../../nbs/12_report/16_release.ipynb #5333079f
@@ -185,7 +185,10 @@ def card_leaveout(
         measured = ("auc unseen", "fpr unseen", "fnr unseen", "auc seen", "AUC difference")
         figures = [format_interval(_record(row, column)) for column in measured]
         rows.append([row["domain"], row["without"], f"{row.get('epochs') or DASH}", f"{int(row['n'])}", *figures])
-    return f"## On a domain that it never saw\n{LEAVEOUT_TEXT}\n\n{md_table(LEAVEOUT_COLUMNS, rows)}"
+    seen_by = table["seen by"] if "seen by" in table else []
+    hashes = [str(each)[:12] for each in dict.fromkeys(seen_by) if _known(each)]
+    whose = f" That detector is the bundle {listed(f'`{each}`' for each in hashes)}." if hashes else ""
+    return f"## On a domain that it never saw\n{LEAVEOUT_TEXT}{whose}\n\n{md_table(LEAVEOUT_COLUMNS, rows)}"
 
 # %% ../../nbs/12_report/16_release.ipynb #7be7e981
 BESIDE_COLUMNS = [

@@ -68,10 +68,18 @@ def _acquaintance(metrics: dict) -> str:
     return " ".join(sentences)
 
 
-def _before_after(facts: RunFacts) -> dict:
-    "What finetuning noted of its comparison with its start; empty if there was none."
+def _finetuned(facts: RunFacts) -> dict:
+    "metrics.json of finetuning; empty if there is none."
     finetuned = facts.stages.get("finetune")
-    return ((finetuned.metrics if finetuned else None) or {}).get("before_after") or {}
+    return (finetuned.metrics if finetuned else None) or {}
+
+
+def _before_after(facts: RunFacts) -> dict:
+    "What finetuning noted of its comparison with its start; empty if there was none, or another detector is judged."
+    found = _finetuned(facts).get("before_after") or {}
+    new = found.get("bundle_hash") or _finetuned(facts).get("bundle_hash")
+    is_of_it = not facts.metrics or facts.metrics.get("bundle_hash") in (new, found.get("start_hash"))
+    return found if is_of_it else {}
 
 
 def _is_kept_start(metrics: dict, facts: RunFacts) -> bool:
@@ -104,9 +112,10 @@ def _too_few_to_claim(metrics: dict, facts: RunFacts) -> str:
 # %% ../../nbs/12_report/08_statements.ipynb #dddfba85
 def cross_validated(facts: RunFacts) -> dict[str, Any]:
     "The figures over all images, where finetuning cross-validated the detector that was evaluated; else empty."
-    metrics, finetuned = facts.metrics or {}, facts.stages.get("finetune")
-    found = ((finetuned.metrics if finetuned else None) or {}).get("cross_validation") or {}
-    is_another = _is_kept_start(metrics, facts) or metrics.get("same_split") is False
+    metrics, finetuned = facts.metrics or {}, _finetuned(facts)
+    found = finetuned.get("cross_validation") or {}
+    whose = found.get("bundle_hash") or finetuned.get("bundle_hash")
+    is_another = metrics.get("bundle_hash") != whose or metrics.get("same_split") is False
     return found if found.get("parts") and not is_another else {}
 
 
@@ -125,6 +134,41 @@ def _found_and_called(metrics: dict) -> str:
     )
 
 # %% ../../nbs/12_report/08_statements.ipynb #38abd755
+_OTHERS = "Settings, training curves and validation figures below are not of this detector."
+
+
+def _whose(metrics: dict, facts: RunFacts) -> str:
+    "Whose the figures are, where the run's stages made another detector than the one that was judged; else empty."
+    judged, name = str(metrics.get("bundle_hash")), metrics.get("bundle")
+    if _is_kept_start(metrics, facts):
+        return f"The figures are those of {name}, with which finetuning began and which was kept."
+    stages = {stage: facts.stages[stage] for stage in ("finetune", "pretrain") if stage in facts.stages}
+    trained = {stage: found for stage, found in stages.items() if found.state or found.metrics}
+    made = {found.bundle_hash: stage for stage, found in trained.items() if found.bundle_hash}
+    if not trained or made.get(judged) == next(iter(trained)):
+        # the headline may speak of two detectors
+        return f"The figures are those of {name}." if _comparison(facts) else ""
+    begin = f"The figures are those of {name} ({judged[:12]}), which"
+    if judged in made:
+        return f"{begin} {made[judged]} made, not finetune. {_OTHERS}"
+    parents = [parent for parent in metrics.get("bundle_parents", []) if parent in made]
+    if parents:
+        return f"{begin} was made from what {made[parents[0]]} made ({parents[0][:12]}). {_OTHERS}"
+    return f"{begin} no stage of this run made. {_OTHERS}"
+
+
+def _framed(metrics: dict) -> str:
+    "How the images were framed, where it was by their faces; empty where they are taken as they are."
+    if metrics.get("framing") != "face":
+        return ""
+    missing = metrics.get("missing") or 0
+    images = "images in which" if missing > 1 else "image in which"
+    left_out = (
+        f"; {missing:,} {images} no face was found {'are' if missing > 1 else 'is'} not counted" if missing else ""
+    )
+    return f"Each image was framed by its largest face{left_out}."
+
+
 def tested_on(facts: RunFacts) -> str:
     "What was tested on what, and what came of it in counts; empty where nothing was."
     metrics = facts.metrics
@@ -139,11 +183,7 @@ def tested_on(facts: RunFacts) -> str:
     if validated := cross_validated(facts):
         by = validated.get("by", _OUT_OF_FOLD)
         tested = f"The four figures are cross-validated: {validated['images']:,} images, {by}. {tested}"
-    # the headline speaks of two detectors
-    whose = f"The figures are those of {metrics.get('bundle')}." if _comparison(facts) else ""
-    if _is_kept_start(metrics, facts):
-        whose = f"The figures are those of {metrics.get('bundle')}, with which finetuning began and which was kept."
-    return f"{whose} {tested} {_acquaintance(metrics)}".strip()
+    return " ".join(filter(None, [_whose(metrics, facts), tested, _framed(metrics), _acquaintance(metrics)]))
 
 # %% ../../nbs/12_report/08_statements.ipynb #73bf9458
 def _best_and_weakest(metrics: dict, facts: RunFacts) -> list[Statement]:
@@ -154,6 +194,9 @@ def _best_and_weakest(metrics: dict, facts: RunFacts) -> list[Statement]:
         return []
     weakest, best = min(aucs, key=lambda name: aucs[name]), max(aucs, key=lambda name: aucs[name])
     weakest_summary = metrics["result"][weakest]
+    if aucs[best] == aucs[weakest]:
+        each = listed(f"{name} (AUC {with_interval(metrics['result'][name], 'auc')})" for name in aucs)
+        return [Statement(CAN, f"It does as well on one domain as on another: {each}.")]
     text = (
         f"It is best on {best} (AUC {with_interval(metrics['result'][best], 'auc')})"
         f" and weakest on {weakest} (AUC {with_interval(weakest_summary, 'auc')},"
@@ -255,7 +298,11 @@ def round_subject(
     return record["domain"] if record["domain"] in record["left_out"] else listed(record["left_out"])
 
 
-def _round(record: dict) -> Statement:
+def _round(
+    record: dict,  # of leaveout.json
+    way: str = "in the same way",  # how it was trained
+    own_epochs: int | None = None,  # for which the detector that knew the domain was trained
+) -> Statement:
     "What a detector does that was trained without a domain or without a source of it."
     unseen, subject = record["unseen"], round_subject(record)
     if record.get("claim") in ("seen", "calibrated"):
@@ -265,17 +312,23 @@ def _round(record: dict) -> Statement:
         )
     also_left_out = [name for name in record["left_out"] if name != record["domain"]]
     epochs = f" for {record['epochs']} epochs" if record.get("epochs") else ""
+    if epochs and own_epochs and own_epochs != record["epochs"]:
+        epochs += f" instead of {own_epochs}"
     nor = f" (nor {listed(also_left_out)})" if also_left_out and subject == record["domain"] else ""
     of_domain = "" if subject == record["domain"] else f" (of {record['domain']})"
     kind, does = _errs(unseen) if _one_rate(unseen) else (_kind_by_auc(unseen), f"separates it {_separates(unseen)}")
     compared = _compared(record.get("seen"), record.get("difference") or {})
     without = f"without {subject}{of_domain}{nor}"
-    return Statement(kind, f"A detector trained in the same way{epochs} {without} {does}{compared}.")
+    return Statement(kind, f"A detector trained {way}{epochs} {without} {does}{compared}.")
 
 
 def _rounds(metrics: dict, facts: RunFacts) -> list[Statement]:
     "A sentence for each round without a domain."
-    return [_round(record) for record in (facts.leaveout or {}).get("rounds", [])]
+    finetuned = _finetuned(facts)
+    made = finetuned.get("bundle_hash")
+    # "the same way" is that of the detector that the page is about
+    way = "in the same way" if made in (None, facts.judged) else "as finetune trained here"
+    return [_round(record, way, finetuned.get("epochs")) for record in (facts.leaveout or {}).get("rounds", [])]
 
 # %% ../../nbs/12_report/08_statements.ipynb #d44b83ac
 MARGIN = 0.05  # a loss of accuracy that still counts as none
@@ -360,9 +413,14 @@ def _rare_fakes(metrics: dict, facts: RunFacts) -> list[Statement]:
     low, _ = bounds_of(macro.get("ppv@1%"))
     if low is None or low >= RARE_ENOUGH or _too_few_to_claim(metrics, facts):
         return []
+    share = with_interval(macro, "ppv@1%")
+    right = f"only {share} of its alarms would be right"
+    if (measured(macro, "ppv@1%") or 0) >= RARE_ENOUGH:
+        # so few images that no false alarm among them says little
+        right = f"as few as {format_figure(low, percent=True)} of its alarms may be right (measured: {share})"
     text = (
         "Do not search for rare fakes with it: if one image in a hundred is fake, there are 99 times as many real"
-        f" faces to call fake, and only {with_interval(macro, 'ppv@1%')} of its alarms would be right."
+        f" faces to call fake, and {right}."
     )
     return [Statement(MUST_NOT, text)]
 
@@ -436,6 +494,10 @@ def _rim_warning(metrics: dict, facts: RunFacts) -> list[str]:
 def _start_warning(metrics: dict, facts: RunFacts) -> list[str]:
     "Where the detector that finetuning began from may have seen the test images."
     warnings = []
+    made = _finetuned(facts).get("bundle_hash")
+    if made not in (None, facts.judged) and not _is_kept_start(metrics, facts):
+        # another detector is judged, which may not come from that start
+        return []
     for start in facts.starts:
         shared = sorted(set(start.domains) & set(real_domains(metrics.get("result", {}))))
         if start.met and not (metrics.get("known") or {}).get("met"):
@@ -715,9 +777,8 @@ NOT_EVALUATED = "Nothing is known yet: the stage evaluate has not run."
 
 def _cross_validated(facts: RunFacts) -> list[Statement]:
     "What cross-validation found; what a detector cannot do where it gets most of a class wrong."
-    finetuned = facts.stages.get("finetune")
-    validated = ((finetuned.metrics if finetuned else None) or {}).get("cross_validation") or {}
-    if not validated.get("parts"):
+    validated = cross_validated(facts)
+    if not validated:
         return []
     errors = [(validated.get(name) or {}).get("value") or 0 for name in ("fpr", "fnr")]
     return [Statement(CAN if max(errors) < MOST_WRONG else CANNOT, validated["headline"])]
@@ -819,7 +880,8 @@ def _lowest(
 def _weakest_message(metrics: dict) -> str:
     "What the table of results says first."
     domains = real_domains(metrics["result"])
-    if len(domains) > 1 and (weakest := _lowest(domains, "auc")):
+    aucs = {measured(each, "auc") for each in domains.values()} - {None}
+    if len(aucs) > 1 and (weakest := _lowest(domains, "auc")):
         return f"It is weakest on {weakest[0]}: AUC {format_figure(weakest[1])}"
     macro = metrics["result"]["macro"]
     fnr, fpr = (record_cell(macro.get(key), key).text for key in ("fnr", "fpr"))

@@ -19,7 +19,7 @@ pytestmark = [
 ]
 KILLS = 20
 NOT_COMPARED = {"env.json", "stage.json", "config.json", "speed.csv", "test_reads.json", "README.md", "bundle.json"}
-TIMES = ("pictures_per_s", "bundle_hash", "test_reads", "seconds", "ms_an_image")  # in metrics.json
+TIMES = ("pictures_per_s", "bundle_hash", "bundle_parents", "test_reads", "seconds", "ms_an_image")  # in metrics.json
 
 
 def prepare(out, resume):
