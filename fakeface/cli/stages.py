@@ -25,7 +25,7 @@ from .parameters import defaults_of, given_parameters, stage_notebook, stage_par
 from ..core.config import refuse_unknown
 from ..core.kernels import hangups, kernel_spec
 from ..core.project import FakefaceError, project_root
-from ..core.stages import STAGES, Stage, run_dir
+from ..core.stages import INPUTS, STAGES, Stage, run_dir
 
 # %% ../../nbs/13_cli/02_stages.ipynb #c4119cf5
 SPIN_COUNT = "10000"  # rounds that an OpenMP thread waits before it gives its core back
@@ -112,9 +112,12 @@ class _WholeLines:
 
     @contextlib.contextmanager
     def _while_it_is_read(self) -> Iterator[None]:
-        "Leave out what a closed terminal, or a reader that was ended with it, does not take."
+        "Leave out what a closed terminal, or a reader that has ended, does not take."
         try:
             yield
+        except BrokenPipeError:
+            # as `head` ends: the stage goes on, and what is printed from now on goes nowhere
+            os.dup2(os.open(os.devnull, os.O_WRONLY), self.to.fileno())
         except OSError as error:
             if error.errno != errno.EIO and not self.stopped:
                 raise
@@ -229,9 +232,6 @@ def _keep(live: Path, kept: Path, failed: bool) -> Path:
     return kept
 
 
-_PATHS = ("sources", "init", "bundle", "extra", "replay")  # parameters that name files or folders
-
-
 def _from_here(path: str) -> str:
     "A path as it was typed, seen from the working directory; the notebook runs in the project's root."
     here = Path(path).expanduser().absolute()
@@ -244,7 +244,7 @@ def _from_here(path: str) -> str:
 
 
 def _paths_from_here(
-    name: str,  # of a parameter in `_PATHS`
+    name: str,  # of a parameter in `INPUTS`
     value: str,  # a path or several with commas; for extra, a name, = and a folder
 ) -> str:
     "The value of a parameter with its paths seen from the working directory."
@@ -256,7 +256,7 @@ def _paths_from_here(
 
 def _typed_paths(params: dict[str, Any]) -> dict[str, Any]:
     "Parameters with their paths as they were meant where they were typed."
-    typed = {name: value for name, value in params.items() if name in _PATHS and isinstance(value, str)}
+    typed = {name: value for name, value in params.items() if name in INPUTS and isinstance(value, str)}
     return params | {name: _paths_from_here(name, value) for name, value in typed.items()}
 
 

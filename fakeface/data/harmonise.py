@@ -9,6 +9,7 @@ __all__ = ['CUTS', 'STRAY', 'harmonise_one', 'refuse_parity_of_faces', 'harmonis
 import hashlib
 import os
 import re
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -240,7 +241,7 @@ def _require_possible(cut: str, quality: tuple[int, int], shrink: float) -> None
         raise AuditError(f"shrink = {shrink} should be above 0 and at most 1.")
 
 
-def _begin(out_dir: Path, settings: dict[str, Any]) -> None:
+def _begin(out_dir: Path, settings: dict[str, Any], on_begin: Callable[[], None]) -> None:
     "Remember how a folder is made and refuse to go on in another way; remove what a killed run left half-written."
     out_dir.mkdir(parents=True, exist_ok=True)
     note = out_dir / "harmonise.json"
@@ -253,6 +254,7 @@ def _begin(out_dir: Path, settings: dict[str, Any]) -> None:
             )
     write_json(note, settings)
     remove_unfinished(out_dir)
+    on_begin()
 
 # %% ../../nbs/04_data/16_harmonise.ipynb #f2103212
 def refuse_parity_of_faces(
@@ -327,6 +329,7 @@ def harmonise(
     shrink: float = 1.0,  # below 1 everything is made smaller by it, so that no image keeps its own pixel grid
     cache: str | os.PathLike | None = None,  # as in `build_manifest`
     timeout: float | None = None,  # seconds that an image may take, as in `in_processes`
+    on_begin: Callable[[], None] = lambda: None,  # called once all is in order, before the first image is made
 ) -> pd.DataFrame:  # the manifest of the new images, root = out_dir; splits and groups as before
     "Make the classes of each domain alike in codec, quality, size and shape. Can be interrupted and called again."
     if parity:
@@ -353,7 +356,7 @@ def harmonise(
         shrink=shrink,
         framed=frames_hash(table, chosen.frames),
     )
-    _begin(out_dir, settings)
+    _begin(out_dir, settings, on_begin)
     names = _names(used)
     made, reasons = _make(used, _jobs(chosen, names, out_dir, settings), cache, workers, timeout)
     # a process that was ended may have left a file half-written

@@ -6,7 +6,9 @@
 __all__ = ['CLASS_NAMES', 'SPLIT_NAMES', 'plain_name', 'class_of', 'split_of', 'is_skipped']
 
 # %% ../../nbs/04_data/00_names.ipynb #b122c3bc
+import re
 import unicodedata
+from itertools import pairwise
 
 from ..core.labels import FAKE, LABEL_NAMES, REAL, Label
 
@@ -29,12 +31,20 @@ _SPLIT_WORDS = {
     "test": "test testing",
 }
 CLASS_NAMES: dict[str, Label] = {word: label for label, words in _CLASS_WORDS.items() for word in words.split()}
-# programs that make images; a number may follow
-_GENERATORS = "sd sdxl sdfd diffusion ddpm stylegan progan biggan pggan dalle midjourney flux imagen firefly gpt vae"
+# programs and ways that make or change images; a number, or v and a number, may follow
+_GENERATORS = (
+    "sd sdxl sdfd sdxlturbo stablediffusion diffusion ddpm ddim ldm adm glide vqdm eg3d stylegan progan biggan pggan "
+    "cyclegan stargan attgan gaugan wgan dcgan fsgan gfpgan codeformer dalle midjourney flux imagen firefly kandinsky "
+    "ideogram pixart gpt vae vqgan"
+)
+_CHANGES = (
+    "faceswap faceswapped swap swapped swaps simswap faceshifter face2face neuraltextures deepfacelab inswapper roop "
+    "facefusion morph morphed morphs inpainted inpainting edited manipulated reenacted reenactment wav2lip"
+)
 # behind real_ or fake_ these make a name of the other class, or of none; fake_photos are fakes all the same
 _TURNING = {
-    REAL: set(f"{_CLASS_WORDS[FAKE]} {_GENERATORS} esrgan looking like free vs or and".split()),
-    FAKE: set("real reals authentic genuine original originals free vs or and".split()),
+    REAL: set(f"{_CLASS_WORDS[FAKE]} {_GENERATORS} {_CHANGES} esrgan looking like free vs or and not".split()),
+    FAKE: set("real reals authentic genuine original originals free vs or and not".split()),
 }
 SPLIT_NAMES = {word: split for split, words in _SPLIT_WORDS.items() for word in words.split()}
 
@@ -50,8 +60,9 @@ def class_of(
         return CLASS_NAMES.get(name)
     # fake_sd is a fake of some kind; real_esrgan is a program, real_sd2 may be either, and fake_free has no fakes
     label = CLASS_NAMES[first]
-    words = {word.rstrip("0123456789") for word in others}
-    return None if _TURNING[label] & words else label
+    # real_faceswap and real_face_swap are one, and so are sdxlturbo and sdxl_turbo
+    words = {re.sub(r"(v?\d[\d.]*)$", "", word) for word in [*others, *map("".join, pairwise(others))]}
+    return None if _TURNING[label] & {*others, *words} else label
 
 
 def split_of(

@@ -260,11 +260,12 @@ def require_room(
     size: int = 1024,  # largest side of a copy
     workers: int | None = None,  # processes; None: all cores
     timeout: float | None = None,  # seconds that an image may take
+    aside: int = 0,  # bytes on the same disk that are removed before the first copy is made
 ) -> None:
     "Raise `DiskFullError` where the disk of a folder has no room for the copies, less what is there already."
     counted = cast(pd.DataFrame, rows[rows.framing == "centre"])
     cells = _cells(counted)
-    sides, free = _sides(cells, size), _free(folder)
+    sides, free = _sides(cells, size), _free(folder) + aside
     # three bytes a pixel is more than any of these JPEGs: most disks need no sample
     if sum(cell.images * 3 * sides[cell.domain] ** 2 for cell in cells) < free:
         return

@@ -8,7 +8,9 @@ __all__ = ['LEAST_SIZE', 'DATASET', 'PrepareConfig', 'find_path', 'collect_sourc
 
 # %% ../../nbs/04_data/19_prepare.ipynb #c573bc02
 import math
+import re
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +19,7 @@ import pandas as pd
 from ..core.files import atomic_path
 from ..core.config import refuse_unknown
 from ..core.project import ConfigError, FakefaceError, project_root
+from ..core.stages import as_before_if_refused, size_aside, under_way
 from ..core.text import row_name, safe_for_terminal
 from ..faces.frame import FRAME_MODES
 from ..images.workers import IMAGE_SECONDS
@@ -83,6 +86,11 @@ class PrepareConfig:
         "Processes as the other rooms take them: None for all cores."
         return None if self.workers < 0 else self.workers
 
+    def inputs(self) -> list[Path]:
+        "The folders and tables that `sources` lists; raises as `find_path` and `read_sources`."
+        path = None if self.sources == "demo" else _listed(self.sources)
+        return [] if path is None or path.is_dir() else [source.path for source in read_sources(path)]
+
 # %% ../../nbs/04_data/19_prepare.ipynb #4db3efa5
 def find_path(
     path: str,
@@ -103,6 +111,11 @@ def find_path(
     raise ConfigError(f"{path!r} is not there (looked at {places}). {hint}".rstrip())
 
 
+def _listed(sources: str) -> Path:
+    "The table or folder that `sources` names."
+    return find_path(sources, "Give as sources a sources.csv, a folder with real/ and fake/ in it, or 'demo'.")
+
+
 def _rows_of(cfg: PrepareConfig, folder: Path) -> pd.DataFrame:
     "All images of all sources."
     if cfg.sources == "demo":
@@ -110,7 +123,7 @@ def _rows_of(cfg: PrepareConfig, folder: Path) -> pd.DataFrame:
 
         path = make_demo(folder / "demo", seed=cfg.seed) / "sources.csv"
     else:
-        path = find_path(cfg.sources, "Give as sources a sources.csv, a folder with real/ and fake/ in it, or 'demo'.")
+        path = _listed(cfg.sources)
     if path.is_dir():
         # whoever names a folder looks at a report of their own, on their own machine
         return scan("folder", path, path.name, may_show=True, framing=cfg.framing)
@@ -128,11 +141,12 @@ def collect_sources(
 ) -> pd.DataFrame:  # the sources' rows
     """All images of all sources; raises `AuditError` where parity would leave alone what is to be framed by faces, and
     `DiskFullError` where the disk has no room for the copies."""
-    rows = _rows_of(cfg, folder)
-    if cfg.parity:
-        refuse_parity_of_faces(rows)
-    else:
-        require_room(rows, folder / DATASET, cfg.size, cfg.n_workers, cfg.timeout)
+    with as_before_if_refused(folder, cfg.overwrite):
+        rows = _rows_of(cfg, folder)
+        if cfg.parity:
+            refuse_parity_of_faces(rows)
+        else:
+            require_room(rows, folder / DATASET, cfg.size, cfg.n_workers, cfg.timeout, size_aside(folder))
     return rows
 
 # %% ../../nbs/04_data/19_prepare.ipynb #ce1ca68c
@@ -162,12 +176,24 @@ def index_images(
 ) -> pd.DataFrame:  # the manifest as found
     "Look at every image, tie together what belongs together, split; raises where a class is missing."
     fractions = (1 - cfg.valid - cfg.test, cfg.valid, cfg.test)
-    manifest = build_manifest(
-        rows, folder, cfg.salt, fractions, _facts_cache(folder), cfg.n_workers, timeout=cfg.timeout
-    )
-    require_readable(manifest)
-    _require_both_classes(manifest)
+    with as_before_if_refused(folder, cfg.overwrite):
+        manifest = build_manifest(
+            rows, folder, cfg.salt, fractions, _facts_cache(folder), cfg.n_workers, timeout=cfg.timeout
+        )
+        require_readable(manifest)
+        _require_both_classes(manifest)
     return manifest
+
+
+_COPY = re.compile(r"__[0-9a-f]{12}(-\d+)?\.jpg")  # how a copy's name ends
+
+
+def _remove_earlier(built: pd.DataFrame, dataset: Path) -> None:
+    "Remove copies that an earlier beginning has made, from sources that are no longer listed."
+    used = set(built["path"])
+    for path in list(dataset.rglob("*.jpg")):
+        if _COPY.search(path.name) and path.relative_to(dataset).as_posix() not in used:
+            path.unlink()
 
 
 def build_dataset(
@@ -176,21 +202,26 @@ def build_dataset(
     folder: Path,  # the stage's folder; images go into dataset/
 ) -> pd.DataFrame:  # the manifest to train on
     "Both classes of each domain framed and in one form; with parity=True the files as they are."
-    built = harmonise(
-        manifest,
-        folder / DATASET,
-        size=cfg.size,
-        quality=(cfg.quality_low, cfg.quality_high),
-        cut=cfg.cut,
-        seed=cfg.seed,
-        workers=cfg.n_workers,
-        parity=cfg.parity,
-        min_side=cfg.min_side,
-        cache=_facts_cache(folder),
-        timeout=cfg.timeout,
-    )
-    # of a class there may be no image that shows a face
-    _require_both_classes(built)
+    with as_before_if_refused(folder, cfg.overwrite):
+        built = harmonise(
+            manifest,
+            folder / DATASET,
+            size=cfg.size,
+            quality=(cfg.quality_low, cfg.quality_high),
+            cut=cfg.cut,
+            seed=cfg.seed,
+            workers=cfg.n_workers,
+            parity=cfg.parity,
+            min_side=cfg.min_side,
+            cache=_facts_cache(folder),
+            timeout=cfg.timeout,
+            # its images make room for the new ones
+            on_begin=partial(under_way, folder),
+        )
+        # of a class there may be no image that shows a face
+        _require_both_classes(built)
+    if not cfg.parity:
+        _remove_earlier(built, folder / DATASET)
     return built
 
 # %% ../../nbs/04_data/19_prepare.ipynb #a5bb353b

@@ -18,9 +18,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from ..core.project import ConfigError, FakefaceError
-from ..core.stages import Stage, require, run_dir
+from ..core.stages import Stage, as_before_if_refused, put_aside, require, run_dir, settle, under_way
 from ..core.locks import LOCK, give_lock, take_lock
-from ..core.files import atomic_path, empty_folder, read_json, to_json, write_json
+from ..core.files import atomic_path, read_json, to_json, write_json
 from ..core.config import split_csv
 from ..data.manifest import is_named, manifest_hash, read_manifest, write_manifest
 from ..models.bundle import Bundle
@@ -321,7 +321,7 @@ def _begin_round(cfg: LeaveoutConfig, new: Path) -> None:
             f"{new} was started but not finished. Give resume=True to continue, or overwrite=True to start again."
         )
     if cfg.overwrite:
-        empty_folder(new, keep=[LOCK])
+        put_aside(new)
 
 
 def one_round(
@@ -343,10 +343,13 @@ def one_round(
         return new
     take_lock(new / LOCK, "name other groups")
     try:
+        settle(new)
         _begin_round(cfg, new)
-        share_prepared(home, new)
-        _train_round(cfg, group, manifest, on_epoch)
-        _test_round(cfg, group, manifest, progress)
+        with as_before_if_refused(new, cfg.overwrite):
+            share_prepared(home, new)
+            _train_round(cfg, group, manifest, on_epoch)
+            under_way(new)
+            _test_round(cfg, group, manifest, progress)
     finally:
         give_lock(new / LOCK)
     return new

@@ -265,11 +265,13 @@ def _table_row(scene: str, domain: str, part: SceneFigures) -> dict[str, Any]:
 # %% ../../nbs/09_evaluate/04_scene_grid.ipynb #3cda2517
 def _with_before(pred: pd.DataFrame) -> pd.DataFrame:
     "Words beside the word for the untouched file."
+    # a file may be in two domains
+    images = list(zip(pred["path"], pred["domain"]))
     untouched = pred.loc[pred["scene"] == UNTOUCHED]
-    before = dict(zip(untouched["path"], untouched["word"]))
-    if pred.empty or len(before) < len(untouched) or not set(pred["path"]) <= set(before):
+    before = dict(zip(zip(untouched["path"], untouched["domain"]), untouched["word"]))
+    if pred.empty or len(before) < len(untouched) or not set(images) <= set(before):
         raise FakefaceError(f"Each image needs one row of the scene {UNTOUCHED!r}, as `scene_scores` gives it.")
-    return pred.assign(before=[before[path] for path in pred["path"]])
+    return pred.assign(before=[before[image] for image in images])
 
 
 def scene_table(

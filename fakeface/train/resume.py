@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Callable, Iterator, NoReturn
 from accelerate.utils import gather_object
+from ..core.stages import under_way
 from .checkpoint import checkpoints, load_checkpoint, save_checkpoint
 from .data_choice import TrainError
 from .progress import Progress
@@ -40,6 +41,9 @@ def save_trainer(trainer: Trainer) -> None:
         state = trainer.progress.to_dict() | _owner(trainer)
         state["engine"] = dataclasses.asdict(trainer.engine)
         save_checkpoint(trainer.folder / "checkpoints", state, tensors, optimizer)
+        # who stops a run in its first epoch may want back what was there
+        if not trainer.must_stop:
+            under_way(trainer.folder)
     accelerator.wait_for_everyone()
 
 # %% ../../nbs/08_train/13_resume.ipynb #cfcbe28b

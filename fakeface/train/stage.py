@@ -213,8 +213,9 @@ def main(argv: list[str] | None = None) -> None:
         leave_with(int(os.environ[_LAUNCHED]))
     elif process.is_main_process:
         stage = _begin(cfg, manifest)
-    process.wait_for_everyone()
-    metrics = fit(cfg, manifest, folder)
+    with stage or contextlib.nullcontext():
+        process.wait_for_everyone()
+        metrics = fit(cfg, manifest, folder)
     if stage is not None:
         stage.finish(metrics)
     elif process.is_main_process:

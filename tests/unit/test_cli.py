@@ -153,6 +153,24 @@ def test_a_closed_terminal_interrupts_the_stage(checkout, tmp_path_factory):
     assert_interrupted(checkout, temporary)
 
 
+def test_who_reads_only_the_first_line_does_not_end_the_stage(checkout):
+    "As `fakeface prepare | head -1` does."
+    process = subprocess.Popen(
+        [*COMMAND, "prepare", "-p", "epochs", "20", "-p", "seconds", "0.05"],
+        cwd=checkout,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    )
+    assert process.stdout.readline() == b"epoch 1 of 20\n"
+    process.stdout.close()
+    said = process.stderr.read()
+    assert b"failed" not in said and b"Traceback" not in said, said
+    assert process.wait(PATIENCE) in (0, 141)
+    home = checkout / "outputs/demo/prepare"
+    assert json.loads((home / "stage.json").read_text())["state"] == "finished" and (home / "notebook.ipynb").exists()
+
+
 @pytest.mark.skipif(sys.platform == "win32", reason="there is no SIGHUP")
 def test_with_nohup_a_stage_continues(checkout, tmp_path_factory):
     def nohup():

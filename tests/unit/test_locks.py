@@ -155,20 +155,3 @@ def test_a_lock_of_another_machine_is_believed(config):
     (folder / ".lock").write_text(json.dumps(dict(pid=os.getpid(), host="elsewhere", since="2026-01-01")))
     with pytest.raises(FakefaceError, match="on elsewhere, since 2026-01-01.*remove .*lock"):
         Stage.begin("prepare", config)
-
-
-def test_what_is_emptied_says_that_it_is_not_finished(config, monkeypatch):
-    "Killed while a finished stage is emptied: what is left does not read as finished."
-    import shutil
-
-    stage = Stage.begin("prepare", config)
-    (stage.dir / "dataset").mkdir()
-    stage.finish()
-
-    def killed(*_):
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr(shutil, "rmtree", killed)
-    with pytest.raises(KeyboardInterrupt):
-        Stage.begin("prepare", config, overwrite=True)
-    assert Stage.state(stage.dir) == "running"
