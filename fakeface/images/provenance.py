@@ -672,8 +672,13 @@ def verified_with() -> str:  # the same text means: the same file gets the same 
 # its modules come from where those of its parent do; what libraries print is nobody's
 _READER = """
 import faulthandler, io, json, os, pickle, sys
-sys.path[:], seconds, settings = pickle.load(sys.stdin.buffer)
+sys.path[:], seconds, memory, settings = pickle.load(sys.stdin.buffer)
 faulthandler.dump_traceback_later(seconds, exit=True)
+try:
+    import resource
+    resource.setrlimit(resource.RLIMIT_DATA, (memory, memory))
+except (ImportError, OSError, ValueError):
+    pass  # a system without this limit
 data = sys.stdin.buffer.read()
 answer = os.fdopen(os.dup(1), "wb")
 os.dup2(2, 1)
@@ -691,6 +696,8 @@ os._exit(0)
 
 
 _PIECE = 2**20  # bytes of a file at a time
+_BASE = 2**29  # bytes that the process may have beside the copies of a file: a few kB of it can make gigabytes
+_COPIES = 4  # of a file, at most, while c2pa reads it
 
 
 @contextlib.contextmanager
@@ -712,10 +719,16 @@ def _ended_after(process: subprocess.Popen, seconds: float) -> Iterator[threadin
         process.kill()
 
 
+def _memory_for(file: BinaryIO) -> int:  # bytes
+    "What reading a file's credential may take."
+    return _BASE + _COPIES * file.seek(0, os.SEEK_END)
+
+
 def _in_a_process(settings: Fields, file: BinaryIO) -> str | None:
     "A file's manifests as JSON, None where there are none; raises `ValueError`, and `TimeoutError`."
     paths = [path or os.getcwd() for path in sys.path]
-    asked = pickle.dumps((paths, MOST_SECONDS + 1, settings))
+    memory = _memory_for(file)
+    asked = pickle.dumps((paths, MOST_SECONDS + 1, memory, settings))
     command = [sys.executable, "-I", "-c", _READER]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as reader:
         to, answer = cast(BinaryIO, reader.stdin), cast(BinaryIO, reader.stdout)
@@ -729,7 +742,7 @@ def _in_a_process(settings: Fields, file: BinaryIO) -> str | None:
     if late.is_set():
         raise TimeoutError
     if not said:
-        raise ValueError("the process that read it died")
+        raise ValueError(f"the process that read it died, as it does if {memory / 1e6:,.0f} MB are not enough")
     what, text = json.loads(said)
     if what == "raised":
         raise ValueError(text)
@@ -776,7 +789,6 @@ def _verified_by_list(file: BinaryIO) -> Provenance:
 
 # %% ../../nbs/02_images/09_provenance.ipynb #fdcd5038
 _WORDS = (b"c2pa", b"jumb", b"C2PA", b"purl.org/dc/terms", b"provenance")
-_COPIES = 4  # of a file, at most, while c2pa reads it
 
 
 def _has_words(file: BinaryIO) -> bool:
@@ -811,7 +823,7 @@ def _credential(source: ImageSource, has_pattern: bool) -> Provenance:
         if not _has_words(file):
             return Provenance("absent")
         try:
-            take_memory(size * _COPIES // BYTES_A_PIXEL)
+            take_memory(_memory_for(file) // BYTES_A_PIXEL)
         except MemoryTaken as error:
             return Provenance("not checked", reason=f"it {error}")
         found = _verified_by_list(file)

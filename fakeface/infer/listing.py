@@ -183,6 +183,11 @@ def _is_no_image(path: str) -> bool:
     return os.path.splitext(path)[1].lower() in NO_IMAGES
 
 
+def _why_not(path: str) -> str:
+    "Why a file that may be meant gets no verdict; empty where it is judged."
+    return "Is a heat-map that fakeface check saved, not an image to be judged." if is_heatmap(path) else ""
+
+
 @dataclasses.dataclass(frozen=True)
 class _LeftOut:
     "What is not judged where it is met in a folder."
@@ -200,7 +205,8 @@ class _LeftOut:
         return frozenset(os.path.basename(path) for path in self.skip)
 
     def is_beside(self, path: str) -> bool:
-        return _is_no_image(path) or is_heatmap(path, self.heatmaps)
+        is_here = bool(self.heatmaps) and os.path.realpath(os.path.dirname(path)) == self.heatmaps
+        return _is_no_image(path) or (is_here and is_heatmap(path, self.heatmaps))
 
 
 def _below(top: str, left_out: _LeftOut) -> Iterator[tuple[str, str]]:
@@ -220,22 +226,19 @@ def _below(top: str, left_out: _LeftOut) -> Iterator[tuple[str, str]]:
         if not name.endswith("/") and left_out.is_beside(path):
             left_out.beside(path)
         elif not name.endswith("/"):
-            yield path, ""
+            yield path, _why_not(path)
         elif not descent.was_here(path):
             if reason := descent.enter(path):
                 yield path, reason
 
 # %% ../../nbs/11_infer/02_listing.ipynb #613e5753
-_NAMED_HEATMAP = "Is a heat-map that fakeface check saved, not an image to be judged."
-
-
 def _meant(path: str | os.PathLike, left_out: _LeftOut) -> Iterator[tuple[str, str]]:
     "What a name stands for, whatever letters it has: a folder with everything below it, or a file."
     name = os.fsdecode(path)
     if os.path.isdir(path):
         yield from _below(name, left_out)
     else:
-        yield name, _NAMED_HEATMAP if is_heatmap(name) else ""
+        yield name, _why_not(name)
 
 
 def walk(

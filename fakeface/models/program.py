@@ -69,16 +69,18 @@ _MESSAGES = {
     "model": {1: "whole", 2: "text", 3: "text", 4: "text", 5: "whole", 6: "text", 7: "graph", 8: "text", 14: "text"},
     "graph": {1: "node", 2: "text", 5: "tensor", 10: "text", 11: "text", 12: "text", 13: "text", 16: "text"},
     "node": {1: "text", 2: "text", 3: "text", 4: "text", 5: "attribute", 6: "text", 7: "text", 9: "text"},
-    "attribute": {1: "text", 2: "single", 3: "whole", 4: "text", 5: "tensor", 7: "single", 8: "whole", 9: "text"}
+    "attribute": {1: "text", 2: "single", 3: "whole", 4: "text", 5: "tensor", 7: "single", 8: "whole"}
     | {10: "tensor", 13: "text", 20: "whole"},
-    "tensor": {1: "whole", 2: "whole", 4: "single", 5: "whole", 6: "text", 7: "whole", 8: "text", 9: "text"}
+    "tensor": {1: "whole", 2: "whole", 4: "single", 5: "whole", 7: "whole", 8: "text", 9: "text"}
     | {10: "double", 11: "whole", 12: "text", 16: "text"},
 }
-_ONCE = {"model": (7,), "graph": (), "node": (4, 7), "attribute": (5,), "tensor": (2, 9)}
+_ONCE = {"model": (7,), "graph": (), "node": (4, 7), "attribute": (1, 3, 5), "tensor": (2, 9)}
 _REFUSED = {
     ("model", 25): "brings functions of its own",
     ("attribute", 6): "has loops or branches, which could run for ever",
     ("attribute", 11): "has loops or branches, which could run for ever",
+    ("attribute", 9): "computes with text",
+    ("tensor", 6): "computes with text",
     ("tensor", 13): "keeps data in other files",
     ("tensor", 14): "keeps data in other files",
 }
@@ -98,6 +100,7 @@ def _parts(data: memoryview, message: str, budget: Iterator) -> Iterator[tuple[i
         yield number, value
 
 # %% ../../nbs/06_models/05_program.ipynb #6f2ab902
+_TEXT = 8  # the kind of a tensor that holds texts
 _MOST_DIMENSIONS = 8
 _LONGEST_ROW = 10 * _MOST_DIMENSIONS  # bytes
 
@@ -136,6 +139,8 @@ def _read_tensor(data: memoryview, budget: Iterator) -> _Tensor:
             name = _text(value)
         elif number == 9:
             raw = value
+    if sort == _TEXT:
+        raise BundleError(f"{ONNX} computes with text; no network of fakeface does.")
     count = math.prod(dims[:_MOST_DIMENSIONS])
     if len(dims) > _MOST_DIMENSIONS or count > 2 * len(data):
         raise BundleError(f"{ONNX} has a tensor of shape {dims[:9]} with {len(data)} bytes; that fits no network.")
@@ -167,13 +172,19 @@ class _Node(NamedTuple):
 
 
 def _read_attribute(data: memoryview, budget: Iterator) -> list[_Tensor]:
-    "The values of an attribute as tensors."
-    found = []
+    "The values of an attribute as tensors; raises `BundleError` where it makes text, whose letters no store counts."
+    found, name, whole = [], "", 0
     for number, value in _parts(data, "attribute", budget):
-        if number in (5, 10):
+        if number == 1:
+            name = _text(value)
+        elif number == 3:
+            whole = sum(_numbers(value))
+        elif number in (5, 10):
             found.append(_read_tensor(value, budget))
         elif number in (7, 8, 9):
             found.append(_Tensor("", 2 * len(value) + 1, None))
+    if name.startswith("value_string") or (name == "to" and whole == _TEXT):
+        raise BundleError(f"{ONNX} computes with text; no network of fakeface does.")
     return found
 
 

@@ -314,10 +314,14 @@ def test_export_gives_an_older_bundle_its_onnx_file(tmp_path, capsys, monkeypatc
     assert heatmap.name.startswith("face.png-") and open_image(heatmap).size == (256, 256)
     # a heat-map is not judged, in whichever folder, nor by a later run
     open_image("face.png").save("seen/face.png")
-    for how in (["--heatmap", "seen"], ["--heatmap", "seen", "--resume"], ["--overwrite"]):
+    for how in (["--heatmap", "seen"], ["--heatmap", "seen", "--resume"]):
         beside = len(list((tmp_path / "seen").glob("face.png-*")))
         code, _, err = run("check", "seen", "--bundle", "new", "--csv", "seen.csv", *how)
         assert code == 0 and err.startswith("1 image:") and f"{beside} other file" in err, err
+    # where none are expected, something that looks like one is not passed over without a word
+    beside = len(list((tmp_path / "seen").glob("face.png-*")))
+    code, out, err = run("check", "seen", "--bundle", "new", "--csv", "-")
+    assert code == 1 and f"{beside} could not be judged" in err and out.count("Is a heat-map") == beside, err
     code, out, _ = run("check", f"seen/{heatmap.name}", "--bundle", "new")
     assert code == 1 and "No verdict: Is a heat-map" in out
     assert len(add_reference("new").reference) >= 4
