@@ -22,8 +22,8 @@ class FolderError(FakefaceError):
 # %% ../../nbs/11_infer/02_listing.ipynb #b4b19ffb
 _IMAGE_START = re.compile(rb"\xff\xd8\xff|\x89PNG|GIF8|RIFF....WEBP|BM.{4}\0", re.S)
 # its mark, or letters of one byte beside null bytes, which would be taken for as many names
-_UTF16_START = re.compile(rb"\xff\xfe|\xfe\xff|(?:[^\0]\0){6}|(?:\0[^\0]){6}")
-_FEW_LETTERS = re.compile(rb"(?:[^\0]\0){0,5}[^\0]?|(?:\0[^\0]){0,5}\0?")  # that may yet become such a start
+_UTF16_START = re.compile(rb"\xff\xfe|\xfe\xff|(?:[^\0]\0){3}|(?:\0[^\0]){3}")
+_FEW_LETTERS = re.compile(rb"(?:[^\0]\0){0,2}[^\0]?|(?:\0[^\0]){0,2}\0?")  # that may yet become such a start
 _UTF8_MARK = b"\xef\xbb\xbf"
 
 
