@@ -147,7 +147,8 @@ class Talk(Tally):
     def _failure(self, kind: str, message: Message, said: str) -> Message:
         "What went wrong, where the person looks."
         id = message.get("id")
-        name = message.get("name") or "image"
+        known = self.cards.get(id, {}) if isinstance(id, str) else {}
+        name = message.get("name") or known.get("name") or "image"
         row = message.get("row")
         if isinstance(id, str) and self._is_id(id):
             if kind in _FAIL_ON_A_CARD and isinstance(name, str):
