@@ -608,6 +608,7 @@ def from_store(
 MOST_BYTES = 2**28  # of a file that is verified
 MOST_SECONDS = 10.0  # for one file
 _MOST_TEXT = 2**22  # characters of JSON
+_LONGEST_LIST = 2**24  # bytes of a trust list
 # names a file of certificates, PEM: the authorities of signers and of time stamps that are known
 TRUST_VARIABLE = "FAKEFACE_TRUST"
 INSTALL = "pip install 'fakeface[provenance]'"
@@ -634,10 +635,13 @@ def trust_list() -> str:  # certificates as PEM; empty where the variable is not
     if not path:
         return ""
     try:
-        text = Path(path).read_text(encoding="utf-8")
+        with open(path, "rb") as file:
+            text = file.read(_LONGEST_LIST + 1).decode("utf-8")
     except (OSError, ValueError) as error:
         why = getattr(error, "strerror", None) or "it is not text"
         raise ProvenanceError(f"{TRUST_VARIABLE} names {path}, which cannot be read ({why}).") from None
+    if len(text) > _LONGEST_LIST:
+        raise ProvenanceError(f"{TRUST_VARIABLE} names {path}, which has more than {_LONGEST_LIST / 1e6:,.0f} MB.")
     certificates = _CERTIFICATE.findall(text)
     if not certificates:
         raise ProvenanceError(f"{TRUST_VARIABLE} names {path}, which holds no certificate in PEM.")

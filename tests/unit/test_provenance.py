@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+import os
 import pickle
 import re
 import struct
@@ -691,6 +692,13 @@ def test_words_are_looked_for_in_little_memory(tmp_path):
             file.seek(place)
             file.write(b"c2pa")
             assert room._has_words(file) and peak < 2**23
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/zero"), reason="this system has no endless file")
+def test_an_endless_trust_list_is_refused(monkeypatch):
+    monkeypatch.setenv(TRUST_VARIABLE, "/dev/zero")
+    with pytest.raises(room.ProvenanceError, match="more than 17 MB"):
+        room.trust_list()
 
 
 def test_json_over_the_limit_is_not_read(files, monkeypatch):
