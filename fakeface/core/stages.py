@@ -142,13 +142,14 @@ def _named_inputs(cfg: Any) -> Iterator[tuple[str, Path]]:
 def refuse_own_inputs(
     cfg: Any,  # of the stage
     folder: Path,  # that is to be emptied
+    by: str = "overwrite=True would empty first",
 ) -> None:
     "Raise `ConfigError` where a config names something in the folder that it would empty."
     for field, path in _named_inputs(cfg):
         if path.resolve().is_relative_to(folder.resolve()):
             raise ConfigError(
-                f"{field}: {path} is in {folder}, which overwrite=True would empty first. Copy it to another place and "
-                "name that, or work under another run name."
+                f"{field}: {path} is in {folder}, which {by}. Copy it to another place and name that, or work under "
+                "another run name."
             )
 
 # %% ../../nbs/01_core/07_stages.ipynb #57b0df7b
@@ -219,6 +220,7 @@ class Stage:
             settle(folder)
             state = cls.state(folder)
             _refuse_to_destroy(folder, state, overwrite, resume)
+            refuse_own_inputs(cfg, folder / _BEFORE, "is removed once the run is under way")
             if overwrite and state:
                 stage._put_aside(cfg)
             stage._write_beginning(cfg, more)

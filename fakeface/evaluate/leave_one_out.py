@@ -31,6 +31,7 @@ from ..metrics.paired import delong_test
 from ..train.recipe import TrainConfig, differences, identity, train_config
 from ..train.stage import run_training_stage
 from .unseen import has_met
+from .predict import is_of_this_data
 from .stage import EvaluateConfig, evaluate, note_test_read
 
 # %% ../../nbs/09_evaluate/09_leave_one_out.ipynb #1bb25925
@@ -262,6 +263,15 @@ def _train_round(
     _train_stage(finetune, cfg, on_epoch)
 
 # %% ../../nbs/09_evaluate/09_leave_one_out.ipynb #8e702cf4
+def _tested(manifest: pd.DataFrame, group: list[str]) -> list[str]:
+    "What of a group has images in the test split; raises `FakefaceError` where nothing has."
+    is_test = (manifest["split"] == "test").to_numpy()
+    tested = [left for left in group if (is_test & _named(manifest, [left])).any()]
+    if not tested:
+        raise FakefaceError(f"The test split has no images of {', '.join(group)}.")
+    return tested
+
+
 def _test_round(
     cfg: LeaveoutConfig,
     group: list[str],
@@ -269,10 +279,7 @@ def _test_round(
     progress: Callable[..., Iterable] | None,
 ) -> None:
     "Evaluate the round on what it left out; the run's list of test reads gets a line."
-    is_test = (manifest["split"] == "test").to_numpy()
-    tested = [left for left in group if (is_test & _named(manifest, [left])).any()]
-    if not tested:
-        raise FakefaceError(f"The test split has no images of {', '.join(group)}.")
+    tested = _tested(manifest, group)
     name = round_name(cfg.run, group)
     again = (run_dir(name, cfg.out) / "evaluate").exists()
     stage = EvaluateConfig(name, cfg.out, again, domains=",".join(tested), device=cfg.device, why_n=0)
@@ -375,7 +382,14 @@ def paired_difference(
     return delong_test(both.label, both.p_fake, both.p_fake_other)
 
 # %% ../../nbs/09_evaluate/09_leave_one_out.ipynb #5c46983e
-_PLAIN = ("megabytes", "ms_an_image", "bundle_hash", "seen_by", "given_epochs")  # fields of a round as they are
+_PLAIN = (
+    "megabytes",
+    "ms_an_image",
+    "bundle_hash",
+    "manifest_hash",
+    "seen_by",
+    "given_epochs",
+)  # fields of a round as they are
 
 
 @dataclass(frozen=True)
@@ -393,6 +407,7 @@ class Round:
     megabytes: float | None = None  # of the round's detector
     ms_an_image: float | None = None  # that it takes on one core
     bundle_hash: str | None = None  # of the round's detector
+    manifest_hash: str | None = None  # of the data that it was made of; None: not recorded
     seen_by: str | None = None  # hash of the detector that `seen` is of
     given_epochs: int | None = None  # as asked for; 0: as the run; None: not recorded
 
@@ -445,7 +460,14 @@ def _own_figures(home: Path) -> dict[str, Any] | None:
         return None
     own, made = read_json(home / "evaluate/metrics.json"), _bundle_in(home / "finetune/bundle")
     if made is not None and own["bundle_hash"] == made.hash:
-        return own
+        config = read_json(home / "evaluate/config.json")
+        if is_of_this_data(own["manifest_hash"], config, read_manifest(home / "prepare/manifest.parquet")):
+            return own
+        print(
+            f"{home.name}: evaluate scored other images than those prepared now, so the rounds are not compared "
+            "with it. To compare: finetune and evaluate again with overwrite=True, then leaveout."
+        )
+        return None
     print(
         f"{home.name}: evaluate has judged another detector ({own['bundle']}) than the run's finetuning made, so the "
         "rounds are not compared with it. To compare: evaluate -p bundle, with the bundle of finetune."
@@ -465,6 +487,7 @@ def _rounds_of_group(
     trained = read_json(new / "finetune/metrics.json") or {}
     about: dict[str, Any] = {name: trained.get(name) for name in ("megabytes", "ms_an_image")}
     about |= dict(bundle_hash=metrics["bundle_hash"], given_epochs=given_epochs)
+    about["manifest_hash"] = manifest_hash(read_manifest(new / "prepare/manifest.parquet"))
     rounds = []
     for domain in metrics["seen"]:
         unseen = Evaluation.from_dict(metrics["result"][domain])
@@ -611,6 +634,11 @@ def _why_not_current(
     return ""
 
 
+def _is_made_again(new: Path, record: Mapping[str, Any]) -> bool:
+    "Was a round begun again, so that a record of it is of what was there before?"
+    return bool(record.get("bundle_hash")) and new.exists() and Stage.state(new / "evaluate") != "finished"
+
+
 def require_current_rounds(
     home: Path,  # the run's folder
 ) -> None:
@@ -621,10 +649,19 @@ def require_current_rounds(
     manifest = read_manifest(prepared)
     for record in read_json(file)["rounds"]:
         new = home.with_name(record["run"])
-        if record["run"] != round_name(home.name, record["left_out"]) or not (new / "finetune/config.json").exists():
-            # of another run, which the note says, or no longer there
+        if record["run"] != round_name(home.name, record["left_out"]):
+            # of another run, which the note says
             continue
-        why = _why_not_current(home, new, record, manifest)
+        if _is_made_again(new, record):
+            raise FakefaceError(
+                f"The round of {home.name} without {', '.join(record['left_out'])} was begun again and has not ended: "
+                "leaveout.json has what was before. Continue (leaveout with resume=True), or remove leaveout.json."
+            )
+        why = ""
+        if record.get("manifest_hash", manifest_hash(manifest)) not in (None, manifest_hash(manifest)):
+            why = "other data"
+        elif (new / "finetune/config.json").exists():
+            why = _why_not_current(home, new, record, manifest)
         if why:
             raise FakefaceError(
                 f"leaveout.json of {home.name} has rounds that were made with {why} than the run has now. Make them "
@@ -640,8 +677,13 @@ def _still_valid(
     "Those of earlier rounds that were made of the same data; says which were not."
     valid = []
     for record in records:
-        place = run_dir(record["run"], out) / "prepare/manifest.parquet"
-        if place.exists() and manifest_hash(read_manifest(place)) != manifest_hash(manifest):
+        new = run_dir(record["run"], out)
+        place = new / "prepare/manifest.parquet"
+        made_of = {record.get("manifest_hash"), manifest_hash(read_manifest(place)) if place.exists() else None}
+        if _is_made_again(new, record):
+            print(f"The round without {', '.join(record['left_out'])} was begun again: it is no longer listed.")
+            continue
+        if made_of - {None, manifest_hash(manifest)}:
             print(f"The round without {', '.join(record['left_out'])} was made of other data: it is no longer listed.")
             continue
         valid.append(record)
@@ -657,6 +699,9 @@ def leave_out_rounds(
     home = run_dir(cfg.run, cfg.out)
     manifest = read_manifest(require(home / "prepare/manifest.parquet", "prepare"))
     groups = rounds_of(cfg.groups, manifest.loc[manifest["split"] == "train"], cfg.by)
+    for group in groups:
+        # said before the first training, not after it
+        _tested(manifest, group)
     for group in groups:
         one_round(cfg, group, on_epoch, progress)
     file = home / "leaveout.json"

@@ -22,7 +22,6 @@ import sys
 import threading
 from importlib import import_module
 from importlib.util import find_spec
-from pathlib import Path
 from typing import Any, BinaryIO, Iterable, Iterator, TypeVar, cast
 
 from ..core.project import FakefaceError

@@ -386,6 +386,15 @@ _ABOUT_VALIDATION = (
 )
 
 
+def _looks(arch: str) -> str:
+    "What is said of networks that look several times; empty where none does."
+    several = [part.endswith(LOOKS_ENDING) for part in arch.split("+")]
+    if all(several):
+        return _SEVERAL_LOOKS
+    who = f"{sum(several)} of its {len(several)} networks look"
+    return _SEVERAL_LOOKS.replace("It looks", who, 1) if any(several) else ""
+
+
 def _decisions(bundle: Bundle) -> str:
     "The thresholds, and the band between them."
     rows = [
@@ -439,7 +448,7 @@ def model_card(
         framing=_FRAMINGS[bundle.framing].format(**(DEFAULT_LIMITS | bundle.limits)),
         view=_VIEWS[spec.view].format(s=spec.size),
         interpolation=spec.interpolation,
-        looks=_SEVERAL_LOOKS if bundle.arch.endswith(LOOKS_ENDING) else "",
+        looks=_looks(bundle.arch),
         mean=list(spec.mean),
         std=list(spec.std),
         temperature=bundle.temperature,

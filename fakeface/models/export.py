@@ -18,7 +18,7 @@ import torch
 from torch import nn
 
 from ..core.project import FakefaceError
-from .backbone import fixed_size, has_looks
+from .backbone import fixed_size, has_looks, parts_of
 from .bundle import p_fake
 from .network import FaceNet
 from .program import read_program
@@ -75,8 +75,9 @@ def export_onnx(
     "Write a network as ONNX (input `x` float32 [B,3,H,W], output `logits` [B,2]), compared; raises `FakefaceError`."
     network = copy.deepcopy(model).to("cpu", torch.float32).to(memory_format=torch.contiguous_format).eval()
     # some can only be traced at one size
+    is_of_one_size = fixed_size(model.arch) or any(map(has_looks, parts_of(model.arch)))
     reason = ""
-    for open_size in (False,) if fixed_size(model.arch) or has_looks(model.arch) else (True, False):
+    for open_size in (False,) if is_of_one_size else (True, False):
         try:
             worst = _trace_and_compare(network, path, model.spec.size, open_size)
             break

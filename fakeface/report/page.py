@@ -11,14 +11,12 @@ from pathlib import Path
 
 import jinja2
 import pandas as pd
-from ..core.config import split_csv
 from ..core.project import FakefaceError
 from ..core.stages import Stage, run_dir
 from ..core.files import write_atomic
 from ..data.audit import read_audit, require_same_data, require_trained_on
-from ..data.manifest import manifest_hash
 from ..evaluate.leave_one_out import require_current_rounds
-from ..evaluate.predict import EvaluateError, pick_split
+from ..evaluate.predict import is_of_this_data
 from .contents import Report, report_contents
 from .findings import PUBLISHED_SOURCE, RunFacts, collect_findings
 from .slides import write_slides
@@ -158,13 +156,7 @@ def _require_one_test(facts: RunFacts) -> None:
         )
     if manifest is None or not scored:
         return
-    config = evaluated.config or {}
-    try:
-        now = pick_split(manifest, split_csv(config.get("domains", "")), config.get("split", "test"))
-    except EvaluateError:
-        # none of them is there any more
-        now = manifest.iloc[:0]
-    if manifest_hash(now) != scored:
+    if not is_of_this_data(scored, evaluated.config or {}, manifest):
         raise FakefaceError(
             "evaluate scored other images, or images with other labels, than those that are prepared now: its figures "
             "would stand beside data that they are not about. Run evaluate again with overwrite=True."
