@@ -261,7 +261,7 @@ def test_a_failed_evaluation_or_report_leaves_the_earlier_one(trained, stage, mo
 
     monkeypatch.setattr("fakeface.evaluate.stage.by_domain", fails)
     monkeypatch.setattr("fakeface.report.page.write_slides", fails)
-    monkeypatch.setattr("fakeface.report.page._require_one_detector", lambda _: None)
+    monkeypatch.setattr("fakeface.report.page._require_one_detector", lambda *_: None)
     out = str(home.parent)
     with pytest.raises(FakefaceError, match="as it happens"):
         if stage == "evaluate":
