@@ -371,7 +371,7 @@ _VIEWS = dict(
 )
 _SEVERAL_LOOKS = (
     "It looks at this image several times, as it is and shifted and scaled by a few per cent; the mean of the logits "
-    "counts. Its words then change less often from copy to copy.\n"
+    "counts.\n"
 )
 _FRAMINGS = dict(
     face="It finds the faces in an image, turns each upright, and cuts out the square that FFHQ would cut. An image "
