@@ -31,7 +31,7 @@ _SPLIT_WORDS = {
     "test": "test testing",
 }
 CLASS_NAMES: dict[str, Label] = {word: label for label, words in _CLASS_WORDS.items() for word in words.split()}
-# programs and ways that make or change images; a number, or v and a number, may follow
+# programs and ways that make or change images; a version may follow: 2, v6, 2ada, 1.5
 _GENERATORS = (
     "sd sdxl sdfd sdxlturbo stablediffusion diffusion ddpm ddim ldm adm glide vqdm eg3d stylegan progan biggan pggan "
     "cyclegan stargan attgan gaugan wgan dcgan fsgan gfpgan codeformer dalle midjourney flux imagen firefly kandinsky "
@@ -61,7 +61,7 @@ def class_of(
     # fake_sd is a fake of some kind; real_esrgan is a program, real_sd2 may be either, and fake_free has no fakes
     label = CLASS_NAMES[first]
     # real_faceswap and real_face_swap are one, and so are sdxlturbo and sdxl_turbo
-    words = {re.sub(r"(v?\d[\d.]*)$", "", word) for word in [*others, *map("".join, pairwise(others))]}
+    words = {re.sub(r"v?\d.*", "", word) for word in [*others, *map("".join, pairwise(others))]}
     return None if _TURNING[label] & {*others, *words} else label
 
 
