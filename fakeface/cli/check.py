@@ -17,7 +17,7 @@ from typing import IO, TYPE_CHECKING, Any, Callable, Iterator, cast
 
 from ..core.project import FakefaceError
 from ..core.text import row_name, safe_for_terminal
-from ..infer.listing import FolderError
+from ..infer.listing import FolderError, walk
 
 if TYPE_CHECKING:
     from fakeface.infer.detector import Detector
@@ -165,6 +165,12 @@ def _is_single(paths: list[str]) -> bool:
     return len(paths) == 1 and paths[0] != "-" and not os.path.isdir(paths[0])
 
 
+def _refuse_nothing(paths: list[str]) -> None:
+    "Raise `FolderError` if no file is named, before rows make way for none."
+    if "-" not in paths and next(walk(paths), None) is None:
+        raise FolderError("None of the given paths holds a file.")
+
+
 def _open_rows(args: argparse.Namespace, detector: "Detector", options: "CheckOptions") -> "Rows":
     "The file of rows, new or gone on with."
     from fakeface.images.provenance import verified_with
@@ -269,6 +275,8 @@ def _check(args: argparse.Namespace) -> dict[str, Any]:
     threads = None if _is_single(args.paths) else 1
     detector = Detector.load(args.bundle, threshold=args.threshold, threads=threads)
     options = CheckOptions(framing=args.framing or detector.bundle.framing, stability=args.stability, prior=args.prior)
+    if args.overwrite:
+        _refuse_nothing(args.paths)
     to = _open_rows(args, detector, options) if _is_file(file) else _printer(args)
     bar = None if _is_file(file) and not args.quiet else False
     how = (args.workers, args.heatmap, bar)

@@ -218,12 +218,24 @@ class Rows:
         "Open the file for adding to it, without what is torn at its end."
         self._file = open(self.path, "a+b", buffering=0)
         self._lock()
-        self._file.truncate(0 if overwrite else _whole_length(self._file, self.kind))
+        self._is_replaced = overwrite and self._file.seek(0, 2) > 0
+        if not self._is_replaced:
+            self._begin(_whole_length(self._file, self.kind))
+        self.size = 0 if overwrite else self._file.seek(0, 2)
+
+    def _begin(self, length: int) -> None:
+        "Keep so many bytes; where that is nothing, begin with the note and the head."
+        self._file.truncate(length)
         if not self._file.seek(0, 2):
             write_atomic(self.note, to_json(self.about))
             if self.kind == "csv":
                 self._append(_HEAD)
-        self.size = self._file.seek(0, 2)
+
+    def _make_way(self) -> None:
+        "Earlier rows go when the first new one comes, not before: until then a run may be refused."
+        if self._is_replaced:
+            self._is_replaced = False
+            self._begin(0)
 
     def _lock(self) -> None:
         "One writer at a time, where the system can see to it."
@@ -291,6 +303,7 @@ class Rows:
         mark: FileMark = FileMark(),  # of that file, from before it was judged
     ) -> None:
         "Add the rows of one file in one call; raises `FolderError`, as where the disk is full."
+        self._make_way()
         self._append("".join(row_text(verdict, self.kind, mark) for verdict in verdicts).encode())
 
     def reopen(self) -> None:
@@ -303,6 +316,7 @@ class Rows:
         if self._file.closed:
             return
         if counts:
+            self._make_way()
             write_atomic(self.note, to_json(self.about | counts))
         self._file.close()
 

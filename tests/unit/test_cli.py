@@ -471,3 +471,17 @@ def test_ctrl_c_during_an_export_leaves_no_copy(tiny, tmp_path, monkeypatch, whe
     with pytest.raises(KeyboardInterrupt):
         export_command(argparse.Namespace(folder=tiny, out=str(tmp_path / "new")))
     assert not (tmp_path / "new").exists()
+
+
+@pytest.mark.parametrize("args", [("empty",), ("light.png", "--heatmap", "light.png")])
+def test_overwrite_of_a_run_that_is_refused_keeps_the_earlier_rows(tiny, tmp_path, args):
+    os.link(f"{os.path.dirname(tiny)}/light.png", tmp_path / "light.png")
+    (tmp_path / "empty").mkdir()
+    assert fakeface(tmp_path, "check", "light.png", "--bundle", tiny, "--csv", "rows.csv").returncode == 0
+    earlier = {name: (tmp_path / name).read_bytes() for name in ("rows.csv", "rows.csv.run.json")}
+    again = ("--bundle", tiny, "--csv", "rows.csv", "--overwrite")
+    ran = fakeface(tmp_path, "check", *args, *again)
+    assert ran.returncode == 2 and "Traceback" not in ran.stderr, ran.stderr
+    assert {name: (tmp_path / name).read_bytes() for name in earlier} == earlier
+    assert fakeface(tmp_path, "check", "light.png", "light.png", *again).returncode == 0
+    assert (tmp_path / "rows.csv").read_bytes().count(b"\n") == 3
