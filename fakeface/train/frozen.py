@@ -100,7 +100,7 @@ def head_data(
     )
     features = [values[readable] for values, _ in found]
     labels, domain, group = (rows[name].to_numpy()[readable] for name in ("label", "domain", "group"))
-    return HeadData(features, labels, domain, group, trainer.cfg.one_scale)
+    return HeadData(features, labels, domain, group)
 
 
 _HELD_OUT = "held_out.csv"

@@ -32,13 +32,11 @@ class HeadData:
     labels: np.ndarray  # int64 [n]
     domain: np.ndarray  # [n]
     group: np.ndarray  # [n], what must not be torn apart
-    one_scale: bool = False  # features keep their scales to one another; see `fit_head`
 
     def take(self, which: np.ndarray, count: int | None = None) -> "HeadData":
         "Some of the images (numbers or truth values [n]), and the first `count` views of them."
         views = [view[which] for view in self.views[:count]]
-        labels, domain, group = (of[which] for of in (self.labels, self.domain, self.group))
-        return dataclasses.replace(self, views=views, labels=labels, domain=domain, group=group)
+        return HeadData(views, self.labels[which], self.domain[which], self.group[which])
 
     def weights(self, tau: float = 1.0) -> np.ndarray:  # float64 [n], of mean 1
         "What each image counts: n^(−τ) of its domain × class."
@@ -85,13 +83,13 @@ _MOST_STEPS = 500
 
 @dataclasses.dataclass(frozen=True)
 class _Scaled:
-    "All views of all images with mean 0 and standard deviation 1, of each feature or of all of them."
+    "All views of all images with mean 0 and standard deviation 1."
 
     x: np.ndarray  # float32 [V·n,D]
     labels: np.ndarray  # [V·n]
     weights: np.ndarray  # [V·n]
     mean: np.ndarray  # [D]
-    std: np.ndarray  # [D]; 1 for a feature that never changes, one number where features share a scale
+    std: np.ndarray  # [D]; 1 for a feature that never changes
 
 
 def _scaled(data: HeadData, tau: float) -> _Scaled:
@@ -102,8 +100,6 @@ def _scaled(data: HeadData, tau: float) -> _Scaled:
     mean = np.asarray(np.average(x, 0, weights), np.float32)
     x = x - mean
     std = np.array(np.average(x**2, 0, weights) ** 0.5, np.float32)
-    if data.one_scale:
-        std[:] = np.mean(std**2) ** 0.5
     std[std < 1e-6] = 1
     x /= std
     return _Scaled(x, np.tile(data.labels, count), weights, mean, std)

@@ -54,7 +54,6 @@ class TrainConfig:
     init: str = ""  # a bundle folder to start from; several, separated by commas: the mean of their weights
     dropout: float = 0.7  # before the linear head
     trains: str = "all"  # what learns: all | head | last:N (the last N blocks and the head); see `last_blocks`
-    one_scale: bool = False  # trains = head: features keep their scales to one another, for what the start knows
     augmented: int = 4  # trains = head: augmented views of each training image, beside evaluation's
     recalled: int = 0  # trains = head: features drawn of each class of each domain that the start knows; see `recall`
     size: int = 224  # pixels in training; 0: as the bundle in init
@@ -226,8 +225,6 @@ def _check_start(cfg: TrainConfig) -> None:
 def _check_frozen(cfg: TrainConfig) -> None:
     "What a frozen backbone does not go with."
     last_blocks(cfg.trains)
-    if cfg.one_scale and cfg.trains != "head":
-        raise ConfigError(f"one_scale = True is of a head alone: give trains = head, not {cfg.trains}.")
     if 0 < cfg.per_class < 5:
         raise ConfigError(f"per_class = {cfg.per_class} should be 0 or at least 5: a fifth is for validation.")
     only = dict(processes=1, select_flip=False, eval_size=0) if cfg.trains == "head" else {}
