@@ -5,8 +5,8 @@
 # %% auto #0
 __all__ = ['CARD_METRICS', 'TRAINED_ON', 'ROBUSTNESS_TEXT', 'CARD_SCENES_TEXT', 'LEAVEOUT_TEXT', 'LEAVEOUT_COLUMNS',
            'BESIDE_COLUMNS', 'NOT_REPEATED', 'rounded', 'ship', 'card_results', 'card_robustness', 'card_scenes',
-           'card_leaveout', 'card_beside', 'made_of', 'commands', 'without_places', 'shipped_card', 'write_card',
-           'restate_identity']
+           'card_leaveout', 'card_beside', 'made_of', 'commands', 'without_places', 'untested', 'is_test_of',
+           'shipped_card', 'write_card', 'restate_identity']
 
 # %% ../../nbs/12_report/16_release.ipynb #210f5155
 import dataclasses
@@ -287,18 +287,43 @@ def without_places(
     return text
 
 # %% ../../nbs/12_report/16_release.ipynb #6484529d
+def untested(
+    bundle: Bundle,
+    evaluation: dict[str, Any],  # metrics.json of `evaluate` on the test split
+) -> list[str]:
+    "The domains that a bundle was trained on and that an evaluation says nothing of."
+    return [domain for domain in bundle.domains if domain not in evaluation["result"]]
+
+
+def is_test_of(
+    bundle: Bundle,
+    evaluation: dict[str, Any],  # metrics.json of `evaluate`; empty: none
+) -> bool:
+    "Whether an evaluation read the test split with this very bundle, of every domain that it was trained on."
+    if not evaluation or evaluation["bundle_hash"] != bundle.hash or evaluation["split"] != "test":
+        return False
+    return not untested(bundle, evaluation)
+
+
 def _test_section(bundle: Bundle, evaluation: dict) -> str:
-    "What was measured on test; raises where it was measured with another bundle."
+    "What was measured on test; raises where it was measured with another bundle, or on other images."
     if evaluation["bundle_hash"] != bundle.hash:
         raise FakefaceError(
             f"The evaluation is of bundle {evaluation['bundle_hash'][:12]}, the card of {bundle.hash[:12]}."
             " Evaluate the bundle that ships."
         )
+    if evaluation["split"] != "test":
+        raise FakefaceError(
+            f"The evaluation is of the split {evaluation['split']!r}, and the card would call it a test."
+            " Evaluate with split = test."
+        )
+    missing = untested(bundle, evaluation)
+    not_tested = f"\n\nNot measured: {listed(f'`{domain}`' for domain in missing)}." if missing else ""
     return (
         f"## Measured on test\nAt the threshold `{evaluation['threshold_name']}` = {evaluation['threshold']:.4f},"
         f" fitted on validation. Number of times that the test split was read: {evaluation['test_reads']}."
         " Intervals are 95%; the positive class is fake."
-        f"\n\n{card_results(evaluation['result'], evaluation['seen'])}"
+        f"\n\n{card_results(evaluation['result'], evaluation['seen'])}{not_tested}"
     )
 
 # %% ../../nbs/12_report/16_release.ipynb #f3761443
@@ -324,7 +349,7 @@ def shipped_card(
     evaluation: dict | None = None,  # metrics.json of `evaluate` with this very bundle
     notes: str = "",  # Markdown about data, licences and failures that no file knows
 ) -> str:  # Markdown
-    "The whole card; raises `FakefaceError` where the evaluation belongs to another bundle."
+    "The whole card; raises `FakefaceError` where the evaluation belongs to another bundle, or is no test."
     parts = [model_card(bundle, (evaluation or {}).get("scenes")).rstrip()]
     if notes:
         parts.append(notes.strip())

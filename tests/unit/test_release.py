@@ -17,7 +17,7 @@ SUMMARY = dict(n_real=10, n_fake=12) | dict.fromkeys(("auc", "accuracy", "fpr", 
 def card_of(bundle, of=None):
     "A card with figures that belong to the bundle `of`, its own if not given."
     evaluation = dict(bundle_hash=(of or bundle).hash, threshold_name="0.5", threshold=0.5, test_reads=1)
-    evaluation |= dict(seen=dict(a="seen"), result=dict(a=SUMMARY))
+    evaluation |= dict(split="test", seen=dict(a="seen"), result=dict(a=SUMMARY))
     lines = ["fakeface finetune -p run r"]
     return shipped_card(
         bundle, dict(finetune=90.0), lines, dict(device="CPU"), evaluation, "## Where it fails\nAlways."
