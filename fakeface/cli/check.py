@@ -9,6 +9,7 @@ __all__ = ['CHECK_HELP', 'add_check_options', 'told', 'CheckFailed', 'check_comm
 import argparse
 import contextlib
 import faulthandler
+import glob
 import os
 import subprocess
 import sys
@@ -161,8 +162,10 @@ def _is_file(file: str | None) -> bool:
 
 
 def _is_single(paths: list[str]) -> bool:
-    "Is one file named, and nothing else?"
-    return len(paths) == 1 and paths[0] != "-" and not os.path.isdir(paths[0])
+    "Is one file named, and nothing else? A pattern that the shell has left as it is may stand for many."
+    if len(paths) != 1 or paths[0] == "-" or os.path.isdir(paths[0]):
+        return False
+    return os.path.lexists(paths[0]) or not glob.has_magic(paths[0])
 
 
 def _refuse_nothing(paths: list[str]) -> None:

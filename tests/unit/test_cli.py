@@ -250,6 +250,7 @@ def test_command_as_a_module(tiny, module):
         (["light.png", "dark.png"], 0, "2 images: 1 look generated, 1 like photographs"),
         (["light.png", "missing.png"], 1, "1 could not be judged"),
         (["tiny"], 1, "could not be judged"),
+        (["[ld]*.png"], 0, "2 images: 1 look generated, 1 like photographs"),
         (["light.png", "--bundle", "nowhere"], 2, "There is no bundle"),
         (["light.png", "--bundle", "../../etc/passwd\x1b[2J"], 2, "There is no bundle"),
         (["light.png", "--threshold", "2"], 2, "from 0 to 1"),
