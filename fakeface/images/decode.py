@@ -18,7 +18,7 @@ from typing import BinaryIO, Iterator, cast
 import numpy as np
 from PIL import Image, ImageFile, UnidentifiedImageError
 from ..core.project import FakefaceError
-from .avif import why_other_size
+from .avif import why_larger_within, why_other_size
 from .formats import CAMERA_RAW, header_only, is_raw_preview
 from .limits import page_count, why_too_large, why_too_many, why_too_much
 from .memory import held_memory, take_memory
@@ -119,6 +119,8 @@ def lazy_image(
     _refuse(why_too_much(image, stream), name)
     if image.format == "AVIF":
         _refuse(why_other_size(stream, *image.size), name)
+    if image.format == "HEIF":
+        _refuse(why_larger_within(stream, *image.size), name)
     note_colours(image, stream)
     return image
 
