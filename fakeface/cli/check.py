@@ -143,7 +143,10 @@ def _summary(found: dict[str, Any]) -> str:
     )
     beside = found.get("beside", 0)
     others = f" {beside:,} other file{'s' * (beside != 1)} beside them: not looked at." if beside else ""
-    return f"{files:,} image{'s' * (files != 1)}: {verdicts}{earlier}; {seconds:.1f} s{rate}.{others}"
+    results = sum(found[name] for name in ("real", "fake", "unsure", "unread"))
+    # an image has as many as faces that are judged
+    several = f", {results:,} results" if results != files else ""
+    return f"{files:,} image{'s' * (files != 1)}{several}: {verdicts}{earlier}; {seconds:.1f} s{rate}.{others}"
 
 # %% ../../nbs/13_cli/03_check.ipynb #a1f33009
 class CheckFailed(FakefaceError):

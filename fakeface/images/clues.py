@@ -98,8 +98,11 @@ _FIELD_OF_TOOL = {
     "generation_data": "a diffusion tool",
 }
 _GENERATOR_NAMES = re.compile(
-    r"stable.?diffusion|automatic1111|comfyui|invokeai|novelai|midjourney|dall.?e\b|openai|chatgpt|firefly|"
-    r"imagen\b|gemini|flux\.?1|ideogram|leonardo\.ai|fooocus|draw things|bing image creator|stability ai|stylegan|"
+    r"stable.?diffusion|automatic1111|comfyui|invokeai|novelai|midjourney|dall.?e\b|openai|chatgpt|flux\.?1|ideogram|"
+    r"leonardo\.ai|fooocus|draw things|bing image creator|stability ai|stylegan|nano banana|"
+    # words of other languages, insects and constellations: only beside their maker or a version
+    r"adobe firefly|firefly image|google imagen|(?<!\w )\bimagen[ -]?[2-9]\b(?!\.\d)|"
+    r"google gemini|\bgemini[ -]?(?:\d|pro\b|flash|ultra|nano)|"
     r"Steps: \d+, Sampler",
     re.IGNORECASE,
 )
