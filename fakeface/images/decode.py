@@ -147,7 +147,7 @@ def _eight_bit(image: Image.Image) -> tuple[Image.Image, list[str]]:
     return grey, [f"its 16-bit grey values end at {highest:,} of 65,535: it is dark, or holds fewer bits than it says"]
 
 
-_STRIP = 256  # rows: a whole image, its white ground and what becomes of them would be a lot of memory
+_STRIP = 2**20  # pixels: a whole image, its white ground and what becomes of them would be a lot of memory
 
 
 def _over_white(image: Image.Image) -> Image.Image:
@@ -155,8 +155,9 @@ def _over_white(image: Image.Image) -> Image.Image:
     # Pillow cannot turn premultiplied grey into RGBA in one step
     straight = image.convert("LA") if image.mode == "La" else image
     rgb = Image.new("RGB", straight.size)
-    for top in range(0, straight.height, _STRIP):
-        strip = straight.crop((0, top, straight.width, min(top + _STRIP, straight.height))).convert("RGBA")
+    rows = max(1, _STRIP // max(1, straight.width))
+    for top in range(0, straight.height, rows):
+        strip = straight.crop((0, top, straight.width, min(top + rows, straight.height))).convert("RGBA")
         white = Image.new("RGBA", strip.size, "white")
         rgb.paste(Image.alpha_composite(white, strip).convert("RGB"), (0, top))
     return rgb

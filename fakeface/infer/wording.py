@@ -29,9 +29,12 @@ def share(
 
 
 def _rate(bundle: Bundle, name: str) -> float | None:
-    "An error rate on validation, mean over the domains; None where the bundle has none."
-    macro = bundle.metrics.get("macro") or {}
-    return (macro.get(name) or {}).get("value")
+    "An error rate on validation, mean over the domains; None where the bundle has none that can be one."
+    found: Any = bundle.metrics
+    for key in ("macro", name, "value"):
+        found = found.get(key) if isinstance(found, dict) else None
+    is_rate = isinstance(found, (int, float)) and not isinstance(found, bool) and 0 <= found <= 1
+    return float(found) if is_rate else None
 
 # %% ../../nbs/11_infer/11_wording.ipynb #5475b538
 def _sureness(bundle: Bundle) -> str:
