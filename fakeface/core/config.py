@@ -72,6 +72,8 @@ def _refuse_endless(name: str, value: Any) -> None:
     "Raise `ConfigError` for a number that is not finite, or larger than anything here can be."
     if isinstance(value, (int, float)) and not -_MOST <= value <= _MOST:
         raise ConfigError(f"{name} = {value!r:.80} should be a finite number, of at most {_MOST}.")
+    if name == "seed" and value < 0:
+        raise ConfigError(f"seed = {value} should not be negative: generators of random numbers take none.")
 
 
 def _coerce(

@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['FULL', 'DiskFullError', 'naming_full_disk', 'atomic_path', 'write_atomic', 'allocate', 'atomic_dir',
-           'remove_unfinished', 'empty_folder', 'to_json', 'write_json', 'read_json', 'sha256_file', 'sha256_json',
-           'SealError', 'sealed', 'unsealed']
+           'remove_unfinished', 'empty_folder', 'to_json', 'write_json', 'read_json', 'read_figures', 'sha256_file',
+           'sha256_json', 'SealError', 'sealed', 'unsealed']
 
 # %% ../../nbs/01_core/04_files.ipynb #09eaf532
 import contextlib
@@ -17,10 +17,13 @@ import os
 import shutil
 import tempfile
 from pathlib import Path
-from typing import Any, Callable, Collection, Iterator, Mapping
+from typing import TYPE_CHECKING, Any, Callable, Collection, Iterator, Mapping
 
 import numpy as np
 from .project import FakefaceError
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 # %% ../../nbs/01_core/04_files.ipynb #9f8b6388
 def _sync(path: Path) -> None:
@@ -246,6 +249,18 @@ def read_json(
     raise FakefaceError(
         f"{path} holds a {found} where a {kind.__name__} should be. Put back the file that was written."
     )
+
+# %% ../../nbs/01_core/04_files.ipynb #figcd001
+_NAMES = ("path", "domain", "source", "group", "split", "without", "corruption", "scene", "bundle_hash", "seen by")
+
+
+def read_figures(
+    path: str | os.PathLike,  # a CSV file that a stage wrote
+) -> "pd.DataFrame":
+    "A table of figures, in which names are text whatever they look like, and only an empty cell is missing."
+    import pandas as pd
+
+    return pd.read_csv(path, dtype=dict.fromkeys(_NAMES, str), keep_default_na=False, na_values=[""])
 
 # %% ../../nbs/01_core/04_files.ipynb #d42764d0
 def sha256_file(path: str | os.PathLike) -> str:

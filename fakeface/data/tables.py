@@ -117,13 +117,24 @@ def _image_path(written: str, home: Path) -> str:
     return path
 
 
-def _require_one_label(rows: list[SourceRow], lines: list[int], path: Path) -> None:
-    "Raise `SourceError` where an image stands in the table with two labels."
-    first: dict[str, tuple[int, int]] = {}
+def _require_agreement(rows: list[SourceRow], lines: list[int], path: Path) -> None:
+    "Raise `SourceError` where two lines say different things of an image; it may stand in several domains."
+    first: dict[str, tuple[SourceRow, int]] = {}
+    in_domain: dict[tuple[str, str], tuple[SourceRow, int]] = {}
     for row, line in zip(rows, lines):
-        label, before = first.setdefault(row["path"], (row["label"], line))
-        if label != row["label"]:
-            raise SourceError(f"{path}, lines {before} and {line}: {row['path']} is called both real and fake.")
+        image = row["path"]
+        known, before = first.setdefault(image, (row, line))
+        if known["label"] != row["label"]:
+            raise SourceError(f"{path}, lines {before} and {line}: {image} is called both real and fake.")
+        if known["split"] != row["split"]:
+            splits = " and ".join(repr(each["split"] or "no split") for each in (known, row))
+            raise SourceError(f"{path}, lines {before} and {line}: {image} is in {splits}. Give it one.")
+        same, before = in_domain.setdefault((image, row.get("domain", "")), (row, line))
+        if same != row:
+            column = next(name for name in _OPTIONAL if same.get(name) != row.get(name))
+            raise SourceError(
+                f"{path}, lines {before} and {line}: {image} has another {column}. Keep one of the lines."
+            )
 
 
 def read_csv(path: Path, name: str) -> list[SourceRow]:
@@ -140,5 +151,5 @@ def read_csv(path: Path, name: str) -> list[SourceRow]:
         image = _image_path(record["path"], path.parent)
         given = {column: record[column] for column in copied if record[column]}
         rows.append(SourceRow(path=image, label=int(label), split=split, **given))
-    _require_one_label(rows, table.index.tolist(), path)
-    return list({row["path"]: row for row in rows}.values())
+    _require_agreement(rows, table.index.tolist(), path)
+    return list({(row["path"], row.get("domain", "")): row for row in rows}.values())

@@ -17,7 +17,7 @@ import numpy as np
 import pandas as pd
 
 from ..core.config import split_csv
-from ..core.files import read_json, sha256_json, write_atomic, write_json
+from ..core.files import read_figures, read_json, sha256_json, write_atomic, write_json
 from ..core.stages import run_dir
 from ..data.balance import number_cells
 from ..data.manifest import is_named, manifest_hash
@@ -121,7 +121,7 @@ def _scores_of_part(cfg: TrainConfig, table: pd.DataFrame, folder: Path) -> pd.D
         shutil.rmtree(folder)
         folder.mkdir()
         write_atomic(path, scores.to_csv(index=False))
-    return pd.read_csv(path)
+    return read_figures(path)
 
 
 def _begin_parts(

@@ -18,7 +18,7 @@ import pandas as pd
 from ..core.config import split_csv
 from ..core.stages import STAGES
 from ..core.project import FakefaceError
-from ..core.files import read_json, sha256_file
+from ..core.files import read_figures, read_json, sha256_file
 from ..data.audit import read_audit
 from ..data.manifest import read_manifest
 from ..models.storage import read_bundle
@@ -93,7 +93,7 @@ def _if_there(path: Path, read: Callable[[Path], Any] = read_json) -> Any:
 def _csv(path: Path) -> pd.DataFrame | None:
     "A CSV, or None where it is missing or empty."
     try:
-        return _if_there(path, pd.read_csv)
+        return _if_there(path, read_figures)
     except pd.errors.EmptyDataError:
         return None
 

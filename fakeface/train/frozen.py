@@ -15,7 +15,7 @@ import pandas as pd
 import torch
 from torch import nn
 
-from ..core.files import write_atomic
+from ..core.files import read_figures, write_atomic
 from ..data.dataset import BadImage
 from ..models.network import FaceNet
 from .features import Frozen, FrozenView, augmented_view, frozen_backbone, plain_view
@@ -122,7 +122,7 @@ def _keep_held_out(trainer: Trainer, data: HeadData, strength: float, is_recalle
 def held_out(trainer: Trainer) -> pd.DataFrame | None:  # domain, label, logit_real, logit_fake, z; None: not needed
     "What the decision is fitted on beside validation: `held_out_scores` of the images and features learned from."
     path = trainer.folder / _HELD_OUT
-    return pd.read_csv(path) if trainer.cfg.trains == "head" and path.exists() else None
+    return read_figures(path) if trainer.cfg.trains == "head" and path.exists() else None
 
 
 def learn_head(
