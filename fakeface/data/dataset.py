@@ -20,7 +20,7 @@ from ..core.seeds import rng
 from .balance import DataError, number_cells
 from ..faces.earned import NO_FACE
 from ..faces.frame import FRAME_MODES
-from ..faces.shown import shown_of
+from ..faces.shown import Shown, shown_of
 from ..images.decode import ImageError, open_image
 from ..images.preprocess import InputSpec, Views
 
@@ -170,13 +170,17 @@ class EvalDataset(ImageRows):
         self.spec = spec
         self.framing = framing
 
-    def _views(self, row: int) -> Views:
-        "What the network is shown of an image; raises `ImageError`, also where no face is found."
+    def shown(self, row: int) -> Shown:
+        "The image, or the square around its largest face; raises `ImageError`, also where no face is found."
         path = os.path.join(self.root, self.path(row))
         shown = shown_of(path, self.spec, self.framing)
         if not shown:
             raise ImageError(NO_FACE, path)
-        return shown[0].views(self.spec)
+        return shown[0]
+
+    def _views(self, row: int) -> Views:
+        "What the network is shown of an image; raises `ImageError`."
+        return self.shown(row).views(self.spec)
 
     def __getitem__(self, row: int) -> Sample:
         y = int(self.y[row])

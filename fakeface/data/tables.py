@@ -126,8 +126,9 @@ def _require_agreement(rows: list[SourceRow], lines: list[int], path: Path) -> N
         known, before = first.setdefault(image, (row, line))
         if known["label"] != row["label"]:
             raise SourceError(f"{path}, lines {before} and {line}: {image} is called both real and fake.")
-        if known["split"] != row["split"]:
-            splits = " and ".join(repr(each["split"] or "no split") for each in (known, row))
+        stated = [each.get("split") or "no split" for each in (known, row)]
+        if stated[0] != stated[1]:
+            splits = " and ".join(map(repr, stated))
             raise SourceError(f"{path}, lines {before} and {line}: {image} is in {splits}. Give it one.")
         same, before = in_domain.setdefault((image, row.get("domain", "")), (row, line))
         if same != row:

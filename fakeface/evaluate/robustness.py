@@ -173,8 +173,9 @@ class GridDataset(EvalDataset):
         spec: InputSpec,  # the model's
         names: list[str],  # of `CORRUPTIONS`
         seed: int = 0,  # of the noise
+        framing: str = "centre",  # face: what is corrupted is the square around the largest face
     ):
-        super().__init__(manifest, spec)
+        super().__init__(manifest, spec, framing)
         self.names = names
         self.seed = seed
         self.states = len(names)
@@ -183,7 +184,7 @@ class GridDataset(EvalDataset):
         cv2.setNumThreads(0)
         sample = dict(x=None, y=int(self.y[row]), row=row, bad=[])
         try:
-            image = self.open(row)
+            image = self.open(row) if self.framing == "centre" else self.shown(row).image
         except ImageError as error:
             bad = (row, self.path(row), error.reason)
             return sample | dict(bad=[bad])
@@ -255,19 +256,20 @@ def robustness_grid(
     workers: int | None = None,
     device: torch.device | str = "cpu",
     seed: int = 0,  # of the noise
+    framing: str = "centre",  # as in `GridDataset`
     part: int = 128,  # images in a part
     progress: Callable[..., Iterable] = lambda items: items,
 ) -> pd.DataFrame:  # of `grid_table`
     "AUC, accuracy, FPR and FNR of each domain after each corruption, at the stored threshold."
     names = names or list(CORRUPTIONS)
-    made_of = [bundle.hash, names, seed, part, rows["sha256"].tolist()]
+    made_of = [bundle.hash, names, seed, framing, part, rows["sha256"].tolist()]
     key = sha256_json(made_of)
     scored = []
     for start in progress(range(0, len(rows), part)):
         some = rows.iloc[start : start + part].reset_index(drop=True)
         some.attrs = rows.attrs
         file = Path(folder) / f"{key}-{start}.npz" if folder else None
-        dataset = GridDataset(some, net.spec, names, seed)
+        dataset = GridDataset(some, net.spec, names, seed, framing)
         at, logits = _scores_of_part(net, dataset, file, batch=batch, workers=workers, device=device)
         # an image's states stand one below the other
         repeated = np.repeat(at, len(names))

@@ -362,6 +362,7 @@ def _grid(request: _Request, folder: Path, progress: Callable[..., Iterable]) ->
         workers=request.workers,
         device=request.device,
         seed=cfg.seed,
+        framing=cfg.framing,
         progress=partial(progress, desc="robustness"),
     )
     with atomic_path(folder / "robustness.csv") as path:

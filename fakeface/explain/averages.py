@@ -21,11 +21,12 @@ from ..core.labels import LABEL_NAMES
 from ..core.files import atomic_path, write_json
 from ..core.project import cores
 from ..images.decode import ImageError, open_image
-from ..images.preprocess import InputSpec, eval_views, normalise
+from ..images.preprocess import InputSpec, normalise
 from ..models.network import FaceNet
 from ..models.persistence import load_model
 from ..evaluate.predict import ahead, device_of
 from ..data.balance import sample_rows
+from ..data.dataset import EvalDataset
 from ..evaluate.stage import EvaluateConfig, the_bundle
 from .gradcam import ExplainError, gradcam, sanity, unit
 
@@ -211,30 +212,26 @@ def centre(
     return float(big[16:48, 16:48].sum() / max(big.sum(), 1e-12))
 
 
-def _first_views(rows: pd.DataFrame, spec: InputSpec, threads: int = 1) -> Iterator[tuple[int, torch.Tensor]]:
-    "(row, first view as normalised tensor [1,3,S,S]) of every image that can be read; decoded ahead of who asks."
-    root = Path(rows.attrs["root"])
-
-    def first_view(path):
-        try:
-            return normalise(eval_views(open_image(root / path), spec)[:1], spec)
-        except ImageError:
-            return None
-
-    for row, view in enumerate(ahead(first_view, rows.path, threads)):
-        if view is not None:
-            yield row, torch.from_numpy(view)
+def _first_views(
+    rows: pd.DataFrame, spec: InputSpec, threads: int = 1, framing: str = "centre"
+) -> Iterator[tuple[int, torch.Tensor]]:
+    "(row, first view [1,3,S,S], as evaluation shows it) of every image that can be read; decoded ahead of who asks."
+    images = EvalDataset(rows, spec, framing)
+    for sample in ahead(images.__getitem__, range(len(rows)), threads):
+        x = sample["x"]
+        if x is not None:
+            yield sample["row"], torch.from_numpy(normalise(x[:1], spec))
 
 # %% ../../nbs/10_explain/02_averages.ipynb #d5d4c7d3
 BATCH = 16
 _MapSums = dict[tuple[str, int], tuple[int, Any]]  # (domain, label) -> number of maps, their sum
 
 
-def _sum_cams(net: FaceNet, rows: pd.DataFrame, threads: int) -> _MapSums:
+def _sum_cams(net: FaceNet, rows: pd.DataFrame, threads: int, framing: str) -> _MapSums:
     "Maps of the evidence for the true class, each scaled to its highest place, added up by domain and class."
     device = next(net.parameters()).device
     label, domain = rows.label.to_numpy(), rows.domain.to_numpy()
-    views = _first_views(rows, net.spec, threads)
+    views = _first_views(rows, net.spec, threads, framing)
     sums: _MapSums = {}
     while batch := list(itertools.islice(views, BATCH)):
         indices = [row for row, _ in batch]
@@ -250,10 +247,11 @@ def mean_cams(
     model: FaceNet,  # comes back in channels-last layout
     rows: pd.DataFrame,  # path, domain, label; `attrs["root"]`
     threads: int | None = None,  # that decode; None: all cores
+    framing: str = "centre",  # as in `EvalDataset`
 ) -> tuple[dict, dict[str, _ClassMaps]]:  # domain -> class -> n, centre; domain -> maps [h,w] in 0..1
     "Mean Grad-CAM of the evidence for the true class, each map scaled to its highest place first."
     threads = cores() if threads is None else threads
-    sums = _sum_cams(model.to(memory_format=torch.channels_last), rows, threads)
+    sums = _sum_cams(model.to(memory_format=torch.channels_last), rows, threads, framing)
     table, maps = {}, {}
     for domain in dict.fromkeys(rows.domain):
         records: dict[str, dict] = {}
@@ -269,11 +267,13 @@ def mean_cams(
     return table, maps
 
 # %% ../../nbs/10_explain/02_averages.ipynb #d458a123
-def _test_sanity(model: FaceNet, rows: pd.DataFrame, count: int, seed: int) -> list[dict] | None:
+def _test_sanity(
+    model: FaceNet, rows: pd.DataFrame, count: int, seed: int, framing: str = "centre"
+) -> list[dict] | None:
     "The sanity test with about `count` images; None with fewer than two."
     groups = rows.groupby(["domain", "label"]).ngroups
     some = sample_rows(rows, -(-count // max(1, groups)), seed, "sane")
-    views = [view for _, view in _first_views(some, model.spec)]
+    views = [view for _, view in _first_views(some, model.spec, framing=framing)]
     if len(views) < 2:
         return None
     x = torch.cat(views).to(next(model.parameters()).device, memory_format=torch.channels_last)
@@ -309,8 +309,8 @@ def explain_predictions(
     why: dict[str, Any] = dict(per_group=cfg.why_n, n=len(rows), spectra=curves, cams=None, sanity=None, no_cams="")
     cam_maps: dict[str, _ClassMaps] = {}
     try:
-        why["cams"], cam_maps = mean_cams(model, rows, threads)
-        why["sanity"] = _test_sanity(model, rows, sane, cfg.seed)
+        why["cams"], cam_maps = mean_cams(model, rows, threads, cfg.framing)
+        why["sanity"] = _test_sanity(model, rows, sane, cfg.seed, cfg.framing)
     except ExplainError as error:
         why["no_cams"] = str(error)
     why["names"] = dict(spectrum=list(spectrum_maps), cam=list(cam_maps))

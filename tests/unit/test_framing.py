@@ -17,6 +17,7 @@ import fakeface.data.frames as frames
 from fakeface.augment.draws import REDUCE_KERNELS, draw_steps
 from fakeface.augment.policies import POLICY_NAMES, policy_of, strong
 from fakeface.augment.samples import SamplePart
+from fakeface.core.files import read_figures
 from fakeface.core.seeds import rng
 from fakeface.data.audit import audit
 from fakeface.data.cache import decoded_cache
@@ -29,12 +30,14 @@ from fakeface.data.manifest import build_manifest
 from fakeface.data.orl import demo_faces
 from fakeface.data.prepare import PrepareConfig, build_dataset, collect_sources, index_images, write_prepared
 from fakeface.data.sources import read_sources, scan_all
+from fakeface.evaluate.robustness import GridDataset
 from fakeface.evaluate.stage import EvaluateConfig, evaluate
+from fakeface.explain.averages import _first_views
 from fakeface.faces.earned import NO_FACE
 from fakeface.faces.frame import FRAMED_ANGLE, frame
 from fakeface.faces.shown import Shown, shown_of
 from fakeface.images.decode import open_image
-from fakeface.images.preprocess import InputSpec, eval_views
+from fakeface.images.preprocess import InputSpec, eval_views, normalise
 from fakeface.images.twins import cloud
 from fakeface.infer.detector import Detector
 
@@ -138,6 +141,19 @@ def test_a_detector_scores_the_bytes_that_evaluation_scores(files, framing, monk
         assert verdict.p_fake == pytest.approx(detector.scores(views)[0], abs=1e-6)
 
 
+def test_grid_and_heat_maps_see_what_evaluation_sees(files):
+    spec, framing = Detector.load().bundle.spec, "face"
+    evaluated = EvalDataset(files, spec, framing)
+    grid = GridDataset(files, spec, ["none"], framing=framing)
+    looked_at = dict(_first_views(files, spec, framing=framing))
+    for row in range(len(files)):
+        views = evaluated[row]["x"]
+        assert (views is None) == (grid[row]["x"] is None) == (row not in looked_at)
+        if views is not None:
+            assert np.array_equal(grid[row]["x"], views)
+            assert np.array_equal(looked_at[row].numpy(), normalise(views[:1], spec))
+
+
 def test_the_stage_counts_what_shows_no_face(tmp_path, root):
     heads = [*demo_faces(6), None]
     for i, head in enumerate(heads):
@@ -160,6 +176,12 @@ def test_the_stage_counts_what_shows_no_face(tmp_path, root):
     missing = pd.read_csv(tmp_path / "run/evaluate/missing.csv")
     assert set(missing.reason) == {NO_FACE} and missing.path.str.contains("/6__").all() and len(missing) == 2
     assert len(pd.read_parquet(tmp_path / "run/evaluate/predictions.parquet")) == 12
+    # the grid of corruptions sees the same squares
+    asked = replace(asked, framing="face", overwrite=True, robustness=True, grid_n=0)
+    headline = evaluate(asked, lambda images, desc="": images)["result"]["macro"]
+    figures = read_figures(tmp_path / "run/evaluate/robustness.csv").query("corruption == 'none' and domain == 'macro'")
+    assert figures["auc"].item() == pytest.approx(headline["auc"]["value"])
+    assert figures["accuracy"].item() == pytest.approx(headline["accuracy"]["value"])
 
 
 def rows_of(folder, images, framing="face", domain="set"):
