@@ -40,21 +40,23 @@ def _codestream(stream: BinaryIO) -> int:
 
 # %% ../../nbs/02_images/00_jpeg2000.ipynb #3405de08
 _SIZE, _STYLE, _STYLE_OF_ONE = 0x51, 0x52, 0x53  # SIZ, COD, COC
-_TILE_PART, _DATA, _END = 0x90, 0x93, 0xD9  # SOT, SOD, EOC
-_KNOWN = {_SIZE, _STYLE, _STYLE_OF_ONE, _TILE_PART, 0x50, *range(0x55, 0x65), 0x74, 0x75, 0x77, 0x78}
+_TILE_PART, _DATA, _END = 0x90, b"\xff\x93", b"\xff\xd9"  # SOT, SOD, EOC
+# what OpenJPEG steps over by its length: it searches what it does not know for the next mark that it knows
+_STEPPED_OVER = {0x55, 0x57, 0x58, 0x5C, 0x5D, 0x5E, 0x5F, 0x60, 0x61, 0x63, 0x64, 0x74, 0x75, 0x77, 0x78}
+_KNOWN = _STEPPED_OVER | {_SIZE, _STYLE, _STYLE_OF_ONE, _TILE_PART}
 _MOST_SEGMENTS = 250_000
 
 
 def _segments(stream: BinaryIO, start: int) -> Iterator[tuple[int, bytes]]:
     "(mark, content) of every segment in the headers of a codestream; raises `ValueError` for one that is not known."
     stream.seek(start + 2)
-    following = 0  # where the next part of a tile begins; 0: this one goes to the end
+    following: int | None = None  # where the next part of a tile begins; 0: this one goes to the end
     for _ in range(_MOST_SEGMENTS):
         here = stream.tell()
         head = stream.read(4)
-        if len(head) < 4 or head[1] == _END or (head[1] == _DATA and not following):
+        if len(head) < 4 or (following is not None and head[:2] == _END) or (following == 0 and head[:2] == _DATA):
             return
-        if head[1] == _DATA:
+        if following and head[:2] == _DATA:
             stream.seek(following)
             continue
         content = stream.read(max(0, int.from_bytes(head[2:], "big") - 2))

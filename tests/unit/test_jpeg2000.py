@@ -85,3 +85,14 @@ def test_what_encoders_write_is_read(options):
 def test_a_torn_header_is_a_sentence(kept):
     with pytest.raises(ImageError):
         decode(plain()[:kept])
+
+
+@pytest.mark.parametrize("mark", [0x30, 0x50, 0x56, 0x59, 0x5A, 0x5B, 0x62, 0x93, 0xD9])
+def test_what_the_decoder_would_search_for_marks_is_refused(mark):
+    data = plain(no_jp2=True)
+    at = style(data)
+    length = 2 + int.from_bytes(data[at + 2 : at + 4], "big")
+    hidden = tiny(data[at : at + length])
+    segment = bytes([0xFF, mark]) + struct.pack(">H", len(hidden) + 2) + hidden
+    with pytest.raises(ImageError, match="not known"):
+        decode(data[: at + length] + segment + data[at + length :])
