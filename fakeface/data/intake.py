@@ -16,7 +16,7 @@ import pandas as pd
 from ..core.labels import FAKE, LABEL_NAMES, REAL
 from ..core.text import row_name, written_out
 from .frames import FramingSample
-from .manifest import ManifestError, counts
+from .manifest import SAME_PIXELS, ManifestError, counts
 from .rows import other_files_line
 
 # %% ../../nbs/04_data/19_intake.ipynb #46fc4b9a
@@ -50,6 +50,8 @@ def require_readable(
 # %% ../../nbs/04_data/19_intake.ipynb #e8e06df4
 def _kind(reason: str) -> str:
     "A reason without what is special to one image."
+    if reason.startswith(SAME_PIXELS):
+        return f"{SAME_PIXELS}another, which is used"
     reason = re.sub(r" as .* in (train|valid|test)$", r" as another in \1", reason)
     return re.sub(r"\d[\d.,]*", "…", reason)
 

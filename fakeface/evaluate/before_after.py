@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['MOSTLY_UNSURE', 'compare_scores', 'mean_difference', 'backwards_before', 'is_better', 'unsure_shares', 'headline_of',
-           'before_after', 'what_came_of_it']
+           'what_belongs_together', 'before_after', 'what_came_of_it']
 
 # %% ../../nbs/09_evaluate/10_before_after.ipynb #cd66ce0c
 from pathlib import Path
@@ -16,11 +16,12 @@ from ..core.stages import run_dir
 from ..data.manifest import compare_files, manifest_hash
 from .predict import device_of, open_net, predict
 from .stage import note_test_read
+from ..metrics.figures import class_counts
 from ..metrics.intervals import Interval
 from ..metrics.areas import delong_ci
 from ..metrics.paired import delong_test
 from ..models.bundle import Bundle
-from ..models.card import ENOUGH_TO_CLAIM, backwards_words, ranked_backwards
+from ..models.card import ENOUGH_TO_CLAIM, backwards_words, distinct_counts, groups_words, ranked_backwards
 from ..models.cost import cost_of
 from ..models.storage import read_bundle, read_seen
 from ..train.copies import known_rows
@@ -36,20 +37,21 @@ def _unsure(p: pd.Series, bundle: Bundle) -> float:
 
 
 def compare_scores(
-    before: pd.DataFrame,  # path, domain, label, p_fake of the detector that training began with
+    before: pd.DataFrame,  # path, domain, label, p_fake of the detector that training began with; image where known
     after: pd.DataFrame,  # the same rows by the new one
     bundles: tuple[Bundle, Bundle],  # both detectors
 ) -> pd.DataFrame:  # a row a domain: n, n_real, n_fake, auc_before, auc_before_high, auc_after, difference, …
-    "Both detectors on each domain; the new one's AUC minus the old one's, NaN where too few images are there."
+    """Both detectors on each domain; the new one's AUC minus the old one's, NaN where too few images are there. In
+    n_real and n_fake copies of one image count once."""
     # a file may be in two domains, beside the images of two generators
     where = ["path", "domain"]
     both = before.merge(after[[*where, "p_fake"]], on=where, suffixes=("_before", "_after"), validate="one_to_one")
     rows = []
     for domain, part in both.groupby("domain", sort=False):
-        n_fake = int(part.label.sum())
-        row: dict[str, Any] = dict(domain=domain, n=len(part), n_real=len(part) - n_fake, n_fake=n_fake)
+        n_real, n_fake = distinct_counts(class_counts(part))
+        row: dict[str, Any] = dict(domain=domain, n=len(part), n_real=n_real, n_fake=n_fake)
         row |= dict(auc_before=None, auc_before_high=None, auc_after=None, difference=None, low=None, high=None, p=None)
-        if min(row["n_real"], n_fake) >= ENOUGH_TO_CLAIM:
+        if min(n_real, n_fake) >= ENOUGH_TO_CLAIM:
             test = delong_test(part.label, part.p_fake_after, part.p_fake_before)
             row |= dict(auc_before=test.details["auc_b"], auc_after=test.details["auc_a"], p=test.details["p"])
             row["auc_before_high"] = delong_ci(part.label, part.p_fake_before).high
@@ -173,6 +175,13 @@ def _add_costs(table: pd.DataFrame, folders: tuple[str, Path]) -> None:
         print(f"What the detector costs, {when}: {cost}")
 
 
+def what_belongs_together(
+    rows: pd.DataFrame,  # of a manifest, that are tested on
+) -> str:  # "" where no group has two images
+    "That images are copies of each other, or of one person, so that intervals are too narrow."
+    return groups_words({str(domain): class_counts(part) for domain, part in rows.groupby("domain", sort=False)})
+
+
 def before_after(
     cfg: TrainConfig,  # of a finished training, with `init` resolved
     folder: Path,  # the stage's folder, with the new bundle in it
@@ -197,7 +206,8 @@ def before_after(
     )
     _add_costs(table, (first, folder / "bundle"))
     mean, better = mean_difference(table), is_better(table)
-    headline = f"{known.sentence()} {headline_of(table, old.name)}" if known.met else headline_of(table, old.name)
+    said = [known.sentence() if known.met else "", headline_of(table, old.name), what_belongs_together(fresh)]
+    headline = " ".join(filter(None, said))
     found = dict(headline=headline, better=better, keep_start=not better, start=str(first), known=known.to_dict())
     found |= dict(start_hash=old.hash, bundle_hash=new.hash, difference=mean.to_dict() if mean else None)
     write_atomic(folder / "before_after.csv", table.to_csv(index=False))

@@ -20,8 +20,15 @@ from ..core.config import split_csv
 from ..core.files import read_figures, read_json, sha256_json, write_atomic, write_json
 from ..core.stages import run_dir
 from ..data.balance import number_cells
+from ..data.groups import class_sizes, image_names
 from ..data.manifest import is_named, manifest_hash
-from .before_after import compare_scores, headline_of, is_better, mean_difference
+from fakeface.evaluate.before_after import (
+    compare_scores,
+    headline_of,
+    is_better,
+    mean_difference,
+    what_belongs_together,
+)
 from .predict import device_of, open_net, predict
 from .stage import note_test_read
 from ..metrics.areas import delong_ci
@@ -237,7 +244,9 @@ def compare_out_of_fold(
     start = finished_start(cfg)
     if start is None:
         return {}
-    before = _scores_of(init_paths(cfg.init)[0], fresh, cfg.device)
+    scored = _scores_of(init_paths(cfg.init)[0], fresh, cfg.device)
+    named = fresh[["path", "domain"]].assign(image=image_names(fresh))
+    before = scored.merge(named, on=["path", "domain"], validate="one_to_one")
     # what one of them could not read counts for neither
     after = scores_of_rows(scores, before)
     table = compare_scores(scores_of_rows(before, after), after, (start, new))
@@ -255,9 +264,8 @@ def _is_answered(folder: Path) -> bool:
 
 def _is_large(manifest: pd.DataFrame) -> bool:
     "Whether the test split has enough images of each class of some domain."
-    sizes = manifest.loc[manifest["split"] == "test"].groupby(["domain", "label"]).size().unstack(fill_value=0)
-    has_both = sizes.shape[1] == 2
-    return has_both and bool((sizes.min(axis=1) >= ENOUGH_TO_CLAIM).any())
+    sizes = class_sizes(manifest.loc[manifest["split"] == "test"])
+    return bool((sizes.min(axis=1) >= ENOUGH_TO_CLAIM).any())
 
 
 def _cannot(folder: Path, sentence: str) -> dict[str, Any]:
@@ -290,7 +298,8 @@ def _answer(
     scores = scores_of_rows(out_of_fold(cfg, rows, part, folder / "parts"), unmet)
     figures = pooled_figures(scores)
     by = scored_by(cfg)
-    line = cross_validation_line(int(part.max()) + 1, len(scores), figures, by)
+    said = [cross_validation_line(int(part.max()) + 1, len(scores), figures, by), what_belongs_together(unmet)]
+    line = " ".join(filter(None, said))
     found: dict[str, Any] = dict(parts=int(part.max()) + 1, images=len(scores), by=by, headline=line)
     new = read_bundle(folder / "bundle")
     # whose way of training it is about
@@ -318,10 +327,9 @@ def cross_validate(
     if not cfg.folds or _is_answered(folder) or (_is_large(manifest) and not (folder / "before_after.json").exists()):
         return {}
     rows = usable_rows(manifest, cfg)
-    n_fake = int(np.count_nonzero(rows["label"]))
-    n_real = len(rows) - n_fake
+    n_real, n_fake = class_sizes(rows).sum().tolist()
     if min(n_real, n_fake) < ENOUGH_TO_CLAIM:
-        return _cannot(folder, too_few_words(n_real, n_fake, "how good the new detector is"))
+        return _cannot(folder, too_few_words(dict(n_real=n_real, n_fake=n_fake), "how good the new detector is"))
     part = parts_of_rows(rows, cfg.folds, cfg.seed)
     if part is None:
         return _cannot(
@@ -330,12 +338,12 @@ def cross_validate(
             "copies of each other), too few to say how good the new detector is. Add images of others.",
         )
     unmet = unmet_rows(cfg, rows)
-    n_fake = int(np.count_nonzero(unmet["label"]))
-    if min(n_fake, len(unmet) - n_fake) < ENOUGH_TO_CLAIM:
+    n_real, n_fake = class_sizes(unmet).sum().tolist()
+    if min(n_real, n_fake) < ENOUGH_TO_CLAIM:
         return _cannot(
             folder,
             f"Not known: {len(rows) - len(unmet):,} of {len(rows):,} images were in the training of what this training "
-            f"began with, and the other {len(unmet) - n_fake} real and {n_fake} generated ones are too few to say how "
+            f"began with, and the other {n_real} real and {n_fake} generated ones are too few to say how "
             "good the new detector is. Add images that it has not seen.",
         )
     note_test_read(

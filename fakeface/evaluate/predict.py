@@ -21,6 +21,7 @@ from ..core.project import FakefaceError, cores
 from ..data.dataset import EvalDataset
 from ..data.manifest import is_named, manifest_hash
 from ..faces.earned import NO_FACE
+from ..data.groups import image_names
 from ..data.quarantine import Quarantine
 from ..data.loaders import collate, make_loader
 from ..augment.batches import BatchPart
@@ -229,7 +230,7 @@ def run_net(
     return rows, logits
 
 # %% ../../nbs/09_evaluate/01_predict.ipynb #bfa65648
-KEPT_COLUMNS = ("path", "domain", "label", "split", "source", "width", "height", "quality", "may_show")
+KEPT_COLUMNS = ("path", "domain", "label", "split", "source", "width", "height", "quality", "may_show", "group")
 
 
 def _table_of(logits: np.ndarray, kept: pd.DataFrame, bundle: Bundle) -> pd.DataFrame:
@@ -256,7 +257,7 @@ def predict(
     progress: Callable[..., Iterable] = lambda items: items,  # e.g. tqdm
     framing: str = "centre",  # face: images as they come, each scored by its largest face, as `Detector` is shown it
     missing: Quarantine | None = None,  # takes what shows no face and so has no score
-) -> pd.DataFrame:  # KEPT_COLUMNS, logit_real, logit_fake, z, p_fake, pred; attrs["missing"]: how many show no face
+) -> pd.DataFrame:  # KEPT_COLUMNS, logit_real, logit_fake, z, p_fake, pred, image; attrs["missing"]: without a face
     "Score every image once, by the inference of the bundle; raises `EvaluateError` where none shows a face."
     split = str(rows["split"].iloc[0]) if len(rows) else ""
     faceless: set[int] = set()
@@ -279,5 +280,6 @@ def predict(
         )
     kept = [column for column in KEPT_COLUMNS if column in rows]
     pred = _table_of(logits[:, 0], rows.iloc[at][kept], bundle)
+    pred["image"] = image_names(rows)[at]
     pred.attrs = {**rows.attrs, "missing": len(faceless)}
     return pred

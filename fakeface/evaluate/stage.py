@@ -28,7 +28,7 @@ from ..faces.frame import FRAME_MODES
 from ..metrics.slices import Slice, by_source
 from ..metrics.figures import by_domain, by_domain_records
 from ..models.bundle import Bundle
-from ..models.card import are_too_few, backwards_words, ranked_backwards, too_few_words
+from ..models.card import are_too_few, backwards_words, groups_words, ranked_backwards, too_few_words
 from ..models.seen import MOST_MET, Seen
 from ..models.storage import read_bundle, read_seen
 from ..train.known import Acquaintance, acquaintance
@@ -293,14 +293,35 @@ def _no_claim(result: dict[str, dict[str, Any]], name: str) -> str:
     whole = result["micro"]
     if not are_too_few(whole):
         return ""
-    return too_few_words(whole["n_real"], whole["n_fake"], f"how well {name} tells them apart")
+    return too_few_words(whole, f"how well {name} tells them apart")
+
+
+def _domains_of(results: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    "The figures of each domain, of the split and beyond it."
+    figures = results["result"] | results.get("extra", {})
+    return {domain: measured for domain, measured in figures.items() if domain not in ("micro", "macro")}
 
 
 def _backwards(results: dict[str, Any], name: str) -> str:
     "That labels may be exchanged; else empty."
-    figures = results["result"] | results.get("extra", {})
-    by_name = {domain: measured for domain, measured in figures.items() if domain not in ("micro", "macro")}
-    return backwards_words(ranked_backwards(by_name), name)
+    return backwards_words(ranked_backwards(_domains_of(results)), name)
+
+
+def _reservations(metrics: dict[str, Any], request: _Request, said: str) -> dict[str, str]:
+    "What is to be said beside the figures: printed, and for metrics.json; finetuning may have `said` the first of it."
+    name, cfg = request.bundle.name, request.cfg
+    found = dict(
+        backwards=_backwards(metrics, name),
+        groups=groups_words(_domains_of(metrics)),
+        no_claim=_no_claim(metrics["result"], name),
+    )
+    if found["backwards"] and found["backwards"] not in said:
+        print(f"{found['backwards']}.")
+    for sentence in filter(None, (found["groups"], found["no_claim"])):
+        print(sentence)
+    if found["no_claim"] and _compared(cfg).get("folds") and not cfg.bundle:
+        print("That is about the test split alone: what finetune found by cross-validation stands.")
+    return found
 
 
 def _is_mostly_met(left_out: dict[str, int]) -> bool:
@@ -442,15 +463,7 @@ def _evaluated(
         print(sentence)
     scored = _score(request, stage.dir, progress)
     metrics = _results(request, scored) | _about(request, scored)
-    metrics["backwards"] = _backwards(metrics, request.bundle.name)
-    # finetuning may have found the same
-    if metrics["backwards"] and metrics["backwards"] not in said[0]:
-        print(f"{metrics['backwards']}.")
-    metrics["no_claim"] = _no_claim(metrics["result"], request.bundle.name)
-    if metrics["no_claim"]:
-        print(metrics["no_claim"])
-        if _compared(cfg).get("folds") and not cfg.bundle:
-            print("That is about the test split alone: what finetune found by cross-validation stands.")
+    metrics |= _reservations(metrics, request, said[0])
     metrics |= dict(
         quarantined=scored.quarantined,
         missing=scored.missing,

@@ -16,7 +16,7 @@ from ..core.project import FakefaceError
 from ..data.folders import class_folders
 from ..images.facts import file_infos
 from ..images.workers import IMAGE_SECONDS
-from ..data.manifest import build_manifest
+from ..data.manifest import SAME_PIXELS, build_manifest
 from ..data.prepare import find_path
 from ..data.sources import scan
 from ..models.bundle import Bundle
@@ -215,6 +215,23 @@ def _scanned(folder: Path, name: str) -> pd.DataFrame:
     return rows
 
 
+def _sorted_out(
+    extra: pd.DataFrame,  # manifest of a folder
+    met: np.ndarray,  # of `overlap_with_training`
+) -> tuple[np.ndarray, dict[str, int]]:  # which rows are used; how many images there are, and were left out and why
+    "What an extra folder's images are used for."
+    is_readable = (extra["sha256"] != "").to_numpy()
+    reason = extra["reason"]
+    new = (met == "") & is_readable
+    copies = new & reason.str.startswith(SAME_PIXELS).to_numpy()
+    clash = new & (reason != "").to_numpy() & ~copies
+    used = new & ~clash & ~copies
+    counts = dict(pictures=len(extra), unreadable=int((~is_readable).sum()))
+    counts |= {why: int(((met == why) & is_readable).sum()) for why in MET}
+    within = {"conflict within the folder": int(clash.sum()), "copies within the folder": int(copies.sum())}
+    return used, counts | within | dict(used=int(used.sum()))
+
+
 def extra_rows(
     spec: str,  # name=folder
     manifest: pd.DataFrame,  # the run's
@@ -233,13 +250,7 @@ def extra_rows(
         rows, os.path.realpath(manifest.attrs["root"]), cache=cache, workers=workers, timeout=IMAGE_SECONDS
     )
     met = overlap_with_training(extra, manifest, mirrored_hashes(extra, cache, workers))
-    unreadable = (extra.sha256 == "").to_numpy()
-    new = (met == "") & ~unreadable
-    clash = (extra.reason != "").to_numpy() & new
-    keep = new & ~clash
-    counts = dict(pictures=len(extra), unreadable=int(unreadable.sum()))
-    counts |= {why: int(((met == why) & ~unreadable).sum()) for why in MET}
-    counts |= {"conflict within the folder": int(clash.sum()), "used": int(keep.sum())}
+    keep, counts = _sorted_out(extra, met)
     if not keep.any():
         raise EvaluateError(f"extra: no image of {folder} is left: {counts}.")
     used = extra[keep].assign(split="extra").reset_index(drop=True)

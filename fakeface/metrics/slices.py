@@ -35,14 +35,14 @@ class Slice:
         return dict(domain=self.domain, source=self.source, n_real=self.n_real, n_fake=self.n_fake) | records
 
 # %% ../../nbs/07_metrics/10_slices.ipynb #dc027b92
-def _share(is_so: np.ndarray) -> Interval | None:
-    "The share of what is so with its interval; None of too few."
-    n = len(is_so)
-    return proportion(int(is_so.sum()), n) if n >= ENOUGH_TO_CLAIM else None
+def _share(is_so: np.ndarray, images: np.ndarray) -> Interval | None:
+    "The share of what is so with its interval; None of too few images, where copies of one count once."
+    is_enough = len(set(images.tolist())) >= ENOUGH_TO_CLAIM
+    return proportion(int(is_so.sum()), len(is_so)) if is_enough else None
 
 
 def by_source(
-    frame: pd.DataFrame | Mapping[str, Any],  # columns domain, source, label and p_fake
+    frame: pd.DataFrame | Mapping[str, Any],  # columns domain, source, label and p_fake; image where known
     threshold: float,  # fake where p_fake >= threshold
     band: tuple[float, float] | None = None,  # unsure where low <= p_fake < high
 ) -> list[Slice]:  # by domain, then source
@@ -51,6 +51,7 @@ def by_source(
     source = np.asarray(frame["source"]).astype(str)
     label = np.asarray(frame["label"])
     p = np.asarray(frame["p_fake"])
+    image = np.asarray(frame["image"]).astype(str) if "image" in frame else np.arange(len(p))
     low, high = band if band else (threshold, threshold)
     # as `label_of`: no threshold makes a word of what lies in the band
     called_fake = p >= max(high, threshold)
@@ -65,9 +66,9 @@ def by_source(
             source=its_source,
             n_real=int(is_real.sum()),
             n_fake=int(is_fake.sum()),
-            fpr=_share(called_fake[is_real]),
-            tpr=_share(called_fake[is_fake]),
-            unsure=_share(is_unsure[is_here]) if band else None,
+            fpr=_share(called_fake[is_real], image[is_real]),
+            tpr=_share(called_fake[is_fake], image[is_fake]),
+            unsure=_share(is_unsure[is_here], image[is_here]) if band else None,
         )
         slices.append(found)
     return slices

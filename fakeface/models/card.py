@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['ENOUGH_TO_CLAIM', 'ONE_CLASS', 'EVERYDAY_COPIES', 'SLICE_HEAD', 'ABOUT_SLICES', 'TARGET_HEAD', 'ABOUT_TARGETS',
-           'md_table', 'is_one_class', 'absent_text', 'are_too_few', 'too_few_words', 'ranked_backwards',
-           'backwards_words', 'data_table', 'slice_rows', 'target_cells', 'model_card']
+           'md_table', 'is_one_class', 'absent_text', 'distinct_counts', 'are_too_few', 'too_few_words', 'groups_words',
+           'ranked_backwards', 'backwards_words', 'data_table', 'slice_rows', 'target_cells', 'model_card']
 
 # %% ../../nbs/06_models/02_card.ipynb #171a3781
 from collections.abc import Mapping
@@ -95,22 +95,32 @@ def _scenes_row(line: dict[str, Any] | None, columns: list[str]) -> list[str]:
     return [name, *[_cell(line.get(column)) for column in columns]]
 
 
+def distinct_counts(
+    counts: Mapping[str, Any],  # n_real and n_fake, where they are known; n_distinct_real and … where they are fewer
+) -> tuple[Any, Any]:  # real, fake; None where it is not known
+    "How many images of each class there are to every rule that asks for enough: copies of one image count once."
+    real, fake = (counts.get(f"n_distinct_{name}", counts.get(f"n_{name}")) for name in ("real", "fake"))
+    return real, fake
+
+
 def are_too_few(
-    counts: dict[str, Any],  # n_real and n_fake, where they are known
+    counts: Mapping[str, Any],  # as in `distinct_counts`
 ) -> bool:
     "Whether a class has so few images that nothing is claimed."
-    known = [counts[name] for name in ("n_real", "n_fake") if isinstance(counts.get(name), int)]
+    known = [count for count in distinct_counts(counts) if isinstance(count, int)]
     return bool(known) and min(known) < ENOUGH_TO_CLAIM
 
 
 def too_few_words(
-    n_real: int,
-    n_fake: int,
+    counts: Mapping[str, Any],  # as in `distinct_counts`
     what: str,  # that is not known: "how well … tells them apart"
 ) -> str:
     "That nothing can be claimed of so few images, and what to do about it."
+    n_real, n_fake = distinct_counts(counts)
+    is_less = (n_real, n_fake) != (counts["n_real"], counts["n_fake"])
+    once = " (copies of one image count once)" if is_less else ""
     return (
-        f"Not known: {n_real:,} real and {n_fake:,} generated images are too few to say {what}. "
+        f"Not known: {n_real:,} real and {n_fake:,} generated images{once} are too few to say {what}. "
         f"Add images until {ENOUGH_TO_CLAIM} of each class can be tested on, better 100."
     )
 
@@ -118,7 +128,7 @@ def too_few_words(
 def _has_no_figures(measured: dict[str, Any]) -> bool:
     "Whether a domain has too few images for any figure; one of one class is judged by that class."
     if is_one_class(measured):
-        return max(measured["n_real"], measured["n_fake"]) < ENOUGH_TO_CLAIM
+        return max(distinct_counts(measured)) < ENOUGH_TO_CLAIM
     return are_too_few(measured)
 
 
@@ -147,6 +157,31 @@ def _metric_table(
         few |= {"macro"}
     rows = [_table_row(domain, measured, columns, domain in few) for domain, measured in by_domain.items()]
     return md_table(["domain", *columns], [*rows, _scenes_row(scenes, columns)])
+
+# %% ../../nbs/06_models/02_card.ipynb #e2e82a3b
+_LITTLE = 0.9  # groups for each image; with fewer the intervals are more than a little too narrow
+
+
+def groups_words(
+    figures: Mapping[str, Mapping[str, Any]],  # domain -> n_real, n_fake; n_groups_real and … where they are fewer
+) -> str:  # "" where no group has two images
+    "That images are not independent of one another, and what it means for the intervals."
+    parts, shares = [], []
+    for domain, measured in figures.items():
+        for name, kind in (("real", "photographs"), ("fake", "generated images")):
+            groups = measured.get(f"n_groups_{name}")
+            if groups is None:
+                continue
+            images = measured[f"n_{name}"]
+            parts.append(f"{images:,} {kind} of {groups:,} group{'s' if groups > 1 else ''} in {domain}")
+            shares.append(groups / images)
+    if not parts:
+        return ""
+    little = "a little " if min(shares) >= _LITTLE else ""
+    return (
+        f"Tested on {', '.join(parts)}. A group is copies of one image, or one person; the intervals take images as "
+        f"independent of one another, and are {little}too narrow."
+    )
 
 # %% ../../nbs/06_models/02_card.ipynb #51c0a7e1
 def ranked_backwards(
@@ -413,7 +448,7 @@ def _measured(bundle: Bundle, scenes: dict[str, Any] | None) -> str:
     whole = bundle.metrics.get("micro") or {}
     if are_too_few(whole):
         name = f"how well {bundle.name} tells them apart"
-        table = f"**{too_few_words(whole['n_real'], whole['n_fake'], name)}**\n\n{table}"
+        table = f"**{too_few_words(whole, name)}**\n\n{table}"
     if met := bundle.metrics.get("start_met"):
         table = f"**{met}**\n\n{table}"
     if not table:

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from ..models.card import absent_text
+from ..models.card import absent_text, distinct_counts
 
 # %% ../../nbs/12_report/02_records.ipynb #4f308ad1
 Summary = Mapping[str, Any]  # n, n_real, n_fake, and by metric a record
@@ -163,9 +163,9 @@ def how_well(
 def too_few(
     *summaries: Summary,  # of one domain or of several together
 ) -> bool:
-    "Whether there are fewer than `FEW` images of a class."
-    classes = ("n_real", "n_fake")
-    return min(sum(summary[name] for summary in summaries) for name in classes) < FEW
+    "Whether there are fewer than `FEW` images of a class; copies of one image count once."
+    real, fake = zip(*map(distinct_counts, summaries))
+    return min(sum(real), sum(fake)) < FEW
 
 
 def listed(names: Iterable[Any]) -> str:

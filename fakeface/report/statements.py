@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 from ..metrics.intervals import mover
-from ..models.card import are_too_few, too_few_words
+from ..models.card import are_too_few, distinct_counts, groups_words, too_few_words
 from ..models.seen import MOST_MET
 from .findings import RunFacts
 from fakeface.report.records import (
@@ -57,7 +57,8 @@ def _acquaintance(metrics: dict) -> str:
     "Which domains of the split it was trained on."
     names = {kind: _domains_of_kind(metrics, kind) for kind in ("seen", "calibrated", "unseen", "unknown")}
     if not names["calibrated"] and not names["unseen"] and not names["unknown"]:
-        return "It was trained on other images of the same kind." if names["seen"] else ""
+        is_test = metrics.get("split", "test") == "test" and not _met_in_training(metrics)
+        return "It was trained on other images of the same kind." if names["seen"] and is_test else ""
     sentences = []
     if names["calibrated"]:
         sentences.append(f"{listed(names['calibrated'])} was left out of training, but is known to the calibration.")
@@ -107,7 +108,7 @@ def _too_few_to_claim(metrics: dict, facts: RunFacts) -> str:
     if not are_too_few(whole):
         return ""
     what = f"how well {metrics.get('bundle') or facts.run} tells them apart"
-    return too_few_words(whole["n_real"], whole["n_fake"], what).removesuffix(".")
+    return too_few_words(whole, what).removesuffix(".")
 
 # %% ../../nbs/12_report/08_statements.ipynb #dddfba85
 def cross_validated(facts: RunFacts) -> dict[str, Any]:
@@ -662,13 +663,19 @@ ENOUGH = 150  # images a class
 def _few_warning(metrics: dict, facts: RunFacts) -> list[str]:
     "Where a domain is too small for its figures."
     summaries = real_domains({**metrics.get("result", {}), **metrics.get("extra", {})})
-    few = [name for name, summary in summaries.items() if min(summary["n_real"], summary["n_fake"]) < ENOUGH]
+    few = [name for name, summary in summaries.items() if min(distinct_counts(summary)) < ENOUGH]
     if not few:
         return []
     return [
         f"Fewer than {ENOUGH} images a class in {listed(few)}: the intervals are wide,"
         " so don't rely on the second digit. Add images before you compare."
     ]
+
+
+def _groups_warning(metrics: dict, facts: RunFacts) -> list[str]:
+    "Where images belong together, so that the intervals are too narrow."
+    said = groups_words(real_domains({**metrics.get("result", {}), **metrics.get("extra", {})}))
+    return [said] if said else []
 
 # %% ../../nbs/12_report/08_statements.ipynb #4ed537ba
 def _calibration_warning(domain: str, summary: Summary) -> list[str]:
@@ -707,7 +714,13 @@ def _misfit_warnings(metrics: dict, facts: RunFacts) -> list[str]:
     return warnings
 
 # %% ../../nbs/12_report/08_statements.ipynb #b773a537
-NOT_A_REASON = ("pictures", "unreadable", "used", "conflict within the folder")  # counts of images that were not met
+NOT_A_REASON = (  # counts of images that were not met
+    "pictures",
+    "unreadable",
+    "used",
+    "conflict within the folder",
+    "copies within the folder",
+)
 
 
 def _overlap_warning(metrics: dict, facts: RunFacts) -> list[str]:
@@ -767,6 +780,7 @@ WARNINGS = (
     _unrecorded_warning,
     _reads_warning,
     _few_warning,
+    _groups_warning,
     _misfit_warnings,
     _overlap_warning,
     _unreadable_warning,
@@ -839,9 +853,9 @@ def _headline(facts: RunFacts) -> str:
     domains = list(real_domains(metrics["result"]))
     seen, unseen = (_domains_of_kind(metrics, kind) for kind in ("seen", "unseen"))
     if too_few(*(metrics["result"][domain] for domain in domains)):
-        whole = metrics["result"]["micro"]
+        n_real, n_fake = distinct_counts(metrics["result"]["micro"])
         return (
-            f"{whole['n_real']:,} photographs and {whole['n_fake']:,} generated images are too few to say"
+            f"{n_real:,} photographs and {n_fake:,} generated images are too few to say"
             f" how well {name} tells them apart ({_in_words(metrics, domains).partition(' (')[2]}"
         )
     begin = f"{name} tells generated faces from photographs"

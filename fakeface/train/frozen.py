@@ -16,6 +16,7 @@ import torch
 from torch import nn
 
 from ..core.files import read_figures, write_atomic
+from ..data.groups import class_sizes
 from ..data.dataset import BadImage
 from ..models.network import FaceNet
 from .features import Frozen, FrozenView, augmented_view, frozen_backbone, plain_view
@@ -109,7 +110,7 @@ _HELD_OUT = "held_out.csv"
 def _keep_held_out(trainer: Trainer, data: HeadData, strength: float, is_recalled: bool) -> None:
     "Write scores of images that were not learned from, where validation alone is too small to fit a decision on."
     rows = trainer.validator.rows
-    counts = [np.count_nonzero(rows["label"] == label) for label in (0, 1)]
+    counts = class_sizes(rows).sum()
     path = trainer.folder / _HELD_OUT
     if min(counts) >= ENOUGH_TO_FIT and not is_recalled:
         path.unlink(missing_ok=True)

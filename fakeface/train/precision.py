@@ -19,7 +19,7 @@ from accelerate.utils.memory import should_reduce_batch_size
 from torch import nn
 from ..core.files import read_json
 from ..core.project import ConfigError, FakefaceError
-from ..models.network import FaceNet, norms, param_groups
+from ..models.network import FaceNet, freeze_bn, norms, param_groups
 from .engine import GPU_MATH, Engine, activation_bytes, time_step
 from .recipe import TrainConfig
 from .schedule import make_optimizer
@@ -117,6 +117,11 @@ def _optimizer_of(cfg: TrainConfig, net: nn.Module) -> torch.optim.Optimizer:
     return make_optimizer(cfg, param_groups(net, cfg.weight_decay, cfg.decay_norm))
 
 
+def _measurable(model: FaceNet, count: int) -> FaceNet:
+    "The network; for a single image, which has no spread to measure, a copy that keeps BatchNorm's statistics."
+    return freeze_bn(copy.deepcopy(model)) if count == 1 else model
+
+
 def _tried_on_gpu(cfg: TrainConfig, model: FaceNet, engine: Engine, device: torch.device) -> Engine:
     "Seconds of an image, and the micro-batches that fit, by steps at the run's own size."
     seconds = 0.0
@@ -126,7 +131,7 @@ def _tried_on_gpu(cfg: TrainConfig, model: FaceNet, engine: Engine, device: torc
         shape = (count, 3, cfg.size, cfg.size)
         copies = torch.zeros(_IMAGE_COPIES, *shape, device=device)
         x = torch.zeros(shape, device=device)
-        seconds = time_step(model, engine, x, 1, partial(_optimizer_of, cfg))
+        seconds = time_step(_measurable(model, count), engine, x, 1, partial(_optimizer_of, cfg))
         del copies
 
     accumulate = fitting_accumulate(cfg, try_step)
@@ -137,7 +142,7 @@ def _timed_on_cpu(cfg: TrainConfig, model: FaceNet, engine: Engine, device: torc
     "Seconds of an image, measured on a few small ones; for the bill only."
     side = min(cfg.size, _BILL_SIDE)
     x = torch.zeros(min(cfg.micro_batch, 8), 3, side, side, device=device)
-    seconds = time_step(model, engine, x) * (cfg.size / side) ** 2
+    seconds = time_step(_measurable(model, len(x)), engine, x) * (cfg.size / side) ** 2
     return dataclasses.replace(engine, seconds=seconds, accumulate=cfg.accumulate)
 
 # %% ../../nbs/08_train/05_precision.ipynb #469808ec

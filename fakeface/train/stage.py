@@ -22,8 +22,8 @@ import pandas as pd
 import psutil
 import torch
 from ..core.files import read_json, write_json
-from ..core.labels import FAKE, REAL
 from ..core.stages import Stage, run_dir
+from ..data.groups import class_sizes
 from ..data.manifest import compare_sample, manifest_hash
 from ..models.card import ENOUGH_TO_CLAIM
 from ..models.storage import read_bundle
@@ -141,19 +141,13 @@ def beginning(
     return f"Preset {cfg.preset}, starting with {_start_of(cfg)}: {', '.join(counts)}."
 
 
-def _class_sizes(rows: pd.DataFrame) -> pd.DataFrame:  # a row for each domain; real, fake
-    "How many images each domain has of each class."
-    sizes = pd.crosstab(rows["domain"], rows["label"])
-    return sizes.reindex(columns=[int(REAL), int(FAKE)], fill_value=0)
-
-
 def more_trainings(
     cfg: TrainConfig,
     manifest: pd.DataFrame,  # from `read_manifest`
 ) -> str:  # "" where none will follow
     "How many trainings will follow for a cross-validation, and what they make of the time."
-    tested = _class_sizes(manifest.loc[manifest["split"] == "test"])
-    used = _class_sizes(manifest.loc[manifest["split"] != "excluded"])
+    tested = class_sizes(manifest.loc[manifest["split"] == "test"])
+    used = class_sizes(manifest.loc[manifest["split"] != "excluded"])
     is_answered = bool((tested.min(axis=1) >= ENOUGH_TO_CLAIM).any())
     if not cfg.folds or is_answered or used.sum().min() < ENOUGH_TO_CLAIM:
         return ""

@@ -15,11 +15,13 @@ import pandas as pd
 from accelerate.utils import gather_object
 from torch import nn
 from ..augment.batches import BatchPart
+from ..data.groups import image_names
 from ..data.quarantine import Quarantine
 from ..metrics.calibrate import Band, fit_band, fit_calibration, fit_thresholds
-from ..metrics.figures import Evaluation, by_domain
+from ..metrics.figures import Evaluation, by_domain, class_counts
 from ..metrics.intervals import proportion
 from ..models.bundle import Bundle, p_fake
+from ..models.card import distinct_counts
 from .engine import Engine, score
 from .recipe import TrainConfig
 
@@ -44,7 +46,7 @@ class Validator:
         self,
         model: nn.Module,  # raw or averaged
         flip: bool = False,  # with flip averaging
-    ) -> pd.DataFrame:  # domain, source, label, logit_real, logit_fake, z, p_fake; one row an image
+    ) -> pd.DataFrame:  # domain, source, label, group, image, logit_real, logit_fake, z, p_fake; one row an image
         "Score the validation rows over all processes."
         float32 = Engine(channels_last=self.engine.channels_last)
         own = score(model, self._batches(), self.prepare, float32, flip)
@@ -61,8 +63,9 @@ class Validator:
     ) -> pd.DataFrame:  # as `scores` gives it
         "Scores beside what they are of."
         logits = logits.astype(np.float64)
-        about = [name for name in ("domain", "source", "label") if name in self.rows]
+        about = [name for name in ("domain", "source", "label", "group") if name in self.rows]
         return self.rows.iloc[rows][about].assign(
+            image=image_names(self.rows)[rows],
             logit_real=logits[:, 0],
             logit_fake=logits[:, 1],
             z=logits[:, 1] - logits[:, 0],
@@ -118,8 +121,8 @@ ENOUGH_TO_FIT = 150  # validation images of each class
 
 
 def _smaller_class(scores: pd.DataFrame) -> int:
-    "How many images the rarer class has."
-    return min(int((scores.label == label).sum()) for label in (0, 1))
+    "How many images the rarer class has; copies of one image count once."
+    return min(distinct_counts(class_counts(scores)))
 
 
 def _band_between(

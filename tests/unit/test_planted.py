@@ -11,11 +11,16 @@ from PIL import Image, ImageOps
 
 from fakeface.data.audit import audit
 from fakeface.data.gate import header_gate
+from fakeface.data.groups import class_sizes, image_names
 from fakeface.data.harmonise import harmonise
+from fakeface.data.intake import intake_line
 from fakeface.data.manifest import ManifestError, build_manifest, gaps, read_manifest, write_manifest
 from fakeface.images.jpeg import jpeg_bytes
 from fakeface.images.decode import open_image
 from fakeface.images.twins import cloud
+from fakeface.metrics.figures import by_domain
+from fakeface.metrics.slices import by_source
+from fakeface.models.card import are_too_few, groups_words
 from fakeface.testing.images import image_bytes, raw_png
 
 
@@ -258,3 +263,52 @@ def test_many_processes_one_answer(folder):
     cached = build_manifest(rows, folder.root, workers=2, cache=cache)
     pd.testing.assert_frame_equal(one, two)
     pd.testing.assert_frame_equal(two, cached)
+
+
+def test_same_pixels_under_several_names_are_one_image(folder):
+    same = image_bytes(cloud(700, 128), "PNG")
+    for number in range(6):
+        folder.add(f"copies/{number}.png", same, 1, "test" if number == 4 else "")
+    folder.add("copies/elsewhere.png", same, 1, domain="second")
+    manifest = folder.build()
+    used = manifest[(manifest.sha256 == manifest.sha256["copies/0.png"]) & (manifest.split != "excluded")]
+    assert used.index.tolist() == ["copies/4.png", "copies/elsewhere.png"]
+    assert set(used.split) == {"test"}, "one group, where the publisher put it"
+    left_out = manifest.loc[[f"copies/{number}.png" for number in (0, 1, 2, 3, 5)]]
+    assert set(left_out.reason) == {"has the same pixels as copies/4.png"}
+    assert (manifest.split[[f"fine/{i:02d}.jpg" for i in range(30)]] != "excluded").all()
+    assert "5, each of which has the same pixels as another, which is used" in intake_line(manifest)
+
+
+def test_of_copies_in_two_splits_the_one_that_may_stay_is_used(folder):
+    same = image_bytes(cloud(700, 128), "PNG")
+    for name, split in (("a", "train"), ("b", "test"), ("c", "test"), ("d", "valid"), ("e", "")):
+        folder.add(f"copies/{name}.png", same, 1, split)
+    manifest = folder.build()
+    split = manifest.split[[f"copies/{name}.png" for name in "abcde"]]
+    assert split.tolist() == ["excluded", "test", "excluded", "excluded", "excluded"]
+    assert manifest.reason["copies/a.png"] == "same image or person as copies/b.png in test"
+    # a twin of theirs that is in test takes the split of the one that has none
+    folder.rows = [row for row in folder.rows if not row["path"].endswith(("b.png", "c.png"))]
+    folder.add("copies/twin.png", image_bytes(half(cloud(700, 128)), "PNG"), 1, "test")
+    manifest = folder.build()
+    assert manifest.split["copies/e.png"] == manifest.split["copies/twin.png"] == "test"
+    assert set(manifest.split[["copies/a.png", "copies/d.png"]]) == {"excluded"}
+
+
+def test_rules_count_copies_once_and_photographs_of_a_person_each(folder):
+    folder.rows = []
+    for i in range(4):
+        for k in range(6):
+            shown = cloud(i, 256).resize((128 - 8 * k,) * 2)
+            folder.add(f"saved/{i}{k}.jpg", jpeg_bytes(shown, 90 - 5 * k), 1)
+            folder.add(f"person/{i}{k}.jpg", jpeg_bytes(cloud(100 + 10 * i + k, 128), 85), 0, identity=f"p:{i}")
+    manifest = folder.build()
+    assert (manifest.split != "excluded").all() and manifest.group.nunique() == 8
+    assert class_sizes(manifest).to_numpy().tolist() == [[24, 4]]
+    scores = manifest.assign(p_fake=np.linspace(0, 1, len(manifest)), image=image_names(manifest))
+    record = by_domain(scores, draws=0)["d"].to_dict()
+    assert record["n_fake"] == record["n_real"] == 24 and record["n_distinct_fake"] == 4
+    assert record["n_groups_real"] == record["n_groups_fake"] == 4 and "n_distinct_real" not in record
+    assert are_too_few(record) and by_source(scores.assign(source="s"), 0.5)[0].tpr is None
+    assert "24 photographs of 4 groups in d, 24 generated images of 4 groups in d" in groups_words(dict(d=record))

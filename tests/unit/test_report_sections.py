@@ -1,6 +1,7 @@
 """What the rooms of the report promise beside what they show: one domain, no domain, names that could do harm."""
 
 import json
+from dataclasses import replace
 
 import pandas as pd
 import pytest
@@ -16,6 +17,7 @@ from fakeface.report.result_sections import (
     scenes_section,
     slider_data,
 )
+from fakeface.report.statements import below_headline, headline, verdict
 from fakeface.testing.runs import synthetic_run
 
 
@@ -93,3 +95,30 @@ def test_slider_counts_what_the_stage_counted_and_cannot_end_the_script(facts):
         assert sum(score < facts.metrics["threshold"] for score in fake) == confusion[1][0]
         assert real == sorted(real) and fake == sorted(fake)
     assert "</script" not in slider_data(facts.metrics, test.assign(domain="</script>"))
+
+
+def with_metrics(facts, **changed):
+    "The same run with other results."
+    evaluated = replace(facts.stages["evaluate"], metrics=facts.metrics | changed)
+    return replace(facts, stages=facts.stages | dict(evaluate=evaluated))
+
+
+def test_images_that_were_trained_on_are_no_others_of_the_same_kind(facts):
+    seen = dict.fromkeys(facts.metrics["seen"], "seen")
+    alike = "It was trained on other images of the same kind."
+    assert alike in below_headline(with_metrics(facts, seen=seen))
+    known = dict(images=360, met=360, sentence="360 of 360 valid images were in the training of invented.")
+    valid = with_metrics(facts, seen=seen, split="valid", known=known)
+    assert headline(valid).startswith("360 of 360") and alike not in below_headline(valid)
+
+
+def test_copies_are_said_and_counted_once(facts):
+    result = {
+        name: record | (dict(n_groups_fake=9, n_distinct_fake=9) if name in ("hard", "micro") else {})
+        for name, record in facts.metrics["result"].items()
+    }
+    copied = with_metrics(facts, result=result)
+    assert headline(copied).startswith("Not known: 180 real and 9 generated images (copies of one image count once)")
+    said = [each.text for each in verdict(copied)]
+    assert any("60 generated images of 9 groups in hard" in text and "too narrow" in text for text in said)
+    assert not any("groups in" in each.text for each in verdict(facts))
