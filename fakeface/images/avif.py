@@ -8,7 +8,7 @@ __all__ = ['why_other_size', 'why_larger_within', 'avif_colours']
 # %% ../../nbs/02_images/00_avif.ipynb #98c5bbf5
 import io
 import struct
-from typing import BinaryIO, Iterator
+from typing import BinaryIO, Iterable, Iterator
 
 # %% ../../nbs/02_images/00_avif.ipynb #add6c416
 _MOST_BOXES = 10_000
@@ -41,6 +41,14 @@ def _boxes(stream: BinaryIO, start: int, end: int) -> Iterator[_Box]:
         yield kind, content, stop
         start = stop
     raise ValueError("it has too many boxes")
+
+
+def _one(boxes: Iterable[_Box]) -> Iterator[_Box]:
+    "The only box of its kind, or none; raises `ValueError` for several, of which decoders would not take the same."
+    found = list(boxes)
+    if len(found) > 1:
+        raise ValueError(f"it has {found[0][0].decode('latin-1')!r} more than once")
+    yield from found
 
 
 def _inside(stream: BinaryIO, box: _Box, path: str, skip: int = 0) -> Iterator[_Box]:
@@ -81,16 +89,22 @@ def _list(stream: BinaryIO, box: _Box) -> _Numbers:
 
 
 def _kinds(stream: BinaryIO, info: _Box) -> dict[int, bytes]:
-    "Item → its kind, of the box `iinf`."
-    (version,) = _read(stream, info[1], info[1] + 1)
+    "Item → its kind, of the box `iinf`; raises `ValueError` where decoders would not agree on it."
+    head = _Numbers(_read(stream, info[1], min(info[2], info[1] + 8)))
+    wide = 4 if head.take(4) >> 24 else 2
+    count = head.take(wide)
+    entries = list(_boxes(stream, info[1] + 4 + wide, info[2]))
     kinds = {}
-    for name, start, end in _boxes(stream, info[1] + (8 if version else 6), info[2]):
-        if name == b"infe":
-            entry = _Numbers(_read(stream, start, min(end, start + 14)))
-            wide = 4 if entry.take(4) >> 24 == 3 else 2
-            item = entry.take(wide)
-            entry.take(2)
-            kinds[item] = entry.stream.read(4)
+    for name, start, end in entries:
+        entry = _Numbers(_read(stream, start, min(end, start + 14)))
+        version = entry.take(4) >> 24
+        if name != b"infe" or version not in (2, 3):
+            raise ValueError("an item in it is of an old or unknown kind")
+        item = entry.take(4 if version == 3 else 2)
+        entry.take(2)
+        kinds[item] = entry.stream.read(4)
+    if not len(kinds) == len(entries) == count:
+        raise ValueError("an item in it is there twice, or not counted")
     return kinds
 
 # %% ../../nbs/02_images/00_avif.ipynb #bb6797e3
@@ -107,13 +121,15 @@ def _extents(stream: BinaryIO, places: _Box, data: int) -> dict[int, list[_Exten
     found: dict[int, list[_Extent]] = {}
     for _ in range(numbers.take(wide)):
         item = numbers.take(wide)
+        if item in found:
+            raise ValueError("an item in it lies in two places")
         method = numbers.take(2) & 15 if version else 0
         if method > 1:
             raise ValueError("its parts lie in one another")
         begins = data if method else 0
         numbers.take(2)
         base = begins + numbers.take(base_width)
-        extents = found.setdefault(item, [])
+        extents = found[item] = []
         for _ in range(numbers.take(2)):
             numbers.take(index_width if version else 0)
             start = base + numbers.take(offset_width)
@@ -228,7 +244,7 @@ _SMALL = 16_000_000  # pixels that any part may have, whatever the header says: 
 
 def _main(stream: BinaryIO, meta: _Box) -> int | None:
     "The item that is shown; None where none is named."
-    for _, start, end in _inside(stream, meta, "pitm", 4):
+    for _, start, end in _one(_inside(stream, meta, "pitm", 4)):
         numbers = _Numbers(_read(stream, start, min(end, start + 8)))
         return numbers.take(4 if numbers.take(4) >> 24 else 2)
     return None
@@ -237,11 +253,11 @@ def _main(stream: BinaryIO, meta: _Box) -> int | None:
 def _of_items(stream: BinaryIO, meta: _Box, wanted: bytes) -> Iterator[tuple[bool, list[_Extent]]]:
     "(is it what is shown?, its bytes) of each item of a kind."
     main = _main(stream, meta)
-    data = next((start for _, start, _ in _inside(stream, meta, "idat", 4)), 0)
+    data = next((start for _, start, _ in _one(_inside(stream, meta, "idat", 4))), 0)
     kinds: dict[int, bytes] = {}
-    for info in _inside(stream, meta, "iinf", 4):
+    for info in _one(_inside(stream, meta, "iinf", 4)):
         kinds |= _kinds(stream, info)
-    for places in _inside(stream, meta, "iloc", 4):
+    for places in _one(_inside(stream, meta, "iloc", 4)):
         for item, extents in _extents(stream, places, data).items():
             if kinds.get(item) == wanted:
                 yield item == main, extents
@@ -250,7 +266,7 @@ def _of_items(stream: BinaryIO, meta: _Box, wanted: bytes) -> Iterator[tuple[boo
 def _parts(stream: BinaryIO, size: int) -> Iterator[tuple[bool, list[_Extent]]]:
     "As `_of_items`, of a whole file; a film's first image is shown."
     whole = (b"", 0, size)
-    for meta in _inside(stream, whole, "meta"):
+    for meta in _one(_inside(stream, whole, "meta")):
         yield from _of_items(stream, meta, b"av01")
     for track in _inside(stream, whole, "moov/trak/mdia/minf/stbl"):
         yield False, _first_sample(stream, track)
@@ -286,6 +302,32 @@ def why_other_size(
     finally:
         stream.seek(position)
 
+# %% ../../nbs/02_images/00_avif.ipynb #heiccd04
+_Reference = tuple[bytes, int, list[int]]  # what it is for, from which item, to which
+
+
+def _references(stream: BinaryIO, meta: _Box) -> Iterator[_Reference]:
+    "Which items are made of others (`dimg`), or belong to them (`auxl`: transparency, depth)."
+    for box in _one(_inside(stream, meta, "iref", 4)):
+        (version,) = _read(stream, box[1], box[1] + 1)
+        wide = 4 if version else 2
+        for reference in _boxes(stream, box[1] + 4, box[2]):
+            numbers = _list(stream, reference)
+            item = numbers.take(wide)
+            yield reference[0], item, [numbers.take(wide) for _ in range(numbers.take(2))]
+
+
+def _refuse_chains(kinds: dict[int, bytes], references: list[_Reference]) -> None:
+    "Raise `ValueError` where parts have parts, or something that belongs to them, in turn: all would be decoded."
+    grids = [parts for kind, item, parts in references if kind == b"dimg" and kinds.get(item) == b"grid"]
+    tiles = {part for parts in grids for part in parts}
+    belonging = {item for kind, item, _ in references if kind == b"auxl"}
+    if any(kinds.get(tile) in (b"grid", b"tmap") for tile in tiles):
+        raise ValueError("it is put together of what is put together")
+    for kind, _, items in references:
+        if kind == b"auxl" and (tiles | belonging) & set(items):
+            raise ValueError("something belongs to a part of it")
+
 # %% ../../nbs/02_images/00_avif.ipynb #heiccd01
 _NEVER = (b"iden", b"iovl")
 
@@ -303,9 +345,11 @@ def _grid_size(stream: BinaryIO, extents: list[_Extent]) -> tuple[int, int]:
 
 def _heic_sizes(stream: BinaryIO, meta: _Box) -> Iterator[tuple[int, int]]:
     "The sizes that the parts of a HEIC file say they have, and those of its grids; raises `ValueError`."
-    for info in _inside(stream, meta, "iinf", 4):
-        if set(_kinds(stream, info).values()) & set(_NEVER):
+    for info in _one(_inside(stream, meta, "iinf", 4)):
+        kinds = _kinds(stream, info)
+        if set(kinds.values()) & set(_NEVER):
             raise ValueError("it lays images over one another")
+        _refuse_chains(kinds, list(_references(stream, meta)))
     for _, start, end in _inside(stream, meta, "iprp/ipco/ispe", 4):
         numbers = _Numbers(_read(stream, start, min(end, start + 12)))
         numbers.take(4)
@@ -323,7 +367,7 @@ def why_larger_within(
     position = stream.tell()
     try:
         whole = (b"", 0, stream.seek(0, io.SEEK_END))
-        for meta in _inside(stream, whole, "meta"):
+        for meta in _one(_inside(stream, whole, "meta")):
             for across, down in _heic_sizes(stream, meta):
                 if across * down > max(_SMALL, 2 * width * height):
                     within = f"{across:,} × {down:,} pixels behind {width:,} × {height:,}"

@@ -70,6 +70,7 @@ def _segments(stream: BinaryIO, start: int) -> Iterator[tuple[int, bytes]]:
 
 # %% ../../nbs/02_images/00_jpeg2000.ipynb #e214de89
 _WHOLE = 15  # the power of two of a precinct's side where none is given
+_PARTS = 0b101  # of a code-block's style: lazy coding, and an end after each pass
 
 
 @dataclasses.dataclass(frozen=True)
@@ -98,6 +99,7 @@ class _Cut:
     levels: int  # halvings: one fewer than resolutions
     block: tuple[int, int]  # powers of two of a code-block's sides
     precincts: tuple[tuple[int, int], ...]  # powers of two of a precinct's sides, from the smallest resolution
+    has_parts: bool = False  # are code-blocks coded in passes that end by themselves?
 
 
 def _cut(content: bytes, has_precincts: bool, layers: int) -> _Cut:
@@ -105,7 +107,7 @@ def _cut(content: bytes, has_precincts: bool, layers: int) -> _Cut:
     levels, across, down = content[0], content[1] % 16 + 2, content[2] % 16 + 2
     sides = [(byte & 15, byte >> 4) for byte in content[5 : 6 + levels]] if has_precincts else []
     sides += [(_WHOLE, _WHOLE)] * (levels + 1 - len(sides))
-    return _Cut(layers, levels, (across, down), tuple(sides))
+    return _Cut(layers, levels, (across, down), tuple(sides), bool(content[3] & _PARTS))
 
 
 def _described(stream: BinaryIO) -> tuple[_Sizes, set[_Cut]]:
@@ -180,10 +182,11 @@ def _pieces_of_level(across: _Ends, down: _Ends, cut: _Cut, level: int) -> tuple
 
 # %% ../../nbs/02_images/00_jpeg2000.ipynb #5c402b5d
 _TILE, _RESOLUTION, _PRECINCT, _BLOCK = 12_000, 400, 400, 600  # bytes
+_PASS = 120  # bytes for each byte of a file whose passes end by themselves: three bits may begin another one
 
 
-def _memory_of(sizes: _Sizes, cut: _Cut) -> int:  # bytes
-    "What the pieces take if all components are cut like that."
+def _memory_of(sizes: _Sizes, cut: _Cut) -> tuple[int, int]:
+    "(bytes that the pieces take if all components are cut like that, most precincts of a resolution of a tile)."
     across, down = _tiles(sizes, 0), _tiles(sizes, 1)
     tiles = len(across[0]) * len(down[0])
     components = len(sizes.steps)
@@ -195,8 +198,7 @@ def _memory_of(sizes: _Sizes, cut: _Cut) -> int:  # bytes
             blocks, precincts, in_a_tile = _pieces_of_level(ends[0], ends[1], cut, level)
             total += blocks * _BLOCK + precincts * _PRECINCT
             most = max(most, in_a_tile)
-    # which packets were seen: two bytes for each layer, resolution, component and precinct of a tile
-    return total + 2 * (cut.layers + 1) * (cut.levels + 1) * components * most
+    return total, most
 
 
 _MOST_COMPONENTS = 4  # that Pillow reads
@@ -213,6 +215,11 @@ def memory_of_pieces(
         is_odd = len(sizes.steps) > _MOST_COMPONENTS or len(cuts) > _MOST_CUTS
         if is_odd or any(cut.levels > _MOST_LEVELS for cut in cuts):
             raise ValueError("it has too many components, resolutions or settings")
-        return max(_memory_of(sizes, cut) for cut in cuts)
+        bytes_of, most = zip(*(_memory_of(sizes, cut) for cut in cuts))
+        # which packets were seen: two bytes for each layer, resolution, component and precinct, the most of each
+        layers, levels = max(cut.layers for cut in cuts) + 1, max(cut.levels for cut in cuts) + 1
+        packets = 2 * layers * levels * len(sizes.steps) * max(most)
+        parts = _PASS * stream.seek(0, 2) if any(cut.has_parts for cut in cuts) else 0
+        return max(bytes_of) + packets + parts
     except (struct.error, IndexError):
         raise ValueError("it is cut off") from None

@@ -202,6 +202,9 @@ def _jp2_boxes(stream: BinaryIO) -> Iterator[int]:
 # %% ../../nbs/02_images/00_limits.ipynb #90ce11bf
 # bytes of a value of each kind of TIFF
 _VALUE = {1: 1, 2: 1, 3: 2, 4: 4, 5: 8, 6: 1, 7: 1, 8: 2, 9: 4, 10: 8, 11: 4, 12: 8, 13: 4, 16: 8, 17: 8, 18: 8}
+_TILE_WIDTH, _TILE_HEIGHT = 322, 323  # tags
+_SIZES = (256, 257, 258, 277, 278, _TILE_WIDTH, _TILE_HEIGHT)  # of the image, a pixel, a strip and a tile
+_WHOLE_NUMBERS = (3, 4, 16)  # kinds of numbers of 2, 4 and 8 bytes
 _INSIDE = (0x8769, 0x8825)  # tags that say where entries of EXIF and of GPS begin
 _TIMES = 4  # what all values may have of what there is: a damaged count is no bomb
 
@@ -214,6 +217,8 @@ class _Asked:
         self.bytes = 0  # that lie elsewhere, and are there
         self.numbers = 0  # of those that are no bytes or letters
         self.inside: list[int] = []  # addresses of further entries
+        self.sizes: list[int] = []  # tags of sizes that are stated
+        self.is_odd = False  # would readers not agree on one of them?
         whole = entries[: len(entries) // length * length]
         for tag, kind, count, value in struct.iter_unpack(f"{order}HH{'Q8s' if width == 8 else 'I4s'}", whole):
             room = count * _VALUE.get(kind, 0)
@@ -223,6 +228,11 @@ class _Asked:
                 self.numbers += count if kind not in (1, 2, 6, 7) else 0
             if tag in _INSIDE:
                 self.inside.append(address)
+            if tag in _SIZES:
+                self.sizes.append(tag)
+            if tag in (_TILE_WIDTH, _TILE_HEIGHT):
+                self.is_odd |= kind not in _WHOLE_NUMBERS or count != 1
+        self.is_odd |= len(self.sizes) > len(set(self.sizes))
 
 
 def _all_asked(stream: BinaryIO) -> Iterator[_Asked]:
@@ -250,6 +260,8 @@ def _asks_much(stream: BinaryIO) -> str:
     for asked in _all_asked(stream):
         if asked.bytes > _TIMES * size:
             return f"has entries that ask for {asked.bytes:,} bytes, and {size:,} are there; save it again"
+        if asked.is_odd:
+            return "states a size twice, or in a way that not all programs read; save it again"
         if asked.numbers > MAX_NUMBERS:
             return f"has more than {MAX_NUMBERS:,} numbers about a page; save it again"
     return ""
@@ -339,9 +351,6 @@ def why_too_many(
         stream.seek(position)
 
 # %% ../../nbs/02_images/00_limits.ipynb #2048ea7c
-_TILE_WIDTH, _TILE_HEIGHT = 322, 323  # TIFF tags
-
-
 def _too_many_scans(image: Image.Image, stream: BinaryIO) -> str:
     "What is said of a JPEG with too many scans."
     limit = min(MAX_SCANS, MAX_SCANNED // max(1, image.width * image.height))

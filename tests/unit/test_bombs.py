@@ -618,3 +618,19 @@ def test_a_second_read_that_fails_is_a_row(tmp_path, tiny, monkeypatch):
     found = score_paths(detector, [tmp_path], got.append, heatmaps=tmp_path.parent / "maps", framing="centre")
     assert found["files"] == 2 and found["unread"] == 1
     assert "and then does not exist" in got[0][0].error and not got[1][0].error
+
+
+def tiff_of(*entries, pixels=bytes(64 * 64)):
+    "A grey TIFF of 64 × 64 pixels with more entries: tag, kind, value."
+    at = 8 + 2 + 12 * (8 + len(entries)) + 4
+    plain = [(256, 4, 64), (257, 4, 64), (258, 3, 8), (259, 3, 1), (262, 3, 1), (273, 4, at), (278, 4, 64)]
+    rows = sorted([*plain, (279, 4, len(pixels)), *entries], key=lambda row: row[0])
+    fields = b"".join(struct.pack("<HHII", tag, kind, 1, value) for tag, kind, value in rows)
+    return b"II*\0" + struct.pack("<IH", 8, len(rows)) + fields + bytes(4) + pixels
+
+
+@pytest.mark.parametrize("entries", [[(256, 4, 46_000)], [(277, 3, 1), (277, 3, 30_000)], [(322, 17, 46_000)]])
+def test_a_tiff_whose_sizes_readers_would_not_agree_on_is_refused(entries):
+    assert open_image(tiff_of()).size == (64, 64)
+    with pytest.raises(ImageError, match="states a size twice, or in a way"):
+        open_image(tiff_of(*entries))

@@ -6,6 +6,7 @@ import struct
 import pillow_heif
 import pytest
 from PIL import Image
+from fakeface.images.avif import why_larger_within
 from fakeface.images.decode import ImageError, decode
 
 TILE, GRID = 1, 9  # items
@@ -83,3 +84,29 @@ def test_tiles_side_by_side_are_read(becomes):
 def test_more_than_is_shown_is_refused(data, said):
     with pytest.raises(ImageError, match=said):
         decode(data())
+
+
+def transparent() -> bytes:
+    "A HEIC whose transparency is an item of its own."
+    file = io.BytesIO()
+    pillow_heif.from_pillow(Image.new("RGBA", (64, 64), (210, 180, 140, 128))).save(file)
+    return file.getvalue()
+
+
+def test_transparency_of_transparency_is_refused():
+    data = transparent()
+    assert decode(data).image.size == (64, 64)
+    at = data.index(b"auxl") + 4
+    alpha, count, master = struct.unpack_from(">HHH", data, at)
+    assert (count, master) == (1, 1)
+    chained = data[:at] + struct.pack(">HHH", alpha, count, alpha) + data[at + 6 :]
+    assert "belongs to a part of it" in why_larger_within(io.BytesIO(chained), 64, 64)
+    assert why_larger_within(io.BytesIO(data), 64, 64) == ""
+
+
+def test_an_item_that_is_there_twice_is_refused():
+    data = transparent()
+    at = data.index(b"iinf") + 8
+    (count,) = struct.unpack_from(">H", data, at)
+    with pytest.raises(ImageError, match="twice, or not counted"):
+        decode(data[:at] + struct.pack(">H", count - 1) + data[at + 2 :])
