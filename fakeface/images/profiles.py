@@ -55,11 +55,8 @@ def _read_profile(data: bytes) -> tuple[ImageCms.ImageCmsProfile, str]:
 
 
 @functools.lru_cache(maxsize=32)
-def conversion(
-    data: bytes,  # an ICC profile, as it stands in a file
-    mode: str,  # of the pixels: L, RGB or CMYK
-) -> Conversion:
-    "What to do with pixels that carry a profile; made once a profile and mode, and safe to share among threads."
+def _conversion(data: bytes, mode: str) -> Conversion:
+    "As `conversion`; kept."
     try:
         profile, name = _read_profile(data)
         header: Any = profile.profile
@@ -79,6 +76,18 @@ def conversion(
     if space == "RGB" and _changes_nothing(transform):
         return Conversion(name, None)
     return Conversion(name, transform)
+
+
+_KEPT = 2**22  # bytes; profiles of printers have half as many at most
+
+
+def conversion(
+    data: bytes,  # an ICC profile, as it stands in a file
+    mode: str,  # of the pixels: L, RGB or CMYK
+) -> Conversion:
+    "What to do with pixels that carry a profile; made once for those of usual size, and safe to share among threads."
+    make = _conversion if len(data) <= _KEPT else _conversion.__wrapped__
+    return make(data, mode)
 
 # %% ../../nbs/02_images/00_profiles.ipynb #bf5f3fdf
 # numbers of the standard H.273

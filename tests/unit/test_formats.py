@@ -15,7 +15,7 @@ from PIL import Image, ImageFile, ImageOps
 from fakeface.images.decode import ImageError, decode, open_image
 from fakeface.images.formats import IMAGE_SUFFIXES, NOT_READ, PILLOW_FORMATS, READ
 from fakeface.images.header import read_header
-from fakeface.images.profiles import conversion
+from fakeface.images.profiles import _conversion
 from fakeface.testing.images import (
     PRIMARIES,
     between_spaces,
@@ -459,7 +459,7 @@ def test_a_switch_thrown_meanwhile_is_noticed():
 def test_threads_share_profiles():
     data = [image_bytes(in_space(name), "PNG", icc_profile=rgb_profile(name)) for name in PRIMARIES]
     expected = [decode(one).image.tobytes() for one in data]
-    conversion.cache_clear()
+    _conversion.cache_clear()
 
     def work(k):
         for step in range(20):
