@@ -202,7 +202,7 @@ def _memory_of(sizes: _Sizes, cut: _Cut) -> tuple[int, int]:
 
 
 _MOST_COMPONENTS = 4  # that Pillow reads
-_MOST_LEVELS = 32  # of the standard
+_MOST_LEVELS = 15  # the standard has 32; the longest side that is read has no more halvings down to a pixel
 _MOST_CUTS = 100  # ways in which parts of one image are cut
 
 
