@@ -66,10 +66,23 @@ def group_rows(
 _ALIKE_BITS = 4  # of the perceptual hash
 
 
+_AT_A_TIME = 512  # hashes that are compared with all others
+
+
 def _alike(hashes: np.ndarray) -> np.ndarray:
     "Numbers [n] for perceptual hashes uint64 [n]; those that are near to each other share one."
-    near = np.bitwise_count(hashes[:, None] ^ hashes) <= _ALIKE_BITS
-    return components(len(hashes), np.argwhere(near))
+    different, place = np.unique(hashes, return_inverse=True)
+    numbers = np.arange(len(different))
+    while True:
+        # each takes the smallest number near it, until none is smaller
+        smallest = numbers.copy()
+        for start in range(0, len(different), _AT_A_TIME):
+            some = different[start : start + _AT_A_TIME, None]
+            near = np.bitwise_count(some ^ different) <= _ALIKE_BITS
+            smallest[start : start + _AT_A_TIME] = np.where(near, numbers, len(numbers)).min(1)
+        if (smallest == numbers).all():
+            return numbers[place]
+        numbers = smallest
 
 
 def image_names(
@@ -80,7 +93,9 @@ def image_names(
         # nothing is known of copies
         return np.arange(len(rows)).astype(str)
     names = rows["group"].to_numpy(object).copy()
-    is_named = ((rows["identity"] != "") & rows["group"].duplicated(keep=False)).to_numpy()
+    # a copy of a named person's image may bring no name
+    of_person = (rows["identity"] != "").groupby(rows["group"]).transform("any")
+    is_named = (of_person & rows["group"].duplicated(keep=False)).to_numpy()
     hashes = rows["phash"].to_numpy(np.uint64)
     for group, places in pd.Series(np.flatnonzero(is_named)).groupby(names[is_named]):
         at = places.to_numpy()

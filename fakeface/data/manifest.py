@@ -162,11 +162,24 @@ SAME_PIXELS = "has the same pixels as "  # a reason; the path that is used inste
 def _copies(
     table: pd.DataFrame,  # rows that keep the split that they bring
 ) -> pd.Series:  # the path that stays, by the index of each copy of it
-    "The same pixels in one domain, class and framing, but for the first that brings a split, or else the first."
-    order = table.assign(is_free=table.split == "").sort_values(["is_free", "path"])
+    "The same pixels in one domain, class and framing, but for the first that brings a split, a name, or else is first."
+    order = table.assign(is_free=table.split == "", is_nameless=table.identity == "")
+    order = order.sort_values(["is_free", "is_nameless", "path"])
     what = ["domain", "label", "framing", "sha256", "width", "height"]
     stays = order.groupby(what)["path"].transform("first")
     return stays.loc[stays != order.path]
+
+
+def _names_of_copies(
+    table: pd.DataFrame,
+    copy_of: pd.Series,  # of `_copies`
+) -> pd.Series:  # identity, by the index of rows that bring none and have a copy that does
+    "What copies know of the person whose image stays."
+    known = table.loc[copy_of.index, "identity"].set_axis(copy_of)
+    known = known.loc[known != ""]
+    known = known.loc[~known.index.duplicated()]
+    stays = (table.identity == "") & table.path.isin(known.index)
+    return table.loc[stays, "path"].map(known)
 
 # %% ../../nbs/04_data/13_manifest.ipynb #bdacf174
 def _tie_and_split(
@@ -197,6 +210,8 @@ def _tie_and_split(
         good["split"] = np.where(good.split == "", known, good.split)
     copy_of = _copies(good.loc[~loses_its_split(good)])
     table.loc[copy_of.index, "reason"] = SAME_PIXELS + copy_of
+    names = _names_of_copies(good, copy_of)
+    table.loc[names.index, "identity"] = names
     good = good.drop(index=copy_of.index)
     table.loc[good.index, ["split", "reason"]] = assign_splits(good, salt, fractions)
     return dict(twins=len(groups.pairs), listed=listed)

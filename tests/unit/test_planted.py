@@ -312,3 +312,22 @@ def test_rules_count_copies_once_and_photographs_of_a_person_each(folder):
     assert record["n_groups_real"] == record["n_groups_fake"] == 4 and "n_distinct_real" not in record
     assert are_too_few(record) and by_source(scores.assign(source="s"), 0.5)[0].tpr is None
     assert "24 photographs of 4 groups in d, 24 generated images of 4 groups in d" in groups_words(dict(d=record))
+
+
+def test_what_a_copy_knows_of_a_person_is_kept(tmp_path):
+    "Of the same pixels the one with a split stays; another one names the person, and a third has another encoding."
+    listed = []
+    for name, number, split, identity in (
+        ("a.png", 1, "test", ""),
+        ("b.png", 1, "", "anna"),
+        ("c.png", 2, "", "anna"),
+        ("d.png", 3, "", "bert"),
+        ("e.png", 3, "", ""),
+    ):
+        cloud(number, 96).save(tmp_path / name)
+        row = dict(path=str(tmp_path / name), domain="own", label=0, split=split, identity=identity)
+        listed.append(row)
+    table = build_manifest(pd.DataFrame(listed), tmp_path, workers=0).set_index("path")
+    used = table[table["split"] != "excluded"]
+    assert used["identity"].to_dict() == {"a.png": "anna", "c.png": "anna", "d.png": "bert"}
+    assert used["split"][["a.png", "c.png"]].tolist() == ["test", "test"], "one person, one split"
