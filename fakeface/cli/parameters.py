@@ -22,7 +22,7 @@ def typed(
 ) -> bool | int | float | str | None:  # a scalar
     "`text` as a truth value, `None`, a number, or text."
     if text.lower() in ("true", "false"):
-        return text.lower() == "true"
+        return text if isinstance(default, str) else text.lower() == "true"
     try:
         value = ast.literal_eval(text)
     except (ValueError, SyntaxError, MemoryError, RecursionError):

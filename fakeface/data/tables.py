@@ -117,7 +117,7 @@ def _image_path(written: str, home: Path) -> str:
     return path
 
 
-def _require_agreement(rows: list[SourceRow], lines: list[int], path: Path) -> None:
+def _require_agreement(rows: list[SourceRow], lines: list[int], path: Path, name: str) -> None:
     "Raise `SourceError` where two lines say different things of an image; it may stand in several domains."
     first: dict[str, tuple[SourceRow, int]] = {}
     in_domain: dict[tuple[str, str], tuple[SourceRow, int]] = {}
@@ -130,11 +130,12 @@ def _require_agreement(rows: list[SourceRow], lines: list[int], path: Path) -> N
         if stated[0] != stated[1]:
             splits = " and ".join(map(repr, stated))
             raise SourceError(f"{path}, lines {before} and {line}: {image} is in {splits}. Give it one.")
-        same, before = in_domain.setdefault((image, row.get("domain", "")), (row, line))
-        if same != row:
-            column = next(name for name in _OPTIONAL if same.get(name) != row.get(name))
+        # without a domain, that of the source's name
+        same, before = in_domain.setdefault((image, row.get("domain", name)), (row, line))
+        differs = [column for column in _OPTIONAL if column != "domain" and same.get(column) != row.get(column)]
+        if differs:
             raise SourceError(
-                f"{path}, lines {before} and {line}: {image} has another {column}. Keep one of the lines."
+                f"{path}, lines {before} and {line}: {image} has another {differs[0]}. Keep one of the lines."
             )
 
 
@@ -152,5 +153,5 @@ def read_csv(path: Path, name: str) -> list[SourceRow]:
         image = _image_path(record["path"], path.parent)
         given = {column: record[column] for column in copied if record[column]}
         rows.append(SourceRow(path=image, label=int(label), split=split, **given))
-    _require_agreement(rows, table.index.tolist(), path)
-    return list({(row["path"], row.get("domain", "")): row for row in rows}.values())
+    _require_agreement(rows, table.index.tolist(), path, name)
+    return list({(row["path"], row.get("domain", name)): row for row in rows}.values())

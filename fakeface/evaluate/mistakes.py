@@ -55,10 +55,12 @@ def show_mistakes(
     threshold: float,
     n: int = 12,  # at most so many
     cols: int = 6,
+    framing: str = "centre",  # of the evaluation; face: the square around the largest face is shown
 ) -> "Figure | str":  # a sentence where there is nothing to show
     "The most confident wrong verdicts as images, where they may be shown."
     import matplotlib.pyplot as plt
-    from fakeface.images.decode import open_image
+    from fakeface.faces.shown import shown_of
+    from fakeface.images.preprocess import InputSpec
 
     if worst(pred, threshold, 1).empty:
         return "No mistakes."
@@ -73,7 +75,8 @@ def show_mistakes(
     for ax in axes.flat:
         ax.axis("off")
     for ax, row in zip(axes.flat, shown.to_dict("records")):
-        ax.imshow(open_image(Path(root) / row["path"]))
+        for part in shown_of(Path(root) / row["path"], InputSpec(), framing)[:1]:
+            ax.imshow(part.image)
         truth = LABEL_NAMES[row["label"]]
         ax.set_title(f"{row['domain']}\nis {truth}, p_fake {row['p_fake']:.2f}", fontsize=7)
     return fig

@@ -20,7 +20,7 @@ from PIL import Image
 from ..core.labels import LABEL_NAMES
 from ..core.files import atomic_path, write_json
 from ..core.project import cores
-from ..images.decode import ImageError, open_image
+from ..images.decode import ImageError
 from ..images.preprocess import InputSpec, normalise
 from ..models.network import FaceNet
 from ..models.persistence import load_model
@@ -126,23 +126,31 @@ class _SpectrumSum:
         return (self.spectrum / self.n).astype(np.float32)
 
 
+def _looked_at(images: EvalDataset, row: int) -> Image.Image:
+    "The whole image or, framed by its face, what the network is shown of it; raises `ImageError`."
+    if images.framing == "centre":
+        return images.open(row)
+    first, *_ = images.shown(row).views(images.spec)
+    return Image.fromarray(first.transpose(1, 2, 0))
+
+
 def _sum_of_class(
-    paths: Iterable[str],
-    root: Path,
+    images: EvalDataset,
+    rows: Iterable[int],  # of one domain and class
     side: int,
     threads: int,
     device: torch.device | None,
 ) -> _SpectrumSum:
     "The spectra of the images that can be read."
 
-    def spectrum_of(path):
+    def spectrum_of(row):
         try:
-            return spectrum(open_image(root / path), side, device=device)
+            return spectrum(_looked_at(images, row), side, device=device)
         except ImageError:
             return None
 
     total = _SpectrumSum()
-    for one in ahead(spectrum_of, paths, threads):
+    for one in ahead(spectrum_of, rows, threads):
         if one is not None:
             total.add(one)
     return total
@@ -161,8 +169,7 @@ _ClassMaps = list[np.ndarray | None]  # [real, fake], None without images
 
 
 def _domain_spectra(
-    rows: pd.DataFrame,
-    root: Path,
+    images: EvalDataset,  # of one domain
     side: int,
     threads: int,
     device: torch.device | None,
@@ -171,7 +178,7 @@ def _domain_spectra(
     curves: dict[str, Any] = dict(side=side)
     maps: _ClassMaps = [None, None]
     for label, name in enumerate(LABEL_NAMES):
-        total = _sum_of_class(rows.path[rows.label == label], root, side, threads, device)
+        total = _sum_of_class(images, np.flatnonzero(images.y == label).tolist(), side, threads, device)
         if total.n:
             curves["freq"] = total.freq.tolist()
             curves[name] = total.record()
@@ -189,16 +196,19 @@ def mean_spectra(
     side: int = 128,  # of the tiles; less where a domain's images are smaller
     threads: int | None = None,  # None: all cores
     device: torch.device | None = None,  # as in `spectrum`
+    framing: str = "centre",  # centre: of whole images; face: of the square around the largest face
+    spec: InputSpec = InputSpec(),  # of the network, which says how large that square is shown
 ) -> tuple[dict, dict[str, _ClassMaps]]:  # domain -> freq and, by class, db, se (of the mean), n; domain -> maps in dB
     "Mean log-spectrum of each domain and class, as curve and as map; streams, and skips what cannot be read."
-    root = Path(rows.attrs["root"])
     threads = cores() if threads is None else threads
     curves, maps = {}, {}
     for domain, group in rows.groupby("domain", sort=False):
-        tile = int(min(side, group[["width", "height"]].min().min())) // 8 * 8
+        group.attrs = rows.attrs
+        shorter = group[["width", "height"]].min().min() if framing == "centre" else spec.size
+        tile = int(min(side, shorter)) // 8 * 8
         if tile < SMALLEST_TILE:
             continue
-        domain_curves, domain_maps = _domain_spectra(group, root, tile, threads, device)
+        domain_curves, domain_maps = _domain_spectra(EvalDataset(group, spec, framing), tile, threads, device)
         if "freq" in domain_curves:
             curves[domain], maps[domain] = domain_curves, domain_maps
     return curves, maps
@@ -303,9 +313,9 @@ def explain_predictions(
     threads = None if cfg.workers < 0 else max(1, cfg.workers)
     device = device_of(cfg.device)
     on_gpu = device if device.type == "cuda" else None
-    curves, spectrum_maps = mean_spectra(rows, threads=threads, device=on_gpu)
-    model, _ = load_model(the_bundle(cfg))
+    model, bundle = load_model(the_bundle(cfg))
     model.to(device)
+    curves, spectrum_maps = mean_spectra(rows, threads=threads, device=on_gpu, framing=cfg.framing, spec=bundle.spec)
     why: dict[str, Any] = dict(per_group=cfg.why_n, n=len(rows), spectra=curves, cams=None, sanity=None, no_cams="")
     cam_maps: dict[str, _ClassMaps] = {}
     try:

@@ -19,7 +19,8 @@ from matplotlib.figure import Figure
 from ..core.labels import LABEL_NAMES
 from ..core.project import FakefaceError
 from ..images.jpeg import data_uri
-from ..images.decode import open_image
+from ..images.preprocess import InputSpec
+from ..faces.shown import shown_of
 from .style import CLASS_COLOURS, PALETTE, add_legend, new_figure
 
 # %% ../../nbs/12_report/06_maps.ipynb #05aaff07
@@ -165,6 +166,7 @@ def gallery(
     pred: pd.DataFrame,  # rows of predictions, the most telling first: path, domain, label, p_fake, may_show
     root: str | os.PathLike,  # the folder that paths are relative to
     n: int = 12,
+    framing: str = "centre",  # of the evaluation; face: thumbnails are of the square around the largest face
 ) -> Gallery:
     "The first `n` images as thumbnails, those that may be shown and can still be read."
     items = []
@@ -174,8 +176,8 @@ def gallery(
     for path, domain, label, score in zip(shown["path"], shown["domain"], shown["label"], shown["p_fake"]):
         text = f"{domain}: {LABEL_NAMES[label]}, p_fake {score:.2f}"
         try:
-            src = data_uri(open_image(Path(root) / path), 112)
+            parts = shown_of(Path(root) / path, InputSpec(), framing)
         except FakefaceError:
             continue
-        items.append(Thumbnail(src, f"Image from {text}", text))
+        items += [Thumbnail(data_uri(part.image, 112), f"Image from {text}", text) for part in parts[:1]]
     return Gallery(items, hidden=len(rows) - len(shown), n=len(rows))

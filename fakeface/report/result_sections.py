@@ -288,7 +288,8 @@ class GallerySection:
 # %% ../../nbs/12_report/12_result_sections.ipynb #37baea86
 def _gallery_section(name: str, rows: pd.DataFrame, facts: RunFacts, count: int, if_empty: str) -> GallerySection:
     "The first of `rows` as thumbnails."
-    shown = gallery(rows, facts.root, count)
+    framing = (facts.metrics or {}).get("framing") or "centre"
+    shown = gallery(rows, facts.root, count, framing)
     unreadable = shown.n - shown.hidden - len(shown.items)
     sentences = []
     if shown.hidden:

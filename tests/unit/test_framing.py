@@ -17,7 +17,7 @@ import fakeface.data.frames as frames
 from fakeface.augment.draws import REDUCE_KERNELS, draw_steps
 from fakeface.augment.policies import POLICY_NAMES, policy_of, strong
 from fakeface.augment.samples import SamplePart
-from fakeface.core.files import read_figures
+from fakeface.core.files import read_figures, read_json
 from fakeface.core.seeds import rng
 from fakeface.data.audit import audit
 from fakeface.data.cache import decoded_cache
@@ -30,16 +30,21 @@ from fakeface.data.manifest import build_manifest
 from fakeface.data.orl import demo_faces
 from fakeface.data.prepare import PrepareConfig, build_dataset, collect_sources, index_images, write_prepared
 from fakeface.data.sources import read_sources, scan_all
+from fakeface.evaluate.mistakes import show_mistakes
 from fakeface.evaluate.robustness import GridDataset
 from fakeface.evaluate.stage import EvaluateConfig, evaluate
-from fakeface.explain.averages import _first_views
+from fakeface.explain.averages import _first_views, azimuthal, explain_predictions, mean_spectra, spectrum
 from fakeface.faces.earned import NO_FACE
 from fakeface.faces.frame import FRAMED_ANGLE, frame
 from fakeface.faces.shown import Shown, shown_of
 from fakeface.images.decode import open_image
+from fakeface.images.jpeg import data_uri
 from fakeface.images.preprocess import InputSpec, eval_views, normalise
 from fakeface.images.twins import cloud
 from fakeface.infer.detector import Detector
+from fakeface.report.findings import collect_findings
+from fakeface.report.maps import gallery
+from fakeface.report.result_sections import gallery_sections
 
 GREY = (125, 130, 140)
 
@@ -154,6 +159,32 @@ def test_grid_and_heat_maps_see_what_evaluation_sees(files):
             assert np.array_equal(looked_at[row].numpy(), normalise(views[:1], spec))
 
 
+def test_spectra_are_of_what_evaluation_sees(files):
+    spec, side = InputSpec(112), 64
+    curves, _ = mean_spectra(files, side, threads=1, framing="face", spec=spec)
+    evaluated = EvalDataset(files, spec, "face")
+    for label, name in enumerate(("real", "fake")):
+        views = [evaluated[row]["x"] for row in np.flatnonzero(files["label"] == label)]
+        seen = [Image.fromarray(x[0].transpose(1, 2, 0)) for x in views if x is not None]
+        expected = np.mean([azimuthal(spectrum(image, side))[1] for image in seen], 0)
+        assert curves["x"][name]["n"] == len(seen) and np.allclose(curves["x"][name]["db"], expected)
+
+
+def test_mistakes_are_shown_as_they_were_judged(files):
+    root = files.attrs["root"]
+    pred = files[:5].assign(p_fake=[0.9, 0.1] * 2 + [0.9], may_show=True)
+    squares = [shown_of(f"{root}/{name}", InputSpec(), "face")[0].image for name in pred["path"]]
+    thumbnails = gallery(pred, root, framing="face").items
+    assert [item.src for item in thumbnails] == [data_uri(square, 112) for square in squares]
+    figure = show_mistakes(pred, root, 0.5, framing="face")
+    drawn = [image.get_array() for ax in figure.axes for image in ax.get_images()]
+    assert len(drawn) == 5
+    assert sorted(map(np.sum, drawn)) == sorted(np.sum(np.asarray(square)) for square in squares)
+    whole = gallery(pred, root).items
+    assert whole[0].src == thumbnails[0].src, "framed already"
+    assert not any(item.src == other.src for item, other in zip(whole[1:], thumbnails[1:]))
+
+
 def test_the_stage_counts_what_shows_no_face(tmp_path, root):
     heads = [*demo_faces(6), None]
     for i, head in enumerate(heads):
@@ -178,10 +209,23 @@ def test_the_stage_counts_what_shows_no_face(tmp_path, root):
     assert len(pd.read_parquet(tmp_path / "run/evaluate/predictions.parquet")) == 12
     # the grid of corruptions sees the same squares
     asked = replace(asked, framing="face", overwrite=True, robustness=True, grid_n=0)
-    headline = evaluate(asked, lambda images, desc="": images)["result"]["macro"]
+    metrics = evaluate(asked, lambda images, desc="": images, also=[explain_predictions])
+    headline = metrics["result"]["macro"]
     figures = read_figures(tmp_path / "run/evaluate/robustness.csv").query("corruption == 'none' and domain == 'macro'")
     assert figures["auc"].item() == pytest.approx(headline["auc"]["value"])
     assert figures["accuracy"].item() == pytest.approx(headline["accuracy"]["value"])
+    # so do the spectra, and the images that the report shows
+    pred = pd.read_parquet(tmp_path / "run/evaluate/predictions.parquet")
+    pred.attrs = dict(root=str(folder))
+    spec = Detector.load().bundle.spec
+    spectra, _ = mean_spectra(pred, threads=1, framing="face", spec=spec)
+    assert read_json(tmp_path / "run/evaluate/why.json")["spectra"]["set"]["gap"] == pytest.approx(
+        spectra["set"]["gap"]
+    )
+    facts = collect_findings(tmp_path / "run")
+    nearest = gallery_sections(replace(facts, pred=facts.pred.assign(may_show=True)))[-1].items
+    squares = [shown_of(folder / path, spec, "face")[0].image for path in pred["path"]]
+    assert len(nearest) == 12 and {item.src for item in nearest} == {data_uri(square, 112) for square in squares}
 
 
 def rows_of(folder, images, framing="face", domain="set"):
