@@ -36,10 +36,13 @@ from ..train.validation import Decision, fit_decision
 from ..train.word_limits import fit_word_limits, words_when_harder
 
 # %% ../../nbs/09_evaluate/10_mean.ipynb #b8e80030
+_ABOUT = ("path", "domain", "label", "group", "image")
+
+
 def log_odds(
     folders: Sequence[str | os.PathLike],  # bundles
     rows: pd.DataFrame,  # of a manifest
-) -> pd.DataFrame:  # path, domain, label; a column for each bundle, named by its number
+) -> pd.DataFrame:  # path, domain, label, group, image; a column for each bundle, named by its number
     "What each bundle says of each image, after its own calibration."
     table = None
     for number, folder in enumerate(folders):
@@ -47,7 +50,7 @@ def log_odds(
         scores = predict(net, bundle, rows)
         # a photograph may stand in two domains, beside the images of two generators
         own = scores[["path", "domain"]].assign(**{str(number): scores["z"] / bundle.temperature + bundle.bias})
-        kept = scores[["path", "domain", "label"]] if table is None else table
+        kept = scores[[name for name in _ABOUT if name in scores]] if table is None else table
         table = kept.merge(own, on=["path", "domain"], validate="one_to_one")
     if table is None or table.empty:
         raise EvaluateError("There is no image that all of the bundles could score.")
@@ -56,12 +59,12 @@ def log_odds(
 
 def mean_scores(
     table: pd.DataFrame,  # of `log_odds`
-) -> pd.DataFrame:  # domain, label, logit_real, logit_fake, z, p_fake
+) -> pd.DataFrame:  # path, domain, label, group, image where known; logit_real, logit_fake, z, p_fake
     "The mean of the columns, as a network's scores."
     columns = [name for name in table if str(name).isdecimal()]
     z = table[columns].mean(axis=1).to_numpy()
     logits = np.stack([-z / 2, z / 2], 1)
-    return table[["domain", "label"]].assign(
+    return table[[name for name in _ABOUT if name in table]].assign(
         logit_real=logits[:, 0], logit_fake=logits[:, 1], z=z, p_fake=p_fake(logits)
     )
 
