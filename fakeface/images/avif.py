@@ -8,7 +8,7 @@ __all__ = ['why_other_size', 'why_larger_within', 'avif_colours']
 # %% ../../nbs/02_images/00_avif.ipynb #98c5bbf5
 import io
 import struct
-from typing import BinaryIO, Iterable, Iterator
+from typing import BinaryIO, Callable, Iterable, Iterator
 
 # %% ../../nbs/02_images/00_avif.ipynb #add6c416
 _MOST_BOXES = 10_000
@@ -288,19 +288,28 @@ def _why_other(stream: BinaryIO, shown: tuple[int, int], size: int) -> str:
     return ""
 
 
+def _said_of(
+    stream: BinaryIO,
+    kind: str,  # AVIF or HEIC
+    why: Callable[[int], str],  # of the file's size; raises `ValueError` where it cannot be understood
+) -> str:  # "" where all is well
+    "What comes behind a file's name; the stream is left where it was."
+    position = stream.tell()
+    try:
+        return why(stream.seek(0, io.SEEK_END))
+    except ValueError as error:
+        return f"is {kind} whose header cannot be understood ({error}); save it again"
+    finally:
+        stream.seek(position)
+
+
 def why_other_size(
     stream: BinaryIO,  # of an AVIF file; seekable
     width: int,  # as its header says
     height: int,
 ) -> str:  # what comes behind the file's name; empty where all is well
     "Why the pixels of an AVIF are not of the size that its header says."
-    position = stream.tell()
-    try:
-        return _why_other(stream, (width, height), stream.seek(0, io.SEEK_END))
-    except ValueError as error:
-        return f"is AVIF whose header cannot be understood ({error}); save it again"
-    finally:
-        stream.seek(position)
+    return _said_of(stream, "AVIF", lambda size: _why_other(stream, (width, height), size))
 
 # %% ../../nbs/02_images/00_avif.ipynb #heiccd04
 _Reference = tuple[bytes, int, list[int]]  # what it is for, from which item, to which
@@ -358,25 +367,23 @@ def _heic_sizes(stream: BinaryIO, meta: _Box) -> Iterator[tuple[int, int]]:
         yield _grid_size(stream, extents)
 
 # %% ../../nbs/02_images/00_avif.ipynb #heiccd02
+def _why_larger(stream: BinaryIO, shown: tuple[int, int], size: int) -> str:
+    "As `why_larger_within`; raises `ValueError` where the file cannot be understood."
+    for meta in _one(_inside(stream, (b"", 0, size), "meta")):
+        for across, down in _heic_sizes(stream, meta):
+            if across * down > max(_SMALL, 2 * shown[0] * shown[1]):
+                within = f"{across:,} × {down:,} pixels behind {shown[0]:,} × {shown[1]:,}"
+                return f"is HEIC of {within}; save it again"
+    return ""
+
+
 def why_larger_within(
     stream: BinaryIO,  # of a HEIC file; seekable
     width: int,  # of what is shown
     height: int,
 ) -> str:  # what comes behind the file's name; empty where all is well
     "Why a HEIC file holds far more than it shows."
-    position = stream.tell()
-    try:
-        whole = (b"", 0, stream.seek(0, io.SEEK_END))
-        for meta in _one(_inside(stream, whole, "meta")):
-            for across, down in _heic_sizes(stream, meta):
-                if across * down > max(_SMALL, 2 * width * height):
-                    within = f"{across:,} × {down:,} pixels behind {width:,} × {height:,}"
-                    return f"is HEIC of {within}; save it again"
-    except ValueError as error:
-        return f"is HEIC that is not understood ({error}); save it again"
-    finally:
-        stream.seek(position)
-    return ""
+    return _said_of(stream, "HEIC", lambda size: _why_larger(stream, (width, height), size))
 
 # %% ../../nbs/02_images/00_avif.ipynb #a1d70c5be3f2
 def avif_colours(
