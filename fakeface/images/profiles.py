@@ -78,7 +78,7 @@ def _conversion(data: bytes, mode: str) -> Conversion:
     return Conversion(name, transform)
 
 
-_KEPT = 2**22  # bytes; profiles of printers have half as many at most
+_KEPT = 2**22  # bytes; of a larger one the conversion is made anew for each image
 
 
 def conversion(
