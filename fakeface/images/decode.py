@@ -10,6 +10,7 @@ __all__ = ['MAX_PIXELS', 'UNNAMED', 'ImageSource', 'ImageError', 'image_stream',
 import contextlib
 import dataclasses
 import io
+import math
 import os
 import stat
 import threading
@@ -19,7 +20,8 @@ import numpy as np
 from PIL import Image, ImageFile, UnidentifiedImageError
 from ..core.project import FakefaceError
 from .avif import why_larger_within, why_other_size
-from .formats import CAMERA_RAW, header_only, is_raw_preview
+from .bound import memory_bound
+from .formats import CAMERA_RAW, header_only, is_raw_preview, webp_size
 from .limits import page_count, why_too_large, why_too_many, why_too_much
 from .memory import held_memory, take_memory
 from .profiles import note_colours, to_srgb
@@ -86,10 +88,11 @@ def _refuse(reason: str, name: str) -> None:
         raise ImageError(reason, name)
 
 
-def _refuse_large(image: Image.Image, name: str, max_pixels: int) -> None:
+def _refuse_large(size: tuple[int, int], name: str, max_pixels: int) -> None:
     "Raise `ImageError` for an image of more than `max_pixels`."
-    if image.width * image.height > max_pixels:
-        raise ImageError(f"has {image.width:,} × {image.height:,} pixels, more than {max_pixels:,}", name)
+    width, height = size
+    if width * height > max_pixels:
+        raise ImageError(f"has {width:,} × {height:,} pixels, more than {max_pixels:,}", name)
 
 
 def lazy_image(
@@ -101,8 +104,11 @@ def lazy_image(
     try:
         _refuse(why_too_large(stream), name)
         _refuse(why_too_many(stream), name)
-        image = header_only(stream)
-        is_raw = is_raw_preview(image, stream)
+        canvas = webp_size(stream)
+        _refuse_large(canvas, name, max_pixels)
+        with memory_bound(math.prod(canvas)):
+            image = header_only(stream)
+            is_raw = is_raw_preview(image, stream)
     except Image.DecompressionBombError:
         limit = min(max_pixels, 2 * (Image.MAX_IMAGE_PIXELS or max_pixels))
         raise ImageError(f"has more than {limit:,} pixels", name) from None
@@ -115,7 +121,7 @@ def lazy_image(
         raise ImageError(f"cannot be read ({_in_one_line(error)})", name) from None
     if is_raw:
         raise ImageError(f"is {CAMERA_RAW.name}, from which only a preview can be read; {CAMERA_RAW.instead}", name)
-    _refuse_large(image, name, max_pixels)
+    _refuse_large(image.size, name, max_pixels)
     _refuse(why_too_much(image, stream), name)
     if image.format == "AVIF":
         _refuse(why_other_size(stream, *image.size), name)
@@ -316,9 +322,8 @@ def _frame_count(image: Image.Image) -> tuple[int, list[str]]:
     return count, [f"frame {image.tell() + 1} of {count}"] if count > 1 else []
 
 
-def _decode_file(image: Image.Image, reduce: int | None) -> Decoded:
-    "A lazy image of a file, decoded."
-    take_memory(image.width * image.height)
+def _decoded(image: Image.Image, reduce: int | None) -> Decoded:
+    "A lazy image of a file, decoded, in memory that was taken for it."
     # before the pixels are there: to count is to go through the file
     frames, frame_notes = _frame_count(image)
     width, height = image.size
@@ -337,6 +342,17 @@ def _decode_file(image: Image.Image, reduce: int | None) -> Decoded:
         native = (height, width) if orientation >= 5 else (width, height)
     return Decoded(rgb, native, factor, frames, (*frame_notes, *notes), image.format or "")
 
+
+_HEAVY = {"JPEG2000": 1.5}  # format -> what a pixel takes in its decoder, beside what it takes in others
+
+
+def _decode_file(image: Image.Image, reduce: int | None) -> Decoded:
+    "A lazy image of a file, decoded; waits for memory, and takes no more than that."
+    pixels = round(image.width * image.height * _HEAVY.get(image.format or "", 1))
+    take_memory(pixels)
+    with memory_bound(pixels):
+        return _decoded(image, reduce)
+
 # %% ../../nbs/02_images/01_decode.ipynb #6b0025ce
 def decode(
     source: ImageSource | Image.Image,  # path, bytes, file object or Pillow image
@@ -349,7 +365,7 @@ def decode(
     if isinstance(source, Image.Image):
         name = str(getattr(source, "filename", "") or UNNAMED)
         with held_memory(), _strict_decoding(name):
-            _refuse_large(source, name, max_pixels)
+            _refuse_large(source.size, name, max_pixels)
             # may not be decoded yet: the copy decodes it, and the original stays as it was
             frames, frame_notes = _frame_count(source)
             decoded = _decode_file(source.copy(), None)

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['READ', 'JPEG_XL', 'CAMERA_RAW', 'PHOTOSHOP', 'SVG', 'PDF', 'VIDEO', 'NOT_READ', 'PILLOW_FORMATS', 'IMAGE_SUFFIXES',
-           'HEAD', 'Format', 'unread_format', 'is_heif', 'why_not_read', 'is_raw_preview', 'header_only']
+           'HEAD', 'Format', 'unread_format', 'is_heif', 'why_not_read', 'is_raw_preview', 'header_only', 'webp_size']
 
 # %% ../../nbs/02_images/00_formats.ipynb #60f0d3e6
 import dataclasses
@@ -190,3 +190,24 @@ def header_only(
             raise UnidentifiedImageError(why_not_read(head)) from None
     stream.seek(0)
     return _heif_reader()(stream)
+
+# %% ../../nbs/02_images/00_formats.ipynb #c4a75002
+def webp_size(
+    stream: BinaryIO,  # seekable, of any file
+) -> tuple[int, int]:  # width and height; (0, 0) where the file is no WebP
+    "The size of a WebP's canvas, from its first bytes."
+    position = stream.tell()
+    stream.seek(0)
+    head = stream.read(30)
+    stream.seek(position)
+    if len(head) < 30 or head[:4] != b"RIFF" or head[8:12] != b"WEBP":
+        return 0, 0
+    kind = head[12:16]
+    if kind == b"VP8X":
+        # 24 bits each, of what is one less
+        return int.from_bytes(head[24:27], "little") + 1, int.from_bytes(head[27:30], "little") + 1
+    if kind == b"VP8L":
+        bits = int.from_bytes(head[21:25], "little")
+        return bits % 2**14 + 1, (bits >> 14) % 2**14 + 1
+    width, height = (int.from_bytes(head[at : at + 2], "little") % 2**14 for at in (26, 28))
+    return (width, height) if kind == b"VP8 " else (0, 0)

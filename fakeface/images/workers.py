@@ -18,6 +18,7 @@ from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from typing import IO, Any, Callable, Iterable, Iterator, Mapping, TypeVar, cast
 
 from ..core.project import FakefaceError
+from .bound import bound_memory
 from .memory import MEMORY_WAIT, tell_of_waiting
 
 # %% ../../nbs/02_images/05_workers.ipynb #88688c53
@@ -110,6 +111,8 @@ def work(
     import signal
 
     is_watched = _ends_with(parent)
+    # it looks at one image at a time
+    bound_memory()
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     answers = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)

@@ -15,6 +15,7 @@ from typing import Any, Iterable
 
 import ipywidgets
 from ..core.project import ConfigError, FakefaceError
+from ..images.bound import bound_memory
 from .desk import FOOT, PRIVACY_NOTE, Desk
 from .detector import Detector
 from .messages import Message
@@ -214,6 +215,9 @@ def checker(
 ) -> ipywidgets.Widget:
     "The checker, to be shown in a notebook; the page of `fakeface serve` gets its settings through the environment."
     which = bundle or os.environ.get("FAKEFACE_BUNDLE") or None
+    if os.environ.get("FAKEFACE_PAGE") == "1":
+        # this process looks at one image at a time, and does nothing else
+        bound_memory()
     turn = Turn(os.environ.get("FAKEFACE_TURN"))
     desk = open_desk(which, limit=_upload_limit(), turn=turn, **_typing())
     return Checker(desk) if anywidget else plain_checker(desk)
