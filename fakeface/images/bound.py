@@ -15,7 +15,7 @@ from ..core.project import FakefaceError
 from .memory import BYTES_A_PIXEL
 
 # %% ../../nbs/02_images/01_bound.ipynb #b0a1d006
-_BESIDE = 2**29  # bytes that a file may take beside its pixels
+_BESIDE = 2**28  # bytes that a file may take beside its pixels
 _THREADS_A_CORE = 2  # of a decoder, at most
 _USUAL_STACK = 2**21  # bytes, where no limit is set
 

@@ -46,9 +46,25 @@ def _changes_nothing(transform: ImageCms.ImageCmsTransform) -> bool:
     return int(abs(difference).max()) <= _TOLERANCE
 
 # %% ../../nbs/02_images/00_profiles.ipynb #d4d8ea41
+_TAG_COUNT, _TAG_ROW = 128, 12  # where a profile says how many tags it has; bytes of each: name, address, length
+_MOST_TAGS = 100  # that Little CMS takes
+_FLOATING = {b"%s%d" % (way, i) for way in (b"D2B", b"B2D") for i in range(4)}
+
+
+def _without_floating(data: bytes) -> bytes:
+    "A profile whose tables of floating-point elements have names that mean nothing."
+    profile = bytearray(data)
+    count = min(int.from_bytes(data[_TAG_COUNT : _TAG_COUNT + 4], "big"), _MOST_TAGS)
+    for i in range(count):
+        name = slice(_TAG_COUNT + 4 + _TAG_ROW * i, _TAG_COUNT + 8 + _TAG_ROW * i)
+        if bytes(profile[name]) in _FLOATING:
+            profile[name] = profile[name].lower()
+    return bytes(profile)
+
+
 def _read_profile(data: bytes) -> tuple[ImageCms.ImageCmsProfile, str]:
     "(a profile, the name it gives itself); raises `PyCMSError` or `OSError`."
-    profile = ImageCms.ImageCmsProfile(io.BytesIO(data))
+    profile = ImageCms.ImageCmsProfile(io.BytesIO(_without_floating(data)))
     said = ImageCms.getProfileDescription(profile)
     name = "".join(character for character in said if character.isprintable()).strip()
     return profile, name[:60] or "a profile without a name"
