@@ -35,11 +35,19 @@ def _group_names(table: pd.DataFrame, members: np.ndarray) -> np.ndarray:
     smallest = candidates.groupby(members).transform("min")
     return smallest.str[1:].to_numpy(str)
 
+
+def _image_names(table: pd.DataFrame, members: np.ndarray) -> np.ndarray:
+    "The name of what each row is an image of; `members` numbers the sets of copies."
+    # the same bytes may be those of two shapes
+    by_pixels = table.sha256.str[:16] + "-" + table.width.astype(str)
+    return by_pixels.reset_index(drop=True).groupby(members).transform("min").to_numpy(str)
+
 # %% ../../nbs/04_data/11_groups.ipynb #b7b89e0d
 class Groups(NamedTuple):
     "What belongs together."
 
     names: np.ndarray  # [n], of each row's group
+    images: np.ndarray  # [n], of what each row is an image of: copies share a name, photographs of a person do not
     pairs: np.ndarray  # [P, 2], rows that are confirmed twins
     listed: list[list[int]]  # sets of look-alikes that were too large to merge
 
@@ -57,10 +65,11 @@ def group_rows(
     pairs, too_large = merge(len(distinct), found)
     pairs = distinct[pairs[:, :2]]
     listed = [distinct[positions].tolist() for positions in too_large]
-    ties = [_chain(pixels), _chain(table.identity), pairs]
-    members = components(len(table), np.concatenate(ties))
-    names = _group_names(table, members)
-    return Groups(names, pairs, listed)
+    copies = np.concatenate([_chain(pixels), pairs])
+    images = _image_names(table, components(len(table), copies))
+    ties = np.concatenate([copies, _chain(table.identity)])
+    names = _group_names(table, components(len(table), ties))
+    return Groups(names, images, pairs, listed)
 
 # %% ../../nbs/04_data/11_groups.ipynb #c4d81e02
 _ALIKE_BITS = 4  # of the perceptual hash
@@ -85,10 +94,8 @@ def _alike(hashes: np.ndarray) -> np.ndarray:
         numbers = smallest
 
 
-def image_names(
-    rows: pd.DataFrame,  # of a manifest
-) -> np.ndarray:  # str [n]; copies of one image share a name
-    "What each row is an image of: its group, and within a named person's group the one of several images."
+def _names_by_look(rows: pd.DataFrame) -> np.ndarray:
+    "A name for each row: its group, and within a named person's group the one of several images."
     if not {"group", "identity", "phash"} <= set(rows):
         # nothing is known of copies
         return np.arange(len(rows)).astype(str)
@@ -101,6 +108,15 @@ def image_names(
         at = places.to_numpy()
         names[at] = [f"{group} {number}" for number in _alike(hashes[at])]
     return names.astype(str)
+
+
+def image_names(
+    rows: pd.DataFrame,  # of a manifest
+) -> np.ndarray:  # str [n]; copies of one image share a name
+    "What each row is an image of; where an older manifest does not say it, how it looks has to do."
+    if "image" in rows and all(rows["image"]):
+        return rows["image"].to_numpy(str)
+    return _names_by_look(rows)
 
 # %% ../../nbs/04_data/11_groups.ipynb #c7e2c435
 def class_sizes(

@@ -42,6 +42,7 @@ MANIFEST_COLUMNS = dict(
     split="str",  # train, valid, test, or excluded
     source="str",  # which collection within the domain
     group="str",  # what must not be torn apart
+    image="str",  # what it is an image of: copies share it; "" where the file could not be read
     width="int64",  # as shown; 0 where the file could not be read
     height="int64",
     format="str",  # JPEG, PNG, …
@@ -65,7 +66,7 @@ MANIFEST_COLUMNS = dict(
 )
 
 # %% ../../nbs/04_data/13_manifest.ipynb #93f072b9
-_BEFORE_FRAMING = dict(framing="centre", faces=None)  # what an older manifest, which lacks these columns, means
+_BEFORE = dict(framing="centre", faces=None, image="")  # what an older manifest, which lacks these columns, means
 
 
 def _typed(
@@ -73,7 +74,7 @@ def _typed(
     name: str = "the manifest",  # for the error
 ) -> pd.DataFrame:
     "Exactly `MANIFEST_COLUMNS`, in their order and types; raises `ManifestError` where that cannot be."
-    table = table.assign(**{column: value for column, value in _BEFORE_FRAMING.items() if column not in table})
+    table = table.assign(**{column: value for column, value in _BEFORE.items() if column not in table})
     missing = [column for column in MANIFEST_COLUMNS if column not in table]
     if missing:
         raise ManifestError(f"{name} has no column {', '.join(missing)}.")
@@ -183,7 +184,7 @@ def _names_of_copies(
 
 # %% ../../nbs/04_data/13_manifest.ipynb #bdacf174
 def _tie_and_split(
-    table: pd.DataFrame,  # all rows; its columns group, phash, split and reason are written
+    table: pd.DataFrame,  # all rows; its columns group, image, phash, split and reason are written
     salt: str,
     fractions: tuple[float, float, float],
     known_splits: dict[str, str],  # of an earlier manifest
@@ -198,6 +199,7 @@ def _tie_and_split(
     good["group"] = groups.names
     table.loc[is_readable, "phash"] = looks[:, 0]
     table.loc[is_readable, "group"] = groups.names
+    table.loc[is_readable, "image"] = groups.images
     paths = good.path.to_numpy()
     listed = [paths[positions].tolist() for positions in groups.listed]
 
@@ -233,6 +235,7 @@ def build_manifest(
     table = pd.concat([table, facts], axis=1)
     table["path"] = [relative(path, root) for path in table.path]
     table["group"] = ""
+    table["image"] = ""
     table["made_from"] = ""
     table["faces"] = None
     table["phash"] = np.zeros(len(table), np.uint64)
@@ -336,7 +339,9 @@ def read_manifest(
     table = _typed(stored, str(path))
     notes = dict(stored.attrs)
     try:
-        table.attrs = notes if without_seal else {**unsealed(notes, partial(_seal, table))}
+        # an older one has fewer columns
+        sealed_columns = table.drop(columns=list(set(table) - set(stored)))
+        table.attrs = notes if without_seal else {**unsealed(notes, partial(_seal, sealed_columns))}
     except SealError as error:
         raise ManifestError(f"{path} {error}. {_SEAL_AGAIN}") from None
     table.attrs["root"] = str(path.parent.resolve())

@@ -8,13 +8,14 @@ import numpy as np
 import pandas as pd
 import pytest
 from PIL import Image, ImageOps
+from pyarrow import parquet
 
 from fakeface.data.audit import audit
 from fakeface.data.gate import header_gate
 from fakeface.data.groups import class_sizes, image_names
 from fakeface.data.harmonise import harmonise
 from fakeface.data.intake import intake_line
-from fakeface.data.manifest import ManifestError, build_manifest, gaps, read_manifest, write_manifest
+from fakeface.data.manifest import MANIFEST_COLUMNS, ManifestError, build_manifest, gaps, read_manifest, write_manifest
 from fakeface.images.jpeg import jpeg_bytes
 from fakeface.images.decode import open_image
 from fakeface.images.twins import cloud
@@ -312,6 +313,35 @@ def test_rules_count_copies_once_and_photographs_of_a_person_each(folder):
     assert record["n_groups_real"] == record["n_groups_fake"] == 4 and "n_distinct_real" not in record
     assert are_too_few(record) and by_source(scores.assign(source="s"), 0.5)[0].tpr is None
     assert "24 photographs of 4 groups in d, 24 generated images of 4 groups in d" in groups_words(dict(d=record))
+
+
+@pytest.mark.parametrize("how", COPIES)
+def test_copies_of_a_named_person_count_once(folder, how):
+    folder.rows = []
+    for k in range(3):
+        photograph = cloud(200 + k, 128)
+        folder.add(f"person/{k}.jpg", jpeg_bytes(photograph, 85), identity="anna")
+        folder.add(f"copies/{k}", COPIES[how](photograph), identity="anna" if k else "")
+    manifest = folder.build()
+    used = manifest.loc[manifest.split != "excluded"]
+    assert used.group.nunique() == 1 and len(set(image_names(used))) == 3
+    # also in files whose pixels were made alike, which may no longer be told by their looks
+    assert len(set(image_names(used.assign(phash=0)))) == 3
+
+
+def test_a_manifest_without_the_column_is_read(folder, tmp_path):
+    manifest = folder.build().reset_index(drop=True)
+    older = {name: kind for name, kind in MANIFEST_COLUMNS.items() if name != "image"}
+    with mock.patch.dict(MANIFEST_COLUMNS, older, clear=True):
+        path = write_manifest(manifest, tmp_path / "manifest.parquet")
+    assert "image" not in parquet.read_schema(path).names
+    table = read_manifest(path)
+    assert (table.image == "").all() and len(set(image_names(table))) == len(set(image_names(manifest))) == 30
+    changed = pd.read_parquet(path)
+    changed.loc[0, "label"] = 1 - changed.loc[0, "label"]
+    changed.to_parquet(path)
+    with pytest.raises(ManifestError, match="changed by hand"):
+        read_manifest(path)
 
 
 def test_what_a_copy_knows_of_a_person_is_kept(tmp_path):
