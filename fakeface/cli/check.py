@@ -265,6 +265,21 @@ def _bell(path: str, seconds: float) -> Iterator[None]:
             faulthandler.cancel_dump_traceback_later()
 
 # %% ../../nbs/13_cli/03_check.ipynb #d6543184
+@contextlib.contextmanager
+def _told_what_is_kept(to: Any) -> Iterator[None]:
+    "Let Ctrl-C say what a file of rows holds."
+    try:
+        yield
+    except KeyboardInterrupt:
+        path = getattr(to, "path", None)
+        if path is None:
+            raise
+        if to.is_replaced:
+            again = "--overwrite begins again"
+            raise KeyboardInterrupt(f"{path} still holds the results of the earlier run; {again}.") from None
+        raise KeyboardInterrupt(f"{path} holds the results so far; --resume continues.") from None
+
+
 def _check(args: argparse.Namespace) -> dict[str, Any]:
     "Judge what is named; gives the counts of `score_paths`."
     from fakeface.infer.detector import Detector
@@ -286,11 +301,12 @@ def _check(args: argparse.Namespace) -> dict[str, Any]:
     to = _open_rows(args, detector, options) if _is_file(file) else _printer(args)
     bar = None if _is_file(file) and not args.quiet else False
     how = (args.workers, args.heatmap, bar)
-    if _is_single(args.paths) and not file:
-        with _bell(args.paths[0], args.timeout):
-            found = score_paths(detector, args.paths, to, *how, **options)
-    else:
-        found = score_paths(detector, args.paths, to, *how, args.timeout, args.retry_errors, **options)
+    with _told_what_is_kept(to):
+        if _is_single(args.paths) and not file:
+            with _bell(args.paths[0], args.timeout):
+                found = score_paths(detector, args.paths, to, *how, **options)
+        else:
+            found = score_paths(detector, args.paths, to, *how, args.timeout, args.retry_errors, **options)
     if not found["files"]:
         raise FolderError("None of the given paths holds a file.")
     return found
@@ -307,10 +323,8 @@ def check_command(args: argparse.Namespace) -> int:  # the exit code
     except OSError as error:
         where = error.filename or "The output"
         raise CheckFailed(f"{where} cannot be written ({error.strerror or error}).") from None
-    except KeyboardInterrupt:
-        file, _ = _output(args)
-        kept = f" {file} holds the results so far; --resume continues." if _is_file(file) else ""
-        print(f"fakeface: stopped.{kept}", file=sys.stderr)
+    except KeyboardInterrupt as stopped:
+        print(" ".join(["fakeface: stopped.", *stopped.args]), file=sys.stderr)
         return 130
     if not (_is_single(args.paths) or args.quiet):
         print(_summary(found), file=sys.stderr)

@@ -182,6 +182,18 @@ def _names_of_copies(
     stays = (table.identity == "") & table.path.isin(known.index)
     return table.loc[stays, "path"].map(known)
 
+
+def _without_copies(
+    table: pd.DataFrame,  # all rows; its columns identity and reason are written
+    good: pd.DataFrame,  # those that are usable so far
+) -> pd.DataFrame:  # what stays of them
+    "Leave out the same pixels but for one row, to which goes what they know of the person."
+    copy_of = _copies(good.loc[~loses_its_split(good)])
+    table.loc[copy_of.index, "reason"] = SAME_PIXELS + copy_of
+    names = _names_of_copies(good, copy_of)
+    table.loc[names.index, "identity"] = names
+    return good.drop(index=copy_of.index)
+
 # %% ../../nbs/04_data/13_manifest.ipynb #bdacf174
 def _tie_and_split(
     table: pd.DataFrame,  # all rows; its columns group, image, phash, split and reason are written
@@ -196,10 +208,9 @@ def _tie_and_split(
         return dict(twins=0, listed=[])
     looks = _hash_words(good["look"])
     groups = group_rows(good, looks)
+    for column, values in dict(group=groups.names, image=groups.images, phash=looks[:, 0]).items():
+        table.loc[is_readable, column] = values
     good["group"] = groups.names
-    table.loc[is_readable, "phash"] = looks[:, 0]
-    table.loc[is_readable, "group"] = groups.names
-    table.loc[is_readable, "image"] = groups.images
     paths = good.path.to_numpy()
     listed = [paths[positions].tolist() for positions in groups.listed]
 
@@ -210,11 +221,7 @@ def _tie_and_split(
     if known_splits:
         known = good.sha256.map(known_splits).fillna("")
         good["split"] = np.where(good.split == "", known, good.split)
-    copy_of = _copies(good.loc[~loses_its_split(good)])
-    table.loc[copy_of.index, "reason"] = SAME_PIXELS + copy_of
-    names = _names_of_copies(good, copy_of)
-    table.loc[names.index, "identity"] = names
-    good = good.drop(index=copy_of.index)
+    good = _without_copies(table, good)
     table.loc[good.index, ["split", "reason"]] = assign_splits(good, salt, fractions)
     return dict(twins=len(groups.pairs), listed=listed)
 

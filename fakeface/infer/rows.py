@@ -218,8 +218,8 @@ class Rows:
         "Open the file for adding to it, without what is torn at its end."
         self._file = open(self.path, "a+b", buffering=0)
         self._lock()
-        self._is_replaced = overwrite and self._file.seek(0, 2) > 0
-        if not self._is_replaced:
+        self.is_replaced = overwrite and self._file.seek(0, 2) > 0
+        if not self.is_replaced:
             self._begin(_whole_length(self._file, self.kind))
         self.size = 0 if overwrite else self._file.seek(0, 2)
 
@@ -233,8 +233,8 @@ class Rows:
 
     def _make_way(self) -> None:
         "Earlier rows go when the first new one comes, not before: until then a run may be refused."
-        if self._is_replaced:
-            self._is_replaced = False
+        if self.is_replaced:
+            self.is_replaced = False
             self._begin(0)
 
     def _lock(self) -> None:

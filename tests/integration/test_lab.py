@@ -11,6 +11,7 @@ import urllib.request
 from pathlib import Path
 
 import pytest
+
 from fakeface.core.files import read_json
 
 PlaywrightTimeout = pytest.importorskip("playwright.sync_api").TimeoutError

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import pytest
+
 from fakeface.testing.bundles import tiny_bundle
 
 

@@ -4,12 +4,13 @@ import subprocess
 import sys
 
 import pytest
+from PIL import Image
+from test_jpeg2000 import HOSTILE
+
 from fakeface.images import bound
 from fakeface.images.workers import Worker
 from fakeface.infer.checker import checker
 from fakeface.testing.images import image_bytes
-from PIL import Image
-from test_jpeg2000 import HOSTILE
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="only Linux counts what a process may write to")
 

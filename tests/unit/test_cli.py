@@ -6,8 +6,11 @@ import os
 import signal
 import subprocess
 import sys
+import time
+
 import nbformat
 import pytest
+
 from fakeface.testing.bundles import tiny_bundle
 from fakeface.testing.checkouts import tiny_checkout
 from fakeface.testing.images import write_noise_image
@@ -284,10 +287,11 @@ def test_terminal_that_knows_only_ascii(tiny, tmp_path):
 
 def test_export_gives_an_older_bundle_its_onnx_file(tmp_path, capsys, monkeypatch):
     import torch
-    from fakeface.models.bundle import Bundle
+
     from fakeface.cli.main import main
-    from fakeface.infer.reference import add_reference, pattern
     from fakeface.images.decode import open_image
+    from fakeface.infer.reference import add_reference, pattern
+    from fakeface.models.bundle import Bundle
     from fakeface.models.network import build_model
     from fakeface.models.persistence import save_model
 
@@ -486,3 +490,43 @@ def test_overwrite_of_a_run_that_is_refused_keeps_the_earlier_rows(tiny, tmp_pat
     assert {name: (tmp_path / name).read_bytes() for name in earlier} == earlier
     assert fakeface(tmp_path, "check", "light.png", "light.png", *again).returncode == 0
     assert (tmp_path / "rows.csv").read_bytes().count(b"\n") == 3
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="there is no SIGINT for one process")
+def test_overwrite_that_is_stopped_before_its_first_row_says_what_the_file_holds(tiny, tmp_path):
+    import fcntl
+
+    os.link(f"{os.path.dirname(tiny)}/light.png", tmp_path / "light.png")
+    assert fakeface(tmp_path, "check", "light.png", "--bundle", tiny, "--csv", "rows.csv").returncode == 0
+    earlier = (tmp_path / "rows.csv").read_bytes()
+
+    def stopped_at(named, until, *how):
+        "What is said where Ctrl-C comes once `until` is true, and no more names follow."
+        command = [*COMMAND, "check", "-", "--bundle", tiny, "--csv", "rows.csv", *how]
+        pipes = dict(stdin=subprocess.PIPE, stderr=subprocess.PIPE)
+        process = subprocess.Popen(command, cwd=tmp_path, text=True, **pipes)
+        process.stdin.write(named)
+        process.stdin.flush()
+        end = time.monotonic() + PATIENCE
+        while not until() and time.monotonic() < end:
+            time.sleep(0.05)
+        # from the lock to the first name is a moment
+        time.sleep(1)
+        process.send_signal(signal.SIGINT)
+        _, said = process.communicate(timeout=PATIENCE)
+        assert process.returncode == 130
+        return said
+
+    def is_open():
+        "Another writer is refused."
+        with open(tmp_path / "rows.csv", "ab") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                return True
+        return False
+
+    said = stopped_at("", is_open, "--overwrite")
+    assert "still holds the results of the earlier run" in said and (tmp_path / "rows.csv").read_bytes() == earlier
+    said = stopped_at("light.png\n" * 3, lambda: (tmp_path / "rows.csv").read_bytes() != earlier, "--overwrite")
+    assert "holds the results so far; --resume continues" in said

@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from PIL import Image
+
 from fakeface.core.seeds import rng
 
 BUILD = """

@@ -256,6 +256,7 @@ def test_a_checkpoint_on_a_full_disk_says_so(tmp_path, monkeypatch):
     import builtins
 
     import torch
+
     from fakeface.train import checkpoint
 
     real_open = builtins.open

@@ -16,8 +16,8 @@ from fakeface.data.groups import class_sizes, image_names
 from fakeface.data.harmonise import harmonise
 from fakeface.data.intake import intake_line
 from fakeface.data.manifest import MANIFEST_COLUMNS, ManifestError, build_manifest, gaps, read_manifest, write_manifest
-from fakeface.images.jpeg import jpeg_bytes
 from fakeface.images.decode import open_image
+from fakeface.images.jpeg import jpeg_bytes
 from fakeface.images.twins import cloud
 from fakeface.metrics.figures import by_domain
 from fakeface.metrics.slices import by_source
