@@ -22,7 +22,7 @@ from ..core.project import FakefaceError
 from .avif import why_larger_within, why_other_size
 from .bound import memory_bound
 from .formats import CAMERA_RAW, header_only, is_raw_preview, webp_size
-from .limits import page_count, why_too_large, why_too_many, why_too_much
+from .limits import page_count, why_not_whole, why_too_large, why_too_many, why_too_much
 from .memory import held_memory, take_memory
 from .profiles import note_colours, to_srgb
 
@@ -123,6 +123,8 @@ def lazy_image(
         raise ImageError(f"is {CAMERA_RAW.name}, from which only a preview can be read; {CAMERA_RAW.instead}", name)
     _refuse_large(image.size, name, max_pixels)
     _refuse(why_too_much(image, stream), name)
+    if image.format in ("JPEG", "MPO"):
+        _refuse(why_not_whole(stream), name)
     if image.format == "AVIF":
         _refuse(why_other_size(stream, *image.size), name)
     if image.format == "HEIF":

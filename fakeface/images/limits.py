@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['MAX_BYTES', 'MAX_SCANS', 'MAX_SCANNED', 'MAX_PAGES', 'MAX_PARTS', 'MAX_HEAD', 'MAX_NUMBERS', 'MAX_TILE', 'MAX_PIECES',
-           'scan_count', 'page_count', 'why_too_many', 'why_too_much', 'why_too_large']
+           'scan_count', 'page_count', 'why_too_many', 'why_too_much', 'why_too_large', 'why_not_whole']
 
 # %% ../../nbs/02_images/00_limits.ipynb #7332e152
 import contextlib
@@ -410,3 +410,25 @@ def why_too_large(
     if size <= MAX_BYTES:
         return ""
     return f"has {size / 1e6:,.0f} MB, more than {MAX_BYTES / 1e6:,.0f} MB, which is no image"
+
+# %% ../../nbs/02_images/00_limits.ipynb #d41f7a02
+_EMPTY_END = 1024  # bytes
+
+
+def why_not_whole(
+    stream: BinaryIO,  # of a JPEG file; seekable
+) -> str:  # what comes behind the file's name; empty where all is well
+    "Why a JPEG is only the beginning of one, filled up with zeros."
+    position = stream.tell()
+    try:
+        stream.seek(max(0, stream.seek(0, io.SEEK_END) - _EMPTY_END))
+        if any(stream.read()):
+            return ""
+        # to the first scan
+        for _ in _jpeg_marks(stream):
+            pass
+        if b"\xff\xd9" in stream.read():
+            return ""
+        return "is not whole: its pixels have no end, and the file is filled up with zeros"
+    finally:
+        stream.seek(position)

@@ -157,6 +157,7 @@ def test_label_conflict(folder):
 BAD = {
     "zero bytes": (b"", "empty"),
     "truncated": (jpeg_bytes(cloud(1, 128), 85)[:2000], "truncated"),
+    "filled with zeros": (jpeg_bytes(cloud(1, 128), 85)[:2000] + bytes(20_000), "filled up with zeros"),
     "text": (b"<html><body>404 not found</body></html>", "is a text file"),
     "20,000 × 20,000": (raw_png(20_000, 20_000, 8, 2, b"\0" * 64), "pixels"),
     "noise": (bytes(range(256)) * 8, "not an image"),
