@@ -415,6 +415,16 @@ def why_too_large(
 _EMPTY_END = 1024  # bytes
 
 
+def _comes(stream: BinaryIO, what: bytes) -> bool:
+    "Are these two bytes anywhere in the rest of a file?"
+    last = b""
+    while block := stream.read(_BLOCK):
+        if what in last + block:
+            return True
+        last = block[-1:]
+    return False
+
+
 def why_not_whole(
     stream: BinaryIO,  # of a JPEG file; seekable
 ) -> str:  # what comes behind the file's name; empty where all is well
@@ -427,7 +437,7 @@ def why_not_whole(
         # to the first scan
         for _ in _jpeg_marks(stream):
             pass
-        if b"\xff\xd9" in stream.read():
+        if _comes(stream, b"\xff\xd9"):
             return ""
         return "is not whole: its pixels have no end, and the file is filled up with zeros"
     finally:
