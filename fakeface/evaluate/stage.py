@@ -417,6 +417,15 @@ def _table_hashes(folder: Path) -> dict[str, str]:
     return {name: sha256_file(folder / name) for name in TABLES if (folder / name).exists()}
 
 
+_LISTS = ("quarantine.csv", "missing.csv")
+
+
+def _forget_tables(folder: Path) -> None:
+    "Remove what an interrupted evaluation has left, perhaps with other settings; what it scored in parts stays."
+    for name in (*TABLES, *_LISTS):
+        (folder / name).unlink(missing_ok=True)
+
+
 _PARTS = dict(manifest_hash="images", bundle_hash="detector")
 
 
@@ -491,6 +500,7 @@ def evaluate(
     request = _request(cfg)
     stage, reads = _begin(request)
     with stage:
+        _forget_tables(stage.dir)
         metrics = _evaluated(request, stage, progress, also) | dict(test_reads=reads)
         shutil.rmtree(stage.dir / "grid", ignore_errors=True)
         metrics["tables"] = _table_hashes(stage.dir)
