@@ -50,7 +50,7 @@ def real_domains(summaries: Mapping[str, Summary]) -> dict[str, Summary]:
 # %% ../../nbs/12_report/02_records.ipynb #f87098d3
 PERCENT = (
     *("accuracy", "balanced_accuracy", "precision", "recall", "f1", "fpr", "fnr", "unsure", "accuracy_sure"),
-    *("changed", "unscored", "unearned"),
+    *("changed", "changed_whole", "unscored", "unearned"),
     *("ppv@50%", "ppv@10%", "ppv@1%", "tpr@1%fpr", "tpr@5%fpr"),
 )
 DASH = "–"

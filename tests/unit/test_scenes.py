@@ -165,6 +165,8 @@ def made_up(seed=0, n=30, domains=("a", "b")):
             for scene in (UNTOUCHED, "padded", "turned"):
                 p = np.nan if gen.random() < 0.15 else gen.random()
                 about = dict(path=f"{domain}/{i}", domain=domain, label=i % 2, scene=scene)
+                # whatever the scene
+                about["whole"] = i % 3 > 0
                 rows.append(about | dict(p_fake=p, earned=not np.isnan(p) and gen.random() < 0.9))
     pred = pd.DataFrame(rows)
     return pred.assign(word=words_of(pred.p_fake.where(pred.earned), 0.5, (0.4, 0.6)))
@@ -189,6 +191,8 @@ def test_share_of_changed_labels_against_a_loop():
             )
             expected = proportion(changed, 30)
             assert (row.changed_low, row.changed_high) == (expected.low, expected.high)
+            wholes = [words[scene][f"{domain}/{i}"] != words[UNTOUCHED][f"{domain}/{i}"] for i in range(30) if i % 3]
+            assert row.changed_whole == np.mean(wholes) and row.n_whole == 20
     assert 0 < table.loc["padded", "macro"].changed < 1, "the made-up words do change"
 
 
