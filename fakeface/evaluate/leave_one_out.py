@@ -305,12 +305,15 @@ def _refuse_other_start(
     home: Path,  # the run's folder
     new: Path,  # the round's
     pretrain: TrainConfig | None,  # the round's pretraining, were it made now
+    manifest: pd.DataFrame,  # the run's
+    group: list[str],  # what the round leaves out
 ) -> None:
     "Raise `FakefaceError` where a round began from another pretraining than it would now."
     own, of_round = (_bundle_in(folder / "pretrain/bundle") for folder in (home, new))
     if of_round is None:
         return
-    if own is not None and own.domains == of_round.domains:
+    # as in `_train_round`: what has not met the group is taken as it is
+    if own is not None and not _has_met_any(own, manifest, group):
         if own.hash != of_round.hash:
             raise FakefaceError(
                 f"{new} began from the pretraining {of_round.hash[:12]}; the run's is {own.hash[:12]} now. "
@@ -344,7 +347,7 @@ def one_round(
         _refuse_other_data(new, manifest)
     if Stage.state(new / "evaluate") == "finished" and not cfg.overwrite:
         pretrain, finetune = (round_config(stage, home, cfg, group, manifest) for stage in ("pretrain", "finetune"))
-        _refuse_other_start(home, new, pretrain)
+        _refuse_other_start(home, new, pretrain, manifest, group)
         if finetune is not None:
             _refuse_other_settings(new / "finetune", finetune)
         return new
@@ -609,7 +612,7 @@ def _refuse_other_beginning(
         # not recorded: they may differ on purpose
         trained = read_json(new / "pretrain/config.json").get("epochs", pretrain.epochs)
         pretrain = replace(pretrain, epochs=trained)
-    _refuse_other_start(home, new, pretrain)
+    _refuse_other_start(home, new, pretrain, manifest, group)
 
 
 def _why_not_current(
