@@ -16,6 +16,7 @@ from .memory import BYTES_A_PIXEL
 
 # %% ../../nbs/02_images/01_bound.ipynb #b0a1d006
 _BESIDE = 2**28  # bytes that a file may take beside its pixels
+_COPIES = 2  # of itself: readers of HEIF, WebP and TIFF hold all of a file, and parts of it again
 _THREADS_A_CORE = 2  # of a decoder, at most
 _USUAL_STACK = 2**21  # bytes, where no limit is set
 
@@ -52,12 +53,17 @@ class MemoryBound(FakefaceError):
     "A file that wants far more memory than its pixels explain."
 
 
-def _limited(pixels: int) -> tuple[int, int]:  # what was allowed before, as `setrlimit` takes it
-    "Allow this process what so many pixels take, and what a file may take beside them."
+def _explained(pixels: int, size: int) -> int:  # bytes
+    "What an image of so many pixels may take, in a file of so many bytes."
+    return _BESIDE + BYTES_A_PIXEL * pixels + _COPIES * size
+
+
+def _limited(explained: int) -> tuple[int, int]:  # what was allowed before, as `setrlimit` takes it
+    "Allow this process so many bytes more than it has."
     import resource
 
     before = resource.getrlimit(resource.RLIMIT_DATA)
-    allowed = _taken() + _stacks() + _BESIDE + pixels * BYTES_A_PIXEL
+    allowed = _taken() + _stacks() + explained
     if before[0] != resource.RLIM_INFINITY:
         allowed = min(allowed, before[0])
     resource.setrlimit(resource.RLIMIT_DATA, (allowed, before[1]))
@@ -67,6 +73,7 @@ def _limited(pixels: int) -> tuple[int, int]:  # what was allowed before, as `se
 @contextlib.contextmanager
 def memory_bound(
     pixels: int,  # width times height; 0 while only the header is read
+    size: int = 0,  # bytes of the file
 ) -> Iterator[None]:
     "Raise `MemoryBound` where what is done within takes too much; nothing unless `bound_memory` was called before."
     if not _Process.is_bounded:
@@ -74,11 +81,12 @@ def memory_bound(
         return
     import resource
 
-    before = _limited(pixels)
+    explained = _explained(pixels, size)
+    before = _limited(explained)
     try:
         yield
     except MemoryError:
-        much = f"{(_BESIDE + pixels * BYTES_A_PIXEL) / 1e6:,.0f} MB"
-        raise MemoryBound(f"takes more than {much} of memory, which its size does not explain; save it again") from None
+        much = f"{explained / 1e6:,.0f} MB of memory"
+        raise MemoryBound(f"takes more than {much}, which its size does not explain; save it again") from None
     finally:
         resource.setrlimit(resource.RLIMIT_DATA, before)

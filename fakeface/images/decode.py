@@ -82,6 +82,14 @@ def _in_one_line(error: Exception) -> str:
     return " ".join(str(error).split())
 
 
+def _size_of(stream: BinaryIO) -> int:
+    "How many bytes a file has, which stays where it is."
+    position = stream.tell()
+    size = stream.seek(0, io.SEEK_END)
+    stream.seek(position)
+    return size
+
+
 def _refuse(reason: str, name: str) -> None:
     "Raise `ImageError` for a reason that is not empty."
     if reason:
@@ -106,7 +114,7 @@ def lazy_image(
         _refuse(why_too_many(stream), name)
         canvas = webp_size(stream)
         _refuse_large(canvas, name, max_pixels)
-        with memory_bound(math.prod(canvas)):
+        with memory_bound(math.prod(canvas), _size_of(stream)):
             image = header_only(stream)
             is_raw = is_raw_preview(image, stream)
     except Image.DecompressionBombError:
@@ -133,7 +141,19 @@ def lazy_image(
     return image
 
 # %% ../../nbs/02_images/01_decode.ipynb #cb8ead8d
+_PHOTOMETRIC, _BITS = 262, 258  # tags of a TIFF
+_WHITE_IS_ZERO = 0
 _FULL_RANGE = 2**14  # grey of 16 bits that stays below this may be of 14 bits or fewer
+
+
+def _levels(image: Image.Image) -> np.ndarray:
+    "Grey levels of 16 or 32 bits; Pillow leaves those of a TIFF as they are where 0 stands for white."
+    levels = np.asarray(image)
+    tags = getattr(image, "tag_v2", {})
+    if image.mode != "I;16" or tags.get(_PHOTOMETRIC) != _WHITE_IS_ZERO:
+        return levels
+    (bits,) = tags.get(_BITS, (16,))
+    return (2**bits - 1) - levels
 
 
 def _eight_bit(image: Image.Image) -> tuple[Image.Image, list[str]]:
@@ -142,7 +162,7 @@ def _eight_bit(image: Image.Image) -> tuple[Image.Image, list[str]]:
         raise ValueError("its floating-point grey values have no known range")
     if not image.mode.startswith("I"):
         return image, []
-    levels = np.asarray(image)
+    levels = _levels(image)
     lowest, highest = levels.min(), levels.max()
     # 32 bits that hold 8 would come out black
     if lowest < 0 or highest > 65535 or image.mode == "I" and highest < 256:
@@ -352,7 +372,8 @@ def _decode_file(image: Image.Image, reduce: int | None) -> Decoded:
     "A lazy image of a file, decoded; waits for memory, and takes no more than that."
     pixels = round(image.width * image.height * _HEAVY.get(image.format or "", 1))
     take_memory(pixels)
-    with memory_bound(pixels):
+    file = getattr(image, "fp", None)
+    with memory_bound(pixels, _size_of(file) if file else 0):
         return _decoded(image, reduce)
 
 # %% ../../nbs/02_images/01_decode.ipynb #6b0025ce

@@ -145,6 +145,22 @@ def _wide_without_profile(nclx: Mapping[str, Any]) -> str:
     return f"its colour space is {kind} and is given only by number; its values are read as sRGB"
 
 
+_SRGB_GAMMA = 1 / 2.2
+_SRGB_CORNERS = (0.3127, 0.329, 0.64, 0.33, 0.3, 0.6, 0.15, 0.06)  # white, red, green and blue: x and y of each
+_ALIKE = 0.03
+
+
+def _other_values(info: Mapping[Any, Any]) -> str:
+    "What to note of a PNG that states a gamma or primaries which are not those of sRGB; or ''."
+    if "srgb" in info:
+        return ""
+    gamma, corners = info.get("gamma", _SRGB_GAMMA), info.get("chromaticity", _SRGB_CORNERS)
+    differences = [gamma - _SRGB_GAMMA, *(a - b for a, b in zip(corners, _SRGB_CORNERS))]
+    if max(map(abs, differences)) <= _ALIKE:
+        return ""
+    return "it states a gamma or primaries that are not those of sRGB; its values are read as sRGB"
+
+
 def to_srgb(
     image: Image.Image,  # decoded, of any mode; its profile in `info`, as Pillow puts it there
 ) -> tuple[
@@ -153,7 +169,7 @@ def to_srgb(
     "The image with its colours in sRGB; never raises for a bad profile."
     profile = image.info.get("icc_profile")
     if not profile:
-        return image, _wide_without_profile(image.info.get("nclx_profile") or {})
+        return image, _wide_without_profile(image.info.get("nclx_profile") or {}) or _other_values(image.info)
     plain = _without_palette(image)
     mode = plain.mode.removesuffix("A")
     if mode not in _SPACES:

@@ -289,7 +289,7 @@ def test_other_errors_stay_what_they_are(tmp_path):
 # where the beginning of a hash is no identity: a place in [0, 1), a kind of table, names that are counted up
 NO_IDENTITY = {
     "data/frames.py": "frames_hash",
-    "data/groups.py": "_group_names",
+    "data/groups.py": "_image_names",
     "data/harmonise.py": "_names",
     "images/header.py": "_tables_hash",
     "report/release.py": "restate_identity",
