@@ -18,6 +18,7 @@ import numpy as np
 import pandas as pd
 
 from ..core.project import ConfigError, FakefaceError
+from ..data.audit import trained_on
 from ..data.manifest import compare_files, manifest_hash, read_manifest
 from .predict import EvaluateError, open_net, pick_split, predict
 from ..metrics.figures import by_domain, by_domain_records
@@ -89,8 +90,11 @@ def _loaded_mean(folders: Sequence[str | os.PathLike]) -> MeanNet:
     return mean_network(parts)
 
 # %% ../../nbs/09_evaluate/10_mean.ipynb #6e7471ba
-def _has_this_split(bundle: Bundle, manifest: pd.DataFrame) -> bool:
-    "Was a bundle trained and chosen on exactly these splits?"
+def _has_this_split(folder: Path, bundle: Bundle, manifest: pd.DataFrame) -> bool:
+    "Was a bundle trained and chosen on these splits, or on a part of each?"
+    if trained_on(folder.parent) == manifest_hash(manifest):
+        # its stage may have used a share, or left out a source
+        return True
     learned = manifest["split"].isin(("train", "valid")) & manifest["domain"].isin(bundle.domains)
     return manifest_hash(manifest.loc[learned]) == bundle.manifest_hash
 
@@ -122,7 +126,7 @@ class _Asked:
 def _asked(folder: Path, manifest: pd.DataFrame, known: dict[str, Path]) -> _Asked:
     "A part itself; if it was chosen on this split, which its record holds too, what it began with."
     bundle = read_bundle(folder)
-    if not _has_this_split(bundle, manifest):
+    if not _has_this_split(folder, bundle, manifest):
         return _Asked([folder], [])
     asked = _Asked([], [])
     for start in filter(None, [bundle.parent, *bundle.averaged]):
@@ -258,10 +262,10 @@ def mean_of_bundles(
     "Make a bundle whose log-odds are the mean of others', fitted anew; raises `FakefaceError` where it makes no sense."
     bundles = [read_bundle(folder) for folder in folders]
     _refuse_unlike(bundles)
+    network = _loaded_mean(folders)
     table = manifest if isinstance(manifest, pd.DataFrame) else read_manifest(manifest)
     rows = _unmet(folders, table, pick_split(table, domains or [], "valid"))
     print(compare_files(rows))
-    network = _loaded_mean(folders)
     said = log_odds(folders, rows)
     scores = mean_scores(said)
     cfg = TrainConfig(threshold=threshold)

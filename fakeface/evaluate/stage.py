@@ -21,7 +21,7 @@ from ..core.stages import Stage, require, run_dir
 from ..core.files import atomic_path, read_json, sha256_file, write_json
 from ..core.config import split_csv
 from ..data.manifest import compare_files, manifest_hash, read_manifest
-from ..data.audit import read_audit, require_same_data, require_trained_on, require_unbiased
+from ..data.audit import read_audit, require_same_data, require_trained_on, require_unbiased, trained_on
 from ..data.prepare import find_path
 from ..data.quarantine import Quarantine
 from ..faces.frame import FRAME_MODES
@@ -344,13 +344,22 @@ def _seen_domains(request: _Request, scored: _Scored) -> dict[str, str]:
     return {domain: "seen" if domain in often else kind for domain, kind in kinds.items()}
 
 
-def _about(request: _Request, scored: _Scored) -> dict[str, Any]:
-    "What was evaluated, on what, and what it had seen."
+def _is_of_this_split(request: _Request) -> bool:
+    "Was the bundle trained on the run's own training split, all of it or a part (share, leave_out, with replay)?"
     bundle, manifest = request.bundle, request.manifest
+    for stage in (request.home / "finetune", request.home / "pretrain"):
+        if (stage / "bundle/bundle.json").is_file() and read_bundle(stage / "bundle").hash == bundle.hash:
+            return trained_on(stage) == manifest_hash(manifest)
     is_learned = manifest["split"].isin(("train", "valid")) & manifest["domain"].isin(bundle.domains)
     # of another manifest's sources nothing is here
     not_learned = {*bundle.left_out, *bundle.calibrated_on}
     learned = manifest.loc[is_learned & ~manifest["source"].isin(list(not_learned - set(bundle.domains)))]
+    return manifest_hash(learned) == bundle.manifest_hash
+
+
+def _about(request: _Request, scored: _Scored) -> dict[str, Any]:
+    "What was evaluated, on what, and what it had seen."
+    bundle = request.bundle
     return dict(
         split=request.cfg.split,
         threshold=request.threshold,
@@ -364,7 +373,7 @@ def _about(request: _Request, scored: _Scored) -> dict[str, Any]:
         bundle_stage=bundle.stage,
         bundle_parents=[*filter(None, [bundle.parent]), *bundle.averaged, *bundle.parts],
         manifest_hash=manifest_hash(request.rows),
-        same_split=manifest_hash(learned) == bundle.manifest_hash,
+        same_split=_is_of_this_split(request),
         trained_on=sorted(lineage(bundle, request.home)[0]),
         left_out=bundle.left_out,
         allow_bias=bundle.allow_bias,

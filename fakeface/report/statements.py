@@ -633,7 +633,9 @@ def _bias_warning(metrics: dict, facts: RunFacts) -> list[str]:
 def _split_warnings(metrics: dict, facts: RunFacts) -> list[str]:
     "Where the images may not be new to the detector, or to its threshold."
     warnings = []
-    if metrics.get("same_split") is False and not _is_kept_start(metrics, facts):
+    known = metrics.get("known") or {}
+    is_new = known.get("whole") and not known["met"]
+    if metrics.get("same_split") is False and not is_new and not _is_kept_start(metrics, facts):
         warnings.append(
             "The detector was not trained on this run's own training split: whether images of this test"
             " were among its training images is not known. Test on images that it cannot have met."
