@@ -282,6 +282,7 @@ def _told_what_is_kept(to: Any) -> Iterator[None]:
 
 def _check(args: argparse.Namespace) -> dict[str, Any]:
     "Judge what is named; gives the counts of `score_paths`."
+    from fakeface.images.bound import one_at_a_time
     from fakeface.infer.detector import Detector
     from fakeface.infer.folder import score_paths
     from fakeface.infer.pool import CheckOptions
@@ -303,7 +304,7 @@ def _check(args: argparse.Namespace) -> dict[str, Any]:
     how = (args.workers, args.heatmap, bar)
     with _told_what_is_kept(to):
         if _is_single(args.paths) and not file:
-            with _bell(args.paths[0], args.timeout):
+            with _bell(args.paths[0], args.timeout), one_at_a_time():
                 found = score_paths(detector, args.paths, to, *how, **options)
         else:
             found = score_paths(detector, args.paths, to, *how, args.timeout, args.retry_errors, **options)

@@ -357,6 +357,14 @@ def _is_of_this_split(request: _Request) -> bool:
     return manifest_hash(learned) == bundle.manifest_hash
 
 
+def _passed_over(request: _Request) -> list[str]:
+    "The sources of domains that are scored which have images in the split and were not asked for."
+    manifest, rows = request.manifest, request.rows
+    there = manifest.loc[(manifest["split"] == request.cfg.split) & manifest["domain"].isin(rows["domain"])]
+    pairs = [set(zip(table["domain"], table["source"])) for table in (there, rows)]
+    return sorted(source for _, source in pairs[0] - pairs[1])
+
+
 def _about(request: _Request, scored: _Scored) -> dict[str, Any]:
     "What was evaluated, on what, and what it had seen."
     bundle = request.bundle
@@ -374,6 +382,7 @@ def _about(request: _Request, scored: _Scored) -> dict[str, Any]:
         bundle_parents=[*filter(None, [bundle.parent]), *bundle.averaged, *bundle.parts],
         manifest_hash=manifest_hash(request.rows),
         same_split=_is_of_this_split(request),
+        passed_over=_passed_over(request),
         trained_on=sorted(lineage(bundle, request.home)[0]),
         left_out=bundle.left_out,
         allow_bias=bundle.allow_bias,

@@ -7,13 +7,15 @@ __all__ = ['Fields', 'SOURCE_TYPES', 'ENDS', 'plain', 'clues']
 
 # %% ../../nbs/02_images/07_clues.ipynb #b63ad751
 import io
+import math
 import re
 import unicodedata
 from typing import Any, BinaryIO
 
 from PIL import Image
+from .bound import memory_bound
 from .decode import ImageSource, image_stream
-from .formats import header_only
+from .formats import header_only, webp_size
 from .limits import why_too_many, why_too_much
 
 Fields = dict[Any, Any]  # field → what stands there, as Pillow gives it
@@ -182,7 +184,9 @@ def clues(
     "What a file says about itself: software, camera, declared, generator, its text, credential."
     try:
         with image_stream(source) as (file, _):
-            fields = _fields(file)
+            size = file.seek(0, io.SEEK_END)
+            with memory_bound(math.prod(webp_size(file)), size):
+                fields = _fields(file)
         texts = {name: plain(value) for name, value in fields.items() if value}
         return {name: text for name, text in texts.items() if text}
     except MemoryError:

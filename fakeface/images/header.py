@@ -14,6 +14,7 @@ from typing import Mapping, Sequence
 import numpy as np
 import numpy.typing as npt
 from PIL import Image
+from .bound import memory_bound
 from fakeface.images.decode import (
     MAX_PIXELS,
     ImageError,
@@ -119,6 +120,30 @@ def _exif(image: Image.Image) -> Image.Exif:
         return Image.Exif()
 
 
+def _header(
+    image: Image.Image,
+    size: int,  # bytes of the file
+) -> Header:
+    "What a file says, of which Pillow has read the header."
+    exif = _exif(image)
+    width, height = _shown_size(image)
+    tables = getattr(image, "quantization", None) or None
+    software = exif.get(_SOFTWARE) or image.info.get("Software")
+    return Header(
+        width=width,
+        height=height,
+        format="JPEG" if image.format == "MPO" else str(image.format),
+        mode=image.mode,
+        quality=jpeg_quality(tables),
+        subsampling=_subsampling(getattr(image, "layer")) if tables else None,
+        tables=_tables_hash(tables) if tables else None,
+        exif=bool(exif),
+        software=str(software).strip("\0 ") if software else None,
+        bytes=size,
+        frames=frame_count(image),
+    )
+
+
 def read_header(
     source: ImageSource,  # path, bytes or file object
     max_pixels: int = MAX_PIXELS,  # larger ones are refused
@@ -127,23 +152,9 @@ def read_header(
     with image_stream(source) as (stream, name):
         try:
             image = lazy_image(stream, name, max_pixels)
-            exif = _exif(image)
-            width, height = _shown_size(image)
-            tables = getattr(image, "quantization", None) or None
-            software = exif.get(_SOFTWARE) or image.info.get("Software")
-            return Header(
-                width=width,
-                height=height,
-                format="JPEG" if image.format == "MPO" else str(image.format),
-                mode=image.mode,
-                quality=jpeg_quality(tables),
-                subsampling=_subsampling(getattr(image, "layer")) if tables else None,
-                tables=_tables_hash(tables) if tables else None,
-                exif=bool(exif),
-                software=str(software).strip("\0 ") if software else None,
-                bytes=stream.seek(0, io.SEEK_END),
-                frames=frame_count(image),
-            )
+            size = stream.seek(0, io.SEEK_END)
+            with memory_bound(0, size):
+                return _header(image, size)
         except (ImageError, MemoryError):
             raise
         except Exception as error:

@@ -229,7 +229,7 @@ class _Asked:
         self.bytes = 0  # that lie elsewhere, and are there
         self.numbers = 0  # of those that are no bytes or letters
         self.inside: list[int] = []  # addresses of further entries
-        self.sizes: list[int] = []  # tags of sizes that are stated
+        self.stated: list[int] = []  # tags of sizes, and of where further entries begin
         self.is_odd = False  # would readers not agree on one of them?
         whole = entries[: len(entries) // length * length]
         for tag, kind, count, value in struct.iter_unpack(f"{order}HH{'Q8s' if width == 8 else 'I4s'}", whole):
@@ -240,11 +240,12 @@ class _Asked:
                 self.numbers += count if kind not in (1, 2, 6, 7) else 0
             if tag in _INSIDE:
                 self.inside.append(address)
-            if tag in _SIZES:
-                self.sizes.append(tag)
+            if tag in (*_SIZES, *_INSIDE):
+                self.stated.append(tag)
             if tag in (_TILE_WIDTH, _TILE_HEIGHT):
                 self.is_odd |= kind not in _WHOLE_NUMBERS or count != 1
-        self.is_odd |= len(self.sizes) > len(set(self.sizes))
+        # of an address that is there twice, readers would not take the same
+        self.is_odd |= len(self.stated) > len(set(self.stated))
 
 
 def _all_asked(stream: BinaryIO) -> Iterator[_Asked]:
@@ -257,7 +258,7 @@ def _all_asked(stream: BinaryIO) -> Iterator[_Asked]:
         here = stream.tell()
         asked = _Asked(stream.read(layout[2] * entries), layout, size)
         yield asked
-        for address in asked.inside[: len(_INSIDE)]:
+        for address in asked.inside:
             stream.seek(min(address, size))
             head = stream.read(struct.calcsize(count_kind))
             if len(head) == struct.calcsize(count_kind):
@@ -273,7 +274,7 @@ def _asks_much(stream: BinaryIO) -> str:
         if asked.bytes > _TIMES * size:
             return f"has entries that ask for {asked.bytes:,} bytes, and {size:,} are there; save it again"
         if asked.is_odd:
-            return "states a size twice, or in a way that not all programs read; save it again"
+            return "states a size or an address twice, or in a way that not all programs read; save it again"
         if asked.numbers > MAX_NUMBERS:
             return f"has more than {MAX_NUMBERS:,} numbers about a page; save it again"
     return ""

@@ -298,8 +298,9 @@ def untested(
     bundle: Bundle,
     evaluation: dict[str, Any],  # metrics.json of `evaluate` on the test split
 ) -> list[str]:
-    "The domains that a bundle was trained on and that an evaluation says nothing of."
-    return [domain for domain in bundle.domains if domain not in evaluation["result"]]
+    "The domains that a bundle was trained on and that an evaluation says nothing of, and sources it has passed over."
+    domains = [domain for domain in bundle.domains if domain not in evaluation["result"]]
+    return domains + [source for source in evaluation.get("passed_over", []) if source not in bundle.left_out]
 
 
 def is_test_of(

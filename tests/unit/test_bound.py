@@ -1,5 +1,6 @@
 """What gets past all that is counted beforehand is stopped by the system."""
 
+import struct
 import subprocess
 import sys
 
@@ -7,6 +8,7 @@ import pytest
 from PIL import Image
 from test_jpeg2000 import HOSTILE
 
+from fakeface.cli.main import main
 from fakeface.images import bound
 from fakeface.images.workers import Worker
 from fakeface.infer.checker import checker
@@ -74,3 +76,38 @@ def test_workers_and_pages_are_bounded_and_other_programs_are_not(monkeypatch):
     monkeypatch.setenv("FAKEFACE_PAGE", "1")
     checker("no such detector")
     assert bound._Process.is_bounded
+
+
+ABOUT = """
+import pathlib, re, sys
+from fakeface.images import bound, clues, header
+most = lambda: int(re.search(r"VmHWM:\\s+(\\d+)", pathlib.Path("/proc/self/status").read_text())[1]) // 1000
+assert bound.bound_memory()
+bound._BESIDE = 2**26
+before = most()
+print(clues.clues(sys.argv[1]))
+header.read_header(sys.argv[1])
+print(most() - before)
+"""
+
+
+def test_what_a_file_says_is_read_within_the_bound(tmp_path):
+    "As many numbers as are allowed: as fractions of Python they take a quarter of a gigabyte, if they may."
+    count = 1_900_000
+    whole = struct.pack("<2sHI HHHIII HHHIII", b"II", 42, 8, 1, 0x8769, 4, 1, 26, 0, 1, 1000, 5, count, 44, 0)
+    path = tmp_path / "numbers.png"
+    path.write_bytes(image_bytes(Image.new("RGB", (40, 30)), "PNG", exif=whole + bytes(8 * count)))
+    done = subprocess.run([sys.executable, "-c", ABOUT, path], capture_output=True, text=True, check=True)
+    assert int(done.stdout.splitlines()[-1]) < 180
+
+
+def test_check_of_one_file_is_bounded_and_then_the_process_is_free_again(tiny, monkeypatch):
+    found = []
+
+    def score(*_, **__):
+        found.append(bound._Process.is_bounded)
+        return dict(files=1, unread=0)
+
+    monkeypatch.setattr("fakeface.infer.folder.score_paths", score)
+    assert main(["check", __file__, "--bundle", str(tiny)]) == 0
+    assert found == [True] and not bound._Process.is_bounded
