@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['MAX_BYTES', 'MAX_SCANS', 'MAX_SCANNED', 'MAX_PAGES', 'MAX_PARTS', 'MAX_HEAD', 'MAX_BESIDE', 'MAX_NUMBERS',
-           'MAX_EXIF_NUMBERS', 'MAX_TILE', 'MAX_PIECES', 'scan_count', 'page_count', 'why_too_many', 'why_too_much',
-           'why_too_large', 'why_not_whole']
+           'MAX_EXIF_NUMBERS', 'MAX_EXIF_PIECES', 'MAX_TILE', 'MAX_PIECES', 'scan_count', 'page_count', 'why_too_many',
+           'why_too_much', 'why_too_large', 'why_not_whole']
 
 # %% ../../nbs/02_images/00_limits.ipynb #7332e152
 import contextlib
@@ -29,6 +29,7 @@ MAX_HEAD = 65_536  # bytes before the pixels of a PPM
 MAX_BESIDE = 64_000_000  # bytes of a PNG, WebP or JPEG that hold no pixels: profile, EXIF, texts, private chunks
 MAX_NUMBERS = 2_000_000  # in the entries of a TIFF's page: an image of the largest size in the smallest tiles has less
 MAX_EXIF_NUMBERS = 100_000  # in EXIF data, which describe no pixels; each becomes a fraction, three times
+MAX_EXIF_PIECES = 100  # segments of a JPEG: Pillow copies all that came before with each
 MAX_TILE = 16_000_000  # pixels of a TIFF's tile, where that is more than twice the image
 MAX_PIECES = 64_000_000  # bytes that the pieces of a JPEG 2000 file take, beside four for each pixel
 
@@ -78,7 +79,8 @@ def scan_count(
 def _layout(head: bytes) -> tuple[str, int, int]:
     "(how numbers are written, bytes of an address, bytes of an entry) in a TIFF that begins like this."
     order = "<" if head[:2] == b"II" else ">"
-    is_big = head[2:4] in (b"+\0", b"\0+")
+    # as Pillow tells them: it takes b"MM\0+" for a small one, and such files are refused
+    is_big = head[2:3] == b"+"
     return (order, 8, 20) if is_big else (order, 4, 12)
 
 
@@ -220,6 +222,7 @@ _TILE_WIDTH, _TILE_HEIGHT = 322, 323  # tags
 _SIZES = (256, 257, 258, 277, 278, _TILE_WIDTH, _TILE_HEIGHT)  # of the image, a pixel, a strip and a tile
 _WHOLE_NUMBERS = (3, 4, 16)  # kinds of numbers of 2, 4 and 8 bytes
 _INSIDE = (0x8769, 0x8825)  # tags that say where entries of EXIF and of GPS begin
+_BIG_BACKWARDS = b"\0+"  # the third and fourth byte
 _TIMES = 4  # what all values may have of what there is: a damaged count is no bomb
 
 
@@ -272,6 +275,9 @@ def _all_asked(stream: BinaryIO) -> Iterator[_Asked]:
 def _asks_much(stream: BinaryIO, most: int = MAX_NUMBERS) -> str:
     "What is said of a TIFF, or of EXIF data, whose entries ask for far more than is there."
     size = stream.seek(0, io.SEEK_END)
+    stream.seek(2)
+    if stream.read(2) == _BIG_BACKWARDS:
+        return "is a BigTIFF whose numbers begin at the other end, which not all programs read; save it again"
     for asked in _all_asked(stream):
         if asked.bytes > _TIMES * size:
             return f"has entries that ask for {asked.bytes:,} bytes, and {size:,} are there; save it again"
@@ -287,10 +293,17 @@ _EXIF_SEGMENT = 0xE1  # mark of a JPEG
 _EXIF_IN_HEX = "Raw profile type exif"  # a text of a PNG, of lines; the first three tell what it is
 
 
+def _exif_pieces(stream: BinaryIO) -> Iterator[bytes]:
+    "The EXIF data of each segment before the first scan of a JPEG."
+    for mark, length in _jpeg_marks(stream):
+        content = stream.read(length) if mark == _EXIF_SEGMENT else b""
+        if content.startswith(_EXIF):
+            yield content[len(_EXIF) :]
+
+
 def _jpeg_exif(stream: BinaryIO) -> bytes:
     "The EXIF data before the first scan of a JPEG, put together from their segments as Pillow does."
-    contents = (stream.read(length) for mark, length in _jpeg_marks(stream) if mark == _EXIF_SEGMENT)
-    return b"".join(content[len(_EXIF) :] for content in contents if content.startswith(_EXIF))
+    return b"".join(_exif_pieces(stream))
 
 
 def _stored_exif(info: dict[Any, Any]) -> Any:
@@ -307,7 +320,10 @@ def _exif_asks_much(data: Any) -> str:
     "What is said of EXIF data whose entries ask for far more than is there; nothing of what is none."
     if not isinstance(data, bytes):
         return ""
-    pages = io.BytesIO(data.removeprefix(_EXIF))
+    while data.startswith(_EXIF):
+        # Pillow adds one to those of a PNG, and takes away what is there
+        data = data.removeprefix(_EXIF)
+    pages = io.BytesIO(data)
     if pages.getvalue()[:2] not in (b"II", b"MM"):
         return ""
     return _asks_much(pages, MAX_EXIF_NUMBERS)
@@ -370,7 +386,11 @@ def _too_many(stream: BinaryIO) -> str:
         return f"has more than {MAX_BESIDE / 1e6:.0f} MB beside its pixels; save it again"
     if start[:2] in (b"II", b"MM"):
         return _asks_much(stream)
-    return _exif_asks_much(_jpeg_exif(stream)) if start[:2] == b"\xff\xd8" else ""
+    if start[:2] != b"\xff\xd8":
+        return ""
+    if _is_over((1 for _ in _exif_pieces(stream)), MAX_EXIF_PIECES):
+        return f"has its EXIF data in more than {MAX_EXIF_PIECES} pieces; save it again"
+    return _exif_asks_much(_jpeg_exif(stream))
 
 
 def why_too_many(

@@ -632,5 +632,5 @@ def tiff_of(*entries, pixels=bytes(64 * 64)):
 @pytest.mark.parametrize("entries", [[(256, 4, 46_000)], [(277, 3, 1), (277, 3, 30_000)], [(322, 17, 46_000)]])
 def test_a_tiff_whose_sizes_readers_would_not_agree_on_is_refused(entries):
     assert open_image(tiff_of()).size == (64, 64)
-    with pytest.raises(ImageError, match="states a size twice, or in a way"):
+    with pytest.raises(ImageError, match="states a size or an address twice, or in a way"):
         open_image(tiff_of(*entries))
