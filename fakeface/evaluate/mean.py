@@ -77,6 +77,8 @@ def _refuse_unlike(bundles: list[Bundle]) -> None:
         raise ConfigError("A mean needs two bundles or more.")
     if len({bundle.hash for bundle in bundles}) < len(bundles):
         raise ConfigError(f"One bundle is named twice ({names}): a mean needs different ones.")
+    if nested := [bundle.name for bundle in bundles if bundle.parts]:
+        raise ConfigError(f"{nested[0]} is a mean already: name its parts instead, so that each counts the same.")
     if len({bundle.framing for bundle in bundles}) > 1:
         raise ConfigError(f"{names}: one looks for a face and another takes the whole image. Give bundles of one kind.")
 
@@ -262,10 +264,10 @@ def mean_of_bundles(
     "Make a bundle whose log-odds are the mean of others', fitted anew; raises `FakefaceError` where it makes no sense."
     bundles = [read_bundle(folder) for folder in folders]
     _refuse_unlike(bundles)
-    network = _loaded_mean(folders)
     table = manifest if isinstance(manifest, pd.DataFrame) else read_manifest(manifest)
     rows = _unmet(folders, table, pick_split(table, domains or [], "valid"))
     print(compare_files(rows))
+    network = _loaded_mean(folders)
     said = log_odds(folders, rows)
     scores = mean_scores(said)
     cfg = TrainConfig(threshold=threshold)
