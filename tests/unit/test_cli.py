@@ -502,7 +502,9 @@ def test_overwrite_that_is_stopped_before_its_first_row_says_what_the_file_holds
         "What is said where Ctrl-C comes once `until` is true, and no more names follow."
         command = [*COMMAND, "check", "-", "--bundle", tiny, "--csv", "rows.csv", *how]
         pipes = dict(stdin=subprocess.PIPE, stderr=subprocess.PIPE)
-        process = subprocess.Popen(command, cwd=tmp_path, text=True, **pipes)
+        # what is started in the background inherits that Ctrl-C is not heard
+        heard = lambda: signal.signal(signal.SIGINT, signal.SIG_DFL)  # noqa: E731
+        process = subprocess.Popen(command, cwd=tmp_path, text=True, preexec_fn=heard, **pipes)
         process.stdin.write(named)
         process.stdin.flush()
         end = time.monotonic() + PATIENCE
