@@ -158,7 +158,7 @@ def card_scenes(
     columns = dict(auc="AUC", fpr="FPR", fnr="FNR", unsure="unsure", changed="changed")
     switched = {name: int(means[name].sum()) for name in ("fake_to_real", "real_to_fake")}
     text = CARD_SCENES_TEXT.format(n=int(means.n.max()) if len(means) else 0, **switched)
-    if "n_whole" in means:
+    if "n_whole" in means and means.n_whole.any():
         columns["changed_whole"] = "changed, whole heads"
         text += CARD_WHOLE_TEXT.format(whole=int(means.n_whole.max()))
     return f"## Everyday copies\n{text}\n\n{_means_table(table, 'scene', columns)}"

@@ -228,13 +228,15 @@ def scenes_section(
     "The scenes as a table, with what they were run on; None where they were not run."
     if table is None:
         return None
-    columns = [key for key in SCENE_COLUMNS if key in table]
+    # earlier evaluations did not look, and others have found none
+    whole = int(table["n_whole"].max()) if "n_whole" in table else 0
+    columns = [key for key in SCENE_COLUMNS if key != "changed_whole" or whole]
     head = ["scene", "domain", "n", *(SCENE_COLUMNS[key] for key in columns), "fake to real", "real to fake"]
     rows = [_scene_row(row, columns) for row in without_lone_mean(table).to_dict("records")]
     means = table.loc[table.domain == "macro"]
     text = SCENES_TEXT.format(scenes=table.scene.nunique() - 1, n=int(means["n"].max()))
-    if "n_whole" in table:
-        text += WHOLE_TEXT.format(whole=int(means["n_whole"].max()))
+    if whole:
+        text += WHOLE_TEXT.format(whole=whole)
     return TextAndTable(text, table_of(head, rows))
 
 # %% ../../nbs/12_report/12_result_sections.ipynb #aa551775
