@@ -229,7 +229,7 @@ def scenes_section(
     if table is None:
         return None
     # earlier evaluations did not look, and others have found none
-    whole = int(table["n_whole"].max()) if "n_whole" in table else 0
+    whole = max(table["n_whole"].tolist()) if "n_whole" in table else 0
     columns = [key for key in SCENE_COLUMNS if key != "changed_whole" or whole]
     head = ["scene", "domain", "n", *(SCENE_COLUMNS[key] for key in columns), "fake to real", "real to fake"]
     rows = [_scene_row(row, columns) for row in without_lone_mean(table).to_dict("records")]
