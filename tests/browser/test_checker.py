@@ -16,16 +16,14 @@ import time
 from pathlib import Path
 from typing import NamedTuple
 from urllib.parse import urlsplit
-
 import numpy as np
 import pandas as pd
 import psutil
 import pytest
 from PIL import Image
-
+from fakeface.models.bundle import Bundle
 from fakeface.core.seeds import rng
 from fakeface.images.jpeg import jpeg_bytes
-from fakeface.models.bundle import Bundle
 from fakeface.testing.credentials import manifest, signatory, signed
 from fakeface.testing.images import image_bytes
 
@@ -47,13 +45,12 @@ class Given(NamedTuple):
 @pytest.fixture(scope="module")
 def bundle(tmp_path_factory):
     "A tiny untrained detector whose threshold lies between two of three images."
-    import torch
-
     from fakeface.images.decode import open_image
     from fakeface.images.preprocess import eval_views
     from fakeface.infer.detector import Detector
     from fakeface.models.network import build_model
     from fakeface.models.persistence import save_model
+    import torch
 
     torch.manual_seed(0)
     home = tmp_path_factory.mktemp("checker")

@@ -5,7 +5,6 @@ import re
 
 import pandas as pd
 import pytest
-
 from fakeface.core.files import read_json, write_json
 from fakeface.evaluate.robustness import CORRUPTIONS
 from fakeface.images.twins import cloud

@@ -8,12 +8,10 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-
 import numpy as np
 import pandas as pd
 import psutil
 import pytest
-
 from fakeface.core.files import write_json
 from fakeface.data.manifest import read_manifest
 from fakeface.testing.datasets import TOY_TRAINING, toy_run

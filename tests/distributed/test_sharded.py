@@ -7,7 +7,6 @@ import sys
 
 import numpy as np
 import pytest
-
 from fakeface.core.files import read_json, write_json
 from fakeface.models.persistence import load_model
 from fakeface.testing.datasets import TOY_TRAINING, toy_run

@@ -6,9 +6,8 @@ import sys
 from pathlib import Path
 
 import pytest
-
-from fakeface.data.demo import make_demo
 from fakeface.data.gate import header_gate
+from fakeface.data.demo import make_demo
 from fakeface.data.manifest import build_manifest
 from fakeface.data.sources import read_sources, scan_all
 

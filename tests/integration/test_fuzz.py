@@ -71,11 +71,10 @@ def changed_record(dice, text):
 
 
 def test_2000_damaged_bundles(tmp_path):
-    from PIL import Image
-
     from fakeface.infer.detector import Detector
     from fakeface.infer.reference import add_reference
     from fakeface.infer.verdict import InferError
+    from PIL import Image
 
     dice = random.Random(18)
     sound = tmp_path / "sound"
@@ -140,7 +139,6 @@ def test_300_damaged_manifests(tmp_path):
 
 def test_60_damaged_checkpoints(tmp_path):
     import torch
-
     from fakeface.core.project import FakefaceError
     from fakeface.train.checkpoint import checkpoints, load_checkpoint, save_checkpoint
 

@@ -11,7 +11,6 @@ import urllib.request
 from pathlib import Path
 
 import pytest
-
 from fakeface.core.files import read_json
 
 PlaywrightTimeout = pytest.importorskip("playwright.sync_api").TimeoutError

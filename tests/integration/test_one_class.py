@@ -2,7 +2,6 @@
 
 import pandas as pd
 import pytest
-
 from fakeface.data.audit import audit, write_audit
 from fakeface.data.manifest import build_manifest, write_manifest
 from fakeface.data.sources import scan

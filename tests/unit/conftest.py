@@ -3,7 +3,6 @@
 from pathlib import Path
 
 import pytest
-
 from fakeface.testing.bundles import tiny_bundle
 
 

@@ -57,7 +57,6 @@ def test_the_hub_is_asked_for_every_file_of_a_bundle(tmp_path, monkeypatch):
 
 def test_a_detector_of_the_hub_is_said_once_and_a_mistyped_path_asks_for_none(tmp_path, monkeypatch, capsys):
     import huggingface_hub
-
     from fakeface.models.bundle import BundleError
 
     commit = "0123456789abcdef0123456789abcdef01234567"

@@ -10,7 +10,6 @@ import numpy as np
 import pandas as pd
 import pytest
 from PIL import Image
-
 from fakeface.core.seeds import rng
 
 BUILD = """

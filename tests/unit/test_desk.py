@@ -6,7 +6,6 @@ import random
 from collections import Counter
 
 import pytest
-
 from fakeface.core.project import ConfigError
 from fakeface.infer.desk import Desk
 from fakeface.infer.messages import _FIELDS

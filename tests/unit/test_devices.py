@@ -19,9 +19,9 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 
 from fakeface.augment.batches import BatchPart
 from fakeface.augment.policies import policy_of
-from fakeface.models.network import build_model
 from fakeface.testing.datasets import TOY_TRAINING, toy_manifest
 from fakeface.train import trainer as trainer_module
+from fakeface.models.network import build_model
 from fakeface.train.engine import Engine, activation_bytes, score
 from fakeface.train.recipe import PRESETS, train_config
 from fakeface.train.resume import restore_trainer, save_trainer

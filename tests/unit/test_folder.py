@@ -9,11 +9,9 @@ import sys
 import threading
 import time
 from pathlib import Path
-
 import numpy as np
 import pytest
 from PIL import Image
-
 from fakeface.core.seeds import rng
 from fakeface.infer.detector import Detector
 from fakeface.infer.folder import score_paths

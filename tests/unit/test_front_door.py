@@ -9,11 +9,11 @@ import sys
 import numpy as np
 import pytest
 from PIL import Image
-
-import fakeface
 from fakeface.core.labels import FAKE, REAL
 from fakeface.testing.bundles import tiny_bundle
 from fakeface.testing.images import image_bytes, portrait, write_grey_images
+
+import fakeface
 
 NAMES = ("Detector", "InferError", "Verdict", "list_detectors")
 HEAVY = "numpy PIL onnxruntime torch pandas scipy sklearn matplotlib".split()

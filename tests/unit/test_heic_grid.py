@@ -6,7 +6,6 @@ import struct
 import pillow_heif
 import pytest
 from PIL import Image
-
 from fakeface.images.avif import why_larger_within
 from fakeface.images.decode import ImageError, decode
 

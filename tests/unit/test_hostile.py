@@ -542,7 +542,6 @@ def test_training_refuses_negative_counts(name):
 @pytest.mark.parametrize("name", ["$x$", "=1+1", "a\nb", "\x1b]0;x\x07", "<script>alert(1)</script>", "", "x" * 300])
 def test_a_harmful_domain_is_refused_before_any_work(tmp_path, name):
     import pandas as pd
-
     from fakeface.data.manifest import ManifestError, build_manifest
 
     # the files are not there: nothing has been looked at
@@ -552,9 +551,9 @@ def test_a_harmful_domain_is_refused_before_any_work(tmp_path, name):
 
 
 def test_a_domain_with_a_bar_breaks_no_table():
-    from fakeface.images.preprocess import InputSpec
-    from fakeface.models.bundle import Bundle
     from fakeface.models.card import model_card
+    from fakeface.models.bundle import Bundle
+    from fakeface.images.preprocess import InputSpec
 
     odd = "a_b|c"
     figures = dict(n=3, auc=0.5)
@@ -725,7 +724,6 @@ def test_operations_out_of_order_are_computed_late():
 def two_networks(tmp_path_factory):
     "A bundle whose weights are another network than its ONNX file, every hash in order, without a known score."
     import torch
-
     from fakeface.models.bundle import Bundle
     from fakeface.models.network import build_model
     from fakeface.models.persistence import save_model
@@ -781,7 +779,6 @@ def test_a_threshold_that_is_called_by_another_number_is_refused(bundle, name, v
 
 def test_what_cannot_be_opened_again_is_no_export(tmp_path):
     import torch
-
     from fakeface.models.export import export_onnx
     from fakeface.models.network import build_model
 

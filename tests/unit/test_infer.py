@@ -14,34 +14,32 @@ import time
 import warnings
 import zipfile
 from pathlib import Path
-
 import numpy as np
 import pandas as pd
 import pytest
 import torch
 from PIL import Image
-
-from fakeface.core.files import sha256_file
-from fakeface.core.seeds import rng
-from fakeface.data.orl import demo_faces
-from fakeface.evaluate.predict import predict
 from fakeface.faces import networks
 from fakeface.faces.frame import Square, cut_square
 from fakeface.faces.networks import FacesError
-from fakeface.images.decode import open_image
-from fakeface.images.jpeg import jpeg_bytes
-from fakeface.images.preprocess import eval_views, normalise
-from fakeface.infer import detector as detector_room
-from fakeface.infer.batch import score_batch
+from fakeface.models import shelf
+from fakeface.models.bundle import FEATURES_FILE, INDEX, ONNX, SEEN_FILE, WEIGHTS, Bundle, p_fake
 from fakeface.infer.checker import open_desk
+from fakeface.core.seeds import rng
+from fakeface.core.files import sha256_file
+from fakeface.evaluate.predict import predict
+from fakeface.images.preprocess import eval_views, normalise
+from fakeface.images.jpeg import jpeg_bytes
+from fakeface.images.decode import open_image
+from fakeface.infer.batch import score_batch
+from fakeface.infer import detector as detector_room
 from fakeface.infer.detector import Detector
 from fakeface.infer.verdict import InferError
-from fakeface.models import shelf
+from fakeface.models.shelf import list_bundles
 from fakeface.models.backbone import LITE0
-from fakeface.models.bundle import FEATURES_FILE, INDEX, ONNX, SEEN_FILE, WEIGHTS, Bundle, p_fake
 from fakeface.models.network import build_model
 from fakeface.models.persistence import load_model, save_model
-from fakeface.models.shelf import list_bundles
+from fakeface.data.orl import demo_faces
 from fakeface.testing.images import image_bytes
 
 TOLERANCE = 1e-3  # of p_fake: torch in fp32, ONNX, evaluation, detector

@@ -5,7 +5,6 @@ import struct
 
 import pytest
 from PIL import Image
-
 from fakeface.images.decode import ImageError, decode
 from fakeface.images.jpeg2000 import memory_of_pieces
 

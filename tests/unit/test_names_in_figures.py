@@ -3,7 +3,6 @@
 import numpy as np
 import pandas as pd
 import pytest
-
 from fakeface.evaluate import cross_validate
 from fakeface.report.findings import _csv
 from fakeface.train.recipe import train_config

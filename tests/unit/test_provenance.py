@@ -19,9 +19,9 @@ from http.server import BaseHTTPRequestHandler, HTTPServer
 import pytest
 from PIL import Image, PngImagePlugin
 
-from fakeface.images import memory
 from fakeface.images import provenance as room
 from fakeface.images.clues import SOURCE_TYPES
+from fakeface.images import memory
 from fakeface.images.provenance import INSTALL, TRUST_VARIABLE, Claim, Provenance, from_store, read_provenance
 from fakeface.infer.cards import Cards
 from fakeface.infer.rows import ROW_COLUMNS, row_text

@@ -4,7 +4,6 @@ import dataclasses
 
 import numpy as np
 import pytest
-
 from fakeface.core.project import FakefaceError
 from fakeface.images.preprocess import InputSpec
 from fakeface.models.bundle import CARD, Bundle

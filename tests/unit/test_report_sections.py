@@ -5,7 +5,6 @@ from dataclasses import replace
 
 import pandas as pd
 import pytest
-
 from fakeface.report.findings import collect_findings, result_groups, results_table
 from fakeface.report.result_sections import (
     SCENE_COLUMNS,

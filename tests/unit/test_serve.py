@@ -21,7 +21,6 @@ from typing import NamedTuple
 
 import psutil
 import pytest
-
 from fakeface.testing.bundles import tiny_bundle
 from fakeface.testing.images import write_noise_image
 
@@ -313,7 +312,6 @@ def test_a_kernel_of_a_newer_ipykernel_ends_with_a_sentence(transport, way):
 
 def test_no_page_without_a_kernel_that_can_be_closed(monkeypatch):
     from ipykernel import kernelapp
-
     from fakeface.core.project import FakefaceError
     from fakeface.infer.page import PageSettings
     from fakeface.infer.server import serve_page
