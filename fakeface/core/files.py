@@ -50,7 +50,8 @@ class DiskFullError(FakefaceError, OSError):
 
 
 FULL = (errno.ENOSPC, getattr(errno, "EDQUOT", errno.ENOSPC))  # the disk, or what this user may have of it
-_FULL_IN_WORDS = ("os error 28)", "os error 112)", "os error 122)")  # of libraries that are not Python
+# of libraries that are not Python, and of `shutil.copytree`, which keeps the words of each error only
+_FULL_IN_WORDS = ("os error 28)", "os error 112)", "os error 122)", "[Errno 28]", "[Errno 122]")
 
 
 def _says_full(error: BaseException | None) -> bool:

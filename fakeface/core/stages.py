@@ -159,6 +159,14 @@ _KEPT = (
 )
 
 
+_NOTES = ("config.json", "env.json", "stage.json", "notebook.ipynb")  # what a stage has that was refused at once
+
+
+def _has_work(folder: Path) -> bool:
+    "Has a begun stage made anything that would be lost?"
+    return any(path.name not in (LOCK, *_NOTES) for path in folder.iterdir())
+
+
 def _refuse_to_destroy(folder: Path, state: str | None, overwrite: bool, resume: bool) -> None:
     "Raise `FakefaceError` where beginning a stage would destroy what is there."
     if state == "finished" and not overwrite:
@@ -167,7 +175,7 @@ def _refuse_to_destroy(folder: Path, state: str | None, overwrite: bool, resume:
             "To keep it, work under another run name."
         )
     kept = folder / _BEFORE
-    if state == "running" and not (overwrite or resume):
+    if state == "running" and not (overwrite or resume) and _has_work(folder):
         raise FakefaceError(
             f"Give resume=True to continue this stage: {folder} was started but not finished. "
             f"overwrite=True starts again. {_KEPT.format(kept) if kept.exists() else ''}".rstrip()

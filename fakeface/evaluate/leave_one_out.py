@@ -20,7 +20,7 @@ import pandas as pd
 from ..core.project import ConfigError, FakefaceError
 from ..core.stages import Stage, as_before_if_refused, put_aside, require, run_dir, settle, under_way
 from ..core.locks import LOCK, give_lock, take_lock
-from ..core.files import atomic_path, read_json, to_json, write_json
+from ..core.files import atomic_path, naming_full_disk, read_json, to_json, write_json
 from ..core.config import split_csv
 from ..data.manifest import is_named, manifest_hash, read_manifest, write_manifest
 from ..models.bundle import Bundle
@@ -102,7 +102,8 @@ def share_prepared(
     target.mkdir(parents=True, exist_ok=True)
     for path in source.iterdir():
         if path.suffix in (".json", ".csv"):
-            shutil.copy(path, target / path.name)
+            with naming_full_disk(target / path.name):
+                shutil.copy(path, target / path.name)
     write_manifest(read_manifest(source / "manifest.parquet"), target / "manifest.parquet")
 
 # %% ../../nbs/09_evaluate/09_leave_one_out.ipynb #245e0e5b
@@ -257,7 +258,8 @@ def _train_round(
         finetune = replace(finetune, init="none")
     elif pretrained and not _has_met_any(pretrained, manifest, group):
         without = shutil.ignore_patterns("checkpoints")
-        shutil.copytree(home / "pretrain", new / "pretrain", ignore=without, dirs_exist_ok=True)
+        with naming_full_disk(new / "pretrain"):
+            shutil.copytree(home / "pretrain", new / "pretrain", ignore=without, dirs_exist_ok=True)
     else:
         _train_stage(pretrain, cfg, on_epoch)
     _train_stage(finetune, cfg, on_epoch)

@@ -167,8 +167,11 @@ def _eight_bit(image: Image.Image) -> tuple[Image.Image, list[str]]:
     # 32 bits that hold 8 would come out black
     if lowest < 0 or highest > 65535 or image.mode == "I" and highest < 256:
         raise ValueError("its 32-bit grey values have no known range; save it with 8 or 16 bits")
-    grey = Image.fromarray((levels.astype(np.uint16) >> 8).astype(np.uint8))
-    # without PNG's note on transparency, whose level is one of 16 bits
+    eight = (levels.astype(np.uint16) >> 8).astype(np.uint8)
+    if "transparency" in image.info:
+        # a PNG's level of 16 bits; what is transparent is shown over white
+        eight[levels == image.info["transparency"]] = 255
+    grey = Image.fromarray(eight)
     grey.info = {key: value for key, value in image.info.items() if key in ("icc_profile", "nclx_profile")}
     if highest >= _FULL_RANGE:
         return grey, []
