@@ -94,6 +94,9 @@ def note_test_read(
     if again and reads and what.items() <= reads[-1].items():
         return len(reads)
     reads.append(dict(when=time.strftime("%FT%TZ", time.gmtime()), **what))
+    # of an evaluation that was killed while it wrote this
+    for left in home.glob(f".{path.name}.*.tmp"):
+        left.unlink(missing_ok=True)
     write_json(path, dict(test_reads=len(reads), reads=reads))
     return len(reads)
 

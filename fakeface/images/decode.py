@@ -103,6 +103,19 @@ def _refuse_large(size: tuple[int, int], name: str, max_pixels: int) -> None:
         raise ImageError(f"has {width:,} × {height:,} pixels, more than {max_pixels:,}", name)
 
 
+_BITS, _COMPRESSION, _SAMPLES, _PLANAR = 258, 259, 277, 284  # tags of a TIFF
+
+
+def _why_scrambled(image: Image.Image) -> str:
+    "Why Pillow would take other numbers for an image's channels; empty where it does not."
+    tags = getattr(image, "tag_v2", {})
+    is_plain = tags.get(_COMPRESSION, 1) == 1
+    is_apart = tags.get(_PLANAR, 1) == 2 and tags.get(_SAMPLES, 1) > 1
+    if is_plain and is_apart and max(tags.get(_BITS, (1,))) > 8:
+        return "stores its channels one after the other, with more than 8 bits and not compressed; save it again"
+    return ""
+
+
 def lazy_image(
     stream: BinaryIO,
     name: str,  # for messages
@@ -137,11 +150,12 @@ def lazy_image(
         _refuse(why_other_size(stream, *image.size), name)
     if image.format == "HEIF":
         _refuse(why_larger_within(stream, *image.size), name)
+    _refuse(_why_scrambled(image), name)
     note_colours(image, stream)
     return image
 
 # %% ../../nbs/02_images/01_decode.ipynb #cb8ead8d
-_PHOTOMETRIC, _BITS = 262, 258  # tags of a TIFF
+_PHOTOMETRIC = 262  # a tag of a TIFF
 _WHITE_IS_ZERO = 0
 _FULL_RANGE = 2**14  # grey of 16 bits that stays below this may be of 14 bits or fewer
 
@@ -273,15 +287,26 @@ def stored_orientation(
     return said if isinstance(said, int) and said in _TURNS else 1
 
 
+def _as_shown(image: Image.Image) -> Image.Image:
+    "Without a BMP's transparency that was never filled in: all of the image would be clear."
+    is_unfilled = (
+        image.format in ("BMP", "DIB") and image.mode == "RGBA" and image.getchannel("A").getextrema() == (0, 0)
+    )
+    return image.convert("RGB") if is_unfilled else image
+
+
 def _upright_rgb(image: Image.Image) -> tuple[Image.Image, int, list[str]]:
     "(a lazy image, decoded, in sRGB, turned as EXIF says, as RGB; the orientation; notes)."
     image.load()
     orientation = stored_orientation(image)
-    levels, notes = _eight_bit(image)
+    levels, notes = _eight_bit(_as_shown(image))
     coloured, note = to_srgb(levels)
     rgb = _rgb(coloured)
     if orientation in _TURNS:
         rgb = rgb.transpose(_TURNS[orientation])
+    if isinstance(rgb, ImageFile.ImageFile):
+        # the image of a file holds what else is in it: a layered TIFF's copy of its layers, say
+        rgb = rgb.copy()
     # nothing is left that could be obeyed a second time
     rgb.info = {}
     return rgb, orientation, [*notes, note] if note else notes

@@ -229,14 +229,21 @@ _TIMES = 4  # what all values may have of what there is: a damaged count is no b
 class _Asked:
     "What the entries of a page ask for."
 
-    def __init__(self, entries: bytes, layout: tuple[str, int, int], size: int):
+    def __init__(
+        self,
+        entries: bytes,
+        layout: tuple[str, int, int],
+        size: int,  # bytes of all that is there
+        once: tuple[int, ...] = (*_SIZES, *_INSIDE),  # tags that may not stand twice
+    ):
         order, width, length = layout
         self.bytes = 0  # that lie elsewhere, and are there
         self.numbers = 0  # of those that are no bytes or letters
         self.inside: list[int] = []  # addresses of further entries
-        self.stated: list[int] = []  # tags of sizes, and of where further entries begin
+        self.stated: list[int] = []  # those of `once`
         self.is_odd = False  # would readers not agree on one of them?
-        whole = entries[: len(entries) // length * length]
+        self.entries = len(entries) // length
+        whole = entries[: self.entries * length]
         for tag, kind, count, value in struct.iter_unpack(f"{order}HH{'Q8s' if width == 8 else 'I4s'}", whole):
             room = count * _VALUE.get(kind, 0)
             (address,) = struct.unpack(f"{order}{'Q' if width == 8 else 'I'}", value)
@@ -245,7 +252,7 @@ class _Asked:
                 self.numbers += count if kind not in (1, 2, 6, 7) else 0
             if tag in _INSIDE:
                 self.inside.append(address)
-            if tag in (*_SIZES, *_INSIDE):
+            if tag in once:
                 self.stated.append(tag)
             if tag in (_TILE_WIDTH, _TILE_HEIGHT):
                 self.is_odd |= kind not in _WHOLE_NUMBERS or count != 1
@@ -253,32 +260,40 @@ class _Asked:
         self.is_odd |= len(self.stated) > len(set(self.stated))
 
 
-def _all_asked(stream: BinaryIO) -> Iterator[_Asked]:
+def _all_asked(stream: BinaryIO, is_exif: bool) -> Iterator[_Asked]:
     "What is asked for by each page of a TIFF, and by the entries of EXIF and GPS in it."
+    # EXIF data say sizes that nobody decodes by
+    once = _INSIDE if is_exif else (*_SIZES, *_INSIDE)
     size = stream.seek(0, io.SEEK_END)
     stream.seek(0)
     layout = _layout(stream.read(16))
     count_kind = f"{layout[0]}Q" if layout[1] == 8 else f"{layout[0]}H"
     for entries in _entry_counts(stream):
         here = stream.tell()
-        asked = _Asked(stream.read(layout[2] * entries), layout, size)
+        asked = _Asked(stream.read(layout[2] * entries), layout, size, once)
         yield asked
         for address in asked.inside:
             stream.seek(min(address, size))
             head = stream.read(struct.calcsize(count_kind))
             if len(head) == struct.calcsize(count_kind):
                 within = min(struct.unpack(count_kind, head)[0], MAX_PARTS)
-                yield _Asked(stream.read(layout[2] * within), layout, size)
+                yield _Asked(stream.read(layout[2] * within), layout, size, once)
         stream.seek(here)
 
 
-def _asks_much(stream: BinaryIO, most: int = MAX_NUMBERS) -> str:
+def _asks_much(stream: BinaryIO, is_exif: bool = False) -> str:
     "What is said of a TIFF, or of EXIF data, whose entries ask for far more than is there."
     size = stream.seek(0, io.SEEK_END)
     stream.seek(2)
     if stream.read(2) == _BIG_BACKWARDS:
         return "is a BigTIFF whose numbers begin at the other end, which not all programs read; save it again"
-    for asked in _all_asked(stream):
+    most = MAX_EXIF_NUMBERS if is_exif else MAX_NUMBERS
+    looked_at = 0
+    for asked in _all_asked(stream, is_exif):
+        # pages may share the entries of EXIF: these are not more data, and are looked at for each of them
+        looked_at += 1 + asked.entries
+        if looked_at > MAX_PARTS:
+            return f"has more than {MAX_PARTS:,} entries about its pages; save it again"
         if asked.bytes > _TIMES * size:
             return f"has entries that ask for {asked.bytes:,} bytes, and {size:,} are there; save it again"
         if asked.is_odd:
@@ -326,7 +341,7 @@ def _exif_asks_much(data: Any) -> str:
     pages = io.BytesIO(data)
     if pages.getvalue()[:2] not in (b"II", b"MM"):
         return ""
-    return _asks_much(pages, MAX_EXIF_NUMBERS)
+    return _asks_much(pages, is_exif=True)
 
 # %% ../../nbs/02_images/00_limits.ipynb #2eb8c570
 _COMMENT = re.compile(rb"#[^\r\n]*[\r\n]?")

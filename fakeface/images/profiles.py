@@ -15,6 +15,7 @@ from typing import Any, BinaryIO, Mapping
 import numpy as np
 from PIL import Image, ImageCms
 from .avif import avif_colours
+from .jpeg2000 import jp2_profile
 
 # %% ../../nbs/02_images/00_profiles.ipynb #1a4eb491
 @dataclasses.dataclass(frozen=True)
@@ -204,8 +205,10 @@ def note_colours(
     image: Image.Image,  # of which only the header was read; gets `nclx_profile`, as images of HEIF have it
     stream: BinaryIO,  # that it was opened from
 ) -> None:
-    "Note in `info` the colour space that an AVIF or PNG names by number."
+    "Note in `info` the colour space that an AVIF or PNG names by number, and the profile of a JPEG 2000."
     position = stream.tell()
+    if image.format == "JPEG2000" and (profile := jp2_profile(stream)):
+        image.info["icc_profile"] = profile
     look = {"AVIF": avif_colours, "PNG": _png_colours}.get(image.format or "")
     named = look(stream) if look else None
     stream.seek(position)

@@ -8,6 +8,7 @@ __all__ = ['MODEL', 'PART', 'CAMERA', 'SIGNATURES', 'HOLDS', 'EARLIER', 'MOST_BY
            'cannot_verify', 'verified_with', 'read_provenance']
 
 # %% ../../nbs/02_images/09_provenance.ipynb #29a7340e
+import bisect
 import contextlib
 import dataclasses
 import hashlib
@@ -400,12 +401,20 @@ def _is_gathered(manifest: Fields) -> bool:
     return any(label.startswith(("c2pa.actions", *_METADATA)) for label in labels)
 
 
+def _has_version(tool: str, known: list[str]) -> bool:
+    "Is a name among sorted ones with more behind it?"
+    longer = f"{tool} "
+    at = bisect.bisect_left(known, longer)
+    return at < len(known) and known[at].startswith(longer)
+
+
 def _tools(manifest: Fields) -> list[str]:
     "The programs that a manifest names: those of the actions first."
     tools = [_tool(action.get("softwareAgent")) for action in _actions(manifest)]
     tools += map(_tool, _dicts(manifest.get("claim_generator_info")))
+    known = sorted(tools)
     # a name beside the same name with a version says nothing
-    return [tool for tool in tools if tool and not any(other.startswith(f"{tool} ") for other in tools)]
+    return [tool for tool in tools if tool and not _has_version(tool, known)]
 
 
 def _signer(manifest: Fields) -> str:

@@ -130,6 +130,9 @@ def _as_error(detector: Detector, verdict: Verdict, reason: str) -> list[Verdict
     return [dataclasses.replace(blank, threshold_name=verdict.threshold_name)]
 
 # %% ../../nbs/11_infer/10_folder.ipynb #0c9a8e4f
+_STEM = 160  # bytes of a name; with its letters, a number and what a file has while it is written, below 255
+
+
 def _save_heatmaps(detector: Detector, path: str, verdicts: list[Verdict], folder: Path) -> list[Verdict]:
     """Save where the network looked, a JPEG for each verdict: the file's name and 32 letters that tell its path.
 
@@ -137,6 +140,8 @@ def _save_heatmaps(detector: Detector, path: str, verdicts: list[Verdict], folde
     """
     mark = hashlib.blake2b(os.fsencode(path), digest_size=16).hexdigest()
     stem = re.sub(r"[^\w.-]", "_", safe_for_terminal(os.path.basename(path)))[:80]
+    # file systems count bytes, of which a letter may have four
+    stem = stem.encode()[:_STEM].decode(errors="ignore")
     for i, verdict in enumerate(verdicts, 1):
         if verdict.error:
             continue

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from ..core.project import FakefaceError
+from ..images.provenance import TRUST_VARIABLE
 
 IDLE = 300  # seconds without a visitor after which a kernel is ended
 
@@ -43,7 +44,10 @@ class PageSettings:
         turn: str | os.PathLike,  # the file that is locked while an image is looked at
     ) -> dict[str, str]:
         "What the page's kernels are told."
+        trusted = os.environ.get(TRUST_VARIABLE)
         return {
+            # the kernels work in another folder
+            **({TRUST_VARIABLE: os.path.abspath(trusted)} if trusted else {}),
             "FAKEFACE_BUNDLE": str(self.bundle),
             "FAKEFACE_UPLOAD_MB": f"{self.upload_mb:g}",
             "FAKEFACE_PATHS": str(self.paths) if self.paths else "0",

@@ -6,12 +6,16 @@
 __all__ = ['Turn']
 
 # %% ../../nbs/11_infer/14_turns.ipynb #6fb2426c
+import os
+import signal
 import sys
+import threading
 import time
 from pathlib import Path
 from typing import IO, Any
 
 from ..core.project import ConfigError
+from ..images.workers import IMAGE_SECONDS
 
 _STEP = 0.005  # seconds between two tries
 
@@ -28,21 +32,64 @@ def _take(file: IO[Any]) -> None:
 
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
+# %% ../../nbs/11_infer/14_turns.ipynb #ad2ff4d0
+_AGAIN = 1.0  # seconds after which it is said once more: what reads metadata passes over errors
+_LATER = 30.0  # seconds that a decoder has, which hears nothing while it works
+
+
+class _Clock:
+    "Ends what takes too long: by an error in the main thread, and where that is not heard, by the end of the process."
+
+    def __init__(self, seconds: float):
+        self.seconds = seconds
+        self.is_on = False
+        self.last_resort: threading.Timer | None = None
+        self.before: Any = None
+
+    def _late(self, *_: object) -> None:
+        if self.is_on:
+            raise ConfigError(
+                f"Took longer than {self.seconds:g} s, which is the limit of this page. On the command line it may "
+                "take longer: fakeface check FILE --timeout 600"
+            )
+
+    def start(self) -> None:
+        "From now on time is counted; nothing on systems without alarms and outside the main thread."
+        if not hasattr(signal, "setitimer") or threading.current_thread() is not threading.main_thread():
+            return
+        self.is_on = True
+        self.before = signal.signal(signal.SIGALRM, self._late)
+        signal.setitimer(signal.ITIMER_REAL, self.seconds, _AGAIN)
+        self.last_resort = threading.Timer(self.seconds + _LATER, os._exit, (1,))
+        self.last_resort.daemon = True
+        self.last_resort.start()
+
+    def stop(self) -> None:
+        "Time is no longer counted."
+        self.is_on = False
+        if self.last_resort is not None:
+            signal.setitimer(signal.ITIMER_REAL, 0)
+            signal.signal(signal.SIGALRM, self.before)
+            self.last_resort.cancel()
+            self.last_resort = None
+
 # %% ../../nbs/11_infer/14_turns.ipynb #ad2ff4cf
 class Turn:
-    "A context that one process at a time is in."
+    "A context that one process at a time is in, and not for ever."
 
     def __init__(
         self,
-        path: str | Path | None,  # the file that is locked; None: nobody to wait for
+        path: str | Path | None,  # the file that is locked; None: nobody to wait for, and as long as it takes
         patience: float = 120,  # seconds to wait for it
+        seconds: float = IMAGE_SECONDS,  # that one turn may last
     ):
         self.path = path
         self.patience = patience
         self.held: IO[Any] | None = None
+        self.clock = _Clock(seconds)
 
     def __enter__(self) -> "Turn":
-        "Wait for one's turn; raises `ConfigError` where it does not come."
+        "Wait for one's turn; raises `ConfigError` where it does not come, and inside where it lasts too long."
         if self.path is None:
             return self
         self.held = open(self.path, "ab")
@@ -50,16 +97,24 @@ class Turn:
         while True:
             try:
                 _take(self.held)
-                return self
+                break
             except OSError:
                 if time.monotonic() > end:
-                    break
+                    self.__exit__()
+                    raise ConfigError(
+                        "Other pages are busy with large images. Try this one again in a minute."
+                    ) from None
             time.sleep(_STEP)
-        self.__exit__()
-        raise ConfigError("Other pages are busy with large images. Try this one again in a minute.")
+        self.clock.start()
+        return self
 
     def __exit__(self, *_: object) -> None:
         "Let the next one in."
-        if self.held is not None:
-            self.held.close()
-            self.held = None
+        try:
+            self.clock.stop()
+        finally:
+            # the error may come at this very moment; the next one is a second away
+            self.clock.stop()
+            if self.held is not None:
+                self.held.close()
+                self.held = None

@@ -4,7 +4,8 @@
 
 # %% auto #0
 __all__ = ['PRIMARIES', 'portrait', 'image_bytes', 'orientation_exif', 'heic_bytes', 'png_chunk', 'raw_png', 'write_grey_images',
-           'write_noise_image', 'to_light', 'to_levels', 'between_spaces', 'rgb_profile', 'grey_profile', 'ink_profile']
+           'write_noise_image', 'to_light', 'to_levels', 'between_spaces', 'rgb_profile', 'jp2_with_profile',
+           'grey_profile', 'ink_profile']
 
 # %% ../../nbs/14_testing/01_images.ipynb #c7144cfe
 import io
@@ -230,6 +231,20 @@ def rgb_profile(
         tags[channel + b"XYZ"] = b"XYZ \0\0\0\0" + _fixed(xyz)
         tags[channel + b"TRC"] = _curve(exponent)
     return _profile(b"RGB ", b"XYZ ", b"mntr", tags)
+
+
+def jp2_with_profile(
+    data: bytes,  # a JPEG 2000 file, as Pillow writes it
+    profile: bytes,  # an ICC profile
+) -> bytes:
+    "The file with the profile in the place of the number that names its colour space."
+    content = b"\2\0\0" + profile
+    box = struct.pack(">I", 8 + len(content)) + b"colr" + content
+    start, head = data.index(b"colr") - 4, data.index(b"jp2h") - 4
+    (before,) = struct.unpack_from(">I", data, start)
+    (size,) = struct.unpack_from(">I", data, head)
+    grown = struct.pack(">I", size + len(box) - before)
+    return data[:head] + grown + data[head + 4 : start] + box + data[start + before :]
 
 
 def grey_profile(
