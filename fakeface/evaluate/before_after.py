@@ -16,8 +16,8 @@ from ..core.stages import run_dir
 from ..data.manifest import compare_files, manifest_hash
 from .predict import device_of, open_net, predict
 from .stage import note_test_read
-from ..metrics.figures import class_counts
-from ..metrics.intervals import Interval
+from ..metrics.figures import class_counts, share_in_common
+from ..metrics.intervals import Interval, together
 from ..metrics.areas import delong_ci
 from ..metrics.paired import delong_test
 from ..models.bundle import Bundle
@@ -48,8 +48,10 @@ def compare_scores(
     both = before.merge(after[[*where, "p_fake"]], on=where, suffixes=("_before", "_after"), validate="one_to_one")
     rows = []
     for domain, part in both.groupby("domain", sort=False):
-        n_real, n_fake = distinct_counts(class_counts(part))
+        counts = class_counts(both, (both["domain"] == domain).to_numpy())
+        n_real, n_fake = distinct_counts(counts)
         row: dict[str, Any] = dict(domain=domain, n=len(part), n_real=n_real, n_fake=n_fake)
+        row["in_common"] = share_in_common(counts)
         row |= dict(auc_before=None, auc_before_high=None, auc_after=None, difference=None, low=None, high=None, p=None)
         if min(n_real, n_fake) >= ENOUGH_TO_CLAIM:
             test = delong_test(part.label, part.p_fake_after, part.p_fake_before)
@@ -65,13 +67,12 @@ def compare_scores(
 def mean_difference(
     table: pd.DataFrame,  # of `compare_scores`
 ) -> Interval | None:  # None where no domain has enough images
-    "Mean over domains of the differences; domains are independent of one another."
+    "Mean over domains of the differences, with the images that these have in common."
     known = table.dropna(subset=["difference"]) if len(table) else table
     if known.empty:
         return None
     value = float(known.difference.mean())
-    halves = (known.high - known.low) / 2
-    half = float((halves.astype(float) ** 2).sum() ** 0.5) / len(known)
+    half = together(((known.high - known.low) / 2).to_numpy(float), known.in_common.to_numpy(float))
     return Interval(value, max(value - half, -1.0), min(value + half, 1.0), int(known.n.sum()))
 
 
@@ -179,7 +180,8 @@ def what_belongs_together(
     rows: pd.DataFrame,  # of a manifest, that are tested on
 ) -> str:  # "" where no group has two images
     "That images are copies of each other, or of one person, so that intervals are too narrow."
-    return groups_words({str(domain): class_counts(part) for domain, part in rows.groupby("domain", sort=False)})
+    domains = rows["domain"].astype(str)
+    return groups_words({name: class_counts(rows, (domains == name).to_numpy()) for name in domains.unique()})
 
 
 def before_after(

@@ -29,6 +29,7 @@ from ..faces.shown import decode_side, shown_of
 from ..images.decode import ImageError, decode, open_image
 from ..images.preprocess import normalise
 from ..metrics.areas import delong_ci
+from ..metrics.figures import class_counts, share_in_common
 from ..metrics.intervals import Interval, interval, mover, proportion
 from ..models.bundle import Bundle, p_fake
 from ..models.network import FaceNet
@@ -138,7 +139,8 @@ def _of_part(
 def _long(rows: pd.DataFrame, scores: np.ndarray, states: list[str], bundle: Bundle) -> pd.DataFrame:
     "One row for each image and state."
     repeated = rows.index.repeat(len(states))
-    about = rows.loc[repeated, ["path", "domain", "label"]].reset_index(drop=True)
+    columns = [name for name in ("path", "domain", "label", "image") if name in rows]
+    about = rows.loc[repeated, columns].reset_index(drop=True)
     logits, found = np.split(scores.reshape(-1, 4), [2], axis=1)
     scored = np.isfinite(logits).all(1)
     p = np.full(len(logits), np.nan)
@@ -245,25 +247,28 @@ def _figures_of(rows: pd.DataFrame) -> SceneFigures:
     )
 
 # %% ../../nbs/09_evaluate/04_scene_grid.ipynb #f5eafab0
-def _mean_of(figures: list[Interval]) -> Interval:
-    "The unweighted mean over the domains that have a figure."
+def _mean_of(figures: list[Interval], shared: list[float]) -> Interval:
+    "The unweighted mean over the domains that have a figure, with the share of images that each has in common."
+    in_common = [share for share, figure in zip(shared, figures) if figure.value is not None]
     known = [figure for figure in figures if figure.value is not None]
     if not known:
         return figures[0]
     # float turns None into NaN, which makes an end of the mean NaN
     ends = np.array([(figure.value, figure.low, figure.high) for figure in known], float)
-    mean = mover(*ends.T)
+    values, lows, highs = ends.T
+    mean = mover(values, lows, highs, in_common)
     n = sum(figure.n for figure in known)
     lacks = len(figures) - len(known)
     note = f"without {lacks} of {len(figures)} domains" if lacks else None
     return interval(mean.value, n, mean.low, mean.high, "mover", note)
 
 
-def _mean_figures(parts: list[SceneFigures]) -> SceneFigures:
-    "The mean over domains, and the sums of the counts."
+def _mean_figures(parts: list[SceneFigures], known: list[dict[str, int]]) -> SceneFigures:
+    "The mean over domains, and the sums of the counts; of each domain is known what it has in common with others."
     figures = {}
     for name in SCENE_FIGURES:
-        figures[name] = _mean_of([part.figures[name] for part in parts])
+        shared = [share_in_common(counts, name) for counts in known]
+        figures[name] = _mean_of([part.figures[name] for part in parts], shared)
     counts = {}
     for name in ("n", "n_real", "n_fake", "n_whole", "fake_to_real", "real_to_fake"):
         counts[name] = sum(getattr(part, name) for part in parts)
@@ -293,13 +298,14 @@ def _with_before(pred: pd.DataFrame) -> pd.DataFrame:
 
 
 def scene_table(
-    pred: pd.DataFrame,  # of `scene_scores`
+    pred: pd.DataFrame,  # of `scene_scores`; image where known
 ) -> pd.DataFrame:  # scene, domain, counts, SCENE_FIGURES with low and high, fake_to_real, real_to_fake
     "One row for each scene and domain, and for the mean over domains; raises `FakefaceError` without the untouched."
     rows = []
     for scene, of_scene in _with_before(pred).groupby("scene", sort=False):
         parts = {str(domain): _figures_of(some) for domain, some in of_scene.groupby("domain", sort=False)}
-        parts[MEAN] = _mean_figures(list(parts.values()))
+        known = [class_counts(of_scene, (of_scene["domain"] == domain).to_numpy()) for domain in parts]
+        parts[MEAN] = _mean_figures(list(parts.values()), known)
         rows += [_table_row(str(scene), domain, part) for domain, part in parts.items()]
     return pd.DataFrame(rows)
 

@@ -96,27 +96,34 @@ def ppv(
     return _jeffreys(value, worth(drawn_fpr, drawn_tpr, prior), n)
 
 # %% ../../nbs/07_metrics/04_decisions.ipynb #7e284a2c
-def _mean_rates(matrices: list[np.ndarray], column: int) -> tuple[float, np.ndarray]:
+def _mean_rates(matrices: list[np.ndarray], row: int, is_shared: bool) -> tuple[float, np.ndarray]:
     "Mean over domains of the FPR (row 0) or TPR (row 1) of matrices that have the class, and its Jeffreys draws."
-    having = [c for c in matrices if c[column].sum()]
-    exact = [c[column, 1] / c[column].sum() for c in having]
+    having = [c for c in matrices if c[row].sum()]
+    exact = [c[row, 1] / c[row].sum() for c in having]
     # a seed for each domain, or their errors would be drawn alike
-    drawn = [_posterior_rates(c, seed)[column] for seed, c in enumerate(having)]
+    drawn = [_posterior_rates(c, seed)[row] for seed, c in enumerate(having)]
+    if is_shared:
+        # low ones with low ones, high ones with high ones
+        order = rng(row, "shared").permutation(len(drawn[0]))
+        drawn = [np.sort(rates)[order] for rates in drawn]
     return float(np.mean(exact)), np.mean(drawn, axis=0)
 
 
 def mean_ppv(
     matrices: Iterable[npt.ArrayLike],  # confusion matrices [[TN, FP], [FN, TP]], one for each domain
     prior: float,  # as in `ppv`
+    shared: tuple[bool, bool] = (False, False),  # have domains photographs, or fakes, in common?
 ) -> Interval:
-    "`ppv` at the mean of the domains' error rates, each over the domains that have the class."
+    """`ppv` at the mean of the domains' error rates, each over the domains that have the class.
+
+    Of a class that domains have in common the errors are taken to come together, which makes the interval wider."""
     matrices = [np.asarray(c) for c in matrices]
     n = int(sum(c.sum() for c in matrices))
     of_class = np.sum([c.sum(1) for c in matrices], axis=0)
     if not of_class.all():
         return unknown(n, "one class", missing(np.repeat([0, 1], of_class)))
-    fpr, drawn_fpr = _mean_rates(matrices, 0)
-    tpr, drawn_tpr = _mean_rates(matrices, 1)
+    fpr, drawn_fpr = _mean_rates(matrices, 0, shared[0])
+    tpr, drawn_tpr = _mean_rates(matrices, 1, shared[1])
     if not fpr + tpr:
         return unknown(n, "undefined", "nothing was called fake")
     value = _value_of_fake(np.array(fpr), np.array(tpr), prior)

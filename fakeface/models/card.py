@@ -162,6 +162,21 @@ def _metric_table(
 _LITTLE = 0.9  # groups for each image; with fewer the intervals are more than a little too narrow
 
 
+def _common_words(figures: Mapping[str, Mapping[str, Any]]) -> str:
+    "That domains have images in common, and what it means for means over them."
+    parts = []
+    for domain, measured in figures.items():
+        for name, kind in (("real", "photographs"), ("fake", "generated images")):
+            if count := measured.get(f"n_shared_{name}"):
+                parts.append(f"{count:,} {kind} of {domain}")
+    if not parts:
+        return ""
+    return (
+        f"These stand in other domains, too: {', '.join(parts)}. They are no further evidence there: the intervals of "
+        "means over domains are wider for it, and counts of all domains together count them more than once."
+    )
+
+
 def groups_words(
     figures: Mapping[str, Mapping[str, Any]],  # domain -> n_real, n_fake; n_groups_real and … where they are fewer
 ) -> str:  # "" where no group has two images
@@ -175,13 +190,14 @@ def groups_words(
             images = measured[f"n_{name}"]
             parts.append(f"{images:,} {kind} of {groups:,} group{'s' if groups > 1 else ''} in {domain}")
             shares.append(groups / images)
+    common = _common_words(figures)
     if not parts:
-        return ""
+        return common
     little = "a little " if min(shares) >= _LITTLE else ""
     return (
         f"Tested on {', '.join(parts)}. A group is copies of one image, or one person; the intervals take images as "
-        f"independent of one another, and are {little}too narrow."
-    )
+        f"independent of one another, and are {little}too narrow. {common}"
+    ).rstrip()
 
 # %% ../../nbs/06_models/02_card.ipynb #51c0a7e1
 def ranked_backwards(
