@@ -146,6 +146,9 @@ def _first_sample(stream: BinaryIO, track: _Box) -> list[_Extent]:
     return []
 
 # %% ../../nbs/02_images/00_avif.ipynb #e36db8d9
+_MOST_ZEROS = 32
+
+
 class _Bits:
     "The bits of some bytes, one after the other; zeros after the end."
 
@@ -162,9 +165,11 @@ class _Bits:
     def skip_uvlc(self) -> None:
         "A number of any length: as many zeros as it has bits after its first."
         zeros = 0
-        while self.left > 0 and not self.take(1):
+        # decoders give up after 32, and take nothing for it
+        while zeros < _MOST_ZEROS and not self.take(1):
             zeros += 1
-        self.take(zeros)
+        if zeros < _MOST_ZEROS:
+            self.take(zeros)
 
 
 def _skip_timing(bits: _Bits) -> int:

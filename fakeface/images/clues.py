@@ -88,23 +88,25 @@ def _xmp(info: Fields) -> Fields:
     return found
 
 # %% ../../nbs/02_images/07_clues.ipynb #870182af
+# field -> tool, and what it always writes there, where other programs use the name as well
 _FIELD_OF_TOOL = {
-    "parameters": "Stable Diffusion web UI",
-    "workflow": "ComfyUI",
-    "prompt": "ComfyUI",
-    "invokeai_metadata": "InvokeAI",
-    "invokeai_graph": "InvokeAI",
-    "sd-metadata": "InvokeAI",
-    "Dream": "InvokeAI",
-    "fooocus_scheme": "Fooocus",
-    "generation_data": "a diffusion tool",
+    "parameters": ("Stable Diffusion web UI", "Steps: "),
+    "workflow": ("ComfyUI", '"nodes"'),
+    "prompt": ("ComfyUI", '"class_type"'),
+    "invokeai_metadata": ("InvokeAI", ""),
+    "invokeai_graph": ("InvokeAI", ""),
+    "sd-metadata": ("InvokeAI", ""),
+    "Dream": ("InvokeAI", " -"),
+    "fooocus_scheme": ("Fooocus", ""),
+    "generation_data": ("a diffusion tool", ""),
 }
 _GENERATOR_NAMES = re.compile(
-    r"stable.?diffusion|automatic1111|comfyui|invokeai|novelai|midjourney|dall.?e\b|openai|chatgpt|flux\.?1|ideogram|"
+    r"stable.?diffusion|automatic1111|comfyui|invokeai|novelai|midjourney|openai|chatgpt|"
     r"leonardo\.ai|fooocus|draw things|bing image creator|stability ai|stylegan|nano banana|"
     # words of other languages, insects and constellations: only beside their maker or a version
+    r"\bdall[^\w\s'’]e\b|(?-i:\bDALL ?E[ -]?[23]\b)|\bflux\.?1|\bideogram(?:\.ai|[ -]?v?[1-9]\b)|"
     r"adobe firefly|firefly image|google imagen|(?<!\w )\bimagen[ -]?[2-9]\b(?!\.\d)|"
-    r"google gemini|\bgemini[ -]?(?:\d|pro\b|flash|ultra|nano)|"
+    r"google gemini|\bgemini[ -]?(?:\d\.\d|\d?[ -]?(?:pro\b|flash|ultra|nano))|"
     r"Steps: \d+, Sampler",
     re.IGNORECASE,
 )
@@ -133,9 +135,10 @@ def _texts(info: Fields, exif: Image.Exif) -> Fields:
 
 def _generator(software: Any, texts: Fields) -> str | None:
     "The generator that a file names, if it does."
-    for name in texts:
-        if name in _FIELD_OF_TOOL:
-            return _FIELD_OF_TOOL[name]
+    for name, text in texts.items():
+        tool, always = _FIELD_OF_TOOL.get(name, ("", ""))
+        if tool and always in (text.decode(errors="replace") if isinstance(text, bytes) else str(text)):
+            return tool
     everything = " ".join(plain(text, 2000) for text in [software or "", *texts.values()])
     named = _GENERATOR_NAMES.search(everything)
     return f"names {named[0]}" if named else None

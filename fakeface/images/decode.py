@@ -14,10 +14,10 @@ import math
 import os
 import stat
 import threading
-from typing import BinaryIO, Iterator, cast
+from typing import Any, BinaryIO, Iterator, cast
 
 import numpy as np
-from PIL import Image, ImageFile, UnidentifiedImageError
+from PIL import Image, ImageFile, TiffImagePlugin, UnidentifiedImageError
 from ..core.project import FakefaceError
 from .avif import why_larger_within, why_other_size
 from .bound import memory_bound
@@ -405,6 +405,15 @@ def _decode_file(image: Image.Image, reduce: int | None) -> Decoded:
         return _decoded(image, reduce)
 
 # %% ../../nbs/02_images/01_decode.ipynb #6b0025ce
+def _copied(image: Image.Image) -> Image.Image:
+    "Pillow's image of a file once more, with what decides on how it is read."
+    copy: Any = image.copy()
+    copy.format = image.format
+    if isinstance(image, TiffImagePlugin.TiffImageFile):
+        copy.tag_v2 = image.tag_v2
+    return copy
+
+
 def decode(
     source: ImageSource | Image.Image,  # path, bytes, file object or Pillow image
     max_pixels: int = MAX_PIXELS,  # larger ones are refused from the header
@@ -417,9 +426,10 @@ def decode(
         name = str(getattr(source, "filename", "") or UNNAMED)
         with held_memory(), _strict_decoding(name):
             _refuse_large(source.size, name, max_pixels)
+            _refuse(_why_scrambled(source), name)
             # may not be decoded yet: the copy decodes it, and the original stays as it was
             frames, frame_notes = _frame_count(source)
-            decoded = _decode_file(source.copy(), None)
+            decoded = _decode_file(_copied(source), None)
             notes = (*frame_notes, *decoded.notes)
             return dataclasses.replace(decoded, frames=frames, notes=notes, format=source.format or "")
     with image_stream(source) as (stream, name), held_memory(), _strict_decoding(name):

@@ -227,6 +227,13 @@ def _memory_of(sizes: _Sizes, cut: _Cut) -> tuple[int, int]:
     return total, most
 
 
+def _counting(sizes: _Sizes, cuts: set[_Cut]) -> int:
+    "How much work it is to count the pieces: columns and rows of tiles in each component, resolution and setting."
+    lines = sum(len(_tiles(sizes, axis)[0]) for axis in (0, 1))
+    return lines * len(sizes.steps) * sum(cut.levels + 1 for cut in cuts)
+
+
+_MOST_COUNTED = 20_000_000  # a second's work; one setting for four components of the largest image has less
 _MOST_COMPONENTS = 4  # that Pillow reads
 _MOST_LEVELS = 15  # the standard has 32; the longest side that is read has no more halvings down to a pixel
 _MOST_CUTS = 100  # ways in which parts of one image are cut
@@ -239,7 +246,7 @@ def memory_of_pieces(
     try:
         sizes, cuts = _described(stream)
         is_odd = len(sizes.steps) > _MOST_COMPONENTS or len(cuts) > _MOST_CUTS
-        if is_odd or any(cut.levels > _MOST_LEVELS for cut in cuts):
+        if is_odd or any(cut.levels > _MOST_LEVELS for cut in cuts) or _counting(sizes, cuts) > _MOST_COUNTED:
             raise ValueError("it has too many components, resolutions or settings")
         bytes_of, most = zip(*(_memory_of(sizes, cut) for cut in cuts))
         # which packets were seen: two bytes for each layer, resolution, component and precinct, the most of each

@@ -105,7 +105,12 @@ class Turn:
                         "Other pages are busy with large images. Try this one again in a minute."
                     ) from None
             time.sleep(_STEP)
-        self.clock.start()
+        try:
+            self.clock.start()
+        except BaseException:
+            # too late already, or no thread to be had
+            self.__exit__()
+            raise
         return self
 
     def __exit__(self, *_: object) -> None:
