@@ -5,7 +5,8 @@ from dataclasses import replace
 
 import pandas as pd
 import pytest
-from fakeface.report.findings import collect_findings, result_groups, results_table
+from fakeface.report.data_sections import training_sections
+from fakeface.report.findings import StageFacts, collect_findings, result_groups, results_table
 from fakeface.report.result_sections import (
     SCENE_COLUMNS,
     band_text,
@@ -122,3 +123,16 @@ def test_copies_are_said_and_counted_once(facts):
     said = [each.text for each in verdict(copied)]
     assert any("60 generated images of 9 groups in hard" in text and "too narrow" in text for text in said)
     assert not any("groups in" in each.text for each in verdict(facts))
+
+
+@pytest.mark.parametrize("trains, says", [("head", "A head was fitted"), ("all", "No training")])
+def test_training_without_epochs_says_what_was_done_and_with_what(trains, says):
+    metrics = dict(best=0.9, select="auc_macro", best_epoch=0, temperature=1.31, bias=0.1, threshold="youden")
+    metrics |= dict(thresholds=dict(youden=0.42), data=[dict(domain="mine", split="train", source="", n=9)])
+    metrics["data"][0]["class"] = "real"
+    history = pd.DataFrame([dict(epoch=0, train_loss=None, select=0.9)])
+    found = StageFacts(history=history, metrics=metrics, config=dict(trains=trains, bn_batches=0))
+    _, section = training_sections(dict(pretrain=StageFacts(), finetune=found))
+    assert section.text.startswith(says) and "BatchNorm" not in section.text and section.fig is None
+    assert "temperature 1.310" in section.text
+    assert [table.caption for table in section.tables] == ["Images that were used"]
