@@ -129,10 +129,10 @@ def _found_and_called(metrics: dict) -> str:
     if not tables or None in tables:
         return ""
     (right_real, called_fake), (missed, found) = np.sum(np.array(tables), axis=0).tolist()
-    return (
-        f" It found {found:,} of the {found + missed:,} generated images,"
-        f" and called {called_fake:,} of the {called_fake + right_real:,} photographs fake."
-    )
+    fakes, reals = found + missed, called_fake + right_real
+    found_text = f"found {found:,} of the {fakes:,} generated images" if fakes else ""
+    called_text = f"called {called_fake:,} of the {reals:,} photographs fake" if reals else ""
+    return f" It {', and '.join(filter(None, [found_text, called_text]))}."
 
 # %% ../../nbs/12_report/08_statements.ipynb #38abd755
 _OTHERS = "Settings, training curves and validation figures below are not of this detector."
@@ -347,10 +347,12 @@ def _robustness(metrics: dict, facts: RunFacts) -> list[Statement]:
     worst = corrupted.idxmin()
     how_many = f"{costly} of" if costly else "None of"
     cost = "cost" if costly > 1 else "costs"
+    # images of one class show only one of them
+    rates = dict(fpr="real faces called fake", fnr="fakes missed")
+    errors = [f", {what} {means[name][worst]:.1%}" for name, what in rates.items() if means[name].notna()[worst]]
     text = (
         f"{how_many} {len(corrupted)} corruptions {cost} more than five points of the accuracy of {untouched:.1%}"
-        f" without corruption. The worst is {worst}: accuracy {means.accuracy[worst]:.1%},"
-        f" real faces called fake {means.fpr[worst]:.1%}, fakes missed {means.fnr[worst]:.1%}."
+        f" without corruption. The worst is {worst}: accuracy {means.accuracy[worst]:.1%}{''.join(errors)}."
     )
     return [Statement(CANNOT if costly else CAN, text)]
 
