@@ -93,7 +93,7 @@ def _reliability_figure(metrics: dict, pred: pd.DataFrame) -> SectionFigure:
     return section_figure(
         plot_reliability(pred),
         f"Reliability diagram by domain. ECE: {_each(metrics, 'ece')}.",
-        "Bins of equal numbers of images; bars are 95% Wilson intervals.",
+        "Bins of equal numbers of images, but equal scores stay together; bars are 95% Wilson intervals.",
     )
 
 # %% ../../nbs/12_report/10_figures.ipynb #c1f0fe0b
