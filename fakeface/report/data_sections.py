@@ -169,13 +169,21 @@ def _done_text(history: pd.DataFrame, config: dict, metrics: dict) -> str:
     return f"No training: the weights it began from{measured} ({_best(metrics)})."
 
 # %% ../../nbs/12_report/11_data_sections.ipynb #5e4ccb7b
-def _fitted_text(metrics: dict) -> str:
+def _fitted_on(config: dict, metrics: dict) -> str:
+    "What temperature, bias and threshold come from."
+    if metrics.get("kept"):
+        return "Kept from the detector that it began with"
+    also = " and, if that is small or features were recalled, on held-out training images and those features"
+    return f"Fitted on validation{also if config.get('trains') == 'head' else ''}"
+
+
+def _fitted_text(config: dict, metrics: dict) -> str:
     "What was fitted after training; empty where nothing was noted."
     sentences = []
     if metrics.get("temperature") is not None:
         name = metrics["threshold"]
         sentences.append(
-            f"Fitted on validation: temperature {metrics['temperature']:.3f}, bias {metrics['bias']:.3f},"
+            f"{_fitted_on(config, metrics)}: temperature {metrics['temperature']:.3f}, bias {metrics['bias']:.3f},"
             f" threshold {name} = {metrics['thresholds'][name]:.3f}."
         )
     calibrated_on = sorted({row["domain"] for row in metrics.get("targets", []) if row["place"] == "abroad"} - {"all"})
@@ -200,10 +208,10 @@ def _tables(metrics: dict) -> list[Table]:
 
 def _trained(stage: str, found: StageFacts) -> TrainingSection:
     "One stage."
-    history, metrics = found.history, found.metrics or {}
+    history, metrics, config = found.history, found.metrics or {}, found.config or {}
     if history is None or history.empty:
         return TrainingSection(stage)
-    text = " ".join(filter(None, [_done_text(history, found.config or {}, metrics), _fitted_text(metrics)]))
+    text = " ".join(filter(None, [_done_text(history, config, metrics), _fitted_text(config, metrics)]))
     figure = training_figure(stage, history) if history.epoch.max() else None
     return TrainingSection(stage, text, figure, _tables(metrics))
 
