@@ -121,12 +121,12 @@ def _over(grid: pd.DataFrame) -> str:
 def _measured_errors(grid: pd.DataFrame, missed: str = "fakes missed") -> dict[str, str]:
     "The kinds of error that its images show, in words; those of one class show only one."
     words = dict(fpr="real faces called fake", fnr=missed)
-    return {name: what for name, what in words.items() if grid[name].notna().any()}
+    return {name: what for name, what in words.items() if len(grid[name].dropna())}
 
 
 def _most(rows: pd.DataFrame, name: str, what: str, where: str) -> str:
     "Where a share is highest, for a list in a sentence; empty where it was not measured."
-    if rows[name].isna().all():
+    if rows[name].dropna().empty:
         return ""
     highest = rows.loc[rows[name].idxmax()]
     return f"most {what} {highest[name]:.1%} {'in' if where == 'scene' else 'under'} {highest[where]}"
@@ -134,7 +134,7 @@ def _most(rows: pd.DataFrame, name: str, what: str, where: str) -> str:
 
 def _errors_figure(grid: pd.DataFrame) -> SectionFigure:
     "Both kinds of error, or the one that was measured."
-    means, errors = grid[grid.domain == "macro"], _measured_errors(grid)
+    means, errors = grid.loc[grid["domain"] == "macro"], _measured_errors(grid)
     most = [_most(means, "fpr", "called fake", "corruption"), _most(means, "fnr", "missed", "corruption")]
     alt = f"Shares of {listed(errors.values())} by corruption, {_over(grid)}; {', '.join(filter(None, most))}."
     kinds = "Both kinds of error" if len(errors) > 1 else "Errors"
@@ -162,7 +162,7 @@ def _robustness_figures(grid: pd.DataFrame | None) -> dict[str, SectionFigure]:
         robust_accuracy=_heatmap_figure(grid, "accuracy", "accuracy", decisions),
         robust_errors=_errors_figure(grid),
     )
-    if grid.auc.notna().any():
+    if len(grid["auc"].dropna()):
         # no domain has images of both classes, otherwise
         figures["robust_auc"] = _heatmap_figure(grid, "auc", "AUC", "AUC: does the ranking survive?")
     if (grid.family == "jpeg").any():
@@ -175,7 +175,7 @@ def _scene_figures(table: pd.DataFrame | None) -> dict[str, SectionFigure]:
     if table is None:
         return {}
     # who is unsure of a fake has not called it real
-    means, errors = table[table.domain == "macro"], _measured_errors(table, "fakes called real")
+    means, errors = table.loc[table["domain"] == "macro"], _measured_errors(table, "fakes called real")
     most = [_most(means, "changed", "labels changed", "scene"), _most(means, "fnr", "fakes called real", "scene")]
     shown = listed([*errors.values(), "labels that changed"])
     alt = f"Shares of {shown} by scene, {_over(table)}; {', '.join(filter(None, most))}."

@@ -364,7 +364,7 @@ def _robustness(metrics: dict, facts: RunFacts) -> list[Statement]:
     cost = "cost" if costly > 1 else "costs"
     # images of one class show only one of them
     rates = dict(fpr="real faces called fake", fnr="fakes missed")
-    errors = [f", {what} {means[name][worst]:.1%}" for name, what in rates.items() if means[name].notna()[worst]]
+    errors = [f", {what} {means[name][worst]:.1%}" for name, what in rates.items() if np.isfinite(means[name][worst])]
     text = (
         f"{how_many} {len(corrupted)} corruptions {cost} more than five points of the accuracy of {untouched:.1%}"
         f" without corruption. The worst is {worst}: accuracy {means.accuracy[worst]:.1%}{''.join(errors)}."
