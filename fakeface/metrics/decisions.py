@@ -11,12 +11,24 @@ from collections.abc import Iterable
 import numpy as np
 import numpy.typing as npt
 from ..core.seeds import rng
-from .intervals import Interval, clean, interval, missing, mover, proportion, unknown, wilson
+from fakeface.metrics.intervals import (
+    Interval,
+    MetricError,
+    clean,
+    interval,
+    missing,
+    mover,
+    proportion,
+    unknown,
+    wilson,
+)
 
 # %% ../../nbs/07_metrics/04_decisions.ipynb #e1a1577b
 def confusion_matrix(y: npt.ArrayLike, p: npt.ArrayLike, threshold: float) -> np.ndarray:
     "[[TN, FP], [FN, TP]]: rows the truth (real, fake), columns the verdict."
     y, p = clean(y, p)
+    if not 0 <= threshold <= 1:
+        raise MetricError(f"threshold = {threshold} should be a p_fake, from 0 to 1.")
     called_fake = p >= threshold
     counts = np.bincount(2 * y + called_fake, minlength=4)
     return counts.reshape(2, 2)
@@ -80,6 +92,8 @@ def ppv(
     negative: bool = False,  # the value of a verdict "real" instead
 ) -> Interval:
     "How likely an image that was called fake is fake, at another share of fakes than the test set's."
+    if not 0 < prior < 1:
+        raise MetricError(f"prior = {prior} should be a share of fakes between 0 and 1: 0.1 for one in ten.")
     c = np.asarray(c)
     n = int(c.sum())
     of_class = c.sum(1)

@@ -162,6 +162,8 @@ def proportion(
     method: str = "undefined",  # and what it is called there
 ) -> Interval:
     "A share k of n with Wilson's interval."
+    if not 0 <= k <= n:
+        raise MetricError(f"{k} of {n} is no share: give how many of n there are first, then n.")
     if not n:
         return unknown(0, method, note)
     low, high = wilson(k, n)

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from .intervals import Interval, proportion
+from .intervals import Interval, clean, proportion
 from ..models.card import ENOUGH_TO_CLAIM
 
 # %% ../../nbs/07_metrics/10_slices.ipynb #fcb054a4
@@ -49,8 +49,7 @@ def by_source(
     "The figures of each source of each domain; an unsure answer is neither a false alarm nor a fake found."
     domain = np.asarray(frame["domain"]).astype(str)
     source = np.asarray(frame["source"]).astype(str)
-    label = np.asarray(frame["label"])
-    p = np.asarray(frame["p_fake"])
+    label, p = clean(frame["label"], frame["p_fake"])
     image = np.asarray(frame["image"]).astype(str) if "image" in frame else np.arange(len(p))
     low, high = band if band else (threshold, threshold)
     # as `label_of`: no threshold makes a word of what lies in the band

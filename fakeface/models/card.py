@@ -432,8 +432,12 @@ _FRAMINGS = dict(
     centre="It expects images that are framed as in training: they are used whole, and no face is looked for.",
 )
 _ABOUT_VALIDATION = (
-    "The temperature, bias and thresholds were fitted on these images, so the figures are optimistic for new ones. "
-    "Intervals are 95%. The positive class is fake."
+    "The temperature, bias and thresholds were fitted on these images{others}, so the figures are optimistic for new "
+    "ones. Intervals are 95%. The positive class is fake."
+)
+_OF_A_HEAD = (
+    " and, where only the head was trained and these images were few or features were recalled, on held-out training "
+    "images and those features as well"
 )
 
 
@@ -459,6 +463,14 @@ def _decisions(bundle: Bundle) -> str:
     return f"{table}\n\nBetween {low:.4f} and {high:.4f} the answer is unsure."
 
 
+def _about_validation(bundle: Bundle) -> str:
+    "What else than validation of its domains had a part in the fit, as far as the bundle tells."
+    abroad = f", on those of {', '.join(bundle.calibrated_on)}" if bundle.calibrated_on else ""
+    # the preset trains a head; what it began with may leave no record
+    trains = bundle.backbone.get("trains", "head" if bundle.preset == "mine" else "all")
+    return _ABOUT_VALIDATION.format(others=abroad + (_OF_A_HEAD if trains == "head" else ""))
+
+
 def _measured(bundle: Bundle, scenes: dict[str, Any] | None) -> str:
     table = _metric_table(bundle.metrics, scenes)
     whole = bundle.metrics.get("micro") or {}
@@ -469,7 +481,7 @@ def _measured(bundle: Bundle, scenes: dict[str, Any] | None) -> str:
         table = f"**{met}**\n\n{table}"
     if not table:
         return "Nothing was recorded."
-    parts = [table, _ABOUT_VALIDATION]
+    parts = [table, _about_validation(bundle)]
     if sources := bundle.metrics.get("sources"):
         parts.append(f"By source, on validation:\n\n{md_table(SLICE_HEAD, slice_rows(sources))}\n\n{ABOUT_SLICES}")
     if targets := bundle.metrics.get("targets"):

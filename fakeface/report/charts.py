@@ -197,8 +197,10 @@ def _bound(rows: pd.DataFrame, metric: str, end: str) -> pd.Series:
 
 
 def _draw_errors(ax: Axes, rows: pd.DataFrame, metric: str, label: int, name: str) -> None:
-    "One kind of error, a little above or below the middle of each line."
+    "One kind of error, a little above or below the middle of each line; nothing where it was not measured."
     value = rows[metric].astype(float)
+    if np.all(value.isna()):
+        return
     low = _bound(rows, metric, "low")
     high = _bound(rows, metric, "high")
     ax.errorbar(

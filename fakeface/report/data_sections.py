@@ -157,15 +157,33 @@ def _best(metrics: dict) -> str:
     "What the epochs were compared by, and the best of it."
     return f"best {metrics.get('select', 'validation')} {format_figure(metrics.get('best'))}"
 
+# %% ../../nbs/12_report/11_data_sections.ipynb #b7a1c0d3
+def _done_text(history: pd.DataFrame, config: dict, metrics: dict) -> str:
+    "What training was: epochs, a head, or nothing; and the figure of what was kept."
+    if history.epoch.max() > 0:
+        kept = f", kept: epoch {metrics['best_epoch']} ({_best(metrics)})" if "best_epoch" in metrics else ""
+        return f"{len(history)} epochs{kept}."
+    if config.get("trains") == "head":
+        return f"A head was fitted on features of the backbone, which did not change ({_best(metrics)})."
+    measured = ", BatchNorm measured again" if config.get("bn_batches") else ""
+    return f"No training: the weights it began from{measured} ({_best(metrics)})."
+
 # %% ../../nbs/12_report/11_data_sections.ipynb #5e4ccb7b
-def _training_text(history: pd.DataFrame, metrics: dict) -> str:
-    "Epochs, which was kept, and what was fitted on validation."
-    kept = f", kept: epoch {metrics['best_epoch']} ({_best(metrics)})" if "best_epoch" in metrics else ""
-    sentences = [f"{len(history)} epochs{kept}."]
+def _fitted_on(config: dict, metrics: dict) -> str:
+    "What temperature, bias and threshold come from."
+    if metrics.get("kept"):
+        return "Kept from the detector that it began with"
+    also = " and, if that is small or features were recalled, on held-out training images and those features"
+    return f"Fitted on validation{also if config.get('trains') == 'head' else ''}"
+
+
+def _fitted_text(config: dict, metrics: dict) -> str:
+    "What was fitted after training; empty where nothing was noted."
+    sentences = []
     if metrics.get("temperature") is not None:
         name = metrics["threshold"]
         sentences.append(
-            f"Fitted on validation: temperature {metrics['temperature']:.3f}, bias {metrics['bias']:.3f},"
+            f"{_fitted_on(config, metrics)}: temperature {metrics['temperature']:.3f}, bias {metrics['bias']:.3f},"
             f" threshold {name} = {metrics['thresholds'][name]:.3f}."
         )
     calibrated_on = sorted({row["domain"] for row in metrics.get("targets", []) if row["place"] == "abroad"} - {"all"})
@@ -190,13 +208,12 @@ def _tables(metrics: dict) -> list[Table]:
 
 def _trained(stage: str, found: StageFacts) -> TrainingSection:
     "One stage."
-    history, metrics = found.history, found.metrics or {}
+    history, metrics, config = found.history, found.metrics or {}, found.config or {}
     if history is None or history.empty:
         return TrainingSection(stage)
-    if history.epoch.max() == 0:
-        text = f"No training: the weights it began from, BatchNorm measured again ({_best(metrics)})."
-        return TrainingSection(stage, text)
-    return TrainingSection(stage, _training_text(history, metrics), training_figure(stage, history), _tables(metrics))
+    text = " ".join(filter(None, [_done_text(history, config, metrics), _fitted_text(config, metrics)]))
+    figure = training_figure(stage, history) if history.epoch.max() else None
+    return TrainingSection(stage, text, figure, _tables(metrics))
 
 # %% ../../nbs/12_report/11_data_sections.ipynb #2540fb57
 def training_sections(stages: dict[str, StageFacts]) -> list[TrainingSection]:

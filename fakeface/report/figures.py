@@ -93,7 +93,7 @@ def _reliability_figure(metrics: dict, pred: pd.DataFrame) -> SectionFigure:
     return section_figure(
         plot_reliability(pred),
         f"Reliability diagram by domain. ECE: {_each(metrics, 'ece')}.",
-        "Bins of equal numbers of images; bars are 95% Wilson intervals.",
+        "Bins of equal numbers of images, but equal scores stay together; bars are 95% Wilson intervals.",
     )
 
 # %% ../../nbs/12_report/10_figures.ipynb #c1f0fe0b
@@ -118,26 +118,38 @@ def _over(grid: pd.DataFrame) -> str:
     return domains[0] if len(domains) == 1 else "mean of domains"
 
 
+def _measured_errors(grid: pd.DataFrame, missed: str = "fakes missed") -> dict[str, str]:
+    "The kinds of error that its images show, in words; those of one class show only one."
+    words = dict(fpr="real faces called fake", fnr=missed)
+    return {name: what for name, what in words.items() if len(grid[name].dropna())}
+
+
+def _most(rows: pd.DataFrame, name: str, what: str, where: str) -> str:
+    "Where a share is highest, for a list in a sentence; empty where it was not measured."
+    if rows[name].dropna().empty:
+        return ""
+    highest = rows.loc[rows[name].idxmax()]
+    return f"most {what} {highest[name]:.1%} {'in' if where == 'scene' else 'under'} {highest[where]}"
+
+
 def _errors_figure(grid: pd.DataFrame) -> SectionFigure:
-    "Both kinds of error."
-    means = grid[grid.domain == "macro"]
-    accused, missed = means.loc[means.fpr.idxmax()], means.loc[means.fnr.idxmax()]
-    alt = (
-        f"Real faces called fake and fakes missed by corruption, {_over(grid)};"
-        f" most called fake {accused.fpr:.1%} under {accused.corruption},"
-        f" most missed {missed.fnr:.1%} under {missed.corruption}."
-    )
-    caption = f"Both kinds of error at the stored threshold, {_over(grid)}, with 95% intervals."
+    "Both kinds of error, or the one that was measured."
+    means, errors = grid.loc[grid["domain"] == "macro"], _measured_errors(grid)
+    most = [_most(means, "fpr", "called fake", "corruption"), _most(means, "fnr", "missed", "corruption")]
+    alt = f"Shares of {listed(errors.values())} by corruption, {_over(grid)}; {', '.join(filter(None, most))}."
+    kinds = "Both kinds of error" if len(errors) > 1 else "Errors"
+    caption = f"{kinds} at the stored threshold, {_over(grid)}, with 95% intervals."
     return section_figure(plot_errors(grid), alt, caption)
 
 
 def _jpeg_figure(grid: pd.DataFrame) -> SectionFigure:
     "Errors by JPEG quality."
+    errors = _measured_errors(grid)
     return section_figure(
-        plot_robustness_curves(_with_mean(grid), "jpeg", ("fpr", "fnr")),
-        "Share of real faces called fake and of fakes missed, by JPEG quality and domain.",
+        plot_robustness_curves(_with_mean(grid), "jpeg", tuple(errors)),
+        f"Shares of {listed(errors.values())} by JPEG quality and domain.",
         "Re-saved as JPEG, from mild to strong.",
-        wide=True,
+        wide=len(errors) > 1,
     )
 
 
@@ -147,10 +159,12 @@ def _robustness_figures(grid: pd.DataFrame | None) -> dict[str, SectionFigure]:
         return {}
     decisions = "Accuracy at the stored threshold: do the decisions survive?"
     figures = dict(
-        robust_auc=_heatmap_figure(grid, "auc", "AUC", "AUC: does the ranking survive?"),
         robust_accuracy=_heatmap_figure(grid, "accuracy", "accuracy", decisions),
         robust_errors=_errors_figure(grid),
     )
+    if len(grid["auc"].dropna()):
+        # no domain has images of both classes, otherwise
+        figures["robust_auc"] = _heatmap_figure(grid, "auc", "AUC", "AUC: does the ranking survive?")
     if (grid.family == "jpeg").any():
         figures["robust_jpeg"] = _jpeg_figure(grid)
     return figures
@@ -160,14 +174,13 @@ def _scene_figures(table: pd.DataFrame | None) -> dict[str, SectionFigure]:
     "Errors and changed labels in the scenes."
     if table is None:
         return {}
-    means = table[table.domain == "macro"]
-    changed, missed = means.loc[means.changed.idxmax()], means.loc[means.fnr.idxmax()]
-    alt = (
-        f"Real faces called fake, fakes called real and labels that changed by scene, {_over(table)};"
-        f" most labels changed {changed.changed:.1%} in {changed.scene},"
-        f" most fakes called real {missed.fnr:.1%} in {missed.scene}."
-    )
-    caption = f"Both error rates, by final verdict, with 95% intervals, and labels that changed; {_over(table)}."
+    # who is unsure of a fake has not called it real
+    means, errors = table.loc[table["domain"] == "macro"], _measured_errors(table, "fakes called real")
+    most = [_most(means, "changed", "labels changed", "scene"), _most(means, "fnr", "fakes called real", "scene")]
+    shown = listed([*errors.values(), "labels that changed"])
+    alt = f"Shares of {shown} by scene, {_over(table)}; {', '.join(filter(None, most))}."
+    rates = "Both error rates" if len(errors) > 1 else "Errors"
+    caption = f"{rates}, by final verdict, with 95% intervals, and labels that changed; {_over(table)}."
     return dict(scenes=section_figure(plot_scenes(table), alt, caption))
 
 # %% ../../nbs/12_report/10_figures.ipynb #b40b221f

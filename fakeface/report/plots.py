@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
 from sklearn.metrics import roc_auc_score, roc_curve
 from ..core.labels import LABEL_NAMES
-from ..metrics.intervals import wilson
+from ..metrics.probabilities import reliability_bins
 from .style import CLASS_COLOURS, MARKERS, add_legend, line_style, new_figure
 
 # %% ../../nbs/12_report/03_plots.ipynb #739189ef
@@ -109,20 +109,14 @@ def plot_scores(
 # %% ../../nbs/12_report/03_plots.ipynb #5247d9f3
 def reliability_table(
     pred: pd.DataFrame,  # predictions: domain, label, p_fake
-    bins: int = 10,  # of equal count
+    bins: int = 10,  # of equal count, but for equal scores, which stay together
 ) -> pd.DataFrame:  # domain, n, p (mean score), fake (observed share), low, high
-    "Mean score against observed share of fakes, in bins of equal count per domain."
+    "Mean score against observed share of fakes per domain, in bins made as those of the calibration error are."
     rows = []
     for domain in domains_of(pred):
-        sorted_rows = pred.loc[pred["domain"] == domain].sort_values("p_fake", kind="stable")
-        labels, scores = sorted_rows["label"].to_numpy(), sorted_rows["p_fake"].to_numpy()
-        bin_count = min(bins, max(1, len(sorted_rows) // 5))
-        for part in np.array_split(np.arange(len(sorted_rows)), bin_count):
-            if not len(part):
-                continue
-            fakes = labels[part]
-            low, high = wilson(int(fakes.sum()), len(fakes))
-            rows.append((domain, len(fakes), scores[part].mean(), fakes.mean(), low, high))
+        own = pred.loc[pred["domain"] == domain]
+        found = reliability_bins(own["label"], own["p_fake"], min(bins, max(1, len(own) // 5)))
+        rows += zip([domain] * len(found.n), found.n, found.p, found.share, found.low, found.high)
     return pd.DataFrame(rows, columns=["domain", "n", "p", "fake", "low", "high"])
 
 

@@ -129,10 +129,10 @@ def _found_and_called(metrics: dict) -> str:
     if not tables or None in tables:
         return ""
     (right_real, called_fake), (missed, found) = np.sum(np.array(tables), axis=0).tolist()
-    return (
-        f" It found {found:,} of the {found + missed:,} generated images,"
-        f" and called {called_fake:,} of the {called_fake + right_real:,} photographs fake."
-    )
+    fakes, reals = found + missed, called_fake + right_real
+    found_text = f"found {found:,} of the {fakes:,} generated images" if fakes else ""
+    called_text = f"called {called_fake:,} of the {reals:,} photographs fake" if reals else ""
+    return f" It {', and '.join(filter(None, [found_text, called_text]))}."
 
 # %% ../../nbs/12_report/08_statements.ipynb #38abd755
 _OTHERS = "Settings, training curves and validation figures below are not of this detector."
@@ -186,22 +186,37 @@ def tested_on(facts: RunFacts) -> str:
         tested = f"The four figures are cross-validated: {validated['images']:,} images, {by}. {tested}"
     return " ".join(filter(None, [_whose(metrics, facts), tested, _framed(metrics), _acquaintance(metrics)]))
 
+# %% ../../nbs/12_report/08_statements.ipynb #c4f2a1b7
+def _is_above(one: dict, other: dict) -> bool:
+    "Whether a figure is above another one, by the interval of the difference."
+    value, low, high = value_of(one), *map(value_of, bounds_of(one))
+    before, before_low, before_high = value_of(other), *map(value_of, bounds_of(other))
+    # the mean of a figure and the negative of another is half of their difference
+    half = mover([value, -before], [low, -before_high], [high, -before_low])
+    return bool(half.low > 0)
+
+
+def _by_auc(metrics: dict) -> list[str]:
+    "The domains that have an AUC and enough images to speak of it, the weakest first."
+    large = {name: each for name, each in real_domains(metrics["result"]).items() if not are_too_few(each)}
+    aucs = {name: measured(each, "auc") for name, each in large.items()}
+    known = {name: auc for name, auc in aucs.items() if auc is not None}
+    return sorted(known, key=lambda name: known[name])
+
 # %% ../../nbs/12_report/08_statements.ipynb #73bf9458
 def _best_and_weakest(metrics: dict, facts: RunFacts) -> list[Statement]:
-    "Where several domains have an AUC: the two ends."
-    aucs = {name: measured(summary, "auc") for name, summary in real_domains(metrics["result"]).items()}
-    aucs = {name: auc for name, auc in aucs.items() if auc is not None}
-    if len(aucs) < 2:
+    "Where several domains have an AUC: the two ends, and whether their intervals tell them apart."
+    domains = _by_auc(metrics)
+    if len(domains) < 2:
         return []
-    weakest, best = min(aucs, key=lambda name: aucs[name]), max(aucs, key=lambda name: aucs[name])
-    weakest_summary = metrics["result"][weakest]
-    if aucs[best] == aucs[weakest]:
-        each = listed(f"{name} (AUC {with_interval(metrics['result'][name], 'auc')})" for name in aucs)
-        return [Statement(CAN, f"It does as well on one domain as on another: {each}.")]
+    weakest, best = metrics["result"][domains[0]], metrics["result"][domains[-1]]
+    if not _is_above(best["auc"], weakest["auc"]):
+        ends = f"{with_interval(weakest, 'auc')} on {domains[0]} to {with_interval(best, 'auc')} on {domains[-1]}"
+        return [Statement(CAN, f"No domain is shown to be harder than another: AUC from {ends}.")]
     text = (
-        f"It is best on {best} (AUC {with_interval(metrics['result'][best], 'auc')})"
-        f" and weakest on {weakest} (AUC {with_interval(weakest_summary, 'auc')},"
-        f" accuracy {with_interval(weakest_summary, 'accuracy')})."
+        f"It is best on {domains[-1]} (AUC {with_interval(best, 'auc')})"
+        f" and weakest on {domains[0]} (AUC {with_interval(weakest, 'auc')},"
+        f" accuracy {with_interval(weakest, 'accuracy')})."
     )
     return [Statement(CAN, text)]
 
@@ -347,10 +362,12 @@ def _robustness(metrics: dict, facts: RunFacts) -> list[Statement]:
     worst = corrupted.idxmin()
     how_many = f"{costly} of" if costly else "None of"
     cost = "cost" if costly > 1 else "costs"
+    # images of one class show only one of them
+    rates = dict(fpr="real faces called fake", fnr="fakes missed")
+    errors = [f", {what} {means[name][worst]:.1%}" for name, what in rates.items() if np.isfinite(means[name][worst])]
     text = (
         f"{how_many} {len(corrupted)} corruptions {cost} more than five points of the accuracy of {untouched:.1%}"
-        f" without corruption. The worst is {worst}: accuracy {means.accuracy[worst]:.1%},"
-        f" real faces called fake {means.fpr[worst]:.1%}, fakes missed {means.fnr[worst]:.1%}."
+        f" without corruption. The worst is {worst}: accuracy {means.accuracy[worst]:.1%}{''.join(errors)}."
     )
     return [Statement(CANNOT if costly else CAN, text)]
 
@@ -567,11 +584,7 @@ def _accused_in_copies(metrics: dict) -> bool:
     copied, tested = metrics.get("scenes") or {}, metrics.get("result", {}).get("macro", {})
     if measured(copied, "fpr") is None or measured(tested, "fpr") is None:
         return False
-    share, low, high = value_of(copied["fpr"]), *map(value_of, bounds_of(copied["fpr"]))
-    before, before_low, before_high = value_of(tested["fpr"]), *map(value_of, bounds_of(tested["fpr"]))
-    # the mean of a share and the negative of another is half of their difference
-    half = mover([share, -before], [low, -before_high], [high, -before_low])
-    return bool(half.low > 0)
+    return _is_above(copied["fpr"], tested["fpr"])
 
 
 def _worst_copies(table: pd.DataFrame | None) -> str:
@@ -895,11 +908,10 @@ def _lowest(
 
 def _weakest_message(metrics: dict) -> str:
     "What the table of results says first."
-    domains = real_domains(metrics["result"])
-    aucs = {measured(each, "auc") for each in domains.values()} - {None}
-    if len(aucs) > 1 and (weakest := _lowest(domains, "auc")):
-        return f"It is weakest on {weakest[0]}: AUC {format_figure(weakest[1])}"
-    macro = metrics["result"]["macro"]
+    result, domains = metrics["result"], _by_auc(metrics)
+    if domains and _is_above(result[domains[-1]]["auc"], result[domains[0]]["auc"]):
+        return f"It is weakest on {domains[0]}: AUC {format_figure(measured(result[domains[0]], 'auc'))}"
+    macro = result["macro"]
     fnr, fpr = (record_cell(macro.get(key), key).text for key in ("fnr", "fpr"))
     return f"It misses {fnr} of the fakes and calls {fpr} of real faces fake"
 

@@ -1,11 +1,20 @@
 """What the rooms of the report promise beside what they show: one domain, no domain, names that could do harm."""
 
 import json
+import re
 from dataclasses import replace
 
+import numpy as np
 import pandas as pd
 import pytest
-from fakeface.report.findings import collect_findings, result_groups, results_table
+from fakeface.evaluate.robustness import grid_table
+from fakeface.evaluate.scene_grid import UNTOUCHED, scene_summary, scene_table
+from fakeface.metrics.figures import by_domain, by_domain_records
+from fakeface.report.data_sections import training_sections
+from fakeface.report.figures import report_figures
+from fakeface.report.findings import StageFacts, collect_findings, result_groups, results_table
+from fakeface.report.page import ReportConfig, run_report_stage
+from fakeface.report.release import card_robustness, card_scenes
 from fakeface.report.result_sections import (
     SCENE_COLUMNS,
     band_text,
@@ -17,7 +26,7 @@ from fakeface.report.result_sections import (
     scenes_section,
     slider_data,
 )
-from fakeface.report.statements import below_headline, headline, verdict
+from fakeface.report.statements import below_headline, headline, messages, verdict
 from fakeface.testing.runs import synthetic_run
 
 
@@ -122,3 +131,72 @@ def test_copies_are_said_and_counted_once(facts):
     said = [each.text for each in verdict(copied)]
     assert any("60 generated images of 9 groups in hard" in text and "too narrow" in text for text in said)
     assert not any("groups in" in each.text for each in verdict(facts))
+
+
+@pytest.mark.parametrize("trains, says", [("head", "A head was fitted"), ("all", "No training")])
+def test_training_without_epochs_says_what_was_done_and_with_what(trains, says):
+    metrics = dict(best=0.9, select="auc_macro", best_epoch=0, temperature=1.31, bias=0.1, threshold="youden")
+    metrics |= dict(thresholds=dict(youden=0.42), data=[dict(domain="mine", split="train", source="", n=9)])
+    metrics["data"][0]["class"] = "real"
+    history = pd.DataFrame([dict(epoch=0, train_loss=None, select=0.9)])
+    found = StageFacts(history=history, metrics=metrics, config=dict(trains=trains, bn_batches=0))
+    _, section = training_sections(dict(pretrain=StageFacts(), finetune=found))
+    assert section.text.startswith(says) and "BatchNorm" not in section.text and section.fig is None
+    assert "temperature 1.310" in section.text
+    assert [table.caption for table in section.tables] == ["Images that were used"]
+
+
+ONE_CLASS = (dict(easy=0), dict(easy=1), dict(easy=0, hard=1))
+MEASURED_ON_COPIES = ("robustness", "scenes", "robustness scenes")
+
+
+def one_class_run(home, kinds, measured):
+    "A run whose domains have images of one class each, with its grid of corruptions, its scenes, or both."
+    folder = synthetic_run(home) / "evaluate"
+    pred = pd.read_parquet(folder / "predictions.parquet")
+    pred = pred.loc[pred.label == pred.domain.map(kinds)]
+    pred.to_parquet(folder / "predictions.parquet", index=False)
+    metrics = json.loads((folder / "metrics.json").read_text())
+    threshold, band = metrics["threshold"], tuple(metrics["band"])
+    result = by_domain_records(by_domain(pred, threshold, band=band, draws=0))
+    metrics |= dict(result=result, seen=dict.fromkeys(kinds, "seen"), extra={})
+    if "robustness" in measured:
+        names = ["none", "JPEG 50", "blur 1"]
+        under = [pred.assign(corruption=name) for name in names]
+        grid_table(pd.concat(under), names, threshold).to_csv(folder / "robustness.csv", index=False)
+    if "scenes" in measured:
+        words = np.where(pred.p_fake >= threshold, "fake", "real")
+        copies = pred.assign(scene=UNTOUCHED, word=words, earned=True, whole=True)
+        table = scene_table(pd.concat([copies, copies.assign(scene="padded", word="unsure")]))
+        table.to_csv(folder / "scenes.csv", index=False)
+        metrics["scenes"] = scene_summary(table)
+    (folder / "metrics.json").write_text(json.dumps(metrics))
+    return home
+
+
+@pytest.mark.parametrize("measured", MEASURED_ON_COPIES)
+@pytest.mark.parametrize("kinds", ONE_CLASS, ids=str)
+def test_images_of_one_class_are_reported_without_the_others_figures(tmp_path, kinds, measured):
+    home = one_class_run(tmp_path / "out/one", kinds, measured)
+    page = run_report_stage(ReportConfig(run="one", out=str(tmp_path / "out")))
+    facts = collect_findings(home)
+    figures = report_figures(facts)
+    said = [statement.text for statement in verdict(facts)] + list(messages(facts).values())
+    said += [text for figure in figures.values() for text in (figure.alt, figure.caption)]
+    cards = [
+        card_robustness(facts.robustness) if "robustness" in measured else "",
+        card_scenes(facts.scenes) if "scenes" in measured else "",
+    ]
+    for text in (*said, *cards, page.with_suffix(".md").read_text()):
+        assert not re.search(r"\bnan\b", text), text
+    expected = {"robust_accuracy", "robust_errors", "robust_jpeg"} if "robustness" in measured else set()
+    assert {name for name in figures if name.startswith("robust")} == expected, "no AUC, no heat-map of it"
+    assert ("scenes" in figures) == ("scenes" in measured)
+    labels = set(kinds.values())
+    tested = below_headline(facts)
+    assert (" photographs fake." in tested, "It found" in tested) == (0 in labels, 1 in labels)
+    if "robustness" in measured:
+        alt = figures["robust_errors"].alt
+        assert ("most called fake" in alt, "most missed" in alt) == (0 in labels, 1 in labels)
+    if "scenes" in measured:
+        assert ("most fakes called real" in figures["scenes"].alt) == (1 in labels)
