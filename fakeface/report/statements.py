@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
+from ..metrics.figures import share_in_common
 from ..metrics.intervals import mover
 from ..models.card import are_too_few, distinct_counts, groups_words, too_few_words
 from ..models.seen import MOST_MET
@@ -839,14 +840,13 @@ TOY = "This is a toy, trained in minutes on a few small images: do not use it on
 
 def _mean_auc(summaries: list[Summary]) -> dict[str, Any]:
     "The mean AUC of domains as a record, over those that have one."
-    records = [summary.get("auc") or {} for summary in summaries]
-    known = [record for record in records if record.get("value") is not None]
-    if not known:
-        return {}
-    if len(known) == 1:
-        return known[0]
+    having = [summary for summary in summaries if (summary.get("auc") or {}).get("value") is not None]
+    known = [summary["auc"] for summary in having]
+    if len(known) < 2:
+        return known[0] if known else {}
     ends = np.array([[value_of(record), *map(value_of, bounds_of(record))] for record in known])
-    return mover(*ends.T)._asdict()
+    values, lows, highs = ends.T
+    return mover(values, lows, highs, [share_in_common(summary) for summary in having])._asdict()
 
 
 def _in_words(metrics: dict, domains: list[str]) -> str:
