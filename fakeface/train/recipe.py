@@ -45,7 +45,7 @@ class TrainConfig:
     max_repeats: float = 4.0  # how often one image may be drawn in an epoch, which ends before; 0: no limit
     epoch_len: int = 0  # images an epoch; 0: as many as there are (epochs and patience are in those)
     replay: str = ""  # a prepared manifest (or its run's folder) of what the start was trained on, to keep it in mind
-    replay_share: float = 0.5  # of the draws that come from there; not used without replay
+    replay_share: float = 0.5  # of the draws, or of what counts in a head, that comes from there; only with replay
     cache: bool = False  # keep decoded images in a memory map
     workers: int = -1  # loader processes; -1: from the core count
     # model and image
