@@ -397,7 +397,7 @@ def paired_difference(
     if framings[0] != framings[1]:
         raise FakefaceError(
             f"{one.name} was evaluated with framing = {framings[0]}, and {other.name} with {framings[1]}: their "
-            "figures cannot be compared. Evaluate both runs with the same framing, and make the rounds again (leaveout)."
+            "figures cannot be compared. Evaluate both runs with one framing, and make the rounds again (leaveout)."
         )
     # a file may be in two domains
     first, second = (scores[scores.domain == domain] for scores in map(_predicted, (one, other)))
