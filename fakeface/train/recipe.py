@@ -205,6 +205,11 @@ def _check_ranges(cfg: TrainConfig) -> None:
         # a comparison with nan is false
         if not 0 <= value < math.inf:
             raise ConfigError(f"{name} = {value} should be a finite number and not be negative.")
+    if cfg.schedule == "step" and cfg.warmup >= 1:
+        raise ConfigError(
+            f"warmup = {cfg.warmup} should be below 1 where schedule = step: it is a share of the steps, as in 0.05. "
+            "With schedule = epoch it counts epochs."
+        )
 
 
 def _check_start(cfg: TrainConfig) -> None:
