@@ -28,6 +28,12 @@ def _reach(a: Areas, b: Areas) -> tuple[float, float]:  # low, high
     above = np.hypot(a.high - a.value, b.value - b.low)
     return difference - float(below), difference + float(above)
 
+# %% ../../nbs/07_metrics/03_paired.ipynb #b7c3e1a4
+def _spread(of_a: tuple[np.ndarray, ...], of_b: tuple[np.ndarray, ...]) -> tuple[float, bool]:
+    "DeLong's standard error of the difference from the placements of both classes; whether any of them differ at all."
+    variances = [(one - other).var(ddof=1) / len(one) for one, other in zip(of_a, of_b)]
+    return float(np.sqrt(sum(variances))), any(np.ptp(shares) > 0 for shares in (*of_a, *of_b))
+
 
 def _widened(
     ends: tuple[float, float],  # of the test's interval
@@ -40,6 +46,23 @@ def _widened(
     return low if keeps_low else min(low, reach[0]), high if keeps_high else max(high, reach[1])
 
 
+def _ends(
+    both: list[tuple[np.ndarray, np.ndarray]],  # scores of the fakes and of the reals, of either model
+    areas: list[Areas],  # of either model
+    level: float,  # coverage
+) -> tuple[float, float, float]:  # low, high, standard error
+    "The interval of the difference, wider where too few errors are seen; its error is never 0 where that is so."
+    difference = float(areas[0].value - areas[1].value)
+    error, differ = _spread(*(placements(fakes, reals) for fakes, reals in both))
+    z = ndtri(0.5 + level / 2)
+    low, high = difference - z * error, difference + z * error
+    if not differ or any(area.few for area in areas):
+        low, high = _widened((low, high), _reach(*areas), is_seen=error > 0)
+    if error == 0:
+        error = (high - difference if difference < 0 else difference - low) / z
+    return low, high, error
+
+# %% ../../nbs/07_metrics/03_paired.ipynb #b7c3e1a5
 def delong_test(
     y: npt.ArrayLike,  # labels [n]
     a: npt.ArrayLike,  # p_fake of model A [n]
@@ -53,30 +76,20 @@ def delong_test(
     if min(n_fake, n_real) < 2:
         note = "one image of a class" if min(n_fake, n_real) else missing(y)
         return unknown(len(y), "one class", note)
-    fakes_a, reals_a = placements(a[y == 1], a[y == 0])
-    fakes_b, reals_b = placements(b[y == 1], b[y == 0])
-    area_a, area_b = (delong(scores[y == 1], scores[y == 0], level) for scores in (a, b))
-    difference = float(area_a.value - area_b.value)
-    error = np.sqrt((fakes_a - fakes_b).var(ddof=1) / n_fake + (reals_a - reals_b).var(ddof=1) / n_real)
-    z = ndtri(0.5 + level / 2)
-    low, high = difference - z * error, difference + z * error
-    few = bool(area_a.few or area_b.few)
-    # in either model all images of a class are placed alike
-    is_flat = max(np.ptp(shares) for shares in (fakes_a, reals_a, fakes_b, reals_b)) == 0
-    if few or is_flat:
-        low, high = _widened((low, high), _reach(area_a, area_b), is_seen=error > 0)
-    if error == 0:
-        error = (high - difference if difference < 0 else difference - low) / z
+    both = [(scores[y == 1], scores[y == 0]) for scores in (a, b)]
+    areas = [delong(fakes, reals, level) for fakes, reals in both]
+    low, high, error = _ends(both, areas, level)
+    auc_a, auc_b = (float(area.value) for area in areas)
     return interval(
-        difference,
+        auc_a - auc_b,
         len(y),
         low,
         high,
         "delong",
-        "few errors" if few else None,
-        p=float(_p_value(difference, error)),
-        auc_a=float(area_a.value),
-        auc_b=float(area_b.value),
+        "few errors" if any(area.few for area in areas) else None,
+        p=float(_p_value(auc_a - auc_b, error)),
+        auc_a=auc_a,
+        auc_b=auc_b,
     )
 
 # %% ../../nbs/07_metrics/03_paired.ipynb #5babfcfe
