@@ -195,10 +195,14 @@ def _lock(folder: Path) -> None:
 
 
 def _after(error: BaseException, folder: Path) -> None:
-    "What was put aside comes back after an error; of a run that was stopped it stays there, and that is said."
+    """What was put aside comes back after an error, and the folder is free again; of a run that was stopped it stays
+    there, and that is said."""
+    if not (folder / _BEFORE).exists():
+        return
     if isinstance(error, Exception):
         bring_back(folder)
-    elif (folder / _BEFORE).exists():
+        give_lock(folder / LOCK)
+    else:
         print(_KEPT.format(folder / _BEFORE))
 
 

@@ -68,7 +68,7 @@ class BalancedSampler(Sampler[DrawIndex]):
             tau = 0.0
             max_repeats = 1
         self.code, self.cells = number_cells(domain, label)
-        plan = expected_repeats(domain, label, epoch_len, tau, max_repeats)
+        plan = expected_repeats(domain, label, epoch_len, tau, max_repeats, favour)
         possible = plan["draws"].to_numpy().sum()
         self.epoch_len = int(possible + 1e-6) // batch * batch
         if not self.epoch_len:

@@ -274,20 +274,28 @@ def _tested(manifest: pd.DataFrame, group: list[str]) -> list[str]:
     return tested
 
 
+def _framing_of(home: Path) -> str | None:
+    "How a run's evaluation framed the images: centre, or face; None where there is no finished one."
+    if Stage.state(home / "evaluate") != "finished":
+        return None
+    return read_json(home / "evaluate/metrics.json").get("framing") or "centre"
+
+
 def _test_round(
     cfg: LeaveoutConfig,
     group: list[str],
     manifest: pd.DataFrame,  # the run's
     progress: Callable[..., Iterable] | None,
 ) -> None:
-    "Evaluate the round on what it left out; the run's list of test reads gets a line."
+    "Evaluate the round on what it left out, framed as the run's evaluation; the run's test reads get a line."
     tested = _tested(manifest, group)
-    name = round_name(cfg.run, group)
+    home, name = run_dir(cfg.run, cfg.out), round_name(cfg.run, group)
     again = (run_dir(name, cfg.out) / "evaluate").exists()
-    stage = EvaluateConfig(name, cfg.out, again, domains=",".join(tested), device=cfg.device, why_n=0)
+    framing = _framing_of(home) or "centre"
+    stage = EvaluateConfig(name, cfg.out, again, domains=",".join(tested), framing=framing, device=cfg.device, why_n=0)
     metrics = evaluate(stage) if progress is None else evaluate(stage, progress)
     hashes = {key: metrics[key] for key in ("bundle_hash", "manifest_hash")}
-    note_test_read(run_dir(cfg.run, cfg.out), **hashes, domains=tested, by=name)
+    note_test_read(home, **hashes, domains=tested, by=name)
 
 # %% ../../nbs/09_evaluate/09_leave_one_out.ipynb #0aed9ee1
 def _refuse_other_data(
@@ -347,16 +355,21 @@ def one_round(
     manifest = read_manifest(require(home / "prepare/manifest.parquet", "prepare"))
     if not cfg.overwrite:
         _refuse_other_data(new, manifest)
-    if Stage.state(new / "evaluate") == "finished" and not cfg.overwrite:
+    is_finished = Stage.state(new / "evaluate") == "finished" and not cfg.overwrite
+    if is_finished:
         pretrain, finetune = (round_config(stage, home, cfg, group, manifest) for stage in ("pretrain", "finetune"))
         _refuse_other_start(home, new, pretrain, manifest, group)
         if finetune is not None:
             _refuse_other_settings(new / "finetune", finetune)
-        return new
+        asked, was = _framing_of(home), _framing_of(new)
+        if asked in (None, was):
+            return new
+        print(f"{new.name} was evaluated with framing = {was}, {cfg.run} with {asked}: it is evaluated again.")
     take_lock(new / LOCK, "name other groups")
     try:
         settle(new)
-        _begin_round(cfg, new)
+        if not is_finished:
+            _begin_round(cfg, new)
         with as_before_if_refused(new, cfg.overwrite):
             share_prepared(home, new)
             _train_round(cfg, group, manifest, on_epoch)
@@ -378,7 +391,14 @@ def paired_difference(
     other: Path,  # and of another, on the same images
     domain: str,
 ) -> Interval | None:  # of `delong_test`; None where the images in common have one class only
-    "AUC(one) − AUC(other) on a domain's images that both were tested on."
+    """AUC(one) − AUC(other) on a domain's images that both were tested on; raises `FakefaceError` where they were not
+    framed in the same way."""
+    framings = [_framing_of(home) for home in (one, other)]
+    if framings[0] != framings[1]:
+        raise FakefaceError(
+            f"{one.name} was evaluated with framing = {framings[0]}, and {other.name} with {framings[1]}: their "
+            "figures cannot be compared. Evaluate both runs with one framing, and make the rounds again (leaveout)."
+        )
     # a file may be in two domains
     first, second = (scores[scores.domain == domain] for scores in map(_predicted, (one, other)))
     both = first.merge(second, on="key", suffixes=("", "_other"), validate="one_to_one")
@@ -394,6 +414,7 @@ _PLAIN = (
     "manifest_hash",
     "seen_by",
     "given_epochs",
+    "framing",
 )  # fields of a round as they are
 
 
@@ -415,6 +436,7 @@ class Round:
     manifest_hash: str | None = None  # of the data that it was made of; None: not recorded
     seen_by: str | None = None  # hash of the detector that `seen` is of
     given_epochs: int | None = None  # as asked for; 0: as the run; None: not recorded
+    framing: str | None = None  # of the images in its evaluation; None: not recorded
 
     def to_dict(self) -> dict[str, Any]:
         "As leaveout.json holds it."
@@ -493,6 +515,13 @@ def _rounds_of_group(
     about: dict[str, Any] = {name: trained.get(name) for name in ("megabytes", "ms_an_image")}
     about |= dict(bundle_hash=metrics["bundle_hash"], given_epochs=given_epochs)
     about["manifest_hash"] = manifest_hash(read_manifest(new / "prepare/manifest.parquet"))
+    about["framing"] = _framing_of(new)
+    if own and about["framing"] != _framing_of(home):
+        print(
+            f"{new.name} was evaluated with framing = {about['framing']}, {home.name} with {_framing_of(home)}: they "
+            "are not compared. To compare: leaveout for this group again."
+        )
+        own = None
     rounds = []
     for domain in metrics["seen"]:
         unseen = Evaluation.from_dict(metrics["result"][domain])
@@ -546,7 +575,8 @@ def rounds_table(rounds: list[Round]) -> pd.DataFrame:
         row |= _figure_columns(names, "unseen", found.unseen)
         row |= _figure_columns(names, "seen", found.seen)
         row |= _columns("AUC difference", found.difference)
-        row |= {"seen by": found.seen_by, "MB": found.megabytes, "ms an image": found.ms_an_image}
+        row |= {"seen by": found.seen_by, "framing": found.framing}
+        row |= {"MB": found.megabytes, "ms an image": found.ms_an_image}
         rows.append(row)
     return pd.DataFrame(rows)
 
@@ -558,6 +588,16 @@ def _epochs_note(rounds: list[Round]) -> str:
         return ""
     ends = epochs[:1] if len(epochs) == 1 else [epochs[0], epochs[-1]]
     return f"Finetuned for {' to '.join(map(str, ends))} epochs."
+
+
+def _framing_note(rounds: list[Round]) -> str:
+    "Which images were framed by their faces, as a sentence; empty where none were."
+    by_faces = [", ".join(found.left_out) for found in rounds if found.framing == "face"]
+    if not by_faces:
+        return ""
+    if len(by_faces) == len(rounds):
+        return "Images are framed by their largest face."
+    return f"In the rounds without {' and '.join(dict.fromkeys(by_faces))} images are framed by their largest face."
 
 # %% ../../nbs/09_evaluate/09_leave_one_out.ipynb #0d1966b9
 # in which a round may differ from its run; of names of data only in those that it leaves out
@@ -715,7 +755,8 @@ def leave_out_rounds(
     records += [found.to_dict() for found in collect_rounds(cfg.run, cfg.out, groups, cfg.epochs)]
     records.sort(key=lambda record: (record["left_out"], record["domain"]))
     rounds = [Round.from_dict(record) for record in records]
-    write_json(file, dict(rounds=records, note=_epochs_note(rounds)))
+    note = " ".join(filter(None, (_epochs_note(rounds), _framing_note(rounds))))
+    write_json(file, dict(rounds=records, note=note))
     table = rounds_table(rounds)
     with atomic_path(home / "leaveout.csv") as path:
         table.to_csv(path, index=False)

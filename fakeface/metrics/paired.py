@@ -10,47 +10,86 @@ import numpy as np
 import numpy.typing as npt
 from scipy.special import ndtr, ndtri
 from scipy.stats import binomtest
-from .areas import placements
+from .areas import Areas, delong, placements
 from .intervals import Interval, clean, interval, missing, unknown
 
 # %% ../../nbs/07_metrics/03_paired.ipynb #f0adb13f
 def _p_value(difference: float, error: float) -> float:
-    "Two-sided p of a normal difference; without any spread it is certain."
+    "Two-sided p of a normal difference; without any error it is certain."
     if error > 0:
         return 2 * ndtr(-abs(difference) / error)
     return 1.0 if difference == 0 else 0.0
 
 
+def _reach(a: Areas, b: Areas) -> tuple[float, float]:  # low, high
+    "The difference of two AUCs by their own intervals, as if they were independent (Newcombe's square-and-add)."
+    difference = float(a.value - b.value)
+    below = np.hypot(a.value - a.low, b.high - b.value)
+    above = np.hypot(a.high - a.value, b.value - b.low)
+    return difference - float(below), difference + float(above)
+
+# %% ../../nbs/07_metrics/03_paired.ipynb #b7c3e1a4
+def _spread(of_a: tuple[np.ndarray, ...], of_b: tuple[np.ndarray, ...]) -> tuple[float, bool]:
+    "DeLong's standard error of the difference from the placements of both classes; whether any of them differ at all."
+    variances = [(one - other).var(ddof=1) / len(one) for one, other in zip(of_a, of_b)]
+    return float(np.sqrt(sum(variances))), any(np.ptp(shares) > 0 for shares in (*of_a, *of_b))
+
+
+def _widened(
+    ends: tuple[float, float],  # of the test's interval
+    reach: tuple[float, float],  # of `_reach`
+    is_seen: bool,  # whether any spread is seen
+) -> tuple[float, float]:
+    "Ends that reach as far, but for the one towards 0 where the test shows a difference."
+    low, high = ends
+    keeps_low, keeps_high = is_seen and low > 0, is_seen and high < 0
+    return low if keeps_low else min(low, reach[0]), high if keeps_high else max(high, reach[1])
+
+
+def _ends(
+    both: list[tuple[np.ndarray, np.ndarray]],  # scores of the fakes and of the reals, of either model
+    areas: list[Areas],  # of either model
+    level: float,  # coverage
+) -> tuple[float, float, float]:  # low, high, standard error
+    "The interval of the difference, wider where too few errors are seen; its error is never 0 where that is so."
+    difference = float(areas[0].value - areas[1].value)
+    error, differ = _spread(*(placements(fakes, reals) for fakes, reals in both))
+    z = ndtri(0.5 + level / 2)
+    low, high = difference - z * error, difference + z * error
+    if not differ or any(area.few for area in areas):
+        low, high = _widened((low, high), _reach(*areas), is_seen=error > 0)
+    if error == 0:
+        error = (high - difference if difference < 0 else difference - low) / z
+    return low, high, error
+
+# %% ../../nbs/07_metrics/03_paired.ipynb #b7c3e1a5
 def delong_test(
     y: npt.ArrayLike,  # labels [n]
     a: npt.ArrayLike,  # p_fake of model A [n]
     b: npt.ArrayLike,  # p_fake of model B, on the same images [n]
     level: float = 0.95,  # coverage of the interval
 ) -> Interval:  # AUC(A) − AUC(B); details: p, auc_a, auc_b
-    "DeLong's paired test of two AUCs."
+    "DeLong's paired test of two AUCs; its interval is wider where too few errors are seen."
     y, a = clean(y, a)
     _, b = clean(y, b)
     n_fake, n_real = int(y.sum()), int((1 - y).sum())
     if min(n_fake, n_real) < 2:
         note = "one image of a class" if min(n_fake, n_real) else missing(y)
         return unknown(len(y), "one class", note)
-    fakes_a, reals_a = placements(a[y == 1], a[y == 0])
-    fakes_b, reals_b = placements(b[y == 1], b[y == 0])
-    auc_a, auc_b = fakes_a.mean(), fakes_b.mean()
-    difference = auc_a - auc_b
-    error = np.sqrt((fakes_a - fakes_b).var(ddof=1) / n_fake + (reals_a - reals_b).var(ddof=1) / n_real)
-    half = ndtri(0.5 + level / 2) * error
-    few = min((shares < 1).sum() for shares in (fakes_a, reals_a, fakes_b, reals_b)) < 5
+    both = [(scores[y == 1], scores[y == 0]) for scores in (a, b)]
+    areas = [delong(fakes, reals, level) for fakes, reals in both]
+    low, high, error = _ends(both, areas, level)
+    auc_a, auc_b = (float(area.value) for area in areas)
     return interval(
-        difference,
+        auc_a - auc_b,
         len(y),
-        difference - half,
-        difference + half,
+        low,
+        high,
         "delong",
-        "few errors" if few else None,
-        p=float(_p_value(difference, error)),
-        auc_a=float(auc_a),
-        auc_b=float(auc_b),
+        "few errors" if any(area.few for area in areas) else None,
+        p=float(_p_value(auc_a - auc_b, error)),
+        auc_a=auc_a,
+        auc_b=auc_b,
     )
 
 # %% ../../nbs/07_metrics/03_paired.ipynb #5babfcfe

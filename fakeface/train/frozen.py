@@ -16,9 +16,12 @@ import torch
 from torch import nn
 
 from ..core.files import read_figures, write_atomic
+from ..core.labels import LABEL_NAMES
+from ..data.balance import number_cells
 from ..data.groups import class_sizes
 from ..data.dataset import BadImage
 from ..models.network import FaceNet
+from .batches import replay_plan
 from .features import Frozen, FrozenView, augmented_view, frozen_backbone, plain_view
 from .head import HeadData, best_strength, fit_head, held_out_scores, set_head, strength_table
 from .recall import forgotten_line, with_recalled
@@ -101,7 +104,16 @@ def head_data(
     )
     features = [values[readable] for values, _ in found]
     labels, domain, group = (rows[name].to_numpy()[readable] for name in ("label", "domain", "group"))
-    return HeadData(features, labels, domain, group)
+    favour, _ = replay_plan(trainer.cfg, rows)
+    return HeadData(features, labels, domain, group, favour or {})
+
+
+def _weights_line(data: HeadData, tau: float) -> str:
+    "What a head learns from, in a sentence."
+    code, cells = number_cells(data.domain, data.labels)
+    shares = np.bincount(code, data.weights(tau)) / len(code)
+    parts = [f"{domain} {LABEL_NAMES[label]} {share:.1%}" for (domain, label), share in zip(cells, shares)]
+    return f"What counts in the head: {', '.join(parts)}."
 
 
 _HELD_OUT = "held_out.csv"
@@ -142,6 +154,7 @@ def learn_head(
     if data is not own:
         names = ", ".join(sorted(set(data.domain[len(own.labels) :])))
         trainer.accelerator.print(f"recalled: {len(data.labels) - len(own.labels)} features drawn for {names}")
+    trainer.accelerator.print(_weights_line(data, cfg.tau))
     if forgotten := forgotten_line(cfg, trainer.data.rows):
         trainer.accelerator.print(forgotten)
     write_atomic(trainer.folder / "strength.csv", table.to_csv(index=False))

@@ -9,7 +9,7 @@ __all__ = ['STRENGTHS', 'FOLDS', 'HeadData', 'Head', 'set_head', 'fit_head', 'st
 # %% ../../nbs/08_train/10_head.ipynb #a50020de
 import dataclasses
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 import numpy as np
 import numpy.typing as npt
@@ -32,16 +32,18 @@ class HeadData:
     labels: np.ndarray  # int64 [n]
     domain: np.ndarray  # [n]
     group: np.ndarray  # [n], what must not be torn apart
+    favour: Mapping[str, float] = dataclasses.field(default_factory=dict)  # domain -> factor; 1 where it is not named
 
     def take(self, which: np.ndarray, count: int | None = None) -> "HeadData":
         "Some of the images (numbers or truth values [n]), and the first `count` views of them."
         views = [view[which] for view in self.views[:count]]
-        return HeadData(views, self.labels[which], self.domain[which], self.group[which])
+        return HeadData(views, self.labels[which], self.domain[which], self.group[which], self.favour)
 
     def weights(self, tau: float = 1.0) -> np.ndarray:  # float64 [n], of mean 1
-        "What each image counts: n^(−τ) of its domain × class."
-        code, _ = number_cells(self.domain, self.labels)
-        weights = np.bincount(code).astype(float)[code] ** -tau
+        "What each image counts: n^(−τ) of its domain × class, times the domain's factor."
+        code, cells = number_cells(self.domain, self.labels)
+        factor = np.array([self.favour.get(domain, 1.0) for domain, _ in cells])
+        weights = (factor * np.bincount(code) ** -float(tau))[code]
         return weights / weights.mean()
 
 # %% ../../nbs/08_train/10_head.ipynb #02060193

@@ -230,7 +230,7 @@ def with_recalled(
     group = np.concatenate([data.group.astype(str), names])
     labels = np.concatenate([data.labels, labels])
     domain = np.concatenate([data.domain.astype(object), _apart(domain, data.domain)])
-    return HeadData(views, labels, domain, group)
+    return HeadData(views, labels, domain, group, data.favour)
 
 # %% ../../nbs/08_train/12_recall.ipynb #ac95d1da
 _WHY = "leave_out, recalled=0, several starts, too few images of a class, or a backbone that was trained further since"

@@ -45,7 +45,7 @@ class TrainConfig:
     max_repeats: float = 4.0  # how often one image may be drawn in an epoch, which ends before; 0: no limit
     epoch_len: int = 0  # images an epoch; 0: as many as there are (epochs and patience are in those)
     replay: str = ""  # a prepared manifest (or its run's folder) of what the start was trained on, to keep it in mind
-    replay_share: float = 0.5  # of the draws that come from there; not used without replay
+    replay_share: float = 0.5  # of the draws, or of what counts in a head, that comes from there; only with replay
     cache: bool = False  # keep decoded images in a memory map
     workers: int = -1  # loader processes; -1: from the core count
     # model and image
@@ -205,6 +205,11 @@ def _check_ranges(cfg: TrainConfig) -> None:
         # a comparison with nan is false
         if not 0 <= value < math.inf:
             raise ConfigError(f"{name} = {value} should be a finite number and not be negative.")
+    if cfg.schedule == "step" and cfg.warmup >= 1:
+        raise ConfigError(
+            f"warmup = {cfg.warmup} should be below 1 where schedule = step: it is a share of the steps, as in 0.05. "
+            "With schedule = epoch it counts epochs."
+        )
 
 
 def _check_start(cfg: TrainConfig) -> None:

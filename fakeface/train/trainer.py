@@ -324,7 +324,9 @@ def _start_lines(
     gpu = unused_gpu_line() if asked.device == "auto" else ""
     device = next(model.parameters()).device
     lines = [gpu, engine_line(engine, device), *choice_lines(asked, runs, model), worker_line(runs)]
-    return [line for line in lines if line] + [draws_line(asked, runs, data.sampler)]
+    if runs.trains != "head":
+        lines.append(draws_line(asked, runs, data.sampler))
+    return [line for line in lines if line]
 
 # %% ../../nbs/08_train/11_trainer.ipynb #65f713bc
 def _model_to_train(cfg: TrainConfig, train_rows: pd.DataFrame) -> tuple[FaceNet, str]:
@@ -363,7 +365,8 @@ def start_training(
     wrapped, optimizer = accelerator.prepare(model, _optimizer(cfg, model))
     rank, world = accelerator.process_index, accelerator.num_processes
     data = training_data(cfg, train_rows, model.spec, folder, rank, world)
-    accelerator.print("\n".join(_start_lines(asked, cfg, model, data, engine)))
+    for line in _start_lines(asked, cfg, model, data, engine):
+        accelerator.print(line)
     prepare = BatchPart(model.spec, training_policy(cfg)).to(accelerator.device)
     quarantine = Quarantine(folder / "quarantine.csv", len(train_rows) + len(valid_rows))
     return Trainer(
