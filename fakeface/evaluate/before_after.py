@@ -17,7 +17,7 @@ from ..data.manifest import compare_files, manifest_hash
 from .predict import device_of, open_net, predict
 from .stage import note_test_read
 from ..metrics.figures import class_counts, share_in_common
-from ..metrics.intervals import Interval, together
+from ..metrics.intervals import Interval, mover
 from ..metrics.areas import delong_ci
 from ..metrics.paired import delong_test
 from ..models.bundle import Bundle
@@ -71,9 +71,9 @@ def mean_difference(
     known = table.dropna(subset=["difference"]) if len(table) else table
     if known.empty:
         return None
-    value = float(known.difference.mean())
-    half = together(((known.high - known.low) / 2).to_numpy(float), known.in_common.to_numpy(float))
-    return Interval(value, max(value - half, -1.0), min(value + half, 1.0), int(known.n.sum()))
+    columns = (known[name].to_numpy(float) for name in ("difference", "low", "high", "in_common"))
+    value, low, high = map(float, mover(*columns))
+    return Interval(value, max(low, -1.0), min(high, 1.0), int(known.n.sum()))
 
 
 def backwards_before(
