@@ -109,6 +109,7 @@ def _kinds(stream: BinaryIO, info: _Box) -> dict[int, bytes]:
 
 # %% ../../nbs/02_images/00_avif.ipynb #bb6797e3
 _Extent = tuple[int, int]  # where bytes begin, and how many there are; 0: up to the end
+_MOST_EXTENTS = 10_000  # of all items; where its numbers have no width, one takes no room in the list
 
 
 def _extents(stream: BinaryIO, places: _Box, data: int) -> dict[int, list[_Extent]]:
@@ -119,6 +120,7 @@ def _extents(stream: BinaryIO, places: _Box, data: int) -> dict[int, list[_Exten
     base_width, index_width = divmod(numbers.take(1), 16)
     wide = 4 if version == 2 else 2
     found: dict[int, list[_Extent]] = {}
+    left = _MOST_EXTENTS
     for _ in range(numbers.take(wide)):
         item = numbers.take(wide)
         if item in found:
@@ -130,7 +132,11 @@ def _extents(stream: BinaryIO, places: _Box, data: int) -> dict[int, list[_Exten
         numbers.take(2)
         base = begins + numbers.take(base_width)
         extents = found[item] = []
-        for _ in range(numbers.take(2)):
+        count = numbers.take(2)
+        left -= count
+        if left < 0:
+            raise ValueError("it has too many parts")
+        for _ in range(count):
             numbers.take(index_width if version else 0)
             start = base + numbers.take(offset_width)
             extents.append((start, numbers.take(length_width)))

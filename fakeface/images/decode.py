@@ -116,6 +116,17 @@ def _why_scrambled(image: Image.Image) -> str:
     return ""
 
 
+def _why_not_decoded(image: Image.Image, stream: BinaryIO) -> str:
+    "What a file's header says against decoding it; empty where all is well."
+    if said := why_too_much(image, stream) or _why_scrambled(image):
+        return said
+    if image.format in ("JPEG", "MPO"):
+        return why_not_whole(stream)
+    if image.format == "AVIF":
+        return why_other_size(stream, *image.size)
+    return why_larger_within(stream, *image.size) if image.format == "HEIF" else ""
+
+
 def lazy_image(
     stream: BinaryIO,
     name: str,  # for messages
@@ -130,6 +141,13 @@ def lazy_image(
         with memory_bound(math.prod(canvas), _size_of(stream)):
             image = header_only(stream)
             is_raw = is_raw_preview(image, stream)
+        if is_raw:
+            what = f"is {CAMERA_RAW.name}, from which only a preview can be read"
+            raise ImageError(f"{what}; {CAMERA_RAW.instead}", name)
+        _refuse_large(image.size, name, max_pixels)
+        with memory_bound(math.prod(image.size), _size_of(stream)):
+            _refuse(_why_not_decoded(image, stream), name)
+            note_colours(image, stream)
     except Image.DecompressionBombError:
         limit = min(max_pixels, 2 * (Image.MAX_IMAGE_PIXELS or max_pixels))
         raise ImageError(f"has more than {limit:,} pixels", name) from None
@@ -140,18 +158,6 @@ def lazy_image(
     except Exception as error:
         # a broken header may raise anything
         raise ImageError(f"cannot be read ({_in_one_line(error)})", name) from None
-    if is_raw:
-        raise ImageError(f"is {CAMERA_RAW.name}, from which only a preview can be read; {CAMERA_RAW.instead}", name)
-    _refuse_large(image.size, name, max_pixels)
-    _refuse(why_too_much(image, stream), name)
-    if image.format in ("JPEG", "MPO"):
-        _refuse(why_not_whole(stream), name)
-    if image.format == "AVIF":
-        _refuse(why_other_size(stream, *image.size), name)
-    if image.format == "HEIF":
-        _refuse(why_larger_within(stream, *image.size), name)
-    _refuse(_why_scrambled(image), name)
-    note_colours(image, stream)
     return image
 
 # %% ../../nbs/02_images/01_decode.ipynb #cb8ead8d
