@@ -310,10 +310,23 @@ def scene_table(
     return pd.DataFrame(rows)
 
 # %% ../../nbs/09_evaluate/04_scene_grid.ipynb #10daf162
+def _errors_untouched(table: pd.DataFrame) -> dict[str, Any]:
+    "Both errors by the final verdict on the files themselves, as records, to hold those of the scenes against."
+    rows = table.loc[(table["domain"] == MEAN) & (table["scene"] == UNTOUCHED)]
+    records = {}
+    for name in ("fpr", "fnr") if len(rows) else ():
+        value, low, high = (float(rows[column].iloc[0]) for column in (name, f"{name}_low", f"{name}_high"))
+        records[name] = interval(value, int(rows["n"].iloc[0]), low, high, "mover").to_dict()
+    return records
+
+
 def scene_summary(
     table: pd.DataFrame,  # of `scene_table`
 ) -> dict[str, Any]:  # counts, scenes, SCENE_FIGURES as records, fake_to_real, real_to_fake, worst
-    "The scenes in one line: means with intervals, counts, and the scene in which most labels changed."
+    """The scenes in one line: means with intervals, counts, and the scene in which most labels changed.
+
+    Errors are those of final verdicts, where unsure is none: `untouched` has the same of the files themselves.
+    """
     means = table.loc[(table["domain"] == MEAN) & (table["scene"] != UNTOUCHED)]
     if means.empty:
         raise FakefaceError("There is no scene to summarise: the table needs rows of a scene and the domain 'macro'.")
@@ -328,4 +341,4 @@ def scene_summary(
         line[name] = interval(value, n, low, high, "mean of ends").to_dict()
     for name in ("fake_to_real", "real_to_fake"):
         line[name] = int(means[name].sum())
-    return line
+    return line | dict(untouched=_errors_untouched(table))

@@ -92,6 +92,7 @@ def _scenes_row(line: dict[str, Any] | None, columns: list[str]) -> list[str]:
         return [f"{EVERYDAY_COPIES}: not measured", *["–" for _ in columns]]
     changed = _cell(line.get("changed"))
     name = f"{EVERYDAY_COPIES}: {line['scenes']} kinds of files of test images, labels changed {changed}"
+    name += "; errors by the final verdict, where unsure is none"
     return [name, *[_cell(line.get(column)) for column in columns]]
 
 

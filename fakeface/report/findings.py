@@ -333,7 +333,8 @@ def _published_row(figures: dict) -> ResultRow:
 # %% ../../nbs/12_report/07_findings.ipynb #9ef78e91
 SCENES_HEADING = (
     "Everyday copies: {scenes} kinds, made of {n} images of the split; {changed} of the labels change,"
-    " {fake_to_real} from fake to real and {real_to_fake} from real to fake"
+    " {fake_to_real} from fake to real and {real_to_fake} from real to fake; errors by the final verdict, where unsure"
+    " is none"
 )
 
 

@@ -139,8 +139,10 @@ def card_robustness(
 # %% ../../nbs/12_report/16_release.ipynb #2ab1a5df
 CARD_SCENES_TEXT = (
     "Test images in everyday copies: in a photograph of twelve megapixels, on a screen, sent by a messenger."
-    " Each file is decoded, its face is found and framed, and it is judged at the stored threshold. *Changed* is the"
-    " share of answers (real, fake, unsure) that differ from the answer for the untouched image. Means of domains,"
+    " Each file is decoded, its face is found and framed, and it gets its final verdict. FPR and FNR are the shares of"
+    " real faces that are called fake and of fakes that are called real; unsure is neither, so they are lower than the"
+    " rates at the threshold alone in the other tables: compare them with the line *as it is*. *Changed* is the share"
+    " of answers (real, fake, unsure) that differ from the answer for the untouched image. Means of domains,"
     " n = {n}. In all scenes together, {fake_to_real} answers changed from fake to real and {real_to_fake} from real"
     " to fake."
 )

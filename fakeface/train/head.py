@@ -212,12 +212,22 @@ def held_out_scores(
     return z
 
 # %% ../../nbs/08_train/10_head.ipynb #d1b6c1b4
+def _in_common(judged: HeadData, domain: str) -> float:
+    "The share of a domain's images whose groups are in other domains, too; of the class that has more."
+    own = judged.domain == domain
+    shares = [0.0]
+    for label in np.unique(judged.labels[own]):
+        of_class = judged.labels == label
+        shares.append(float(np.isin(judged.group[own & of_class], judged.group[~own & of_class]).mean()))
+    return max(shares)
+
+
 def heads_without(
     data: HeadData,  # that is learned from
     judged: HeadData,  # that is scored: images which none of the heads learned from
     strength: float | None = None,  # C; None: chosen anew without each domain
     tau: float = 1.0,  # as in `fit_head`
-) -> pd.DataFrame:  # domain, n, strength, auc, low, high
+) -> pd.DataFrame:  # domain, n, strength, auc, low, high, in_common (share of images that other domains have)
     "For each domain: a head that did not learn from it, and its AUC on that domain with its 95% interval."
     found = []
     for domain in np.unique(judged.domain):
@@ -226,8 +236,9 @@ def heads_without(
         chosen = best_strength(strength_table(others, tau)) if strength is None else strength
         head = fit_head(others, chosen, tau)
         auc = delong_ci(asked.labels, p_fake(head.logits(asked.views[0])))
-        found.append((domain, len(asked.labels), chosen, auc.value, auc.low, auc.high))
-    return pd.DataFrame(found, columns=["domain", "n", "strength", "auc", "low", "high"])
+        in_common = _in_common(judged, domain)
+        found.append((domain, len(asked.labels), chosen, auc.value, auc.low, auc.high, in_common))
+    return pd.DataFrame(found, columns=["domain", "n", "strength", "auc", "low", "high", "in_common"])
 
 # %% ../../nbs/08_train/10_head.ipynb #49ec8097
 def mean_without(
@@ -240,4 +251,4 @@ def mean_without(
             f"There is no mean AUC over the domains left out: {', '.join(without) or 'no domain'} has none. "
             "Score images of both classes of each domain."
         )
-    return mover(table["auc"], table["low"], table["high"])
+    return mover(table["auc"], table["low"], table["high"], table["in_common"])
