@@ -291,7 +291,7 @@ def _make(
     facts = pd.DataFrame(file_infos([job.dst for job in jobs], cache, workers, timeout), index=used.index)
     reasons = reasons.mask(reasons == "", facts.reason)
     phash = [np.uint64(int(digits[:16] or "0", 16)) for digits in facts["look"]]
-    facts = facts.drop(columns="reason").assign(made_from=used.file_sha256, phash=phash)
+    facts = facts.drop(columns="reason").assign(made_from=used.file_sha256, look_from=used.phash, phash=phash)
     return facts.loc[reasons == ""], reasons
 
 

@@ -62,11 +62,14 @@ MANIFEST_COLUMNS = dict(
     framing="str",  # of its source: centre, or face
     faces="Int16",  # how many were found, of which the largest is framed; null where none was looked for
     made_from="str",  # file_sha256 of the image it was harmonised from
+    look_from="uint64",  # phash of that image, which was cut; 0: there is none
     reason="str",  # why a row is excluded
 )
 
 # %% ../../nbs/04_data/13_manifest.ipynb #93f072b9
-_BEFORE = dict(framing="centre", faces=None, image="")  # what an older manifest, which lacks these columns, means
+_BEFORE = dict(
+    framing="centre", faces=None, image="", look_from=0
+)  # what an older manifest, which lacks these columns, means
 
 
 def _typed(
@@ -244,6 +247,7 @@ def build_manifest(
     table["group"] = ""
     table["image"] = ""
     table["made_from"] = ""
+    table["look_from"] = np.uint64(0)
     table["faces"] = None
     table["phash"] = np.zeros(len(table), np.uint64)
     found = _tie_and_split(table, salt, fractions, _known_splits(previous))

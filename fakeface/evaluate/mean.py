@@ -243,12 +243,15 @@ def _line(name: str, scores: pd.DataFrame, folder: str | os.PathLike) -> dict[st
 def _table(table: pd.DataFrame, folders: Sequence[str | os.PathLike], bundles: list[Bundle], out: Path) -> pd.DataFrame:
     "Parts and mean side by side, each with its cost; the mean's gain on the part before it in AUC over all images."
     mean = mean_scores(table)
+    about = [name for name in _ABOUT if name in table]
+    # an image of several domains is one image to a difference over all of them
+    once = ~mean.duplicated(["image", "label"]) if "image" in mean else pd.Series(True, mean.index)
     lines = []
     for number, (folder, bundle) in enumerate(zip(folders, bundles)):
-        alone = mean_scores(table.loc[:, ["path", "domain", "label", str(number)]])
-        gain = delong_test(mean["label"], mean["p_fake"], alone["p_fake"])
-        about = dict(gain=gain.value, gain_low=gain.low, gain_high=gain.high)
-        lines.append(_line(bundle.name, alone, folder) | about)
+        alone = mean_scores(table.loc[:, [*about, str(number)]])
+        gain = delong_test(mean["label"][once], mean["p_fake"][once], alone["p_fake"][once])
+        gained = dict(gain=gain.value, gain_low=gain.low, gain_high=gain.high)
+        lines.append(_line(bundle.name, alone, folder) | gained)
     lines.append(_line("mean", mean, out))
     return pd.DataFrame(lines)
 

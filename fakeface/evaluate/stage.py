@@ -23,8 +23,10 @@ from ..core.config import split_csv
 from ..data.manifest import compare_files, manifest_hash, read_manifest
 from ..data.audit import read_audit, require_same_data, require_trained_on, require_unbiased, trained_on
 from ..data.prepare import find_path
+from ..data.frames import FramingSample, framing_samples
 from ..data.quarantine import Quarantine
 from ..faces.frame import FRAME_MODES
+from ..images.workers import IMAGE_SECONDS
 from ..metrics.slices import Slice, by_source
 from ..metrics.figures import by_domain, by_domain_records
 from ..models.bundle import Bundle
@@ -99,6 +101,20 @@ def note_test_read(
         left.unlink(missing_ok=True)
     write_json(path, dict(test_reads=len(reads), reads=reads))
     return len(reads)
+
+# %% ../../nbs/09_evaluate/08_stage.ipynb #b9546be1
+def _unframed_words(
+    samples: dict[str, FramingSample],  # of the extra folder
+) -> str:  # "" where its images are framed
+    "That the middle squares of photographs are judged, and what to give instead."
+    for sample in samples.values():
+        if sample.is_unframed:
+            return (
+                f"In {sample.unframed} of {sample.images} images of the extra folder that were looked at, a face does "
+                "not fill the image, and the middle square of each was judged. To judge the square around the face, as "
+                "`fakeface check` does, evaluate with framing=face."
+            )
+    return ""
 
 # %% ../../nbs/09_evaluate/08_stage.ipynb #8240567e
 def _compared(cfg: EvaluateConfig) -> dict[str, Any]:
@@ -177,6 +193,7 @@ class _Request:
     bundle: Bundle
     device: torch.device
     seen: Seen  # what the bundle was trained on
+    unframed: str = ""  # that the images of that folder should be framed by their faces, and are not
 
     @property
     def home(self) -> Path:
@@ -216,7 +233,10 @@ def _request(cfg: EvaluateConfig) -> _Request:
     if not cfg.extra:
         return request
     extra, left_out = extra_rows(cfg.extra, manifest, home, request.workers)
-    return replace(request, extra=extra, left_out=left_out)
+    unframed = (
+        "" if cfg.framing == "face" else _unframed_words(framing_samples(extra, None, request.workers, IMAGE_SECONDS))
+    )
+    return replace(request, extra=extra, left_out=left_out, unframed=unframed)
 
 # %% ../../nbs/09_evaluate/08_stage.ipynb #b9546bf0
 @dataclass(frozen=True)
@@ -379,6 +399,7 @@ def _about(request: _Request, scored: _Scored) -> dict[str, Any]:
         band=bundle.band,
         seen=_seen_domains(request, scored),
         known=request.known.to_dict(),
+        unframed=request.unframed,
         bundle=bundle.name,
         bundle_hash=bundle.hash,
         bundle_stage=bundle.stage,
@@ -488,7 +509,7 @@ def _evaluated(
 ) -> dict[str, Any]:
     "Everything that the stage makes, and what metrics.json holds of it."
     cfg = request.cfg
-    said = [why_this_bundle(cfg, request.bundle.name), request.known.sentence()]
+    said = [why_this_bundle(cfg, request.bundle.name), request.known.sentence(), request.unframed]
     for sentence in filter(None, said):
         print(sentence)
     scored = _score(request, stage.dir, progress)

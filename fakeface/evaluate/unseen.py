@@ -156,7 +156,8 @@ def overlap_with_training(
     "Which images of `extra` the detector may have met before, or are among the run's test images, and how."
     met = known[known.split.isin(("train", "valid"))]
     shown = known[known.split.isin(("train", "valid", "test"))]
-    hashes = np.unique(np.asarray(shown["phash"], np.uint64))
+    # of an image that was cut in `prepare` both: a copy may be one of the whole
+    hashes = np.unique(np.asarray(shown[["phash", "look_from"]], np.uint64))
     hashes = hashes[hashes != 0]
     files = set(shown.file_sha256) | set(shown.made_from) - {""}
     if mirrored is None:

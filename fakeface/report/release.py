@@ -329,10 +329,11 @@ def _test_section(bundle: Bundle, evaluation: dict) -> str:
         )
     missing = untested(bundle, evaluation)
     not_tested = f"\n\nNot measured: {listed(f'`{domain}`' for domain in missing)}." if missing else ""
+    met = (evaluation.get("known") or {}).get("sentence", "")
     return (
         f"## Measured on test\nAt the threshold `{evaluation['threshold_name']}` = {evaluation['threshold']:.4f},"
         f" fitted on validation. Number of times that the test split was read: {evaluation['test_reads']}."
-        " Intervals are 95%; the positive class is fake."
+        f" Intervals are 95%; the positive class is fake.{f' **{met}**' if met else ''}"
         f"\n\n{card_results(evaluation['result'], evaluation['seen'])}{not_tested}"
     )
 

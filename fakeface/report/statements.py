@@ -741,6 +741,11 @@ NOT_A_REASON = (  # counts of images that were not met
 )
 
 
+def _unframed_warning(metrics: dict, facts: RunFacts) -> list[str]:
+    "Where the middle squares of photographs were judged."
+    return [metrics["unframed"]] if metrics.get("unframed") else []
+
+
 def _overlap_warning(metrics: dict, facts: RunFacts) -> list[str]:
     "Where images of a folder beyond the split were not new."
     overlap = metrics.get("overlap") or {}
@@ -800,6 +805,7 @@ WARNINGS = (
     _few_warning,
     _groups_warning,
     _misfit_warnings,
+    _unframed_warning,
     _overlap_warning,
     _unreadable_warning,
 )

@@ -51,8 +51,8 @@ def seen_of(
 ) -> Seen:
     "The record of images that are trained or chosen on."
     hashes = _hashes(rows)
-    looks = _looks(rows, cache)
-    return seen_images(hashes, looks.ravel())
+    looks = np.append(_looks(rows, cache), rows["look_from"].to_numpy(np.uint64))
+    return seen_images(hashes, looks[looks != 0])
 
 # %% ../../nbs/08_train/06_copies.ipynb #aab68336
 def known_rows(
@@ -61,8 +61,8 @@ def known_rows(
 ) -> np.ndarray:  # bool [n]
     "Which images were among those that were seen, as they are, saved again, or mirrored."
     hashes = [rows[name] for name in _FILE_HASHES]
-    looks = rows["phash"].to_numpy(np.uint64)
-    return among_seen(seen, hashes, looks)
+    upright, whole = (rows[name].to_numpy(np.uint64) for name in ("phash", "look_from"))
+    return among_seen(seen, hashes, upright) | near_looks(whole, seen.looks)
 
 # %% ../../nbs/08_train/06_copies.ipynb #f771167c
 def shared_rows(
@@ -72,8 +72,8 @@ def shared_rows(
 ) -> np.ndarray:  # bool [n]
     "Which of the rows are among the others, as they are, saved again, cut in another way, or mirrored."
     hashes = _hashes(others)
-    upright = others["phash"].to_numpy(np.uint64)
-    theirs = seen_images(hashes, upright)
+    upright = others[["phash", "look_from"]].to_numpy(np.uint64).ravel()
+    theirs = seen_images(hashes, upright[upright != 0])
     looks = _looks(rows, cache)
     is_mirrored = near_looks(looks[:, 1], theirs.looks)
     return known_rows(theirs, rows) | is_mirrored
