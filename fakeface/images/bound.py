@@ -9,6 +9,7 @@ __all__ = ['bound_memory', 'one_at_a_time', 'MemoryBound', 'memory_bound']
 import contextlib
 import os
 import sys
+import threading
 from typing import Iterator
 
 from ..core.project import FakefaceError
@@ -25,6 +26,9 @@ class _Process:
     "What is true of this process."
 
     is_bounded = False
+    lock = threading.Lock()
+    inside: list[int] = []  # the threads that look at a file, once for each bound that they are in
+    before: tuple[int, int] = (0, 0)  # what the process was allowed before the first of them, as `setrlimit` takes it
 
 
 def _stacks() -> int:  # bytes
@@ -70,15 +74,31 @@ def _explained(pixels: int, size: int) -> int:  # bytes
 
 
 def _limited(explained: int) -> tuple[int, int]:  # what was allowed before, as `setrlimit` takes it
-    "Allow this process so many bytes more than it has."
+    "Allow this process so many bytes more than it has; to another thread's file nothing is lost by it."
     import resource
 
-    before = resource.getrlimit(resource.RLIMIT_DATA)
-    allowed = _taken() + _stacks() + explained
-    if before[0] != resource.RLIM_INFINITY:
-        allowed = min(allowed, before[0])
-    resource.setrlimit(resource.RLIMIT_DATA, (allowed, before[1]))
+    with _Process.lock:
+        before = resource.getrlimit(resource.RLIMIT_DATA)
+        others = set(_Process.inside) - {threading.get_ident()}
+        _Process.before = _Process.before if _Process.inside else before
+        _Process.inside.append(threading.get_ident())
+        allowed = _taken() + _stacks() + explained
+        if before[0] != resource.RLIM_INFINITY:
+            allowed = max(allowed, before[0]) if others else min(allowed, before[0])
+        if before[1] != resource.RLIM_INFINITY:
+            allowed = min(allowed, before[1])
+        resource.setrlimit(resource.RLIMIT_DATA, (allowed, before[1]))
     return before
+
+
+def _released(before: tuple[int, int]) -> None:
+    "Allow again what was allowed, once no other thread looks at a file."
+    import resource
+
+    with _Process.lock:
+        _Process.inside.remove(threading.get_ident())
+        if not set(_Process.inside) - {threading.get_ident()}:
+            resource.setrlimit(resource.RLIMIT_DATA, before if _Process.inside else _Process.before)
 
 
 @contextlib.contextmanager
@@ -90,8 +110,6 @@ def memory_bound(
     if not _Process.is_bounded:
         yield
         return
-    import resource
-
     explained = _explained(pixels, size)
     before = _limited(explained)
     try:
@@ -100,4 +118,4 @@ def memory_bound(
         much = f"{explained / 1e6:,.0f} MB of memory"
         raise MemoryBound(f"takes more than {much}, which its size does not explain; save it again") from None
     finally:
-        resource.setrlimit(resource.RLIMIT_DATA, before)
+        _released(before)
