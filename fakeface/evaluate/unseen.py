@@ -233,6 +233,17 @@ def _sorted_out(
     return used, counts | within | dict(used=int(used.sum()))
 
 
+def _say_if_unaware_of_crops(
+    manifest: pd.DataFrame,  # the run's
+) -> None:
+    "An older `prepare` did not keep how an image looked before it was cut."
+    if (manifest["made_from"] != "").any() and not manifest["look_from"].any():
+        print(
+            "extra: the run was prepared by an earlier version, so copies of images that were cut then are not known "
+            "again. To have them found, prepare again (overwrite=True)."
+        )
+
+
 def extra_rows(
     spec: str,  # name=folder
     manifest: pd.DataFrame,  # the run's
@@ -246,6 +257,7 @@ def extra_rows(
         raise EvaluateError(f"extra: {name!r} is the name of a domain of this run. Choose another.")
     rows = _scanned(folder, name)
     _refuse_training_folder(folder, manifest)
+    _say_if_unaware_of_crops(manifest)
     cache = home / ".facts.sqlite"
     extra = build_manifest(
         rows, os.path.realpath(manifest.attrs["root"]), cache=cache, workers=workers, timeout=IMAGE_SECONDS
