@@ -237,7 +237,8 @@ def _say_if_unaware_of_crops(
     manifest: pd.DataFrame,  # the run's
 ) -> None:
     "An older `prepare` did not keep how an image looked before it was cut."
-    if (manifest["made_from"] != "").any() and not manifest["look_from"].any():
+    was_cut = any(name != "" for name in manifest["made_from"])
+    if was_cut and not any(manifest["look_from"]):
         print(
             "extra: the run was prepared by an earlier version, so copies of images that were cut then are not known "
             "again. To have them found, prepare again (overwrite=True)."
