@@ -315,7 +315,8 @@ def _errors_untouched(table: pd.DataFrame) -> dict[str, Any]:
     rows = table.loc[(table["domain"] == MEAN) & (table["scene"] == UNTOUCHED)]
     records = {}
     for name in ("fpr", "fnr") if len(rows) else ():
-        value, low, high = (float(rows[column].iloc[0]) for column in (name, f"{name}_low", f"{name}_high"))
+        # None, where there are no images of the class, becomes NaN
+        value, low, high = rows[[name, f"{name}_low", f"{name}_high"]].astype(float).iloc[0]
         records[name] = interval(value, int(rows["n"].iloc[0]), low, high, "mover").to_dict()
     return records
 
