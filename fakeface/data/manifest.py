@@ -67,9 +67,8 @@ MANIFEST_COLUMNS = dict(
 )
 
 # %% ../../nbs/04_data/13_manifest.ipynb #93f072b9
-_BEFORE = dict(
-    framing="centre", faces=None, image="", look_from=0
-)  # what an older manifest, which lacks these columns, means
+# what an older manifest, which lacks these columns, means
+_BEFORE = dict(framing="centre", faces=None, image="", look_from=0)
 
 
 def _typed(

@@ -233,9 +233,9 @@ def _request(cfg: EvaluateConfig) -> _Request:
     if not cfg.extra:
         return request
     extra, left_out = extra_rows(cfg.extra, manifest, home, request.workers)
-    unframed = (
-        "" if cfg.framing == "face" else _unframed_words(framing_samples(extra, None, request.workers, IMAGE_SECONDS))
-    )
+    unframed = ""
+    if cfg.framing == "centre":
+        unframed = _unframed_words(framing_samples(extra, None, request.workers, IMAGE_SECONDS))
     return replace(request, extra=extra, left_out=left_out, unframed=unframed)
 
 # %% ../../nbs/09_evaluate/08_stage.ipynb #b9546bf0

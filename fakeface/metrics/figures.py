@@ -183,7 +183,7 @@ def _mean_note(domains: list[str], figures: Mapping[str, Interval], is_shared: b
     return "; ".join(notes) or None
 
 
-_OF_REAL, _OF_FAKE = ("fpr",), ("fnr", "recall")  # figures of one class
+_ONE_CLASS = dict(fpr=("real",), fnr=("fake",), recall=("fake",))  # whose images a figure is of, where it is of one
 
 
 def share_in_common(
@@ -191,9 +191,8 @@ def share_in_common(
     figure: str = "",  # one of `METRICS`; one of both classes where it is not said
 ) -> float:  # 0 to 1; of the class that has more
     "The share of a domain's images that stand in other domains, too, as `together` takes it."
-    classes = [("real",), ("fake",)][figure in _OF_FAKE] if figure in (*_OF_REAL, *_OF_FAKE) else ("real", "fake")
     shares = []
-    for name in classes:
+    for name in _ONE_CLASS.get(figure, LABEL_NAMES):
         images = counts.get(f"n_distinct_{name}", counts.get(f"n_{name}")) or 0
         shares.append(counts.get(f"n_shared_{name}", 0) / images if images else 0.0)
     return max(shares)
