@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['Pixels', 'OPERATIONS', 'brightness', 'contrast', 'solarize', 'posterize', 'autocontrast', 'equalize', 'gray', 'color',
-           'sharpness', 'hue', 'flip', 'shear', 'translate', 'rotate', 'reframe', 'jpeg', 'blur', 'rescale', 'cut',
-           'reduce_image', 'apply_steps']
+           'sharpness', 'hue', 'flip', 'shear', 'translate', 'rotate', 'reframe', 'jpeg', 'blur', 'rescale',
+           'elsewhere', 'cut', 'reduce_image', 'apply_steps']
 
 # %% ../../nbs/05_augment/03_operations.ipynb #cc5ac92f
 import math
@@ -14,7 +14,8 @@ from typing import Callable, Sequence
 import cv2
 import numpy as np
 from PIL import Image
-from .draws import REDUCE_KERNELS, REFRAME_KERNELS, CropBox, Step
+from .backdrops import backdrop, with_surroundings
+from .draws import AROUND, REDUCE_KERNELS, REFRAME_KERNELS, CropBox, Step
 from ..images.preprocess import KERNELS, InputSpec, eval_views
 
 # a loader has a process for each core; OpenCV's own threads in every one of them would only fight
@@ -238,6 +239,55 @@ def rescale(pixels: Pixels, factor: float, kernel: int) -> Pixels:
     large = small.resize((width, height), Image.Resampling.BICUBIC)
     return np.asarray(large)
 
+# %% ../../nbs/05_augment/03_operations.ipynb #a118f0ba
+_AROUND_NAMES = list(AROUND)
+_PAPERS = (0, 16, 128, 255)  # levels of a page in one grey: bars, a dark and a light screen
+
+
+def _on_page(pixels: Pixels, around: str, seed: int) -> Pixels:
+    "A square in the middle of a page of twice its side: a made scene, one grey, or its rim continued."
+    side = pixels.shape[0]
+    margin = side // 2
+    rim = ((margin, margin), (margin, margin), (0, 0))
+    if around == "rim":
+        return np.pad(pixels, rim, mode="edge")
+    gen = np.random.default_rng(seed)
+    if around == "page":
+        paper = int(gen.choice(_PAPERS))
+        return np.pad(pixels, rim, constant_values=paper)
+    whole = side + 2 * margin
+    page = backdrop((whole, whole), gen, grain=0)
+    wider, mask, reach = with_surroundings(Image.fromarray(pixels))
+    page.paste(wider, (margin - reach, margin - reach), mask)
+    return np.asarray(page)
+
+# %% ../../nbs/05_augment/03_operations.ipynb #088d5027
+def elsewhere(
+    pixels: Pixels,  # a square
+    around: int,  # number in `AROUND`
+    seed: int,  # of what lies around
+    factor: float,  # this and the next three as in `reframe`
+    degrees: float,
+    right: float,
+    down: float,
+    scale: float,  # side of the square in the file, as a share of its side here
+    quality: int,  # of the file
+) -> Pixels:
+    "The square as a face finder cuts it out of another file that shows the image."
+    side = pixels.shape[0]
+    page = _on_page(pixels, _AROUND_NAMES[int(around)], int(seed))
+    inverse = _square_to_square(side, factor, degrees, right, down)
+    inverse[:, 2] += (page.shape[0] - side) / 2
+    in_file = max(8, round(scale * side))
+    # counted from pixel centres, which lie otherwise at the file's scale
+    step = side / in_file
+    inverse[:, 2] += inverse[:, :2].sum(1) * (step - 1) / 2
+    inverse[:, :2] *= step
+    flags = cv2.INTER_CUBIC | cv2.WARP_INVERSE_MAP
+    taken = cv2.warpAffine(page, inverse, (in_file, in_file), flags=flags, borderMode=cv2.BORDER_REPLICATE)
+    saved = Image.fromarray(jpeg(taken, quality))
+    return np.asarray(saved.resize((side, side), Image.Resampling.BICUBIC))
+
 # %% ../../nbs/05_augment/03_operations.ipynb #f1349cf0
 def cut(
     image: Image.Image,  # RGB
@@ -295,6 +345,7 @@ OPERATIONS: dict[str, Callable[..., Pixels]] = {
     "translate": translate,
     "rotate": rotate,
     "reframe": reframe,
+    "elsewhere": elsewhere,
     "jpeg": jpeg,
     "rescale": rescale,
     "blur": blur,

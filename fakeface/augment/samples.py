@@ -23,13 +23,17 @@ _DRAWN_FROM = 2  # times the network's size: where it resizes, an image is opene
 
 
 class SamplePart:
-    "Image → uint8 [3,S,S]: light for the first epochs, then the policy. No state; goes to workers by pickle."
+    """Image → uint8 [3,S,S]: light for the first epochs, then the policy. No state; goes to workers by pickle.
+
+    With a second policy it gives a pair, [2,3,S,S]: the sample, and the image under that policy.
+    """
 
     def __init__(
         self,
         policy: Policy,
         spec: InputSpec,  # its size is the policy's
         light_epochs: int = 0,  # epochs 0 … light_epochs − 1 are light
+        second: Policy | None = None,  # of the other image of a pair; None: no pairs
     ):
         if policy.size != spec.size:
             raise ConfigError(f"The policy is for {policy.size} px, but the network takes {spec.size} px.")
@@ -37,6 +41,7 @@ class SamplePart:
         self.spec = spec
         self.light = light(policy.size)
         self.light_epochs = light_epochs
+        self.second = second
 
     @property
     def max_side(self) -> int | None:
@@ -52,14 +57,8 @@ class SamplePart:
         # where a scale is drawn, there has to be something to draw from
         return max(enough, _DRAWN_FROM * policy.size) if policy.reduce_p else enough
 
-    def __call__(
-        self,
-        image: Image.Image,  # RGB, from `open_image`
-        gen: Generator,  # the sample's own, from rng(seed, "sample", epoch, draw)
-        epoch: int = 0,
-    ) -> np.ndarray:  # uint8 [3, S, S], contiguous
+    def _sample(self, image: Image.Image, policy: Policy, gen: Generator) -> np.ndarray:  # uint8 [3,S,S]
         "Draw and do."
-        policy = self.light if epoch < self.light_epochs else self.policy
         width, height = image.size
         native = self.spec.view != "resize"
         frame = self.spec.frame if native else 0
@@ -68,3 +67,16 @@ class SamplePart:
         channels = np.empty((3, *pixels.shape[:2]), np.uint8)
         cv2.split(pixels, [channels[0], channels[1], channels[2]])
         return channels
+
+    def __call__(
+        self,
+        image: Image.Image,  # RGB, from `open_image`
+        gen: Generator,  # the sample's own, from rng(seed, "sample", epoch, draw)
+        epoch: int = 0,
+    ) -> np.ndarray:  # uint8 [3,S,S], or [2,3,S,S] for a pair; contiguous
+        "The sample of an epoch, or a pair."
+        policy = self.light if epoch < self.light_epochs else self.policy
+        sample = self._sample(image, policy, gen)
+        if self.second is None:
+            return sample
+        return np.stack([sample, self._sample(image, self.second, gen)])

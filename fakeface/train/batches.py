@@ -15,7 +15,7 @@ from dataclasses import replace
 from pathlib import Path
 import pandas as pd
 from torch.utils.data import DataLoader
-from ..augment.policies import Policy, policy_of
+from ..augment.policies import Policy, copied, policy_of
 from ..augment.samples import SamplePart
 from ..core.project import ConfigError
 from ..data.sampler import BalancedSampler
@@ -121,7 +121,7 @@ def worker_count(cfg: TrainConfig) -> int:
     free = shared_bytes()
     if free is None:
         return asked
-    a_batch = cfg.micro_batch * 3 * max(cfg.size, cfg.eval_size) ** 2
+    a_batch = cfg.micro_batch * cfg.views * 3 * max(cfg.size, cfg.eval_size) ** 2
     # the other processes of this machine take from the same memory
     here = int(os.environ.get("LOCAL_WORLD_SIZE", 1))
     return min(asked, free // (_BATCHES_A_WORKER * a_batch * here))
@@ -169,7 +169,8 @@ def augmented_loader(
     folder: Path,  # the stage's folder
 ) -> DataLoader:
     "Micro-batches of uint8 images under the config's augmentation."
-    part = SamplePart(training_policy(cfg), dataclasses.replace(spec, size=cfg.size), cfg.light_epochs)
+    second = copied(cfg.size) if cfg.pairs else None
+    part = SamplePart(training_policy(cfg), dataclasses.replace(spec, size=cfg.size), cfg.light_epochs, second)
     max_side = part.max_side
     workers = worker_count(cfg)
     cache = _decoded(cfg, rows, folder, max_side, workers)

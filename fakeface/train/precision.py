@@ -128,10 +128,10 @@ def _tried_on_gpu(cfg: TrainConfig, model: FaceNet, engine: Engine, device: torc
 
     def try_step(count: int) -> None:
         nonlocal seconds
-        shape = (count, 3, cfg.size, cfg.size)
+        shape = (count * cfg.views, 3, cfg.size, cfg.size)
         copies = torch.zeros(_IMAGE_COPIES, *shape, device=device)
         x = torch.zeros(shape, device=device)
-        seconds = time_step(_measurable(model, count), engine, x, 1, partial(_optimizer_of, cfg))
+        seconds = cfg.views * time_step(_measurable(model, count), engine, x, 1, partial(_optimizer_of, cfg))
         del copies
 
     accumulate = fitting_accumulate(cfg, try_step)
@@ -142,7 +142,7 @@ def _timed_on_cpu(cfg: TrainConfig, model: FaceNet, engine: Engine, device: torc
     "Seconds of an image, measured on a few small ones; for the bill only."
     side = min(cfg.size, _BILL_SIDE)
     x = torch.zeros(min(cfg.micro_batch, 8), 3, side, side, device=device)
-    seconds = time_step(_measurable(model, len(x)), engine, x) * (cfg.size / side) ** 2
+    seconds = cfg.views * time_step(_measurable(model, len(x)), engine, x) * (cfg.size / side) ** 2
     return dataclasses.replace(engine, seconds=seconds, accumulate=cfg.accumulate)
 
 # %% ../../nbs/08_train/05_precision.ipynb #469808ec
@@ -158,7 +158,7 @@ def choose_engine(
     side = min(cfg.size, _BILL_SIDE)
     few = torch.zeros(2, 3, side, side, device=device)
     kept = activation_bytes(copy.deepcopy(model).train(), few, engine.dtype)
-    return dataclasses.replace(engine, bytes=kept * (cfg.size / side) ** 2)
+    return dataclasses.replace(engine, bytes=kept * cfg.views * (cfg.size / side) ** 2)
 
 # %% ../../nbs/08_train/05_precision.ipynb #581d6514
 FEWEST_IMAGES = 8  # in one process, for BatchNorm's own statistics

@@ -66,6 +66,7 @@ class TrainConfig:
     parity: bool = False  # blur and noise on every image and no random scale, as published
     mixup: float = 0.0  # alpha; 0: off
     pairing: str = "random"  # random | roll
+    pairs: float = 0.0  # weight of the difference of an image and its copy in another file; 0: no copies
     # optimisation
     epochs: int = 20  # at most; 0: no training, only BatchNorm, validation and calibration
     patience: int = 2  # epochs without a better validation; 0: never stop early
@@ -106,6 +107,11 @@ class TrainConfig:
     def trained_epochs(self) -> int:
         "Epochs of gradient steps; none where only a head is fitted."
         return 0 if self.trains == "head" else self.epochs
+
+    @property
+    def views(self) -> int:
+        "What the network is shown of each image of a batch: the sample, and with `pairs` a copy of it."
+        return 2 if self.pairs else 1
 
     @property
     def micro_batch(self) -> int:
@@ -154,7 +160,7 @@ _COUNTS = (
     "folds",
 )
 _FROM_0_TO_1 = ("dropout", "smoothing", "ema", "tau", "replay_share")
-_NOT_NEGATIVE = ("lr", "min_lr", "momentum", "weight_decay", "warmup", "clip", "mixup", "max_repeats")
+_NOT_NEGATIVE = ("lr", "min_lr", "momentum", "weight_decay", "warmup", "clip", "mixup", "max_repeats", "pairs")
 
 
 def last_blocks(
@@ -232,7 +238,7 @@ def _check_frozen(cfg: TrainConfig) -> None:
     last_blocks(cfg.trains)
     if 0 < cfg.per_class < 5:
         raise ConfigError(f"per_class = {cfg.per_class} should be 0 or at least 5: a fifth is for validation.")
-    only = dict(processes=1, select_flip=False, eval_size=0) if cfg.trains == "head" else {}
+    only = dict(processes=1, select_flip=False, eval_size=0, pairs=0) if cfg.trains == "head" else {}
     for name, value in only.items():
         given = getattr(cfg, name)
         if given != value and not (name == "eval_size" and given == cfg.size):

@@ -24,6 +24,7 @@ from accelerate.utils import gather_object
 from torch import nn
 from ..augment.batches import BatchPart
 from ..augment.mixup import mixup, mixup_draw, soft_ce
+from ..augment.pairs import difference_of_pairs, of_each_view
 from ..core.project import ConfigError
 from ..core.seeds import seed_of
 from ..data.quarantine import Quarantine
@@ -146,12 +147,16 @@ class Trainer:
         seed = seed_of(cfg.seed, "step", self.progress.step, i, self.accelerator.process_index)
         images = self.engine.layout(self.prepare(images, seed=seed, training=True))
         own_share, partners = self._partners(len(labels))
+        labels = labels.repeat_interleave(cfg.views)
+        partners = of_each_view(partners, cfg.views)
         torch.manual_seed(seed)
         is_last = i == len(micro_batches) - 1
         # gradients travel between processes once a step
         with nullcontext() if is_last else self.accelerator.no_sync(self.wrapped):
             logits = self.wrapped(mixup(images, own_share, partners))
             loss = soft_ce(logits, labels, cfg.smoothing, labels[partners], own_share)
+            if cfg.pairs:
+                loss = loss + cfg.pairs * difference_of_pairs(logits)
             loss = loss / len(micro_batches)
             self.accelerator.backward(loss)
         return loss.detach()

@@ -5,7 +5,7 @@ import pytest
 from PIL import Image
 
 from fakeface.core.seeds import rng
-from fakeface.evaluate.scenes import backdrop
+from fakeface.augment.backdrops import backdrop
 from fakeface.faces.bars import content_box
 from fakeface.images.decode import decode
 from fakeface.images.jpeg import jpeg_bytes

@@ -20,7 +20,8 @@ from fakeface.evaluate.scene_grid import (
     scene_table,
     words_of,
 )
-from fakeface.evaluate.scenes import SCENES, backdrop, scene_file
+from fakeface.augment.backdrops import backdrop
+from fakeface.evaluate.scenes import SCENES, scene_file
 from fakeface.faces.detect import find_faces
 from fakeface.faces.frame import cut_square, ffhq_square
 from fakeface.images.decode import open_image
