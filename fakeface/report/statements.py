@@ -18,7 +18,8 @@ from ..metrics.figures import share_in_common
 from ..metrics.intervals import mover
 from ..models.card import are_too_few, distinct_counts, groups_words, too_few_words
 from ..models.seen import MOST_MET
-from .findings import RunFacts
+from ..evaluate.unseen import Claim, claim_of
+from .findings import SEEN, RunFacts
 from fakeface.report.records import (
     FEW,
     MEANS,
@@ -53,20 +54,28 @@ def _domains_of_kind(metrics: dict, kind: str) -> list[str]:
     seen = metrics.get("seen", {})
     return [name for name in real_domains(metrics["result"]) if seen.get(name) == kind]
 
+
+def _claimed(metrics: dict, domains: list[str]) -> str:
+    "The names of what was tested of some domains: a source, where others of its domain were trained on."
+    return listed(claim_of(metrics, domain).name for domain in domains)
+
 # %% ../../nbs/12_report/08_statements.ipynb #6cccd964
 def _acquaintance(metrics: dict) -> str:
     "Which domains of the split it was trained on."
-    names = {kind: _domains_of_kind(metrics, kind) for kind in ("seen", "calibrated", "unseen", "unknown")}
-    if not names["calibrated"] and not names["unseen"] and not names["unknown"]:
+    names = {kind: _domains_of_kind(metrics, kind) for kind in SEEN}
+    if not any(found for kind, found in names.items() if kind != "seen"):
         is_test = metrics.get("split", "test") == "test" and not _met_in_training(metrics)
         return "It was trained on other images of the same kind." if names["seen"] and is_test else ""
+    claimed = {kind: _claimed(metrics, found) for kind, found in names.items()}
     sentences = []
-    if names["calibrated"]:
-        sentences.append(f"{listed(names['calibrated'])} was left out of training, but is known to the calibration.")
-    if names["unseen"]:
-        sentences.append(f"It was not trained on {listed(names['unseen'])}.")
-    if names["unknown"]:
-        sentences.append(f"It is not known whether it was trained on {listed(names['unknown'])}.")
+    if claimed["calibrated"]:
+        was, is_known = ("were", "are known") if len(names["calibrated"]) > 1 else ("was", "is known")
+        sentences.append(f"{claimed['calibrated']} {was} left out of training, but {is_known} to the calibration.")
+    if claimed["unseen"]:
+        sentences.append(f"It was not trained on {claimed['unseen']}.")
+    sentences += [claim_of(metrics, domain).sentence for domain in names["met"]]
+    if claimed["unknown"]:
+        sentences.append(f"It is not known whether it was trained on {claimed['unknown']}.")
     return " ".join(sentences)
 
 
@@ -249,11 +258,14 @@ def _kind_by_auc(summary: Summary) -> str:
     return CANNOT if (measured(summary, "auc") or 0) < GENERALISES else CAN
 
 
-def _unseen_domains(metrics: dict) -> dict[str, Summary]:
+def _unseen_domains(
+    metrics: dict,
+    kind: str = "unseen",  # or met
+) -> dict[str, Summary]:
     "Domains of the split and beyond it that the detector was never trained on."
     seen = metrics.get("seen", {})
     summaries = {**real_domains(metrics["result"]), **real_domains(metrics.get("extra", {}))}
-    return {name: summary for name, summary in summaries.items() if seen.get(name) == "unseen"}
+    return {name: summary for name, summary in summaries.items() if seen.get(name) == kind}
 
 
 def _degree(*summaries: Summary, auc: dict | None = None) -> str:
@@ -272,12 +284,30 @@ def _separates(summary: Summary) -> str:
     )
 
 
+def _not_new(claim: Claim, summary: Summary) -> str:
+    "Which figures are not those of unseen images."
+    rates = dict(real=("n_real", "real faces called fake"), fake=("n_fake", "fakes missed"))
+    known = [rates[name] for name, (met, _) in claim.met.items() if met]
+    figures = [what for count, what in known if summary[count]]
+    if summary["n_real"] and summary["n_fake"]:
+        figures.insert(0, "AUC")
+    are = "are" if len(figures) > 1 else "is"
+    return (
+        f"But {claim.sentence.removesuffix('.')}: {listed(figures)} {are} not to be taken for those of unseen images."
+    )
+
+
 def _each_unseen_domain(metrics: dict, facts: RunFacts) -> list[Statement]:
-    "A sentence for each domain that it was never trained on."
+    "A sentence for each domain that it was never trained on, or not by that name."
     statements = []
     for name, summary in _unseen_domains(metrics).items():
-        text = f"On {name}, which it was never trained on, it separates the classes {_separates(summary)}."
+        what = claim_of(metrics, name).name
+        text = f"On {what}, which it was never trained on, it separates the classes {_separates(summary)}."
         statements.append(Statement(_kind_by_auc(summary), text))
+    for name, summary in _unseen_domains(metrics, "met").items():
+        claim = claim_of(metrics, name)
+        text = f"On {claim.name}, it separates the classes {_separates(summary)}. {_not_new(claim, summary)}"
+        statements.append(Statement(CANNOT, text))
     return statements
 
 # %% ../../nbs/12_report/08_statements.ipynb #c331c2f6
