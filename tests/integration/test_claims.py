@@ -88,14 +88,23 @@ def test_the_same_images_under_another_name_are_not_new(out):
     met = f"{LEARNED} of the {LEARNED} photographs and {LEARNED} of the {LEARNED} generated images that elsewhere has"
     assert facts.metrics["seen"] == dict(elsewhere="met") and facts.metrics["known"]["met"] == 0
     assert met in all_said(facts) and "never trained on" not in all_said(facts)
+    assert "were in the training" not in all_said(facts), "none of those that it was tested on"
     card = card_results(facts.metrics)
     assert "| elsewhere | under another name |" in card and met in card
     assert "mean of domains" not in card, "there is but one"
 
 
+def test_images_of_a_folder_of_ones_own_are_no_test_images(out):
+    bundle, folder = out / "part/finetune/bundle", out / "o/train"
+    facts = found(out, "renamed", bundle=str(bundle), extra=f"own={folder}", overwrite=True)
+    met, n = 2 * SPLITS["train"], 2 * (SPLITS["train"] + SPLITS["test"])
+    assert f"{met} of {n} test and extra images were in the training of part-finetune" in all_said(facts)
+    assert facts.metrics["seen"]["own"] == "seen"
+
+
 def test_photographs_that_stand_in_another_domain_are_not_unseen(out, capsys):
     trained(out, "shared", leave_out="faces")
-    line = "leave_out = faces: 72 of its 288 training and validation images stand in B, too"
+    line = "leave_out = faces: 72 of its 288 training and validation images stand in B/x, too"
     assert line in capsys.readouterr().out
     facts = found(out, "shared", domains="faces")
     said = all_said(facts)
