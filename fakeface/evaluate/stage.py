@@ -360,8 +360,8 @@ def _is_mostly_met(left_out: dict[str, int]) -> bool:
 
 def _claims(request: _Request, scored: _Scored) -> dict[str, Claim]:
     "What may be said of each domain that was scored."
-    is_scored = request.tested["domain"].isin(scored.both["domain"])
-    claims = claims_of(request.tested[is_scored], request.manifest, request.bundle, request.home, request.seen)
+    tested = request.tested.loc[request.tested["domain"].isin(scored.both["domain"])]
+    claims = claims_of(tested, request.manifest, request.bundle, request.home, request.seen)
     if request.extra is not None and _is_mostly_met(request.left_out or {}):
         for domain in request.extra["domain"].unique():
             claims[domain] = replace(claims[domain], kind="seen")
