@@ -522,6 +522,12 @@ def _own_figures(home: Path) -> dict[str, Any] | None:
     return None
 
 
+def _names_of(domain: str, group: list[str], manifest: pd.DataFrame) -> list[str]:
+    "Which names of a group are a domain, or sources of it."
+    is_of_it = (manifest["domain"] == domain).to_numpy()
+    return [name for name in group if (is_of_it & _named(manifest, [name])).any()]
+
+
 def _rounds_of_group(
     home: Path,
     new: Path,
@@ -544,11 +550,8 @@ def _rounds_of_group(
         )
         own = None
     rounds = []
-    data = read_manifest(new / "prepare/manifest.parquet")
     for domain in metrics["seen"]:
-        is_of_it = (data["domain"] == domain).to_numpy()
-        about["named"] = [name for name in group if (is_of_it & _named(data, [name])).any()]
-        about["met"] = claim_of(metrics, domain).met
+        about |= dict(named=_names_of(domain, group, data), met=claim_of(metrics, domain).met)
         unseen = Evaluation.from_dict(metrics["result"][domain])
         found = Round(group, domain, new.name, trained.get("epochs"), metrics["seen"][domain], unseen, **about)
         seen = _seen_part(home, new, own, domain) if own and _knew(own, domain, group) else None
