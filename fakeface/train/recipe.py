@@ -35,7 +35,7 @@ class TrainConfig:
     resume: bool = False  # go on with an unfinished one
     # data
     domains: str = ""  # comma string; empty: all of the manifest
-    leave_out: str = ""  # domains or sources that neither training nor validation may see
+    leave_out: str = ""  # domains or sources out of training and validation; an image stays that is in others, too
     calibrate_on: str = ""  # domains or sources never trained on: their validation helps to fit threshold and band
     share: float = 1.0  # of the training images, chosen by their hash: for curves over the amount of data
     per_class: int = 0  # images of each domain and class, a fifth of them for validation; 0: all
