@@ -31,7 +31,7 @@ from ..metrics.intervals import Interval
 from ..metrics.paired import delong_test
 from ..train.recipe import TrainConfig, differences, identity, train_config
 from ..train.stage import run_training_stage
-from .unseen import Claim, claim_of, has_met
+from .unseen import DomainClaim, claim_of, has_met
 from .predict import is_of_this_data
 from .stage import EvaluateConfig, evaluate, note_test_read
 
@@ -423,12 +423,14 @@ _PLAIN = (
 
 def round_claim(
     record: Mapping[str, Any],  # of leaveout.json
-) -> Claim:
+) -> DomainClaim:
     "What may be said of the domain that a round was tested on, or of those of its sources that were left out."
     domain = record["domain"]
     # earlier versions did not record which names are of the domain
     named = record.get("named") or record["left_out"]
-    return Claim(record.get("claim") or "unknown", domain, [] if domain in named else named, record.get("met") or {})
+    return DomainClaim(
+        record.get("claim") or "unknown", domain, [] if domain in named else named, record.get("met") or {}
+    )
 
 
 @dataclass(frozen=True)
@@ -439,7 +441,7 @@ class Round:
     domain: str
     run: str  # the round's name
     epochs: int | None  # of finetuning
-    claim: str | None  # a kind of `unseen.Claim`
+    claim: str | None  # a kind of `unseen.DomainClaim`
     unseen: Evaluation  # by the detector without it
     seen: Evaluation | None = None  # by the run's own detector, where it was evaluated and knew the domain
     difference: Interval | None = None  # AUC unseen − AUC seen, on the same images
@@ -451,7 +453,7 @@ class Round:
     given_epochs: int | None = None  # as asked for; 0: as the run; None: not recorded
     framing: str | None = None  # of the images in its evaluation; None: not recorded
     named: list[str] | None = None  # of the names left out those of this domain or its sources; None: not recorded
-    met: dict[str, list[int]] | None = None  # as in `unseen.Claim`
+    met: dict[str, list[int]] | None = None  # as in `unseen.DomainClaim`
 
     @property
     def doubt(self) -> str:

@@ -40,7 +40,7 @@ from .predict import EvaluateError, OnnxNet, device_of, open_net, pick_split, pr
 from ..data.balance import sample_rows
 from .robustness import robustness_grid
 from .scene_grid import scene_scores, scene_summary, scene_table
-from .unseen import MET, Claim, claim_of, claims_of, extra_rows, is_new_source, lineage
+from .unseen import MET, DomainClaim, claim_of, claims_of, extra_rows, is_new_source, lineage
 
 # %% ../../nbs/09_evaluate/08_stage.ipynb #d2dc5522
 @dataclass(frozen=True)
@@ -358,7 +358,7 @@ def _is_mostly_met(left_out: dict[str, int]) -> bool:
     return sum(left_out.get(why, 0) for why in MET) > MOST_MET * left_out.get("pictures", 0)
 
 
-def _claims(request: _Request, scored: _Scored) -> dict[str, Claim]:
+def _claims(request: _Request, scored: _Scored) -> dict[str, DomainClaim]:
     "What may be said of each domain that was scored."
     tested = request.tested.loc[request.tested["domain"].isin(scored.both["domain"])]
     claims = claims_of(tested, request.manifest, request.bundle, request.home, request.seen)

@@ -19,7 +19,7 @@ from ..metrics.intervals import mover
 from ..models.card import are_too_few, distinct_counts, groups_words, too_few_words
 from ..models.seen import MOST_MET
 from ..evaluate.leave_one_out import round_claim
-from ..evaluate.unseen import NOT_NEW, Claim, claim_of
+from ..evaluate.unseen import NOT_NEW, DomainClaim, claim_of
 from .findings import SEEN, RunFacts
 from fakeface.report.records import (
     FEW,
@@ -285,7 +285,7 @@ def _separates(summary: Summary) -> str:
     )
 
 
-def _not_new(claim: Claim, summary: Summary) -> str:
+def _not_new(claim: DomainClaim, summary: Summary) -> str:
     "Which figures are not those of unseen images."
     rates = dict(real=("n_real", "real faces called fake"), fake=("n_fake", "fakes missed"))
     known = [rates[name] for name, (met, _) in claim.met.items() if met]

@@ -61,7 +61,7 @@ def all_said(facts):
 
 @pytest.fixture(scope="module")
 def out(tmp_path_factory):
-    "Two runs: one left out a source of a domain, the other a domain whose photographs stand in another one, too."
+    "Runs: a source of a domain is left out; photographs stand in two domains; images have another domain's name."
     out = tmp_path_factory.mktemp("out")
     x, y = images(out, "x", "faces"), images(out, "y", "faces", "dots")
     others = images(out, "o", "other")
@@ -69,6 +69,7 @@ def out(tmp_path_factory):
     trained(out, "part", leave_out="faces/y")
     beside = images(out, "x", "B", classes=["real"]) + images(out, "o", "B", classes=["fake"])
     prepared(out / "shared/prepare", [*x, *y, *beside])
+    prepared(out / "renamed/prepare", images(out, "x", "elsewhere"))
     return out
 
 
@@ -83,8 +84,7 @@ def test_a_new_source_is_not_called_a_new_domain(out):
 
 
 def test_the_same_images_under_another_name_are_not_new(out):
-    prepared(out / "renamed/prepare", images(out, "x", "elsewhere"))
-    facts = found(out, "renamed", bundle=str(out / "part/finetune/bundle"))
+    facts = found(out, "renamed", bundle=str(out / "part/finetune/bundle"), overwrite=True)
     met = f"{LEARNED} of the {LEARNED} photographs and {LEARNED} of the {LEARNED} generated images that elsewhere has"
     assert facts.metrics["seen"] == dict(elsewhere="met") and facts.metrics["known"]["met"] == 0
     assert met in all_said(facts) and "never trained on" not in all_said(facts)
