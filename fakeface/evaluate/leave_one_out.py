@@ -29,7 +29,7 @@ from ..models.storage import read_bundle
 from ..metrics.figures import Evaluation, by_domain
 from ..metrics.intervals import Interval
 from ..metrics.paired import delong_test
-from ..train.recipe import TrainConfig, differences, identity, train_config
+from ..train.recipe import TrainConfig, completed, differences, identity, train_config
 from ..train.stage import run_training_stage
 from .unseen import DomainClaim, claim_of, has_met
 from .predict import is_of_this_data
@@ -207,8 +207,8 @@ def _refuse_other_settings(folder: Path, cfg: TrainConfig) -> None:
     "Raise `FakefaceError` where a finished stage of a round was trained otherwise than the run is now."
     now = {name: value for name, value in identity(cfg).items() if name != "init"}
     stored = read_json(folder / "config.json")
-    # a setting that is newer than the round had its default
-    before = {name: stored.get(name, getattr(TrainConfig, name)) for name in now}
+    then = completed(stored, now)
+    before = {name: then[name] for name in now}
     changed = differences(json.loads(to_json(before)), json.loads(to_json(now)))
     if changed:
         raise FakefaceError(
