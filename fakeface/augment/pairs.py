@@ -14,9 +14,11 @@ def difference_of_pairs(
     logits: Tensor,  # [2·B, 2]; the two of a pair follow each other
 ) -> Tensor:  # a scalar, the mean over pairs
     "The squared difference of the log-odds (fake against real) of the two images of a pair."
-    log_odds = logits[:, 1].float() - logits[:, 0].float()
+    real, fake = logits.float().unbind(1)
+    log_odds = fake - real
     first, second = log_odds.view(-1, 2).unbind(1)
-    return (first - second).square().mean()
+    difference = first - second
+    return difference.square().mean()
 
 # %% ../../nbs/05_augment/07_pairs.ipynb #c189e7fa
 def of_each_view(
@@ -24,5 +26,7 @@ def of_each_view(
     views: int,  # images of each sample, which follow each other
 ) -> Tensor:  # int64 [B·views]
     "Each image's partner, where a sample has several images: the same one of the partner's."
-    each = torch.arange(views, device=partners.device)
-    return (partners[:, None] * views + each).flatten()
+    view = torch.arange(views, device=partners.device)
+    begins = partners * views
+    partner_views = begins[:, None] + view
+    return partner_views.flatten()

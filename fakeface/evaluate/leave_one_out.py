@@ -4,7 +4,8 @@
 
 # %% auto #0
 __all__ = ['LeaveoutConfig', 'rounds_of', 'round_name', 'share_prepared', 'round_config', 'one_round', 'paired_difference',
-           'Round', 'collect_rounds', 'rounds_table', 'require_current_rounds', 'leave_out_rounds', 'beside']
+           'round_claim', 'Round', 'collect_rounds', 'rounds_table', 'require_current_rounds', 'leave_out_rounds',
+           'beside']
 
 # %% ../../nbs/09_evaluate/09_leave_one_out.ipynb #db7dd18a
 import json
@@ -28,9 +29,9 @@ from ..models.storage import read_bundle
 from ..metrics.figures import Evaluation, by_domain
 from ..metrics.intervals import Interval
 from ..metrics.paired import delong_test
-from ..train.recipe import TrainConfig, differences, identity, train_config
+from ..train.recipe import TrainConfig, completed, differences, identity, train_config
 from ..train.stage import run_training_stage
-from .unseen import has_met
+from .unseen import DomainClaim, claim_of, has_met
 from .predict import is_of_this_data
 from .stage import EvaluateConfig, evaluate, note_test_read
 
@@ -206,8 +207,8 @@ def _refuse_other_settings(folder: Path, cfg: TrainConfig) -> None:
     "Raise `FakefaceError` where a finished stage of a round was trained otherwise than the run is now."
     now = {name: value for name, value in identity(cfg).items() if name != "init"}
     stored = read_json(folder / "config.json")
-    # a setting that is newer than the round had its default
-    before = {name: stored.get(name, getattr(TrainConfig, name)) for name in now}
+    then = completed(stored, now)
+    before = {name: then[name] for name in now}
     changed = differences(json.loads(to_json(before)), json.loads(to_json(now)))
     if changed:
         raise FakefaceError(
@@ -415,7 +416,21 @@ _PLAIN = (
     "seen_by",
     "given_epochs",
     "framing",
+    "named",
+    "met",
 )  # fields of a round as they are
+
+
+def round_claim(
+    record: Mapping[str, Any],  # of leaveout.json
+) -> DomainClaim:
+    "What may be said of the domain that a round was tested on, or of those of its sources that were left out."
+    domain = record["domain"]
+    # earlier versions did not record which names are of the domain
+    named = record.get("named") or record["left_out"]
+    return DomainClaim(
+        record.get("claim") or "unknown", domain, [] if domain in named else named, record.get("met") or {}
+    )
 
 
 @dataclass(frozen=True)
@@ -426,7 +441,7 @@ class Round:
     domain: str
     run: str  # the round's name
     epochs: int | None  # of finetuning
-    claim: str | None  # seen | unseen | unknown, as `seen_or_not` found
+    claim: str | None  # a kind of `unseen.DomainClaim`
     unseen: Evaluation  # by the detector without it
     seen: Evaluation | None = None  # by the run's own detector, where it was evaluated and knew the domain
     difference: Interval | None = None  # AUC unseen − AUC seen, on the same images
@@ -437,6 +452,13 @@ class Round:
     seen_by: str | None = None  # hash of the detector that `seen` is of
     given_epochs: int | None = None  # as asked for; 0: as the run; None: not recorded
     framing: str | None = None  # of the images in its evaluation; None: not recorded
+    named: list[str] | None = None  # of the names left out those of this domain or its sources; None: not recorded
+    met: dict[str, list[int]] | None = None  # as in `unseen.DomainClaim`
+
+    @property
+    def doubt(self) -> str:
+        "How many images of the domain were met all the same; empty where few or none were."
+        return round_claim(self.to_dict()).sentence
 
     def to_dict(self) -> dict[str, Any]:
         "As leaveout.json holds it."
@@ -502,6 +524,12 @@ def _own_figures(home: Path) -> dict[str, Any] | None:
     return None
 
 
+def _names_of(domain: str, group: list[str], manifest: pd.DataFrame) -> list[str]:
+    "Which names of a group are a domain, or sources of it."
+    is_of_it = (manifest["domain"] == domain).to_numpy()
+    return [name for name in group if (is_of_it & _named(manifest, [name])).any()]
+
+
 def _rounds_of_group(
     home: Path,
     new: Path,
@@ -514,7 +542,8 @@ def _rounds_of_group(
     trained = read_json(new / "finetune/metrics.json") or {}
     about: dict[str, Any] = {name: trained.get(name) for name in ("megabytes", "ms_an_image")}
     about |= dict(bundle_hash=metrics["bundle_hash"], given_epochs=given_epochs)
-    about["manifest_hash"] = manifest_hash(read_manifest(new / "prepare/manifest.parquet"))
+    data = read_manifest(new / "prepare/manifest.parquet")
+    about["manifest_hash"] = manifest_hash(data)
     about["framing"] = _framing_of(new)
     if own and about["framing"] != _framing_of(home):
         print(
@@ -524,6 +553,7 @@ def _rounds_of_group(
         own = None
     rounds = []
     for domain in metrics["seen"]:
+        about |= dict(named=_names_of(domain, group, data), met=claim_of(metrics, domain).met)
         unseen = Evaluation.from_dict(metrics["result"][domain])
         found = Round(group, domain, new.name, trained.get("epochs"), metrics["seen"][domain], unseen, **about)
         seen = _seen_part(home, new, own, domain) if own and _knew(own, domain, group) else None
@@ -571,7 +601,7 @@ def rounds_table(rounds: list[Round]) -> pd.DataFrame:
     rows = []
     for found in rounds:
         row = dict(domain=found.domain, without=", ".join(found.left_out), epochs=found.epochs, n=found.unseen.n)
-        row |= dict(claim=found.claim)
+        row |= dict(claim=found.claim, met=found.doubt)
         row |= _figure_columns(names, "unseen", found.unseen)
         row |= _figure_columns(names, "seen", found.seen)
         row |= _columns("AUC difference", found.difference)
@@ -587,7 +617,17 @@ def _epochs_note(rounds: list[Round]) -> str:
     if not epochs:
         return ""
     ends = epochs[:1] if len(epochs) == 1 else [epochs[0], epochs[-1]]
-    return f"Finetuned for {' to '.join(map(str, ends))} epochs."
+    return f"Finetuned for {' to '.join(map(str, ends))} epoch{'' if ends == [1] else 's'}."
+
+
+def _doubts_note(rounds: list[Round]) -> str:
+    "What rounds had met all the same, as sentences; empty where that is nothing."
+    doubts = [
+        f"The round without {', '.join(found.left_out)} is none of unseen images: {found.doubt}"
+        for found in rounds
+        if found.doubt
+    ]
+    return " ".join(doubts)
 
 
 def _framing_note(rounds: list[Round]) -> str:
@@ -755,7 +795,7 @@ def leave_out_rounds(
     records += [found.to_dict() for found in collect_rounds(cfg.run, cfg.out, groups, cfg.epochs)]
     records.sort(key=lambda record: (record["left_out"], record["domain"]))
     rounds = [Round.from_dict(record) for record in records]
-    note = " ".join(filter(None, (_epochs_note(rounds), _framing_note(rounds))))
+    note = " ".join(filter(None, (_epochs_note(rounds), _framing_note(rounds), _doubts_note(rounds))))
     write_json(file, dict(rounds=records, note=note))
     table = rounds_table(rounds)
     with atomic_path(home / "leaveout.csv") as path:

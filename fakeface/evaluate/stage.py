@@ -40,7 +40,7 @@ from .predict import EvaluateError, OnnxNet, device_of, open_net, pick_split, pr
 from ..data.balance import sample_rows
 from .robustness import robustness_grid
 from .scene_grid import scene_scores, scene_summary, scene_table
-from .unseen import MET, extra_rows, is_new_source, lineage, seen_or_not
+from .unseen import MET, DomainClaim, claim_of, claims_of, extra_rows, is_new_source, lineage
 
 # %% ../../nbs/09_evaluate/08_stage.ipynb #d2dc5522
 @dataclass(frozen=True)
@@ -205,10 +205,15 @@ class _Request:
         return None if self.cfg.workers < 0 else self.cfg.workers
 
     @property
+    def tested(self) -> pd.DataFrame:
+        "All images that are to be scored."
+        return self.rows if self.extra is None else pd.concat([self.rows, self.extra])
+
+    @property
     def known(self) -> Acquaintance:
         "How many of the images that are scored the bundle had met."
-        rows = self.rows if self.extra is None else pd.concat([self.rows, self.extra])
-        return acquaintance(self.seen, rows, self.bundle.name, self.cfg.split)
+        split = self.cfg.split if self.extra is None else f"{self.cfg.split} and extra"
+        return acquaintance(self.seen, self.tested, self.bundle.name, split)
 
     @property
     def threshold(self) -> float:
@@ -340,7 +345,8 @@ def _reservations(metrics: dict[str, Any], request: _Request, said: str) -> dict
     )
     if found["backwards"] and found["backwards"] not in said:
         print(f"{found['backwards']}.")
-    for sentence in filter(None, (found["groups"], found["no_claim"])):
+    met = [claim_of(metrics, domain).sentence for domain in metrics["seen"]]
+    for sentence in filter(None, (*met, found["groups"], found["no_claim"])):
         print(sentence)
     if found["no_claim"] and _compared(cfg).get("folds") and not cfg.bundle:
         print("That is about the test split alone: what finetune found by cross-validation stands.")
@@ -352,19 +358,14 @@ def _is_mostly_met(left_out: dict[str, int]) -> bool:
     return sum(left_out.get(why, 0) for why in MET) > MOST_MET * left_out.get("pictures", 0)
 
 
-def _seen_domains(request: _Request, scored: _Scored) -> dict[str, str]:
-    "Each domain: seen, unseen or unknown; seen also where more than a few of its images were met."
-    met = request.known.by_domain
-    counts = scored.both.domain.value_counts()
-    often = {domain for domain, count in met.items() if count > MOST_MET * counts.get(domain, 0)}
-    kinds = seen_or_not(scored.both.domain, request.bundle, request.home)
-    for domain, rows in scored.both.groupby("domain"):
-        # of a domain that was trained on, only sources that were left out
-        if all(is_new_source(str(domain), source, request.bundle, request.home) for source in rows["source"].unique()):
-            kinds[str(domain)] = "unseen"
+def _claims(request: _Request, scored: _Scored) -> dict[str, DomainClaim]:
+    "What may be said of each domain that was scored."
+    tested = request.tested.loc[request.tested["domain"].isin(scored.both["domain"])]
+    claims = claims_of(tested, request.manifest, request.bundle, request.home, request.seen)
     if request.extra is not None and _is_mostly_met(request.left_out or {}):
-        often |= set(request.extra["domain"])
-    return {domain: "seen" if domain in often else kind for domain, kind in kinds.items()}
+        for domain in request.extra["domain"].unique():
+            claims[domain] = replace(claims[domain], kind="seen")
+    return claims
 
 
 def _is_of_this_split(request: _Request) -> bool:
@@ -390,14 +391,15 @@ def _passed_over(request: _Request) -> list[str]:
 
 def _about(request: _Request, scored: _Scored) -> dict[str, Any]:
     "What was evaluated, on what, and what it had seen."
-    bundle = request.bundle
+    bundle, claims = request.bundle, _claims(request, scored)
     return dict(
         split=request.cfg.split,
         threshold=request.threshold,
         threshold_name=bundle.threshold,
         thresholds=bundle.thresholds,
         band=bundle.band,
-        seen=_seen_domains(request, scored),
+        seen={domain: claim.kind for domain, claim in claims.items()},
+        claims={domain: dict(sources=claim.sources, met=claim.met) for domain, claim in claims.items()},
         known=request.known.to_dict(),
         unframed=request.unframed,
         bundle=bundle.name,

@@ -143,12 +143,26 @@ def _extents(stream: BinaryIO, places: _Box, data: int) -> dict[int, list[_Exten
     return found
 
 
+def _first_length(stream: BinaryIO, track: _Box) -> int:
+    "How many bytes the first image of a film has, of the box `stbl`; 0 where it does not say so."
+    for _, start, end in _one(_inside(stream, track, "stsz")):
+        numbers = _Numbers(_read(stream, start, min(end, start + 16)))
+        numbers.take(4)
+        # of every image; 0: each has its own in the list
+        if length := numbers.take(4):
+            return length
+        return numbers.take(4) and numbers.take(4)
+    return 0
+
+
 def _first_sample(stream: BinaryIO, track: _Box) -> list[_Extent]:
-    "Where the first image of a film begins, of the box `stbl`."
-    for kind, wide in (("stco", 4), ("co64", 8)):
-        for _, start, end in _inside(stream, track, kind):
-            if end - start >= 8 + wide:
-                return [(int.from_bytes(_read(stream, start + 8, start + 8 + wide), "big"), 0)]
+    "Where the first image of a film lies, of the box `stbl`."
+    inside = _boxes(stream, track[1], track[2])
+    for kind, start, end in _one(box for box in inside if box[0] in (b"stco", b"co64")):
+        wide = 8 if kind == b"co64" else 4
+        if end - start >= 8 + wide:
+            begins = int.from_bytes(_read(stream, start + 8, start + 8 + wide), "big")
+            return [(begins, _first_length(stream, track))]
     return []
 
 # %% ../../nbs/02_images/00_avif.ipynb #e36db8d9
@@ -286,7 +300,9 @@ def _parts(stream: BinaryIO, size: int) -> Iterator[tuple[bool, list[_Extent]]]:
 def _why_other(stream: BinaryIO, shown: tuple[int, int], size: int) -> str:
     "As `why_other_size`; raises `ValueError` where the file cannot be understood."
     left = 2 * size
-    for is_main, extents in _parts(stream, size):
+    # tiles of one colour share their bytes: a list of them is read once
+    distinct = dict.fromkeys((is_main, tuple(extents)) for is_main, extents in _parts(stream, size))
+    for is_main, extents in distinct:
         bounds = [(start, start + length if length else size) for start, length in extents]
         left -= sum(end - start for start, end in bounds)
         if left < 0:

@@ -100,13 +100,17 @@ _FIELD_OF_TOOL = {
     "fooocus_scheme": ("Fooocus", ""),
     "generation_data": ("a diffusion tool", ""),
 }
+# the first of all texts is the software
+_MADE_WITH = r"(?:\A|(?<=\bby )|(?<=\bvia )|(?<=\bwith )|(?<=\busing ))"
 _GENERATOR_NAMES = re.compile(
     r"stable.?diffusion|automatic1111|comfyui|invokeai|novelai|midjourney|openai|chatgpt|"
     r"leonardo\.ai|fooocus|draw things|bing image creator|stability ai|stylegan|nano banana|"
     # words of other languages, insects and constellations: only beside their maker or a version
-    r"\bdall[^\w\s'’]e\b|(?-i:\bDALL ?E[ -]?[23]\b)|\bflux\.?1|\bideogram(?:\.ai|[ -]?v?[1-9]\b)|"
-    r"adobe firefly|firefly image|google imagen|(?<!\w )\bimagen[ -]?[2-9]\b(?!\.\d)|"
-    r"google gemini|\bgemini[ -]?(?:\d\.\d|\d?[ -]?(?:pro\b|flash|ultra|nano))|"
+    rf"\bdall[^\w\s'’-]e\b|\bdall-e[ -]?[23]\b|{_MADE_WITH}dall-e\b|"
+    r"(?-i:\bD(?:ALL|all)-E\b|\bDALL ?E[ -]?[23]\b)|"
+    r"\bflux\.?1|\bideogram(?:\.ai|[ -]?v?[1-9]\b)|adobe firefly|firefly image|"
+    rf"google imagen|{_MADE_WITH}imagen[ -]?[2-9]\b(?! de\b)|\bimagen-\d\.\d(?=-)|"
+    r"google gemini|\bgemini[ -]?(?:\d\.\d|\d?[ -]?(?:pro\b(?![ -]am\b)|flash|ultra|nano))|"
     r"Steps: \d+, Sampler",
     re.IGNORECASE,
 )
@@ -139,6 +143,7 @@ def _generator(software: Any, texts: Fields) -> str | None:
         tool, always = _FIELD_OF_TOOL.get(name, ("", ""))
         if tool and always in (text.decode(errors="replace") if isinstance(text, bytes) else str(text)):
             return tool
+    # a text that is not there leaves its space
     everything = " ".join(plain(text, 2000) for text in [software or "", *texts.values()])
     named = _GENERATOR_NAMES.search(everything)
     return f"names {named[0]}" if named else None

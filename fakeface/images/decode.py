@@ -220,6 +220,40 @@ def _rgb(image: Image.Image) -> Image.Image:
         return _over_white(image)
     return image if image.mode == "RGB" else image.convert("RGB")
 
+# %% ../../nbs/02_images/01_decode.ipynb #ppm0levels02
+class _Levels(ImageFile.PyDecoder):
+    "Reads a PPM of any number of levels to the pixels that Pillow's own decoder gives."
+
+    _pulls_fd = True
+
+    def decode(self, buffer: Any) -> tuple[int, int]:
+        "Take all numbers from the file; no bytes, and no error, are left."
+        file: Any = self.fd
+        is_deep = self.mode == "I"
+        highest = self.args[-1]
+        stored = np.dtype(">u2" if highest > 255 else "u1")
+        top = 65535 if is_deep else 255
+        scaled = np.rint(np.arange(256**stored.itemsize) / highest * top)
+        table = np.minimum(scaled, top).astype("<i4" if is_deep else "u1")
+        left = self.state.xsize * self.state.ysize * Image.getmodebands(self.mode)
+        levels = bytearray()
+        while data := file.read(stored.itemsize * min(left, _STRIP)):
+            count = len(data) // stored.itemsize
+            levels += table[np.frombuffer(data, stored, count)].tobytes()
+            left -= count
+        self.set_as_raw(levels, "I;32" if is_deep else self.mode)
+        return -1, 0
+
+
+_LEVELS = "fakeface_levels"
+Image.register_decoder(_LEVELS, _Levels)
+
+
+def _quicken(image: Image.Image) -> None:
+    "Have a PPM that is not decoded yet read by `_Levels` where Pillow would do it in Python."
+    if isinstance(image, ImageFile.ImageFile) and image.format == "PPM":
+        image.tile = [tile._replace(codec_name=_LEVELS) if tile.codec_name == "ppm" else tile for tile in image.tile]
+
 # %% ../../nbs/02_images/01_decode.ipynb #b43a8b5a
 class _Strictness:
     "Keeps Pillow from filling in what a file lacks while any thread decodes."
@@ -406,13 +440,45 @@ def _decode_file(image: Image.Image, reduce: int | None) -> Decoded:
     "A lazy image of a file, decoded; waits for memory, and takes no more than that."
     pixels = round(image.width * image.height * _HEAVY.get(image.format or "", 1))
     take_memory(pixels)
+    _quicken(image)
     file = getattr(image, "fp", None)
     with memory_bound(pixels, _size_of(file) if file else 0):
         return _decoded(image, reduce)
 
 # %% ../../nbs/02_images/01_decode.ipynb #6b0025ce
+_EXIF_IFD, _STORED_WIDTH, _STORED_HEIGHT = 0x8769, 0xA002, 0xA003
+
+
+def _is_turned(image: Image.Image) -> bool:
+    "Whether an image is one that somebody made of a file's: its sides are those that EXIF says, the other way round."
+    if isinstance(image, ImageFile.ImageFile) or stored_orientation(image) < 5:
+        return False
+    try:
+        stored = Image.Image.getexif(image).get_ifd(_EXIF_IFD)
+    except MemoryError:
+        raise
+    except Exception:
+        # as for the orientation
+        return False
+    across, down = stored.get(_STORED_WIDTH), stored.get(_STORED_HEIGHT)
+    return across != down and image.size == (down, across)
+
+
+_HELD_WHOLE = ("AVIF", "WEBP", "HEIF")  # formats of which Pillow keeps the file's bytes
+
+
+def _why_closed(image: Image.Image) -> str:
+    "Why Pillow has no pixels of an image, and no file any more to read them from; empty where it has."
+    if not isinstance(image, ImageFile.ImageFile) or image.format in _HELD_WHOLE:
+        return ""
+    if image.tile and (image.fp is None or getattr(image.fp, "closed", False)):
+        return "was closed before it was decoded; call its method load() before, or give the file"
+    return ""
+
+
 def _copied(image: Image.Image) -> Image.Image:
     "Pillow's image of a file once more, with what decides on how it is read."
+    _quicken(image)
     copy: Any = image.copy()
     copy.format = image.format
     if isinstance(image, TiffImagePlugin.TiffImageFile):
@@ -432,11 +498,15 @@ def decode(
         name = str(getattr(source, "filename", "") or UNNAMED)
         with held_memory(), _strict_decoding(name):
             _refuse_large(source.size, name, max_pixels)
-            _refuse(_why_scrambled(source), name)
+            _refuse(_why_closed(source) or _why_scrambled(source), name)
             # may not be decoded yet: the copy decodes it, and the original stays as it was
-            frames, frame_notes = _frame_count(source)
-            decoded = _decode_file(_copied(source), None)
-            notes = (*frame_notes, *decoded.notes)
+            frames, notes = _frame_count(source)
+            copy = _copied(source)
+            if _is_turned(source):
+                copy.getexif()[_ORIENTATION] = 1
+                notes.append("not turned as EXIF says: its sides are turned already")
+            decoded = _decode_file(copy, None)
+            notes = (*notes, *decoded.notes)
             return dataclasses.replace(decoded, frames=frames, notes=notes, format=source.format or "")
     with image_stream(source) as (stream, name), held_memory(), _strict_decoding(name):
         return _decode_file(lazy_image(stream, name, max_pixels), reduce)

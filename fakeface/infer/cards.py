@@ -114,15 +114,24 @@ class Cards:
         source: bytes | Path,  # the image
     ) -> dict[str, Any]:  # its card
         "Check an image; what is wrong with it is written on the card."
+        found, card = self.check(id, name, source)
+        return self.put(id, found, card, source)
+
+    def check(self, id: str, name: str, source: bytes | Path) -> tuple[list[Verdict], dict[str, Any]]:
+        "(what is found in an image, its card without labels); an earlier card stays as it is."
         framing = "face" if self.faces else "centre"
         found = self.judge.check_faces(source, name=name, stability=self.stability, framing=framing)
-        self.found[id] = found
         card = self.blank(id, name, found[0].error)
+        return found, card if card["error"] else card | _facts(source, found)
+
+    def put(self, id: str, found: list[Verdict], card: dict[str, Any], source: bytes | Path) -> dict[str, Any]:
+        "Show what `check` gave in the place of what was there before."
+        self.found[id] = found
         self.cards[id] = card
         self.judged.pop(id, None)
+        self.source.pop(id, None)
         if not card["error"]:
             self.judged[id] = self.settings
-            card |= _facts(source, found)
             self.hold(id, source)
         card |= self.labels(id)
         return card

@@ -91,7 +91,7 @@ FOOT = (
     "It says what an image looks like to this detector, never what someone did."
 )
 _MAKE_A_CARD = ("part", "refuse", "open")
-_FAIL_ON_A_CARD = ("part", "open", "again")
+_FAIL_ON_A_CARD = ("part", "open")
 
 
 class Talk(Tally):
@@ -154,9 +154,16 @@ class Talk(Tally):
         if isinstance(id, str) and self._is_id(id):
             if kind in _FAIL_ON_A_CARD and isinstance(name, str):
                 return self.card(self.fail(id, name[:200], said))
+            if kind == "again" and self.outdated(id):
+                return self.card(self.not_again(id, said))
             if kind == "heatmap" and isinstance(row, int):
                 return dict(kind=kind, id=id, row=row, image="", error=said)
         return dict(kind="say", text=said)
+
+    def not_again(self, id: str, said: str) -> dict[str, Any]:
+        "The card of an image that could not be looked at once more: its verdict stays, and with what it was judged."
+        self.cards[id] |= dict(outdated=f"{self.outdated(id)} The new look was not done: {said}")
+        return self.cards[id]
 
     def _is_id(self, id: str) -> bool:
         "Whether a card may have this id: one that is there, or one that still finds room."
@@ -296,8 +303,12 @@ class Desk(Greeter):
             return [self.removed([id])]
         card = self.cards[id]
         if self.outdated(id) and id in self.source:
+            source = self.source[id]
             with self.turn:
-                card = self._look(id, card["name"], self.source[id])
+                found, again = self.check(id, card["name"], self._read(source))
+            if again["error"]:
+                raise ConfigError(again["error"])
+            card = self.put(id, found, again, source)
         return [self.card(card)]
 
     def _read(self, source: bytes | Path) -> bytes | Path:
@@ -308,10 +319,8 @@ class Desk(Greeter):
 
     def _look(self, id: str, name: str, source: bytes | Path) -> dict[str, Any]:
         "The card of an image; of a file on the disk the path is kept, not the bytes."
-        card = self.look(id, name, self._read(source))
-        if id in self.source:
-            self.hold(id, source)
-        return card
+        found, card = self.check(id, name, self._read(source))
+        return self.put(id, found, card, source)
 
     def set(self, message: Message, buffers: Iterable[Any] = ()) -> list[Message]:
         "The sliders and switches."

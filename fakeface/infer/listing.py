@@ -6,6 +6,7 @@
 __all__ = ['HEATMAP_COMMENT', 'NO_IMAGES', 'FolderError', 'ByteReader', 'names_in', 'is_heatmap', 'walk']
 
 # %% ../../nbs/11_infer/02_listing.ipynb #46352c8f
+import codecs
 import dataclasses
 import functools
 import glob
@@ -45,9 +46,20 @@ _BOTH = (
 )
 
 
+def _is_image(begun: bytes) -> bool:
+    "Whether an image begins like this, and not a list whose first name, of a file that is there, has such letters."
+    if not _IMAGE_START.match(begun):
+        return False
+    name, *others = re.split(rb"[\r\n\0]", begun, maxsplit=1)
+    is_whole = bool(others)
+    # of a name that goes on, half a letter may be here
+    letters = codecs.getincrementaldecoder("utf-8")("surrogateescape").decode(name, is_whole)
+    return not letters.isprintable() or is_whole and not os.path.lexists(name)
+
+
 def _separator(begun: bytes) -> bytes | None:
     "What separates names in a list that begins like this; None as long as that cannot be told."
-    if _IMAGE_START.match(begun):
+    if _is_image(begun):
         raise FolderError(
             "Standard input holds an image. Save it to a file and give its name; - means a list of names."
         )

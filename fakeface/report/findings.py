@@ -21,6 +21,7 @@ from ..core.project import FakefaceError
 from ..core.files import read_figures, read_json, sha256_file
 from ..data.audit import read_audit
 from ..data.manifest import read_manifest
+from ..evaluate.unseen import claim_of
 from ..models.storage import read_bundle
 from .records import DASH, MEANS, Cell, Summary, listed, real_domains, record_cell, with_interval
 
@@ -281,7 +282,8 @@ PUBLISHED_HEADING = "Published, on other images; not measured here"
 SEEN = dict(
     seen="Domains that the detector was trained on",
     calibrated="Left out of training, but known to the calibration",
-    unseen="Unseen: domains that the detector was never trained on",
+    met="Under another name: images of it are among what the detector was trained on",
+    unseen="Unseen: what the detector was never trained on",
     unknown="Domains of which it is not known whether the detector was trained on them",
 )
 
@@ -367,7 +369,8 @@ def result_groups(
     for kind, heading in SEEN.items():
         domains = [name for name in summaries if name not in MEANS and seen.get(name, "unknown") == kind]
         if domains:
-            groups.append(ResultGroup(heading, [_measured_row(name, summaries[name]) for name in domains]))
+            rows = [_measured_row(claim_of(metrics, name).name, summaries[name]) for name in domains]
+            groups.append(ResultGroup(heading, rows))
     groups += _sum_group(metrics)
     if metrics.get("scenes"):
         groups.append(_scenes_group(metrics["scenes"]))

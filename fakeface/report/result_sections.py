@@ -17,6 +17,7 @@ import numpy as np
 import pandas as pd
 from ..data.rows import TO_SHOW_THEM
 from ..models.card import ABOUT_SLICES, SLICE_HEAD, slice_rows
+from ..evaluate.unseen import NOT_NEW
 from .findings import RESULT_COLUMNS, SEEN, ResultGroup, RunFacts, published_group, result_groups
 from .maps import Thumbnail, gallery
 from fakeface.report.records import (
@@ -255,7 +256,7 @@ def _round_row(record: dict) -> list[str]:
     unseen, seen = record["unseen"], record.get("seen") or {}
     return [
         record["domain"],
-        listed(record["left_out"]) + (" (met all the same)" if record.get("claim") in ("seen", "calibrated") else ""),
+        listed(record["left_out"]) + (" (met all the same)" if record.get("claim") in NOT_NEW else ""),
         f"{unseen['n']:,}",
         *(stacked(unseen, key) for key in ("auc", "accuracy", "fpr", "fnr")),
         *(stacked(seen, key) for key in ("auc", "accuracy")),

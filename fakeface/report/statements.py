@@ -18,7 +18,9 @@ from ..metrics.figures import share_in_common
 from ..metrics.intervals import mover
 from ..models.card import are_too_few, distinct_counts, groups_words, too_few_words
 from ..models.seen import MOST_MET
-from .findings import RunFacts
+from ..evaluate.leave_one_out import round_claim
+from ..evaluate.unseen import NOT_NEW, DomainClaim, claim_of
+from .findings import SEEN, RunFacts
 from fakeface.report.records import (
     FEW,
     MEANS,
@@ -53,20 +55,28 @@ def _domains_of_kind(metrics: dict, kind: str) -> list[str]:
     seen = metrics.get("seen", {})
     return [name for name in real_domains(metrics["result"]) if seen.get(name) == kind]
 
+
+def _claimed(metrics: dict, domains: list[str]) -> str:
+    "The names of what was tested of some domains: a source, where others of its domain were trained on."
+    return listed(claim_of(metrics, domain).name for domain in domains)
+
 # %% ../../nbs/12_report/08_statements.ipynb #6cccd964
 def _acquaintance(metrics: dict) -> str:
     "Which domains of the split it was trained on."
-    names = {kind: _domains_of_kind(metrics, kind) for kind in ("seen", "calibrated", "unseen", "unknown")}
-    if not names["calibrated"] and not names["unseen"] and not names["unknown"]:
+    names = {kind: _domains_of_kind(metrics, kind) for kind in SEEN}
+    if not any(found for kind, found in names.items() if kind != "seen"):
         is_test = metrics.get("split", "test") == "test" and not _met_in_training(metrics)
         return "It was trained on other images of the same kind." if names["seen"] and is_test else ""
+    claimed = {kind: _claimed(metrics, found) for kind, found in names.items()}
     sentences = []
-    if names["calibrated"]:
-        sentences.append(f"{listed(names['calibrated'])} was left out of training, but is known to the calibration.")
-    if names["unseen"]:
-        sentences.append(f"It was not trained on {listed(names['unseen'])}.")
-    if names["unknown"]:
-        sentences.append(f"It is not known whether it was trained on {listed(names['unknown'])}.")
+    if claimed["calibrated"]:
+        was, is_known = ("were", "are known") if len(names["calibrated"]) > 1 else ("was", "is known")
+        sentences.append(f"{claimed['calibrated']} {was} left out of training, but {is_known} to the calibration.")
+    if claimed["unseen"]:
+        sentences.append(f"It was not trained on {claimed['unseen']}.")
+    sentences += [claim_of(metrics, domain).sentence for domain in names["met"]]
+    if claimed["unknown"]:
+        sentences.append(f"It is not known whether it was trained on {claimed['unknown']}.")
     return " ".join(sentences)
 
 
@@ -249,11 +259,14 @@ def _kind_by_auc(summary: Summary) -> str:
     return CANNOT if (measured(summary, "auc") or 0) < GENERALISES else CAN
 
 
-def _unseen_domains(metrics: dict) -> dict[str, Summary]:
+def _unseen_domains(
+    metrics: dict,
+    kind: str = "unseen",  # or met
+) -> dict[str, Summary]:
     "Domains of the split and beyond it that the detector was never trained on."
     seen = metrics.get("seen", {})
     summaries = {**real_domains(metrics["result"]), **real_domains(metrics.get("extra", {}))}
-    return {name: summary for name, summary in summaries.items() if seen.get(name) == "unseen"}
+    return {name: summary for name, summary in summaries.items() if seen.get(name) == kind}
 
 
 def _degree(*summaries: Summary, auc: dict | None = None) -> str:
@@ -272,12 +285,28 @@ def _separates(summary: Summary) -> str:
     )
 
 
+def _not_new(claim: DomainClaim, summary: Summary) -> str:
+    "Which figures are not those of unseen images."
+    rates = dict(real=("n_real", "real faces called fake"), fake=("n_fake", "fakes missed"))
+    known = [rates[name] for name, (met, _) in claim.met.items() if met]
+    figures = [what for count, what in known if summary[count]]
+    if summary["n_real"] and summary["n_fake"]:
+        figures.insert(0, "AUC")
+    are = "are" if len(figures) > 1 else "is"
+    return f"But {claim.sentence.removesuffix('.')}: {listed(figures)} {are} not those of unseen images."
+
+
 def _each_unseen_domain(metrics: dict, facts: RunFacts) -> list[Statement]:
-    "A sentence for each domain that it was never trained on."
+    "A sentence for each domain that it was never trained on, or not by that name."
     statements = []
     for name, summary in _unseen_domains(metrics).items():
-        text = f"On {name}, which it was never trained on, it separates the classes {_separates(summary)}."
+        what = claim_of(metrics, name).name
+        text = f"On {what}, which it was never trained on, it separates the classes {_separates(summary)}."
         statements.append(Statement(_kind_by_auc(summary), text))
+    for name, summary in _unseen_domains(metrics, "met").items():
+        claim = claim_of(metrics, name)
+        text = f"On {claim.name}, it separates the classes {_separates(summary)}. {_not_new(claim, summary)}"
+        statements.append(Statement(CANNOT, text))
     return statements
 
 # %% ../../nbs/12_report/08_statements.ipynb #c331c2f6
@@ -308,11 +337,16 @@ def _errs(summary: Summary) -> tuple[str, str]:  # the kind of the statement, an
     return kind, f"{does}: {with_interval(summary, rate)} (n = {summary['n']:,})"
 
 
+def _number_of_epochs(count: int) -> str:
+    return f"{count} epoch{'' if count == 1 else 's'}"
+
+
 def round_subject(
     record: dict,  # of leaveout.json
 ) -> str:
     "What a round was tested on: a domain, or those of its sources that were left out."
-    return record["domain"] if record["domain"] in record["left_out"] else listed(record["left_out"])
+    claim = round_claim(record)
+    return listed(claim.sources) or claim.domain
 
 
 def _round(
@@ -322,21 +356,26 @@ def _round(
 ) -> Statement:
     "What a detector does that was trained without a domain or without a source of it."
     unseen, subject = record["unseen"], round_subject(record)
-    if record.get("claim") in ("seen", "calibrated"):
+    claim = round_claim(record)
+    if claim.kind in NOT_NEW and not claim.sentence:
         # by what the round found itself: it, or what it began with, knows the domain or its images
         return Statement(
             CANNOT, f"The round without {subject} measures nothing new: its detector had met it all the same."
         )
-    also_left_out = [name for name in record["left_out"] if name != record["domain"]]
-    epochs = f" for {record['epochs']} epochs" if record.get("epochs") else ""
+    epochs = f" for {_number_of_epochs(record['epochs'])}" if record.get("epochs") else ""
     if epochs and own_epochs and own_epochs != record["epochs"]:
         epochs += f" instead of {own_epochs}"
-    nor = f" (nor {listed(also_left_out)})" if also_left_out and subject == record["domain"] else ""
-    of_domain = "" if subject == record["domain"] else f" (of {record['domain']})"
+    of_domain = f"of {claim.domain}" if claim.sources else ""
+    # earlier versions did not record which names are of the domain
+    of_it = {claim.domain, *(record.get("named") or claim.sources)}
+    others = [name for name in record["left_out"] if name not in of_it]
+    nor = f"nor {listed(others)}" if others else ""
+    about = "; ".join(filter(None, [of_domain, nor]))
     kind, does = _errs(unseen) if _one_rate(unseen) else (_kind_by_auc(unseen), f"separates it {_separates(unseen)}")
     compared = _compared(record.get("seen"), record.get("difference") or {})
-    without = f"without {subject}{of_domain}{nor}"
-    return Statement(kind, f"A detector trained {way}{epochs} {without} {does}{compared}.")
+    without = f"without {subject}{f' ({about})' if about else ''}"
+    text = f"A detector trained {way}{epochs} {without} {does}{compared}."
+    return Statement(CANNOT, f"{text} {_not_new(claim, unseen)}") if claim.sentence else Statement(kind, text)
 
 
 def _rounds(metrics: dict, facts: RunFacts) -> list[Statement]:
@@ -444,9 +483,15 @@ def _rare_fakes(metrics: dict, facts: RunFacts) -> list[Statement]:
     return [Statement(MUST_NOT, text)]
 
 # %% ../../nbs/12_report/08_statements.ipynb #0cd81155
+def _new_rounds(facts: RunFacts) -> list[dict]:
+    "The rounds whose detectors had not met what they were tested on."
+    rounds = (facts.leaveout or {}).get("rounds", [])
+    return [record for record in rounds if record.get("claim") not in NOT_NEW]
+
+
 def _unseen_only(metrics: dict, facts: RunFacts) -> list[Statement]:
     "Where nothing unseen was measured: that."
-    if _unseen_domains(metrics) or facts.leaveout:
+    if _unseen_domains(metrics) or _new_rounds(facts):
         return []
     trained_on = listed(metrics.get("trained_on") or real_domains(metrics["result"]))
     all_seen = "seen" in metrics and all(kind == "seen" for kind in metrics["seen"].values())
@@ -955,10 +1000,14 @@ def _copies_message(metrics: dict) -> str:
 # %% ../../nbs/12_report/08_statements.ipynb #8b1a3d1e
 def _rounds_message(facts: RunFacts) -> str:
     "What suffers most where it is left out of training."
-    rounds = (facts.leaveout or {}).get("rounds", [])
-    new = [record for record in rounds if record.get("claim") not in ("seen", "calibrated")]
-    worst = _lowest({round_subject(record): record["unseen"] for record in new}, "auc")
-    return f"Trained without {worst[0]}, it reaches AUC {format_figure(worst[1])} there" if worst else ""
+    new = {f"{number}": record for number, record in enumerate(_new_rounds(facts))}
+    worst = _lowest({number: record["unseen"] for number, record in new.items()}, "auc")
+    if not worst:
+        return ""
+    record, subject = new[worst[0]], round_subject(new[worst[0]])
+    names = listed(record["left_out"])
+    there = "there" if subject in (names, record["domain"]) and len(record["left_out"]) == 1 else f"on {subject}"
+    return f"Trained without {names}, it reaches AUC {format_figure(worst[1])} {there}"
 
 
 def _maps_message(facts: RunFacts) -> str:

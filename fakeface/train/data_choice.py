@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['FOR_CALIBRATION', 'TrainError', 'prepared_manifest', 'replayed_rows', 'with_replay', 'choose_rows',
-           'calibration_rows', 'used_counts', 'learned_names']
+           'calibration_rows', 'kept_in_others', 'used_counts', 'learned_names']
 
 # %% ../../nbs/08_train/06_data_choice.ipynb #50c1bf65
 import os
@@ -223,6 +223,28 @@ def calibration_rows(
     rows = rows.assign(known_as=rows["domain"].where(is_domain, rows["source"]))
     rows.attrs = manifest.attrs
     return rows
+
+# %% ../../nbs/08_train/06_data_choice.ipynb #c1a1b002
+def kept_in_others(
+    manifest: pd.DataFrame,  # from `read_manifest`
+    cfg: TrainConfig,
+) -> str:  # "" where there are none
+    "How many images that are left out stand in other domains or sources, too, and so are trained or chosen on."
+    is_learned = manifest["split"].isin(("train", "valid")).to_numpy()
+    is_chosen = manifest["domain"].isin(_chosen_domains(manifest, cfg)).to_numpy()
+    others = manifest.loc[is_learned & is_chosen & ~_taken_away(manifest, cfg)]
+    sentences = []
+    for setting in ("leave_out", "calibrate_on"):
+        rows = manifest.loc[is_learned & is_named(manifest, split_csv(getattr(cfg, setting)), setting)]
+        shared = rows.loc[rows["sha256"].isin(others["sha256"])]
+        if len(shared):
+            where = ", ".join(dict.fromkeys(others.loc[others["sha256"].isin(shared["sha256"]), "source"]))
+            sentences.append(
+                f"{setting} = {getattr(cfg, setting)}: {len(shared):,} of its {len(rows):,} training and validation"
+                f" images stand in {where}, too, and are trained or chosen on there: what is left out is not wholly new"
+                f" to the detector. To keep them out, leave out {where} as well."
+            )
+    return " ".join(sentences)
 
 # %% ../../nbs/08_train/06_data_choice.ipynb #52c064bd
 FOR_CALIBRATION = "valid, calibration only"

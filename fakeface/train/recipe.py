@@ -4,12 +4,13 @@
 
 # %% auto #0
 __all__ = ['PRESETS', 'TrainConfig', 'last_blocks', 'train_config', 'fitting_preset', 'stage_train_config', 'show', 'identity',
-           'differences']
+           'completed', 'differences']
 
 # %% ../../nbs/08_train/01_recipe.ipynb #25ce7333
 import dataclasses
 import math
 import re
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 from ..core.files import read_json
 from ..core.stages import run_dir
@@ -35,7 +36,7 @@ class TrainConfig:
     resume: bool = False  # go on with an unfinished one
     # data
     domains: str = ""  # comma string; empty: all of the manifest
-    leave_out: str = ""  # domains or sources that neither training nor validation may see
+    leave_out: str = ""  # domains or sources out of training and validation; an image stays that is in others, too
     calibrate_on: str = ""  # domains or sources never trained on: their validation helps to fit threshold and band
     share: float = 1.0  # of the training images, chosen by their hash: for curves over the amount of data
     per_class: int = 0  # images of each domain and class, a fifth of them for validation; 0: all
@@ -430,6 +431,16 @@ _ELSEWHERE = ("run", "out", "overwrite", "resume", "workers", "checkpoint_every"
 def identity(cfg: TrainConfig) -> dict[str, Any]:
     "The fields that decide what the weights become."
     return {name: value for name, value in dataclasses.asdict(cfg).items() if name not in _ELSEWHERE}
+
+
+def completed(
+    recorded: dict[str, Any],  # an identity, or a config, that an older version may have written
+    names: Iterable[str],  # of today's settings
+) -> dict[str, Any]:
+    "With those of the names that are newer than the record: they had their default."
+    defaults = dataclasses.asdict(TrainConfig())
+    newer = {name: defaults[name] for name in names if name in defaults and name not in recorded}
+    return recorded | newer
 
 
 def differences(

@@ -27,7 +27,7 @@ from ..data.groups import class_sizes
 from ..data.manifest import compare_sample, manifest_hash
 from ..models.card import ENOUGH_TO_CLAIM
 from ..models.storage import read_bundle
-from .data_choice import TrainError, choose_rows, prepared_manifest
+from .data_choice import TrainError, choose_rows, kept_in_others, prepared_manifest
 from .engine import device_for
 from .fit import OnEpoch, fit
 from .origin import init_paths, resolve_init
@@ -180,7 +180,8 @@ def run_training_stage(
     manifest = prepared_manifest(cfg)
     cfg = resolve_init(cfg)
     with _begin(cfg, manifest) as stage:
-        print(*filter(None, [beginning(cfg, manifest), more_trainings(cfg, manifest)]), sep="\n")
+        said = [beginning(cfg, manifest), kept_in_others(manifest, cfg), more_trainings(cfg, manifest)]
+        print(*filter(None, said), sep="\n")
         if cfg.processes > 1:
             metrics = launch(cfg, stage.dir)
         else:

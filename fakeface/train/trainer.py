@@ -331,6 +331,10 @@ def _start_lines(
     lines = [gpu, engine_line(engine, device), *choice_lines(asked, runs, model), worker_line(runs)]
     if runs.trains != "head":
         lines.append(draws_line(asked, runs, data.sampler))
+    if runs.pairs:
+        lines.append(
+            f"Each image is shown beside a copy of it in another file; their difference weighs {runs.pairs:g}."
+        )
     return [line for line in lines if line]
 
 # %% ../../nbs/08_train/11_trainer.ipynb #65f713bc

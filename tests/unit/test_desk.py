@@ -21,6 +21,11 @@ VALUES = [
 ]
 
 
+def copied(card, **other):
+    "A card as a page gets it."
+    return json.loads(json.dumps(card | other))
+
+
 def settings_of(desk):
     return desk.threshold, desk.prior, desk.faces, desk.stability
 
@@ -123,6 +128,7 @@ def test_a_link_that_comes_after_the_check_leads_nowhere(tmp_path, monkeypatch, 
         (card,) = desk.handle(dict(kind="open", id=id))
         assert card["card"]["label"] == "real" and not card["card"]["error"]
         assert desk.source == {id: (shown / "in/a.jpg").resolve()}, "the path is kept, not the bytes"
+        before = copied(card["card"])
         # an image is looked at again only with other settings
         desk.handle(dict(kind="set", stability=False))
     check = room.typed_path
@@ -136,9 +142,13 @@ def test_a_link_that_comes_after_the_check_leads_nowhere(tmp_path, monkeypatch, 
 
     monkeypatch.setattr(room, "typed_path", checked_too_early)
     (answer,) = desk.handle(dict(kind=asked, id=id, row=0) if asked == "heatmap" else dict(kind=asked, id=id))
-    said = answer["error"] if asked == "heatmap" else answer["card"]["error"]
+    if asked == "again":
+        said = answer["card"]["outdated"]
+        assert copied(answer["card"], outdated="") == before, "what was seen before stays, and nothing is added"
+    else:
+        said = answer["error"] if asked == "heatmap" else answer["card"]["error"]
+        assert "data:image" not in json.dumps(answer)
     assert "no file or folder of this name" in said
-    assert "data:image" not in json.dumps(answer)
 
 
 def test_a_link_between_comparing_and_opening_leads_nowhere(tmp_path, monkeypatch):
@@ -184,3 +194,54 @@ def test_page_gets_its_settings_through_the_environment(monkeypatch, tmp_path):
         desk = checker().desk
         assert desk.turn.path == str(tmp_path / "turn") and desk.limit == 64 * 2**20
         assert (desk.paths, desk.below) == (paths is not None, paths)
+
+
+@pytest.mark.parametrize("late", ["no turn", "in the detector", "in its row", "while its facts are read"])
+def test_a_second_look_that_is_late_leaves_the_first_verdict(tmp_path, monkeypatch, late):
+    from fakeface.infer import cards as room
+
+    desk = Desk(BrightDetector(), turn=Turn(tmp_path / "turn", patience=0.01))
+    (first,) = desk.handle(dict(kind="part", id="1", name="a.jpg", part=0, parts=1), [grey_jpeg(230)])
+    before = copied(first["card"])
+    assert before["label"] == "fake" and before["thumb"]
+    desk.handle(dict(kind="set", stability=False))
+    said = "Took longer than 60 s."
+    with monkeypatch.context() as m:
+        if late == "no turn":
+            m.setattr("fakeface.infer.turns._take", lambda file: (_ for _ in ()).throw(OSError))
+            said = "Other pages are busy with large images. Try this one again in a minute."
+        elif late == "in the detector":
+            m.setattr(desk.detector, "check_faces", lambda *_, **__: (_ for _ in ()).throw(ConfigError(said)))
+        elif late == "in its row":
+            m.setattr(desk.detector, "check_faces", lambda *_, **__: [desk.detector.verdict(error=said)])
+        else:
+            m.setattr(room, "_facts", lambda *_: (_ for _ in ()).throw(ConfigError(said)))
+        (failed,) = desk.handle(dict(kind="again", id="1"))
+    assert copied(failed["card"], outdated="") == before
+    assert failed["card"]["outdated"].startswith("Judged with an earlier setting:")
+    assert failed["card"]["outdated"].endswith(f"The new look was not done: {said}")
+    assert "with re-saved" in desk.table() and desk.summary().endswith("1 image was judged with an earlier setting.")
+    (again,) = desk.handle(dict(kind="again", id="1"))
+    assert again["card"]["label"] == "fake" and not again["card"]["outdated"] and "without" in desk.table()
+
+
+def test_back_to_the_earlier_setting_nothing_is_left_to_say(tmp_path, caplog):
+    desk = Desk(BrightDetector())
+    (first,) = desk.handle(dict(kind="part", id="1", name="a.jpg", part=0, parts=1), [grey_jpeg(230)])
+    before = copied(first["card"])
+    # the folder of the lock is gone
+    desk.turn = Turn(tmp_path / "none" / "turn")
+    desk.handle(dict(kind="set", stability=False))
+    desk.handle(dict(kind="again", id="1"))
+    assert "The new look was not done" in desk.cards["1"]["outdated"]
+    desk.handle(dict(kind="set", stability=True))
+    assert copied(desk.cards["1"]) == before
+
+
+def test_another_file_that_cannot_be_read_leaves_nothing_of_the_first():
+    desk = Desk(BrightDetector())
+    for data in (grey_jpeg(230), b"no image"):
+        (answer,) = desk.handle(dict(kind="part", id="1", name="a.jpg", part=0, parts=1), [data])
+    assert answer["card"]["error"] and not answer["card"]["again"]
+    (heat,) = desk.handle(dict(kind="heatmap", id="1", row=0))
+    assert not heat["image"] and "no longer in memory" in heat["error"]

@@ -141,8 +141,9 @@ def one_batch(count=4, side=32):
 
 
 @pytest.mark.parametrize("mixup", (0.0, 0.2))
-def test_a_training_step_mixes_no_devices(fake_gpu, tmp_path, monkeypatch, mixup):
-    cfg = train_config("finetune", mixup=mixup, optimizer="sgd", size=32, init="none")
+@pytest.mark.parametrize("pairs", (0.0, 0.1))
+def test_a_training_step_mixes_no_devices(fake_gpu, tmp_path, monkeypatch, mixup, pairs):
+    cfg = train_config("finetune", mixup=mixup, pairs=pairs, optimizer="sgd", size=32, init="none")
     policy = policy_of("strong", "finetune", 32, False)
     # torch makes no generator for a GPU that is not there; the rest of the noise is as it is
     cpu_generator = torch.Generator
@@ -150,6 +151,7 @@ def test_a_training_step_mixes_no_devices(fake_gpu, tmp_path, monkeypatch, mixup
     monkeypatch.setattr(torch, "randn", lambda shape, generator, device: torch.zeros(shape, device=device))
     trainer = stand_in(cfg, fake_gpu(), policy, tmp_path)
     batch = one_batch()
+    batch["x"] = batch["x"].repeat(cfg.views, 1, 1, 1)
     batch["row"] = SimpleNamespace(tolist=lambda: [0] * 4)
     for parameter in trainer.model.parameters():
         parameter.grad = torch.zeros_like(parameter)

@@ -1,6 +1,7 @@
 "Folders of images through the command line: killed and resumed without a row lost or doubled, in constant memory."
 
 import csv
+import io
 import json
 import os
 import signal
@@ -15,9 +16,10 @@ from PIL import Image
 from fakeface.core.seeds import rng
 from fakeface.infer.detector import Detector
 from fakeface.infer.folder import score_paths
-from fakeface.infer.listing import walk
+from fakeface.infer.listing import FolderError, names_in, walk
 from fakeface.infer.pool import check_paths
 from fakeface.infer.rows import ROW_COLUMNS, Rows
+from fakeface.testing.images import image_bytes
 
 COMMAND = [sys.executable, "-m", "fakeface", "check"]
 
@@ -166,6 +168,37 @@ def test_names_on_standard_input_are_answered_as_they_come(tmp_path, tiny):
     assert r.returncode == 0 and len(r.stdout.splitlines()) == 6
     r = subprocess.run([*COMMAND, "-", "--bundle", tiny], stdin=open(names[0], "rb"), capture_output=True, timeout=60)
     assert r.returncode == 2 and b"holds an image" in r.stderr
+
+
+IMAGE_LETTERS = ["GIF89_a.jpg", "GIF89a", "GIF8", "BM1234", "RIFF0000WEBP.jpg", "GIF87a ü.gif"]
+
+
+class Slowly(io.BytesIO):
+    "A file that gives one byte at a time."
+
+    def read(self, size=-1):
+        return super().read(min(size, 1))
+
+
+@pytest.mark.parametrize("file", [io.BytesIO, Slowly])
+@pytest.mark.parametrize("between", [b"\n", b"\r\n", b"\0"])
+@pytest.mark.parametrize("name", IMAGE_LETTERS)
+def test_a_list_may_begin_with_the_letters_of_an_image(tmp_path, monkeypatch, name, between, file):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / name).touch()
+    data = between.join([name.encode(), b"b.jpg", b""])
+    assert list(names_in(file(data))) == [name, "b.jpg"]
+    assert list(names_in(file(str(tmp_path / name).encode() + between))) == [str(tmp_path / name)]
+
+
+@pytest.mark.parametrize("width", [10, 65, 256, 0x2141])
+@pytest.mark.parametrize("kind", ["GIF", "GIF, slowly", "BMP", "WEBP", "PNG", "JPEG"])
+def test_an_image_is_no_list(tmp_path, monkeypatch, kind, width):
+    "Also where its width is a line break or a letter."
+    monkeypatch.chdir(tmp_path)
+    data = image_bytes(Image.new("L", (width, 2)), kind.split(",")[0])
+    with pytest.raises(FolderError, match="holds an image"):
+        list(names_in((Slowly if "slowly" in kind else io.BytesIO)(data)))
 
 
 def test_reader_that_goes_away(tmp_path, tiny):

@@ -5,6 +5,7 @@ import struct
 import subprocess
 import sys
 import threading
+import time
 import unittest.mock as mock
 import warnings
 
@@ -12,6 +13,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageFile, ImageOps
 
+from fakeface.core.seeds import rng
 from fakeface.images.decode import ImageError, decode, open_image
 from fakeface.images.formats import IMAGE_SUFFIXES, NOT_READ, PILLOW_FORMATS, READ
 from fakeface.images.header import read_header
@@ -502,3 +504,90 @@ def test_sixty_megapixels_pass(capsys):
     with capsys.disabled():
         print(f"\n60 MP: whole {peaks[0]:.0f} MB, reduced {peaks[512]:.0f} MB at the peak")
     assert peaks[512] < 200 < peaks[0] < 1000
+
+
+def levels_file(kind: str, most: int, side: int = 40) -> bytes:
+    "A PPM or PGM of so many levels, some of which are above what it says is the most."
+    stored = np.dtype(">u2" if most > 255 else "u1")
+    shape = (side, side + 1, 3 if kind == "P6" else 1)
+    levels = rng("levels", most).integers(0, min(most + most // 50 + 1, 256**stored.itemsize - 1), shape, endpoint=True)
+    return f"{kind}\n{side + 1} {side}\n{most}\n".encode() + levels.astype(stored).tobytes()
+
+
+@pytest.mark.parametrize("most", [1, 2, 100, 254, 256, 1023, 4095, 65534, 65535])
+@pytest.mark.parametrize("kind", ["P5", "P6"])
+def test_ppm_of_any_number_of_levels_is_read_as_pillow_does(kind, most):
+    data = levels_file(kind, most)
+    by_pillow = Image.open(io.BytesIO(data))
+    by_pillow.load()
+    before = by_pillow.tobytes()
+    opened = Image.open(io.BytesIO(data))
+    read = [decode(source) for source in (by_pillow, data, opened)]
+    assert {each.image.tobytes() for each in read} == {read[0].image.tobytes()} and read[0].notes == read[1].notes
+    assert opened.tobytes() == by_pillow.tobytes() == before
+    with pytest.raises(ImageError, match="cannot be decoded"):
+        decode(data[:-100])
+
+
+def test_ppm_of_many_levels_is_read_in_no_time():
+    data = levels_file("P6", 65535, 700)
+    seconds = []
+    for read in (lambda: Image.open(io.BytesIO(data)).load(), lambda: decode(data)):
+        start = time.process_time()
+        read()
+        seconds.append(time.process_time() - start)
+    assert seconds[1] < seconds[0] / 4, seconds
+
+
+@pytest.mark.parametrize("format", ["JPEG", "PNG", "TIFF", "GIF", "BMP", "PPM", "JPEG2000", "AVIF", "WEBP"])
+@pytest.mark.parametrize("how", ["with", "file"])
+def test_a_pillow_image_that_was_closed_says_so(tmp_path, format, how):
+    path = tmp_path / "a"
+    portrait().save(path, format)
+    with open(path, "rb") as file, Image.open(file if how == "file" else path) as image:
+        pass
+    if format in ("AVIF", "WEBP"):
+        # Pillow holds their bytes
+        assert decode(image).image.size == portrait().size
+    else:
+        with pytest.raises(ImageError, match=r"was closed before it was decoded; .*load\(\)"):
+            decode(image)
+    with Image.open(path) as image:
+        image.load()
+    assert decode(image).image.size == portrait().size
+
+
+def phone_jpeg(upright, orientation, sides=True):
+    "A JPEG as phones store it: on its side, with its stored sides in EXIF."
+    stored = upright if LIES[orientation] is None else upright.transpose(LIES[orientation])
+    exif = Image.Exif()
+    exif[0x112] = orientation
+    if sides:
+        exif.get_ifd(0x8769).update({0xA002: stored.width, 0xA003: stored.height})
+    return image_bytes(stored, "JPEG", exif=exif, quality=95)
+
+
+@pytest.mark.parametrize("orientation", [5, 6, 7, 8])
+def test_an_image_that_was_turned_by_hand_is_not_turned_again(orientation):
+    upright = portrait()
+    data = phone_jpeg(upright, orientation)
+
+    def opened():
+        return Image.open(io.BytesIO(data))
+
+    back = ImageOps.exif_transpose(opened())
+    turn = {5: 5, 6: 4, 7: 6, 8: 2}[orientation]
+    by_hand = opened().transpose(Image.Transpose(turn))
+    assert by_hand.tobytes() == back.tobytes() and by_hand.getexif()[0x112] == orientation
+    small = opened()
+    small.thumbnail((60, 60))
+    for image in (data, opened(), opened().convert("RGB"), opened().copy(), back, by_hand, by_hand.convert("RGB")):
+        assert mean_difference(open_image(image), upright) < 5, image
+    for image in (small, opened().resize((80, 64)), opened().crop((0, 0, 90, 60))):
+        assert open_image(image).height > open_image(image).width
+    assert "not turned as EXIF says" in str(decode(by_hand).notes) and decode(data).notes == decode(opened()).notes
+
+
+def test_without_its_stored_sides_an_image_is_turned_as_exif_says():
+    copy = Image.open(io.BytesIO(phone_jpeg(portrait(), 6, sides=False))).convert("RGB")
+    assert open_image(copy).size == portrait().size and "(6)" in str(decode(copy).notes)

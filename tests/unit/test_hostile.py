@@ -518,7 +518,9 @@ def test_evaluate_refuses_impossible_numbers(change):
         configure(EvaluateConfig, **change)
 
 
-FRACTIONS = "lr min_lr momentum weight_decay warmup clip mixup max_repeats dropout smoothing ema tau share".split()
+FRACTIONS = (
+    "lr min_lr momentum weight_decay warmup clip mixup pairs max_repeats dropout smoothing ema tau share".split()
+)
 COUNTS = "epochs patience light_epochs epoch_len bn_batches checkpoint_every eval_size".split()
 
 

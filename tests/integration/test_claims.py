@@ -1,0 +1,131 @@
+"""What is said to be new to a detector is new by its images, not only by the name of their domain."""
+
+import pandas as pd
+import pytest
+from fakeface.core.files import read_json
+from fakeface.data.audit import audit, write_audit
+from fakeface.data.manifest import build_manifest, write_manifest
+from fakeface.data.sources import scan
+from fakeface.evaluate.leave_one_out import LeaveoutConfig, leave_out_rounds
+from fakeface.evaluate.stage import EvaluateConfig, evaluate
+from fakeface.models.storage import read_bundle
+from fakeface.report.findings import collect_findings, result_groups
+from fakeface.report.release import card_leaveout, card_results, shipped_card
+from fakeface.report.statements import below_headline, messages, verdict
+from fakeface.testing.datasets import TOY_TRAINING, toy_image
+from fakeface.train.recipe import train_config
+from fakeface.train.stage import run_training_stage
+
+SPLITS = dict(train=48, valid=24, test=24)
+LEARNED = SPLITS["train"] + SPLITS["valid"]
+CLASSES = ("real", "fake")
+
+
+def images(folder, name, domain, pattern="stripes", classes=CLASSES):
+    "Rows of a source, whose files are made where they are not there."
+    rows = []
+    for split, count in SPLITS.items():
+        for label, kind in enumerate(CLASSES):
+            for number in range(count if kind in classes else 0):
+                path = folder / name / split / kind / f"{number}.png"
+                path.parent.mkdir(parents=True, exist_ok=True)
+                if not path.exists():
+                    toy_image(pattern, split + name, label, number).save(path)
+                rows.append(dict(path=str(path), label=kind, split=split, domain=domain, source=f"{domain}/{name}"))
+    return rows
+
+
+def prepared(folder, rows):
+    "The stage prepare, with these rows."
+    folder.mkdir(parents=True)
+    pd.DataFrame(rows).to_csv(folder / "sources.csv", index=False)
+    manifest = build_manifest(scan("csv", folder / "sources.csv", "toy"), folder, workers=0)
+    write_manifest(manifest, folder / "manifest.parquet")
+    write_audit(audit(manifest, workers=0), folder / "audit.json")
+
+
+def trained(out, run, **changed):
+    "The stage finetune."
+    run_training_stage(train_config("finetune", **TOY_TRAINING | dict(epochs=1, run=run, out=str(out)) | changed))
+
+
+def found(out, run, **changed):
+    "The stage evaluate, as the report reads it."
+    evaluate(EvaluateConfig(run=run, out=str(out), why_n=0, **changed), lambda batches, **_: batches)
+    return collect_findings(out / run)
+
+
+def all_said(facts):
+    return " ".join([below_headline(facts), *(text for _, text in verdict(facts))])
+
+
+@pytest.fixture(scope="module")
+def out(tmp_path_factory):
+    "Runs: a source of a domain is left out; photographs stand in two domains; images have another domain's name."
+    out = tmp_path_factory.mktemp("out")
+    x, y = images(out, "x", "faces"), images(out, "y", "faces", "dots")
+    others = images(out, "o", "other")
+    prepared(out / "part/prepare", [*x, *y, *others])
+    trained(out, "part", leave_out="faces/y")
+    beside = images(out, "x", "B", classes=["real"]) + images(out, "o", "B", classes=["fake"])
+    prepared(out / "shared/prepare", [*x, *y, *beside])
+    prepared(out / "renamed/prepare", images(out, "x", "elsewhere"))
+    return out
+
+
+def test_a_new_source_is_not_called_a_new_domain(out):
+    facts = found(out, "part", domains="faces/y", overwrite=True)
+    said = all_said(facts)
+    assert "It was not trained on faces/y (of faces)." in said and "On faces/y (of faces), which it was never" in said
+    assert "on faces." not in said and "On faces," not in said
+    assert [row.name for group in result_groups(facts.metrics) for row in group.rows] == ["faces/y (of faces)"]
+    card = shipped_card(read_bundle(out / "part/finetune/bundle"), {}, [], {}, facts.metrics)
+    assert "| faces/y (of faces) | no |" in card and "| faces | no |" not in card
+
+
+def test_the_same_images_under_another_name_are_not_new(out):
+    facts = found(out, "renamed", bundle=str(out / "part/finetune/bundle"), overwrite=True)
+    met = f"{LEARNED} of the {LEARNED} photographs and {LEARNED} of the {LEARNED} generated images that elsewhere has"
+    assert facts.metrics["seen"] == dict(elsewhere="met") and facts.metrics["known"]["met"] == 0
+    assert met in all_said(facts) and "never trained on" not in all_said(facts)
+    assert "were in the training" not in all_said(facts), "none of those that it was tested on"
+    card = card_results(facts.metrics)
+    assert "| elsewhere | under another name |" in card and met in card
+    assert "mean of domains" not in card, "there is but one"
+
+
+def test_images_of_a_folder_of_ones_own_are_no_test_images(out):
+    bundle, folder = out / "part/finetune/bundle", out / "o/train"
+    facts = found(out, "renamed", bundle=str(bundle), extra=f"own={folder}", overwrite=True)
+    met, n = 2 * SPLITS["train"], 2 * (SPLITS["train"] + SPLITS["test"])
+    assert f"{met} of {n} test and extra images were in the training of part-finetune" in all_said(facts)
+    assert facts.metrics["seen"]["own"] == "seen"
+
+
+def test_photographs_that_stand_in_another_domain_are_not_unseen(out, capsys):
+    trained(out, "shared", leave_out="faces")
+    line = "leave_out = faces: 72 of its 288 training and validation images stand in B/x, too"
+    assert line in capsys.readouterr().out
+    facts = found(out, "shared", domains="faces")
+    said = all_said(facts)
+    assert f"{LEARNED} of the {2 * LEARNED} photographs that faces has" in said and "never trained on" not in said
+    assert "real faces called fake" in said and "not those of unseen images" in said
+
+
+def test_a_round_gives_each_domain_its_own_figures_and_says_what_it_met(out):
+    trained(out, "shared", overwrite=True)
+    found(out, "shared", overwrite=True)
+    table = leave_out_rounds(
+        LeaveoutConfig("shared", str(out), groups="faces;faces/y,B", device="cpu"), None, lambda batches, **_: batches
+    )
+    facts = collect_findings(out / "shared")
+    rounds = {record["run"]: record for record in facts.leaveout["rounds"] if record["domain"] == "faces"}
+    assert [record["claim"] for record in rounds.values()] == ["met", "unseen"]
+    said = all_said(facts)
+    assert "for 1 epoch without faces/y (of faces; nor B)" in said and "for 1 epoch without B (nor faces/y)" in said
+    assert "1 epochs" not in said + facts.leaveout["note"]
+    met = f"{LEARNED} of the {2 * LEARNED} photographs that faces has"
+    assert met in said and met in facts.leaveout["note"] and met in card_leaveout(table)
+    assert read_json(out / "shared/leaveout.json")["rounds"][0]["met"]
+    assert messages(facts)["rounds"].startswith("Trained without faces/y and B, it reaches AUC")
+    assert messages(facts)["rounds"].endswith((" on B", " on faces/y"))
