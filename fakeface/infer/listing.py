@@ -21,7 +21,11 @@ class FolderError(FakefaceError):
     "A list of images or a file of rows that cannot be used; the message says why and what to do."
 
 # %% ../../nbs/11_infer/02_listing.ipynb #b4b19ffb
-_IMAGE_START = re.compile(rb"\xff\xd8\xff|\x89PNG|GIF8|RIFF....WEBP|BM.{4}\0", re.S)
+_IMAGE_START = re.compile(
+    rb"\xff\xd8\xff|\x89PNG|GIF8|RIFF....WEBP|BM.{4}\0|....ftyp|\0\0\0\x0c(?:jP  |JXL )|\xff\x4f\xff\x51|\xff\x0a"
+    rb"|II[*+]\0|MM\0[*+]|P[1-7][ \t\r\n]+[\d#W]",
+    re.S,
+)
 # its mark, or letters of one byte beside null bytes, which would be taken for as many names
 _UTF16_START = re.compile(rb"\xff\xfe|\xfe\xff|(?:[^\0]\0){3}|(?:\0[^\0]){3}")
 _FEW_LETTERS = re.compile(rb"(?:[^\0]\0){0,2}[^\0]?|(?:\0[^\0]){0,2}\0?")  # that may yet become such a start
@@ -40,6 +44,10 @@ _UTF16 = (
     "The list on standard input is written in UTF-16, as Windows PowerShell does with >. "
     "Save it as UTF-8 (Out-File -Encoding utf8)."
 )
+_NO_LIST = (
+    "Standard input holds no list of names: it begins as no file that is there is called. Give names, one a line, or "
+    "separated by null bytes (find -print0)."
+)
 _BOTH = (
     "The list on standard input began with one name per line and then has a null byte. "
     "Separate names by one of the two, not both (find -print0 writes null bytes)."
@@ -57,6 +65,14 @@ def _is_image(begun: bytes) -> bool:
     return not letters.isprintable() or is_whole and not os.path.lexists(name)
 
 
+def _require_names(begun: bytes) -> None:
+    "Raise `FolderError` where what begins like this, with null bytes, is no list; in one, / would be all files."
+    first, rest = begun.split(b"\0", maxsplit=1)
+    is_odd = re.search(rb"[^\t\n\r\x20-\xff]", first) and not os.path.lexists(first)
+    if is_odd or not first or rest.startswith(b"\0") or b"\0\0" in rest:
+        raise FolderError(_NO_LIST)
+
+
 def _separator(begun: bytes) -> bytes | None:
     "What separates names in a list that begins like this; None as long as that cannot be told."
     if _is_image(begun):
@@ -65,8 +81,11 @@ def _separator(begun: bytes) -> bytes | None:
         )
     if _UTF16_START.match(begun):
         raise FolderError(_UTF16)
+    if b"\0" in begun and _FEW_LETTERS.fullmatch(begun):
+        return None
     if b"\0" in begun:
-        return None if _FEW_LETTERS.fullmatch(begun) else b"\0"
+        _require_names(begun)
+        return b"\0"
     return b"\n" if b"\n" in begun else None
 
 

@@ -192,13 +192,29 @@ def test_a_list_may_begin_with_the_letters_of_an_image(tmp_path, monkeypatch, na
 
 
 @pytest.mark.parametrize("width", [10, 65, 256, 0x2141])
-@pytest.mark.parametrize("kind", ["GIF", "GIF, slowly", "BMP", "WEBP", "PNG", "JPEG"])
+@pytest.mark.parametrize("kind", ["GIF", "GIF, slowly", "BMP", "WEBP", "PNG", "JPEG", "PPM"])
 def test_an_image_is_no_list(tmp_path, monkeypatch, kind, width):
     "Also where its width is a line break or a letter."
     monkeypatch.chdir(tmp_path)
     data = image_bytes(Image.new("L", (width, 2)), kind.split(",")[0])
     with pytest.raises(FolderError, match="holds an image"):
         list(names_in((Slowly if "slowly" in kind else io.BytesIO)(data)))
+
+
+@pytest.mark.parametrize("file", [io.BytesIO, Slowly])
+@pytest.mark.parametrize("kind", ["TIFF", "JPEG2000", "AVIF", "HEIC", "archive"])
+def test_a_file_that_is_no_list_never_names_the_whole_disk(tmp_path, monkeypatch, kind, file):
+    "In HEIC and JPEG 2000 there are null bytes around single letters, / among them: that would be all files."
+    monkeypatch.chdir(tmp_path)
+    if kind == "HEIC":
+        data = b"\0\0\0\x18ftypheic\0\0\0\0mif1heic" + b"\0/\0.\0" * 9
+    elif kind == "archive":
+        data = b"PK\3\4\x14\0\0\0\x08\0/\0.\0"
+    else:
+        data = image_bytes(Image.new("RGB", (65, 65)), kind)
+    with pytest.raises(FolderError, match="holds an image|holds no list"):
+        names = list(names_in(file(data)))
+        assert not names, names
 
 
 def test_reader_that_goes_away(tmp_path, tiny):
