@@ -489,7 +489,7 @@ def _knew(own: Mapping[str, Any], domain: str, group: list[str]) -> bool:
     if own.get("split") != "test" or own["seen"].get(domain) != "seen":
         return False
     known = [part["known"] for part in own.get("sources", []) if part["domain"] == domain and part["source"] in group]
-    return not {"left out", "known to the calibration only"} & set(known)
+    return not {"left out", "met under another name", "known to the calibration only"} & set(known)
 
 
 def _seen_part(home: Path, new: Path, own: Mapping[str, Any], domain: str) -> Evaluation | None:

@@ -40,7 +40,7 @@ from .predict import EvaluateError, OnnxNet, device_of, open_net, pick_split, pr
 from ..data.balance import sample_rows
 from .robustness import robustness_grid
 from .scene_grid import scene_scores, scene_summary, scene_table
-from .unseen import MET, DomainClaim, claim_of, claims_of, extra_rows, is_new_source, lineage
+from .unseen import MET, NOT_NEW, DomainClaim, claim_of, claims_of, extra_rows, is_new_source, lineage
 
 # %% ../../nbs/09_evaluate/08_stage.ipynb #d2dc5522
 @dataclass(frozen=True)
@@ -291,7 +291,9 @@ def _acquaintance_of(found: Slice, request: _Request) -> str:
     if found.source in bundle.calibrated_on or found.domain in bundle.calibrated_on:
         return "known to the calibration only"
     if is_new_source(found.domain, found.source, bundle, request.home):
-        return "left out"
+        tested = request.tested.loc[lambda rows: (rows["domain"] == found.domain) & (rows["source"] == found.source)]
+        claims = claims_of(tested, request.manifest, bundle, request.home, request.seen)
+        return "met under another name" if claims[found.domain].kind in NOT_NEW else "left out"
     trained = {(record["domain"], record["source"]) for record in bundle.data if record["split"] == "train"}
     return "trained on" if (found.domain, found.source) in trained else ""
 

@@ -173,9 +173,18 @@ def _met_of(seen: Seen, rows: pd.DataFrame) -> dict[str, list[int]]:
     return counts if any(met > MOST_MET * n for met, n in counts.values()) else {}
 
 
-def _is_often_met(seen: Seen, rows: pd.DataFrame) -> bool:
-    "Whether more than a few of the images were met."
-    return known_rows(seen, rows).sum() > MOST_MET * len(rows)
+def _met_of_sources(
+    seen: Seen,
+    learned: pd.DataFrame,  # the domain's images for training and validation
+    sources: list[str],  # that were tested
+) -> tuple[dict[str, list[int]], bool]:  # as of `_met_of`; whether it is of these sources and not of the domain
+    "What was met of the tested sources; of all, where they are all, or where one of them has nothing to compare."
+    of_domain = _met_of(seen, learned)
+    if not set(sources) < set(learned["source"]):
+        return of_domain, False
+    # a small source may be hidden among large ones
+    of_sources = _met_of(seen, learned.loc[learned["source"].isin(sources)])
+    return of_sources, bool(of_sources or of_domain)
 
 
 def _claim(
@@ -192,13 +201,15 @@ def _claim(
     is_new = all(is_new_source(domain, source, bundle, home) for source in sources)
     about = sources if is_new and kind in ("seen", "calibrated") else []
     kind = "unseen" if is_new else kind
-    if kind == "seen" or _is_often_met(seen, tested):
+    if kind == "seen" or _met_of(seen, tested):
         return DomainClaim("seen", domain, about)
     learned = manifest.loc[(manifest["domain"] == domain) & manifest["split"].isin(_LEARNED.get(kind, _BOTH))]
     if about:
         learned = learned.loc[learned["source"].isin(about)]
-    met = _met_of(seen, learned)
-    return DomainClaim("met" if met else kind, domain, about, met)
+    met, is_of_sources = _met_of_sources(seen, learned, sources)
+    # where the record of images has gaps, a name alone proves nothing
+    otherwise = kind if seen.whole else "unknown"
+    return DomainClaim("met" if met else otherwise, domain, sources if is_of_sources else about, met)
 
 # %% ../../nbs/09_evaluate/05_unseen.ipynb #c1a1a007
 _BOTH = ("train", "valid")

@@ -66,7 +66,9 @@ def _acquaintance(metrics: dict) -> str:
     names = {kind: _domains_of_kind(metrics, kind) for kind in SEEN}
     if not any(found for kind, found in names.items() if kind != "seen"):
         is_test = metrics.get("split", "test") == "test" and not _met_in_training(metrics)
-        return "It was trained on other images of the same kind." if names["seen"] and is_test else ""
+        # of others the tested images themselves were met
+        are_named = set(names["seen"]) <= set(metrics.get("trained_on") or names["seen"])
+        return "It was trained on other images of the same kind." if names["seen"] and is_test and are_named else ""
     claimed = {kind: _claimed(metrics, found) for kind, found in names.items()}
     sentences = []
     if claimed["calibrated"]:
@@ -76,7 +78,10 @@ def _acquaintance(metrics: dict) -> str:
         sentences.append(f"It was not trained on {claimed['unseen']}.")
     sentences += [claim_of(metrics, domain).sentence for domain in names["met"]]
     if claimed["unknown"]:
-        sentences.append(f"It is not known whether it was trained on {claimed['unknown']}.")
+        why = (
+            "" if (metrics.get("known") or {}).get("whole", True) else ": the list of its training images is incomplete"
+        )
+        sentences.append(f"It is not known whether it was trained on {claimed['unknown']}{why}.")
     return " ".join(sentences)
 
 
@@ -290,6 +295,9 @@ def _not_new(claim: DomainClaim, summary: Summary) -> str:
     rates = dict(real=("n_real", "real faces called fake"), fake=("n_fake", "fakes missed"))
     known = [rates[name] for name, (met, _) in claim.met.items() if met]
     figures = [what for count, what in known if summary[count]]
+    if not figures:
+        # of what was met nothing was tested
+        return f"But {claim.sentence}"
     if summary["n_real"] and summary["n_fake"]:
         figures.insert(0, "AUC")
     are = "are" if len(figures) > 1 else "is"
@@ -375,6 +383,8 @@ def _round(
     compared = _compared(record.get("seen"), record.get("difference") or {})
     without = f"without {subject}{f' ({about})' if about else ''}"
     text = f"A detector trained {way}{epochs} {without} {does}{compared}."
+    if record.get("claim") == "unknown":
+        return Statement(CANNOT, f"{text} It is not known whether what it began with was trained on it.")
     return Statement(CANNOT, f"{text} {_not_new(claim, unseen)}") if claim.sentence else Statement(kind, text)
 
 
@@ -486,7 +496,7 @@ def _rare_fakes(metrics: dict, facts: RunFacts) -> list[Statement]:
 def _new_rounds(facts: RunFacts) -> list[dict]:
     "The rounds whose detectors had not met what they were tested on."
     rounds = (facts.leaveout or {}).get("rounds", [])
-    return [record for record in rounds if record.get("claim") not in NOT_NEW]
+    return [record for record in rounds if record.get("claim") not in (*NOT_NEW, "unknown")]
 
 
 def _unseen_only(metrics: dict, facts: RunFacts) -> list[Statement]:
@@ -590,10 +600,20 @@ def _backwards_warning(metrics: dict, facts: RunFacts) -> list[str]:
     return [f"{said}."] if said else []
 
 
+def _may_have_met(metrics: dict, facts: RunFacts) -> bool:
+    "Whether the detector was trained on another split, and may have met images of this test."
+    known = metrics.get("known") or {}
+    is_new = known.get("whole") and not known["met"]
+    return metrics.get("same_split") is False and not is_new and not _is_kept_start(metrics, facts)
+
+
 def _unrecorded_warning(metrics: dict, facts: RunFacts) -> list[str]:
     "Where it is not recorded which images were in training."
     known = metrics.get("known") or {}
-    return [known["sentence"]] if known.get("sentence") and not known["met"] else []
+    kinds = set(metrics.get("seen", {}).values())
+    # both say so of all images, too
+    is_said = kinds == {"unknown"} or _may_have_met(metrics, facts)
+    return [known["sentence"]] if known.get("sentence") and not known["met"] and not is_said else []
 
 
 def _one_class_warning(metrics: dict, facts: RunFacts) -> list[str]:
@@ -694,9 +714,7 @@ def _bias_warning(metrics: dict, facts: RunFacts) -> list[str]:
 def _split_warnings(metrics: dict, facts: RunFacts) -> list[str]:
     "Where the images may not be new to the detector, or to its threshold."
     warnings = []
-    known = metrics.get("known") or {}
-    is_new = known.get("whole") and not known["met"]
-    if metrics.get("same_split") is False and not is_new and not _is_kept_start(metrics, facts):
+    if _may_have_met(metrics, facts):
         warnings.append(
             "The detector was not trained on this run's own training split: whether images of this test"
             " were among its training images is not known. Test on images that it cannot have met."

@@ -243,7 +243,8 @@ def _check_frozen(cfg: TrainConfig) -> None:
     for name, value in only.items():
         given = getattr(cfg, name)
         if given != value and not (name == "eval_size" and given == cfg.size):
-            raise ConfigError(f"trains = head: {name} = {given!r} should be {value!r}.")
+            whose = " (preset mine)" if cfg.preset == "mine" else ""
+            raise ConfigError(f"trains = head{whose}: {name} = {given!r} should be {value!r}, or give trains=all.")
 
 
 def _check_together(cfg: TrainConfig) -> None:
@@ -252,6 +253,10 @@ def _check_together(cfg: TrainConfig) -> None:
     if cfg.batch % (cfg.processes * cfg.accumulate):
         raise ConfigError(
             f"batch = {cfg.batch} cannot be shared by {cfg.processes} processes x {cfg.accumulate} micro-batches."
+        )
+    if cfg.pairs and 0 < cfg.size < 16:
+        raise ConfigError(
+            f"pairs = {cfg.pairs} needs size = 16 at least, not {cfg.size}: copies are made of its parts."
         )
     if not 0 < cfg.share <= 1:
         raise ConfigError(f"share = {cfg.share} should be above 0 and at most 1.")

@@ -331,7 +331,7 @@ def _start_lines(
     lines = [gpu, engine_line(engine, device), *choice_lines(asked, runs, model), worker_line(runs)]
     if runs.trains != "head":
         lines.append(draws_line(asked, runs, data.sampler))
-    if runs.pairs:
+    if runs.pairs and runs.trained_epochs:
         lines.append(
             f"Each image is shown beside a copy of it in another file; their difference weighs {runs.pairs:g}."
         )

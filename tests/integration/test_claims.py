@@ -1,5 +1,7 @@
 """What is said to be new to a detector is new by its images, not only by the name of their domain."""
 
+import shutil
+
 import pandas as pd
 import pytest
 from fakeface.core.files import read_json
@@ -8,7 +10,8 @@ from fakeface.data.manifest import build_manifest, write_manifest
 from fakeface.data.sources import scan
 from fakeface.evaluate.leave_one_out import LeaveoutConfig, leave_out_rounds
 from fakeface.evaluate.stage import EvaluateConfig, evaluate
-from fakeface.models.storage import read_bundle
+from fakeface.models.seen import MOST_MET, NOTHING_KNOWN
+from fakeface.models.storage import copy_bundle, read_bundle
 from fakeface.report.findings import collect_findings, result_groups
 from fakeface.report.release import card_leaveout, card_results, shipped_card
 from fakeface.report.statements import below_headline, messages, verdict
@@ -16,6 +19,7 @@ from fakeface.testing.datasets import TOY_TRAINING, toy_image
 from fakeface.train.recipe import train_config
 from fakeface.train.stage import run_training_stage
 
+MANY = 500
 SPLITS = dict(train=48, valid=24, test=24)
 LEARNED = SPLITS["train"] + SPLITS["valid"]
 CLASSES = ("real", "fake")
@@ -129,3 +133,93 @@ def test_a_round_gives_each_domain_its_own_figures_and_says_what_it_met(out):
     assert read_json(out / "shared/leaveout.json")["rounds"][0]["met"]
     assert messages(facts)["rounds"].startswith("Trained without faces/y and B, it reaches AUC")
     assert messages(facts)["rounds"].endswith((" on B", " on faces/y"))
+
+
+def more(folder, label, count):
+    "Images of one class in a folder of their own."
+    folder.mkdir(parents=True)
+    for number in range(count):
+        toy_image("stripes", "more", label, number).save(folder / f"{number}.png")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def diluted(out):
+    "A test of photographs that were all trained on, among many new fakes."
+    more(out / "more/fake", 1, MANY)
+    (out / "more/real").mkdir()
+    for number in range(10):
+        shutil.copy(out / f"x/train/real/{number}.png", out / "more/real")
+    about = dict(split="test", domain="web", source="web")
+    web = [dict(path=str(file), label=file.parent.name, **about) for file in sorted((out / "more").glob("*/*.png"))]
+    prepared(out / "diluted/prepare", [*web, *images(out, "new", "other")])
+    prepared(out / "beside/prepare", images(out, "new", "other"))
+    return out
+
+
+def test_photographs_that_were_trained_on_are_not_new_among_many_fakes(diluted):
+    bundle = str(diluted / "part/finetune/bundle")
+    facts = found(diluted, "diluted", bundle=bundle, domains="web", overwrite=True)
+    assert facts.metrics["known"]["met"] <= MOST_MET * facts.metrics["known"]["images"], "few of all"
+    assert facts.metrics["seen"] == dict(web="seen") and "never trained on" not in all_said(facts)
+    assert "other images of the same kind" not in all_said(facts), "these very images"
+    assert "| web | yes |" in card_results(facts.metrics)
+
+
+def test_photographs_of_a_folder_of_ones_own_are_not_new_among_many_fakes(diluted):
+    bundle, folder = diluted / "part/finetune/bundle", diluted / "more"
+    facts = found(diluted, "beside", bundle=str(bundle), extra=f"own={folder}", overwrite=True)
+    assert facts.metrics["seen"]["own"] == "seen" and "On own, which it was never" not in all_said(facts)
+
+
+def test_where_the_record_of_images_has_gaps_a_name_proves_nothing(out):
+    if not (out / "gaps").exists():
+        copy_bundle(out / "part/finetune/bundle", out / "gaps", NOTHING_KNOWN)
+    facts = found(out, "renamed", bundle=str(out / "gaps"), overwrite=True)
+    said = all_said(facts)
+    assert facts.metrics["seen"] == dict(elsewhere="unknown") and "never trained on" not in said
+    assert "not known whether it was trained on elsewhere: the list of its training images is incomplete" in said
+    assert "may have been seen" not in said, "once is enough"
+    assert "| elsewhere |  |" in card_results(facts.metrics)
+
+
+@pytest.fixture(scope="module")
+def by_source(out):
+    "A domain that is left out by its name: a large new source, and a small one whose photographs stand elsewhere, too."
+    small = images(out, "x", "B", classes=["real"]) + images(out, "new", "B", classes=["fake"])
+    small = [row | dict(source="B/small") for row in small]
+    large = more(out / "large/real", 0, 20 * LEARNED)
+    big = [dict(path=str(file), label="real", split="train", domain="B", source="B/big") for file in large.iterdir()]
+    big += images(out, "big", "B", "dots")
+    prepared(out / "sources/prepare", [*images(out, "x", "A"), *small, *big])
+    trained(out, "sources", leave_out="B")
+    return out
+
+
+def test_a_small_source_is_not_hidden_among_large_ones(by_source):
+    facts = found(by_source, "sources", domains="B/small", overwrite=True)
+    met = f"{LEARNED} of the {LEARNED} photographs that B/small (of B) has"
+    assert facts.metrics["seen"] == dict(B="met") and met in all_said(facts)
+    assert "never trained on" not in all_said(facts)
+    assert [part["known"] for part in facts.metrics["sources"]] == ["met under another name"]
+
+
+def test_a_new_source_is_not_doubted_for_another_that_was_not_tested(out):
+    if not (out / "halves").exists():
+        photos = [row | dict(source="B/photos") for row in images(out, "y", "B", "dots", classes=["real"])]
+        fakes = [row | dict(source="B/gen") for row in images(out, "x", "B", classes=["fake"])]
+        prepared(out / "halves/prepare", [*images(out, "x", "A"), *photos, *fakes])
+        trained(out, "halves", leave_out="B")
+    facts = found(out, "halves", domains="B/photos,A", overwrite=True)
+    assert "It was not trained on B/photos (of B)." in all_said(facts)
+    assert "detector was trained on:  " not in all_said(facts) and facts.metrics["seen"]["B"] == "unseen"
+
+
+def test_what_was_met_and_not_tested_leaves_no_sentence_without_a_subject(out):
+    fakes = [row for row in images(out, "x", "C", classes=["fake"]) if row["split"] != "test"]
+    rows = [row | dict(source="C") for row in fakes + images(out, "new", "C", classes=["real"])]
+    prepared(out / "untested/prepare", [*rows, *images(out, "o", "other")])
+    facts = found(out, "untested", bundle=str(out / "part/finetune/bundle"), overwrite=True)
+    said = all_said(facts)
+    assert facts.metrics["seen"]["C"] == "met" and "trained on: " not in said
+    assert "But 72 of the 72 generated images that C has" in said
