@@ -82,6 +82,13 @@ def without_magics(text):
     return "\n".join("pass" if line.lstrip().startswith(("%", "!")) else line for line in text.splitlines())
 
 
+def test_what_a_notebook_calls_parameters_can_be_given():
+    "Without papermill's tag a value that is given stands before the cell's own, which then holds."
+    for path in sorted((ROOT / "nbs").rglob("*.ipynb")):
+        cells = [cell for cell in code_cells(read_notebook(path)) if source(cell).startswith("# parameters")]
+        assert all("parameters" in cell["metadata"].get("tags", []) for cell in cells), path.name
+
+
 @pytest.mark.parametrize("stage", [*STAGES, "leaveout"])
 def test_stage_notebook_only_calls_the_library(stage):
     notebook = read_notebook(ROOT / f"nbs/run_{stage}.ipynb")
