@@ -163,6 +163,11 @@ def claim_of(
     return DomainClaim(kind, domain, found.get("sources", []), found.get("met", {}) if kind == "met" else {})
 
 # %% ../../nbs/09_evaluate/05_unseen.ipynb #c1a1a006
+_BOTH = ("train", "valid")
+# the calibration has met the validation images
+_LEARNED = dict(calibrated=("train",))
+
+
 def _met_of(seen: Seen, rows: pd.DataFrame) -> dict[str, list[int]]:
     "Of each class how many images were met, of how many; empty where they are few in both."
     is_met = known_rows(seen, rows)
@@ -212,11 +217,6 @@ def _claim(
     return DomainClaim("met" if met else otherwise, domain, sources if is_of_sources else about, met)
 
 # %% ../../nbs/09_evaluate/05_unseen.ipynb #c1a1a007
-_BOTH = ("train", "valid")
-# the calibration has met the validation images
-_LEARNED = dict(calibrated=("train",))
-
-
 def claims_of(
     tested: pd.DataFrame,  # rows of the run's manifest, and of an extra folder
     manifest: pd.DataFrame,  # the run's
