@@ -336,3 +336,20 @@ def test_the_readme_tells_what_the_benchmark_of_a_new_domain_measured(way, count
         auc, unsure, right = (mean_of(part, name) for name in ("auc", "unsure", "accuracy_sure"))
         cells += [f"{auc:.3f}".lstrip("0"), f"{unsure:.0%}", f"{right:.0%}"]
     assert f"| {count or '–'} | {' | '.join(cells)} |" in (ROOT / "README.md").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("weight, name", [("as it is", "before"), ("0", "without pairs"), ("0.05", "with pairs")])
+def test_the_readme_tells_what_the_benchmark_of_pairs_measured(weight, name):
+    import csv
+
+    with open(ROOT / "outputs/bench/copies.csv") as file:
+        rows = {row["scene"]: row for row in csv.DictReader(file) if row["weight"] == weight}
+
+    def percent(scene, figure):
+        value, low, high = (100 * float(rows[scene][figure + end]) for end in ("", "_low", "_high"))
+        return f"{value:.1f}% [{low:.1f}–{high:.1f}]"
+
+    area = [f"{float(rows['as it is'][key]):.3f}".lstrip("0") for key in ("auc", "auc_low", "auc_high")]
+    cells = [name, percent("12-MP scene", "changed"), percent("messenger copy", "changed")]
+    cells += [percent("as it is", "unsure"), f"{area[0]} [{area[1]}–{area[2]}]"]
+    assert f"| {' | '.join(cells)} |" in (ROOT / "README.md").read_text(encoding="utf-8")
