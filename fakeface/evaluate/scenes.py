@@ -74,16 +74,29 @@ def _somewhere(page: Image.Image, image: Image.Image, gen: np.random.Generator) 
     return int(left), int(top)
 
 # %% ../../nbs/09_evaluate/03_scenes.ipynb #4198bf80
+def _alone(image: Image.Image, factor: float, quality: int) -> SceneFile:
+    "The image and nothing around it, at another size."
+    width, height = (round(length * factor) for length in image.size)
+    scaled = image.resize((width, height), Image.Resampling.LANCZOS)
+    return SceneFile(jpeg_bytes(scaled, quality), scaled.size, (0, 0, *scaled.size))
+
+
 def _at_side(side: int) -> Scene:
     "The image alone, its shorter side this long."
 
     def make(image: Image.Image, gen: np.random.Generator) -> SceneFile:
-        factor = side / min(image.size)
-        size = [round(length * factor) for length in image.size]
-        scaled = image.resize(size, Image.Resampling.LANCZOS)
-        return SceneFile(jpeg_bytes(scaled, 90), scaled.size, (0, 0, *scaled.size))
+        return _alone(image, side / min(image.size), 90)
 
     return Scene(f"shorter side {side} px, JPEG 90", make)
+
+
+_MOST_SENT = 1600  # pixels of the longer side, and the quality of the file, as messengers send images
+_SENT_QUALITY = 75
+
+
+def _sent(image: Image.Image, gen: np.random.Generator) -> SceneFile:
+    "The image alone, as a messenger hands it on."
+    return _alone(image, _MOST_SENT / max(image.size), _SENT_QUALITY)
 
 # %% ../../nbs/09_evaluate/03_scenes.ipynb #d8ea8ee2
 def _in_scene(size: tuple[int, int], sides: tuple[int, int], quality: int, text: str) -> Scene:
@@ -99,7 +112,6 @@ def _in_scene(size: tuple[int, int], sides: tuple[int, int], quality: int, text:
 
 # %% ../../nbs/09_evaluate/03_scenes.ipynb #aa953c9a
 _TAKEN = (2400, 1800)  # pixels of the photograph before it is sent
-_SENT = (1600, 1200)
 
 
 def _messenger(image: Image.Image, gen: np.random.Generator) -> SceneFile:
@@ -108,10 +120,11 @@ def _messenger(image: Image.Image, gen: np.random.Generator) -> SceneFile:
     side = round(share * min(_TAKEN))
     scene = _in_scene(_TAKEN, (side, side), 92, "as taken")
     taken = scene.make(image, gen)
-    sent = open_image(taken.data).resize(_SENT, Image.Resampling.BICUBIC)
-    factor = _SENT[0] / _TAKEN[0]
+    factor = _MOST_SENT / _TAKEN[0]
+    size = (_MOST_SENT, round(_TAKEN[1] * factor))
+    sent = open_image(taken.data).resize(size, Image.Resampling.BICUBIC)
     left, top, right, bottom = (round(edge * factor) for edge in taken.place)
-    return SceneFile(jpeg_bytes(sent, 75), _SENT, (left, top, right, bottom))
+    return SceneFile(jpeg_bytes(sent, _SENT_QUALITY), size, (left, top, right, bottom))
 
 # %% ../../nbs/09_evaluate/03_scenes.ipynb #35244737
 def _letter_boxed(image: Image.Image, gen: np.random.Generator) -> SceneFile:
@@ -196,6 +209,7 @@ def _phone(image: Image.Image, gen: np.random.Generator) -> SceneFile:
 SCENES: dict[str, Scene] = {
     "512 px": _at_side(512),
     "1024 px": _at_side(1024),
+    "sent, 1600 px": Scene("longer side 1600 px, JPEG 75", _sent),
     "12-MP scene": _in_scene(
         (4000, 3000), (600, 1100), 92, "4000 × 3000 px, the head in 600 to 1,100 px of it, JPEG 92"
     ),
@@ -235,8 +249,10 @@ def scene_gallery(
     import matplotlib.pyplot as plt
     from matplotlib.patches import Rectangle
 
-    fig, axes = plt.subplots(2, 5, figsize=(9, 4.4), dpi=80, layout="constrained")
+    fig, axes = plt.subplots(2, 6, figsize=(10, 4.2), dpi=80, layout="constrained")
     plt.close(fig)
+    for ax in axes.flat:
+        ax.axis("off")
     for ax, name in zip(axes.flat, SCENES):
         made = scene_file(name, image, rng(seed, "gallery", name))
         shown = open_image(made.data)
@@ -247,5 +263,4 @@ def scene_gallery(
         ax.imshow(shown)
         ax.add_patch(outline)
         ax.set_title(f"{name}\n{made.size[0]} × {made.size[1]}", fontsize=8)
-        ax.axis("off")
     return fig

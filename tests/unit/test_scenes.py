@@ -32,13 +32,14 @@ from fakeface.models.bundle import p_fake
 from fakeface.report.charts import plot_scenes
 from fakeface.testing.bundles import tiny_bundle
 
-TEN = (
-    *("512 px", "1024 px", "12-MP scene", "letter-boxed", "phone screenshot", "messenger copy"),
+ALL = (
+    *("512 px", "1024 px", "sent, 1600 px", "12-MP scene", "letter-boxed", "phone screenshot", "messenger copy"),
     *("tight crop", "padded", "turned", "192 px in a frame"),
 )
 SIZES = {
     "512 px": ((512, 640),),
     "1024 px": ((1024, 1280),),
+    "sent, 1600 px": ((1280, 1600),),
     "12-MP scene": ((4000, 3000),),
     "letter-boxed": ((1920, 1080), (1080, 1920)),
     "phone screenshot": ((1080, 2340),),
@@ -63,11 +64,11 @@ def made_and_opened(name, draw=0, image=None):
     return made, Image.open(io.BytesIO(made.data))
 
 
-def test_there_are_the_ten_scenes():
-    assert tuple(SCENES) == TEN
+def test_there_are_these_scenes():
+    assert tuple(SCENES) == ALL
 
 
-@pytest.mark.parametrize("name", TEN)
+@pytest.mark.parametrize("name", ALL)
 def test_file_is_what_it_says(name):
     for draw in DRAWS:
         made, opened = made_and_opened(name, draw)
@@ -76,7 +77,7 @@ def test_file_is_what_it_says(name):
         assert not opened.getexif(), "nothing says how it is to be turned"
 
 
-@pytest.mark.parametrize("name", TEN)
+@pytest.mark.parametrize("name", ALL)
 def test_image_is_where_the_scene_says(name):
     "The magenta pixels of the file are those of the place; in a photograph its surroundings fade out around it."
     for draw in DRAWS:
@@ -100,12 +101,12 @@ def test_sides_in_the_large_scene_spread_over_their_range():
     assert len(set(sides)) == 6 and max(sides) - min(sides) > 100
 
 
-@pytest.mark.parametrize("name", TEN)
+@pytest.mark.parametrize("name", ALL)
 def test_same_draw_same_bytes_and_another_draw_another_file(name):
     image = backdrop((200, 250), rng("image"))
     files = [scene_file(name, image, rng(draw, "scene", name)) for draw in (0, 0, 1, 2, 3)]
     assert files[0] == files[1]
-    assert name in ("512 px", "1024 px") or len({file.data for file in files}) > 1
+    assert name in ("512 px", "1024 px", "sent, 1600 px") or len({file.data for file in files}) > 1
 
 
 @pytest.mark.parametrize("turns, corner", [(1, (1, 0)), (2, (1, 1)), (3, (0, 1))])
