@@ -209,7 +209,7 @@ def _phone(image: Image.Image, gen: np.random.Generator) -> SceneFile:
 SCENES: dict[str, Scene] = {
     "512 px": _at_side(512),
     "1024 px": _at_side(1024),
-    "sent, 1600 px": Scene("longer side 1600 px, JPEG 75", _sent),
+    "sent at 1600 px": Scene("longer side 1600 px, JPEG 75", _sent),
     "12-MP scene": _in_scene(
         (4000, 3000), (600, 1100), 92, "4000 × 3000 px, the head in 600 to 1,100 px of it, JPEG 92"
     ),

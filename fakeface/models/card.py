@@ -353,7 +353,7 @@ def _origin(bundle: Bundle) -> str:
         f"images (manifest): {_short(bundle.manifest_hash or 'not recorded')}",
     ]
     if bundle.parent:
-        parts.append(f"began from the bundle {_short(bundle.parent)}")
+        parts.append(f"made from the bundle {_short(bundle.parent)}")
     if bundle.averaged:
         began = f"its training began from the mean of the weights of {len(bundle.averaged)} bundles"
         parts.append(f"{began}: {', '.join(map(_short, bundle.averaged))}")

@@ -1,14 +1,22 @@
 """The card of a detector that ships: written into the bundle, restated, refused for another bundle."""
 
 import dataclasses
+from pathlib import Path
+from types import SimpleNamespace
 
+import nbformat
 import numpy as np
 import pytest
+from fakeface.core.files import sha256_json
 from fakeface.core.project import FakefaceError
+from fakeface.core.stages import run_dir
+from fakeface.data.manifest import manifest_hash, read_manifest
 from fakeface.images.preprocess import InputSpec
 from fakeface.models.bundle import CARD, Bundle
+from fakeface.models.card import md_table
 from fakeface.models.storage import WEIGHTS_LICENSE, read_bundle, write_bundle
 from fakeface.report.release import restate_identity, shipped_card, write_card
+from fakeface.testing.datasets import toy_manifest, toy_run
 
 RECORD = dict(value=0.95, low=0.93, high=0.97)
 SUMMARY = dict(n_real=10, n_fake=12) | dict.fromkeys(("auc", "accuracy", "fpr", "fnr", "brier"), RECORD)
@@ -54,3 +62,69 @@ def test_figures_of_another_bundle_are_refused(folder):
     other = dataclasses.replace(bundle, bias=0.5)
     with pytest.raises(FakefaceError, match="Evaluate the bundle that ships"):
         card_of(bundle, of=other)
+
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def cell_with(notebook, text):
+    "The one code cell of a notebook that holds `text`."
+    cells = [cell for cell in nbformat.read(ROOT / notebook, 4).cells if cell.cell_type == "code"]
+    (found,) = (cell.source for cell in cells if text in cell.source)
+    return found
+
+
+@pytest.mark.parametrize("name", ["mine", "fakeface-lite0"])
+def test_another_detector_gets_no_word_of_the_shipped_one(tmp_path, name):
+    "Nor its licences, be it called the same: those of its own images, as they were recorded."
+    home = toy_run(tmp_path, count=24, size=32)
+    rows = read_manifest(home / "prepare/manifest.parquet")
+    domains = sorted(rows.domain.unique())
+    bundle = Bundle(name, "test_resnet", InputSpec(64), domains=domains)
+    known = dict(name=name, bundle=bundle, home=home, of_shipped=["## FFHQ"])
+    known |= dict(read_manifest=read_manifest, md_table=md_table)
+    exec(cell_with("nbs/tutorials/howto_ship.ipynb", "of_shipped if"), known)
+    (section,) = known["sections"]
+    used = rows[rows.split.isin(["train", "valid"])]
+    for (domain, source), n in used.groupby(["domain", "source"]).size().items():
+        assert f"| {domain} | {source} | not recorded | {n} |" in section
+    assert "FFHQ" not in section
+
+
+def test_the_shipped_detector_gets_what_is_known_of_it():
+    bundle = Bundle("x", "test_resnet", InputSpec(64), domains=["140k", "diffusion", "hfd", "tpdne"])
+    known = dict(name="fakeface-lite0", bundle=bundle, of_shipped=["## FFHQ"])
+    exec(cell_with("nbs/tutorials/howto_ship.ipynb", "of_shipped if"), known)
+    assert known["sections"] == ["## FFHQ"]
+
+
+def test_trainings_on_pairs_are_not_taken_for_those_of_another_beginning(tmp_path, folder):
+    "Other epochs, another bundle, other images: other folders; the same: the same."
+    source = cell_with("nbs/benchmarks/bench_copies.ipynb", "def trained").partition("detectors = ")[0]
+    rows = toy_manifest(tmp_path / "toy", 24, 32)
+
+    def folder_for(init, epochs, rows):
+        "Where the training of one weight is looked for."
+        shared = []
+        cfg = SimpleNamespace(run="r", out=str(tmp_path), init=str(init), epochs=epochs)
+        known = dict(cfg=cfg, manifest=rows, home=tmp_path, run_dir=run_dir, read_bundle=read_bundle)
+        known |= dict(manifest_hash=manifest_hash, sha256_json=sha256_json)
+        known |= dict(share_prepared=lambda home, new: shared.append(new.name))
+        known |= dict(train_config=lambda *names, **settings: None, run_training_stage=lambda cfg: None)
+        exec(source, known)
+        known["trained"]("0.05")
+        return shared[0]
+
+    other = tmp_path / "other"
+    bundle = Bundle("other", "test_resnet", InputSpec(64), manifest_hash="1" * 64)
+    write_bundle(other, bundle, dict(weight=np.ones(1, np.float32)), license=WEIGHTS_LICENSE)
+    first = folder_for(folder, 3, rows)
+    assert first == folder_for(folder, 3, rows) and first.startswith("r-") and first.endswith("-0.05")
+    others = [folder_for(folder, 1, rows), folder_for(other, 3, rows), folder_for(folder, 3, rows.iloc[:-1])]
+    assert len({first, *others}) == 4
+
+
+def test_a_card_says_made_from_of_any_parent(folder):
+    "What ships is its parent with rounded weights; what was finetuned began from it: both are made from it."
+    bundle = dataclasses.replace(read_bundle(folder), parent="ab" * 32)
+    assert "made from the bundle `abababababab`" in card_of(bundle)

@@ -33,13 +33,13 @@ from fakeface.report.charts import plot_scenes
 from fakeface.testing.bundles import tiny_bundle
 
 ALL = (
-    *("512 px", "1024 px", "sent, 1600 px", "12-MP scene", "letter-boxed", "phone screenshot", "messenger copy"),
+    *("512 px", "1024 px", "sent at 1600 px", "12-MP scene", "letter-boxed", "phone screenshot", "messenger copy"),
     *("tight crop", "padded", "turned", "192 px in a frame"),
 )
 SIZES = {
     "512 px": ((512, 640),),
     "1024 px": ((1024, 1280),),
-    "sent, 1600 px": ((1280, 1600),),
+    "sent at 1600 px": ((1280, 1600),),
     "12-MP scene": ((4000, 3000),),
     "letter-boxed": ((1920, 1080), (1080, 1920)),
     "phone screenshot": ((1080, 2340),),
@@ -106,7 +106,7 @@ def test_same_draw_same_bytes_and_another_draw_another_file(name):
     image = backdrop((200, 250), rng("image"))
     files = [scene_file(name, image, rng(draw, "scene", name)) for draw in (0, 0, 1, 2, 3)]
     assert files[0] == files[1]
-    assert name in ("512 px", "1024 px", "sent, 1600 px") or len({file.data for file in files}) > 1
+    assert name in ("512 px", "1024 px", "sent at 1600 px") or len({file.data for file in files}) > 1
 
 
 @pytest.mark.parametrize("turns, corner", [(1, (1, 0)), (2, (1, 1)), (3, (0, 1))])
