@@ -8,9 +8,11 @@ __all__ = ['MODEL', 'PART', 'CAMERA', 'SIGNATURES', 'HOLDS', 'EARLIER', 'MOST_BY
            'cannot_verify', 'verified_with', 'read_provenance']
 
 # %% ../../nbs/02_images/09_provenance.ipynb #29a7340e
+import base64
 import bisect
 import contextlib
 import dataclasses
+import functools
 import hashlib
 import itertools
 import json
@@ -18,6 +20,7 @@ import os
 import pickle
 import re
 import shutil
+import ssl
 import subprocess
 import sys
 import threading
@@ -426,42 +429,81 @@ def _signer(manifest: Fields) -> str:
     return f"{organisation} ({person})" if organisation and person else organisation or person
 
 # %% ../../nbs/02_images/09_provenance.ipynb #e9bdee59
-_Item = TypeVar("_Item")
-# beginning of a code -> what it means
+_EXPIRED = "signingCredential.expired"
+_FILE_CHANGED = "the file was changed after it was signed"
+_NOT_STANDARD = "it was not made as the standard asks"
+_REVOKED = "its certificate was revoked"
+# beginning of a code -> what it means; only a mismatch says that something was changed
 _WHY = {
-    "assertion.dataHash": "the file was changed after it was signed",
-    "assertion.boxesHash": "the file was changed after it was signed",
-    "assertion.bmffHash": "the file was changed after it was signed",
-    "assertion.": "what it says was changed after it was signed",
+    "assertion.dataHash.mismatch": _FILE_CHANGED,
+    "assertion.boxesHash.mismatch": _FILE_CHANGED,
+    "assertion.bmffHash.mismatch": _FILE_CHANGED,
+    "assertion.collectionHash.mismatch": _FILE_CHANGED,
+    "assertion.boxesHash.unknownBox": "the file has a part that it does not cover",
+    "assertion.hashedURI.mismatch": "what it says was changed after it was signed",
+    "hashedURI.mismatch": "what it says was changed after it was signed",
+    "claimSignature.mismatch": "the signature does not match what it says",
+    "claimSignature.missing": "its signature is missing",
     "claimSignature.outsideValidity": "it was signed when its certificate was not valid",
-    "claimSignature": "the signature does not match what it says",
-    "signingCredential.expired": (
+    "claimSignature": "its signature cannot be verified",
+    _EXPIRED: (
         "its certificate has expired or is not valid yet, and no time stamp that holds says that it was signed "
         "while it was valid"
     ),
-    "signingCredential.revoked": "its certificate was revoked",
+    "signingCredential.revoked": _REVOKED,
+    "signingCredential.ocsp.revoked": _REVOKED,
+    "signingCredential.ocsp": "it is not known whether its certificate was revoked",
     "signingCredential": "its certificate is not one for signing images",
+    "timeStamp": "its time stamp does not hold",
+    "assertion.missing": "something that it names is missing",
+    "assertion.inaccessible": "something that it names cannot be read",
+    "assertion.undeclared": "it holds something that was not signed",
+    "assertion": _NOT_STANDARD,
+    "claim.missing": "what was signed is missing",
+    "claim.hardBindings.missing": "it is not bound to any image",
+    "claim": _NOT_STANDARD,
+    "manifest": _NOT_STANDARD,
+    "ingredient.manifest.missing": "the credential of an image that it was made from is missing",
     "ingredient": "an image that it was made from does not fit",
+    "algorithm": "it was signed in a way that is not accepted",
+    "cawg": "what it says of a person's identity does not hold",
 }
 
-
+# %% ../../nbs/02_images/09_provenance.ipynb #e9bdee5b
 # codes of a time stamp that fits, and whose authority is not on the trust list
 _UNKNOWN_STAMP = frozenset({"timeStamp.validated", "timeStamp.untrusted"})
-_STAMPED = (
-    "its certificate has expired or is not valid yet; a time stamp says that it was signed{when}, "
-    "but the authority of that time stamp is not on the trust list"
-)
+_KNOWN_STAMP = "timeStamp.trusted"
+_BY_UNKNOWN = "but the authority of that time stamp is not on the trust list"
+_NOT_IN_TIME = "which does not show that its certificate was valid then"
 
 
-def _reason(codes: list[str], stamped: str | None = None) -> str:
-    "Why a signature does not hold; `stamped`: when, by a time stamp of an unknown authority. `_WHY` has the order."
+@dataclasses.dataclass(frozen=True)
+class _Stamp:
+    "A time stamp that fits what was signed."
+
+    time: str  # as c2pa writes it; empty where it does not
+    is_known: bool  # is its authority on the trust list?
+
+    @property
+    def says(self) -> str:
+        "Why it does not help an expired certificate."
+        when = f" at {self.time}" if self.time else ""
+        why = _NOT_IN_TIME if self.is_known else _BY_UNKNOWN
+        return f"its certificate has expired or is not valid yet; a time stamp says that it was signed{when}, {why}"
+
+
+def _reason(codes: list[str], stamp: _Stamp | None = None) -> str:
+    "Why a signature does not hold; `_WHY` has the order."
     for beginning, meaning in _WHY.items():
         named = [code for code in codes if code.startswith(beginning)]
         if named:
-            if stamped is not None and beginning == "signingCredential.expired":
-                meaning = _STAMPED.format(when=stamped and f" at {stamped}")
+            if stamp and beginning == _EXPIRED:
+                meaning = stamp.says
             return f"{meaning} ({plain(named[0], 60)})"
     return plain(", ".join(codes), 120) or "the reason is not given"
+
+# %% ../../nbs/02_images/09_provenance.ipynb #e9bdee5d
+_Item = TypeVar("_Item")
 
 
 def _claims(manifest: Fields, is_part: bool) -> tuple[Claim, ...]:
@@ -530,20 +572,30 @@ class _Chain:
         found = self.manifests.get(label)
         return found if isinstance(found, dict) else {}
 
-    def stamped(self, label: str) -> str | None:
-        "When a time stamp whose authority is not known says that a manifest was signed; None if there is none."
-        if not all((label, code) in self.stamps for code in _UNKNOWN_STAMP):
+    def stamp(self, label: str) -> _Stamp | None:
+        "The time stamp of a manifest; None if there is none, or nothing is known of it."
+        is_known = self._finds(label, _KNOWN_STAMP)
+        if not is_known and not all((label, code) in self.stamps for code in _UNKNOWN_STAMP):
             return None
         signature = self.manifest(label).get("signature_info")
-        return plain(signature.get("time") or "", 30) if isinstance(signature, dict) else ""
+        time = plain(signature.get("time") or "", 30) if isinstance(signature, dict) else ""
+        return _Stamp(time, is_known)
+
+    def _finds(self, label: str, code: str) -> bool:
+        "Is it what c2pa found of a manifest now, and not only what somebody recorded?"
+        return (label, code, False) in self.own
 
     def _codes(self, label: str) -> set[str]:
         "What failed of a manifest, or of one that is not named."
-        return self.failed.get(label, set()) | self.failed.get("", set())
+        codes = self.failed.get(label, set()) | self.failed.get("", set())
+        # c2pa knows a signer of an expired certificate only if a known stamp is of the time before
+        is_in_time = self._finds(label, _KNOWN_STAMP) and self._finds(label, _KNOWN)
+        fails_now = any((name, _EXPIRED, True) in self.own for name in (label, ""))
+        return codes - {_EXPIRED} if is_in_time and not fails_now else codes
 
     def is_known(self, label: str, ingredient: Fields) -> bool:
         "Is a manifest's signer on the trust list? What c2pa found now is more than what was recorded."
-        if (label, _KNOWN, False) in self.own:
+        if self._finds(label, _KNOWN):
             return True
         is_unknown = _ONLY_UNKNOWN in self._codes(label)
         return (label, _KNOWN, False) in _recorded(ingredient) and not is_unknown
@@ -553,7 +605,7 @@ class _Chain:
         label = str(ingredient.get("active_manifest"))
         broken = [code for code in sorted(self._codes(label)) if code != _ONLY_UNKNOWN]
         if broken or not self.manifest(label):
-            return "invalid", _reason(broken, self.stamped(label)) if broken else "it is not in the file"
+            return "invalid", _reason(broken, self.stamp(label)) if broken else "it is not in the file"
         if opener == "invalid":
             return "invalid", "the credential that was added after it does not hold"
         return "trusted" if opener == "trusted" and self.is_known(label, ingredient) else "untrusted", ""
@@ -604,7 +656,7 @@ def from_store(
     return Provenance(
         chain.state,
         _signer(manifest),
-        _reason(failures, chain.stamped(chain.active)) if chain.state == "invalid" else "",
+        _reason(failures, chain.stamp(chain.active)) if chain.state == "invalid" else "",
         _each_once(_action_names(manifest)),
         _each_once(_tools(manifest)),
         _claims(manifest, False),
@@ -616,13 +668,12 @@ def from_store(
 MOST_BYTES = 2**28  # of a file that is verified
 MOST_SECONDS = 10.0  # for one file
 _MOST_TEXT = 2**22  # characters of JSON
-_LONGEST_LIST = 2**24  # bytes of a trust list
+_LONGEST_LIST = 2**19  # bytes of a trust list; c2pa takes about twice as many characters of settings
 # names a file of certificates, PEM: the authorities of signers and of time stamps that are known
 TRUST_VARIABLE = "FAKEFACE_TRUST"
 INSTALL = "pip install 'fakeface[provenance]'"
 # what a certificate must be for, one of them: signing claims (C2PA), signing documents (twice), e-mail
 _PURPOSES = "1.3.6.1.4.1.62558.2.1 1.3.6.1.5.5.7.3.36 1.3.6.1.4.1.311.76.59.1.9 1.3.6.1.5.5.7.3.4".split()
-_CERTIFICATE = re.compile("-----BEGIN CERTIFICATE-----[^-]+-----END CERTIFICATE-----")
 _OFFLINE = {
     "verify": {"remote_manifest_fetch": False, "ocsp_fetch": False},
     "core": {
@@ -632,30 +683,65 @@ _OFFLINE = {
     },
 }
 
+# %% ../../nbs/02_images/09_provenance.ipynb #cf8e7488
+_BLOCK = re.compile(r"-----BEGIN ([^-]*CERTIFICATE)-----([^-]*)(-----END \1-----)?")
+
 
 class ProvenanceError(FakefaceError):
     "A trust list that cannot be used; the message says which and why."
 
 
+def _certificate(block: re.Match) -> str:
+    "A certificate as PEM with plain lines; raises `ValueError` where it is none."
+    kind, inside, end = block.groups()
+    if kind != "CERTIFICATE":
+        raise ValueError(f"is a {kind}; openssl x509 makes a plain one of it")
+    if not end:
+        raise ValueError("has no end")
+    try:
+        der = base64.b64decode("".join(inside.split()), validate=True)
+        ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_verify_locations(cadata=der)
+    except (ValueError, ssl.SSLError):
+        raise ValueError("is damaged") from None
+    return ssl.DER_cert_to_PEM_cert(der)
+
+
+@functools.lru_cache(maxsize=1)
+def _certificates(text: str) -> tuple[str, ...]:
+    "The certificates of a trust list; raises `ValueError` with the number of one that cannot be read."
+    blocks = list(_BLOCK.finditer(text))
+    found = []
+    for number, block in enumerate(blocks, 1):
+        try:
+            found.append(_certificate(block))
+        except ValueError as error:
+            raise ValueError(f"certificate {number} of {len(blocks)} {error}") from None
+    return tuple(found)
+
+# %% ../../nbs/02_images/09_provenance.ipynb #cf8e748a
 def trust_list() -> str:  # certificates as PEM; empty where the variable is not set
     "The trust list that `FAKEFACE_TRUST` names; raises `ProvenanceError` where it cannot be read."
     path = os.environ.get(TRUST_VARIABLE, "")
     if not path:
         return ""
+    named = f"{TRUST_VARIABLE} names {path}, which"
     try:
         with open(path, "rb") as file:
             text = file.read(_LONGEST_LIST + 1).decode("utf-8")
     except (OSError, ValueError) as error:
         why = getattr(error, "strerror", None) or "it is not text"
-        raise ProvenanceError(f"{TRUST_VARIABLE} names {path}, which cannot be read ({why}).") from None
+        raise ProvenanceError(f"{named} cannot be read ({why}).") from None
     if len(text) > _LONGEST_LIST:
-        raise ProvenanceError(f"{TRUST_VARIABLE} names {path}, which has more than {_LONGEST_LIST / 1e6:,.0f} MB.")
-    certificates = _CERTIFICATE.findall(text)
+        raise ProvenanceError(f"{named} has more than {_LONGEST_LIST:,} bytes. Leave out what you don't need.")
+    try:
+        certificates = _certificates(text)
+    except ValueError as error:
+        raise ProvenanceError(f"{named} cannot be used: {error}. Put it in again, or take it out.") from None
     if not certificates:
-        raise ProvenanceError(f"{TRUST_VARIABLE} names {path}, which holds no certificate in PEM.")
-    return "\n".join(certificates) + "\n"
+        raise ProvenanceError(f"{named} holds no certificate in PEM.")
+    return "".join(certificates)
 
-
+# %% ../../nbs/02_images/09_provenance.ipynb #cf8e748b
 def cannot_verify() -> str:  # empty where it can be done
     "Why no signature can be verified here, and what to do."
     if find_spec("c2pa") is None:
@@ -790,14 +876,20 @@ def _verified(file: BinaryIO, anchors: str) -> Provenance:
 
 
 def _verified_by_list(file: BinaryIO) -> Provenance:
-    "The same with the trust list; where that cannot be read nobody is known, and it is said."
+    "The same with the trust list; where that cannot be used nobody is known, and it is said."
+    # the page is for others; where the list should be is said by the doctor
+    lost = f"{TRUST_VARIABLE} names a trust list that cannot be used; fakeface doctor says why"
     try:
-        return _verified(file, trust_list())
+        anchors = trust_list()
+        found = _verified(file, anchors)
+        if found.state != "unreadable" or not anchors:
+            return found
+        lost = f"c2pa cannot use the trust list that {TRUST_VARIABLE} names"
     except ProvenanceError:
-        # the page is for others; where the list should be is said by the doctor
-        lost = f"{TRUST_VARIABLE} names a trust list that cannot be used; fakeface doctor says why"
-        found = _verified(file, "")
-        return dataclasses.replace(found, reason=lost) if found.state in HOLDS else found
+        pass
+    # no file is blamed for a list
+    found = _verified(file, "")
+    return dataclasses.replace(found, reason=lost) if found.state in HOLDS else found
 
 # %% ../../nbs/02_images/09_provenance.ipynb #fdcd5038
 _WORDS = (b"c2pa", b"jumb", b"C2PA", b"purl.org/dc/terms", b"provenance")

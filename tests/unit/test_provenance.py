@@ -23,6 +23,7 @@ from fakeface.images import provenance as room
 from fakeface.images.clues import SOURCE_TYPES
 from fakeface.images import memory
 from fakeface.images.provenance import INSTALL, TRUST_VARIABLE, Claim, Provenance, from_store, read_provenance
+from fakeface.infer import doctor
 from fakeface.infer.cards import Cards
 from fakeface.infer.rows import ROW_COLUMNS, row_text
 from fakeface.testing.credentials import manifest, opened_manifest, signatory, signed, with_a_bit_changed
@@ -116,6 +117,62 @@ def test_a_trust_list_that_cannot_be_used_is_said(files, bare, tmp_path, monkeyp
     assert found.state == "untrusted" and found.claims_model
     assert "doctor says why" in found.says and str(tmp_path) not in found.says
     assert read_provenance(bare["PNG"]).state == "absent"
+
+
+PASTED = {
+    "CRLF": lambda text: text.replace("\n", "\r\n"),
+    "CR": lambda text: text.replace("\n", "\r"),
+    "indented": lambda text: "anchors: |\n    " + text.replace("\n", "\n    "),
+    "one line": lambda text: text.replace("\n", " "),
+    "BOM and a comment": lambda text: "\ufeff# ours\n" + text,
+}
+
+
+@pytest.mark.parametrize("pasted", PASTED.values(), ids=PASTED)
+def test_a_trust_list_may_be_pasted_from_elsewhere(toy, files, tmp_path, monkeypatch, pasted):
+    (tmp_path / "list.pem").write_bytes(pasted(toy.authority.decode()).encode())
+    monkeypatch.setenv(TRUST_VARIABLE, str(tmp_path / "list.pem"))
+    assert read_provenance(files["JPEG"]).state == "trusted"
+
+
+DAMAGED = {
+    "a letter": (lambda text: text.replace("MII", "MI!", 1), "certificate 2 of 2 is damaged"),
+    "no certificate": (lambda text: re.sub("-\n[^-]*\n-", "-\nanVuaw==\n-", text), "certificate 2 of 2 is damaged"),
+    "cut off": (lambda text: text.partition("-----END")[0], "certificate 2 of 2 has no end"),
+    "OpenSSL's form": (
+        lambda text: text.replace("CERTIFICATE", "TRUSTED CERTIFICATE"),
+        "certificate 2 of 2 is a TRUSTED CERTIFICATE; openssl x509",
+    ),
+}
+
+
+@pytest.mark.parametrize("damage, said", DAMAGED.values(), ids=DAMAGED)
+def test_one_bad_certificate_on_the_list_is_said_and_no_file_is_blamed(toy, files, tmp_path, monkeypatch, damage, said):
+    "Nor is it passed over: whoever should be known would not be, without a word."
+    (tmp_path / "list.pem").write_text(toy.authority.decode() + damage(signatory("Other").authority.decode()))
+    monkeypatch.setenv(TRUST_VARIABLE, str(tmp_path / "list.pem"))
+    with pytest.raises(room.ProvenanceError, match=f"list.pem.*{said}.*take it out"):
+        room.trust_list()
+    found = read_provenance(files["JPEG"])
+    assert found.state == "untrusted" and found.claims_model and "doctor says why" in found.says
+    finding = doctor._credentials()
+    assert finding.state == "fault" and "certificate 2 of 2" in finding.said
+
+
+def test_a_list_that_c2pa_refuses_is_said_and_no_file_is_blamed(toy, files, tmp_path, monkeypatch):
+    "Whatever it is that is wrong with it: without the list the file can be read."
+    (tmp_path / "list.pem").write_bytes(toy.authority)
+    monkeypatch.setenv(TRUST_VARIABLE, str(tmp_path / "list.pem"))
+    in_full = room._in_a_process
+
+    def refuses(settings, file):
+        if "user_anchors" in settings["trust"]:
+            raise ValueError("Signature: COSE error parsing certificate")
+        return in_full(settings, file)
+
+    monkeypatch.setattr(room, "_in_a_process", refuses)
+    found = read_provenance(files["JPEG"])
+    assert found.state == "untrusted" and found.claims_model and "c2pa cannot use the trust list" in found.says
 
 
 PURPOSES = {"claims": "1.3.6.1.4.1.62558.2.1", "documents": "1.3.6.1.5.5.7.3.36", "e-mail": "1.3.6.1.5.5.7.3.4"}
@@ -366,6 +423,8 @@ def test_the_page_and_the_terminal_say_whose_word_it_is(bare, editor, shots, tru
 
 
 KNOWN, UNKNOWN, BROKEN = "signingCredential.trusted", "signingCredential.untrusted", "claimSignature.mismatch"
+EXPIRED = "signingCredential.expired"
+NOW_IN_TIME = [("success", "timeStamp.trusted", "camera"), ("success", KNOWN, "camera")]
 
 
 def chained(own=(), recorded=(), within=()):
@@ -407,6 +466,17 @@ def chained(own=(), recorded=(), within=()):
             [],
             "invalid",
         ),
+        # its certificate has expired, and the editor did not know the authority of its time stamp
+        (NOW_IN_TIME, [("failure", EXPIRED, "camera"), ("failure", UNKNOWN, "camera")], [], "trusted"),
+        (NOW_IN_TIME, [("informational", EXPIRED, "camera")], [], "trusted"),
+        (NOW_IN_TIME, [("failure", EXPIRED, "camera"), ("failure", BROKEN, "camera")], [], "invalid"),
+        ([*NOW_IN_TIME, ("failure", EXPIRED, "camera")], [("failure", EXPIRED, "camera")], [], "invalid"),
+        # that one alone does not show that it was stamped in time
+        (NOW_IN_TIME[:1], [("failure", EXPIRED, "camera")], [], "invalid"),
+        (NOW_IN_TIME[1:], [("failure", EXPIRED, "camera")], [], "invalid"),
+        # nor does what the editor recorded, or what is known of another one
+        ([], [*NOW_IN_TIME, ("failure", EXPIRED, "camera")], [], "invalid"),
+        ([("success", code, "other") for _, code, _ in NOW_IN_TIME], [("failure", EXPIRED, "camera")], [], "invalid"),
     ],
 )
 def test_what_an_ingredient_is_worth_by_what_was_found_and_recorded(own, recorded, within, state):
@@ -697,7 +767,7 @@ def test_words_are_looked_for_in_little_memory(tmp_path):
 @pytest.mark.skipif(not os.path.exists("/dev/zero"), reason="this system has no endless file")
 def test_an_endless_trust_list_is_refused(monkeypatch):
     monkeypatch.setenv(TRUST_VARIABLE, "/dev/zero")
-    with pytest.raises(room.ProvenanceError, match="more than 17 MB"):
+    with pytest.raises(room.ProvenanceError, match="more than 524,288 bytes"):
         room.trust_list()
 
 
@@ -908,3 +978,77 @@ def test_the_damage_is_where_the_tests_say(bare):
     kept = data[start + 4 : start + 8 + length]
     assert struct.unpack(">I", data[start + 8 + length : start + 12 + length])[0] == zlib.crc32(kept)
     assert zlib.crc32(with_a_bit_changed(kept, 20)) != zlib.crc32(kept)
+
+
+CHANGED = "changed after it was signed"
+# codes of the C2PA specification and of its library, and what may be said of them
+CODES = {
+    CHANGED: """
+        assertion.dataHash.mismatch assertion.boxesHash.mismatch assertion.bmffHash.mismatch
+        assertion.collectionHash.mismatch assertion.hashedURI.mismatch hashedURI.mismatch
+    """,
+    "does not match what it says": "claimSignature.mismatch",
+    "signature is missing": "claimSignature.missing",
+    "certificate was revoked": "signingCredential.revoked signingCredential.ocsp.revoked",
+    "not known whether its certificate was revoked": """
+        signingCredential.ocsp.unknown signingCredential.ocsp.inaccessible signingCredential.ocsp.skipped
+    """,
+    "not one for signing images": "signingCredential.invalid",
+    "was not valid": "claimSignature.outsideValidity",
+    "has expired or is not valid yet": "signingCredential.expired",
+    "its time stamp does not hold": "timeStamp.mismatch timeStamp.malformed timeStamp.outsideValidity",
+    "not made as the standard asks": """
+        assertion.action.malformed assertion.action.ingredientMismatch assertion.action.redactionMismatch
+        assertion.action.redacted assertion.action.softBindingMissing assertion.json.invalid assertion.cbor.invalid
+        assertion.multipleHardBindings assertion.selfRedacted assertion.notRedacted assertion.dataHash.malformed
+        assertion.boxesHash.malformed assertion.bmffHash.malformed assertion.dataHash.redacted
+        assertion.hardBinding.redacted assertion.ingredient.malformed assertion.required.missing
+        assertion.timestamp.malformed assertion.outsideManifest assertion.external-reference.malformed
+        assertion.collectionHash.malformed assertion.collectionHash.incorrectFileCount
+        assertion.collectionHash.invalidURI assertion.cloud-data.hardBinding assertion.cloud-data.actions
+        assertion.metadata.disallowed claim.malformed claim.multiple claim.cbor.invalid
+        manifest.multipleParents manifest.update.invalid manifest.update.wrongParents manifest.timestamp.invalid
+        manifest.unreferenced manifest.inaccessible
+    """,
+    "something that it names is missing": "assertion.missing",
+    "something that it names cannot be read": "assertion.inaccessible",
+    "something that was not signed": "assertion.undeclared",
+    "a part that it does not cover": "assertion.boxesHash.unknownBox",
+    "what was signed is missing": "claim.missing",
+    "not bound to any image": "claim.hardBindings.missing",
+    "made from does not fit": """
+        ingredient.manifest.mismatch ingredient.claimSignature.mismatch ingredient.hashedURI.mismatch
+        ingredient.claimSignature.missing ingredient.unknownProvenance
+    """,
+    "credential of an image that it was made from is missing": "ingredient.manifest.missing",
+    "in a way that is not accepted": "algorithm.unsupported algorithm.deprecated",
+    "of a person's identity does not hold": """
+        cawg.identity.assertion.mismatch cawg.x509.signature.mismatch cawg.ica.signature_mismatch
+    """,
+}
+SAID_OF = [(code, said) for said, codes in CODES.items() for code in codes.split()]
+
+
+@pytest.mark.parametrize("code, said", SAID_OF, ids=[code for code, _ in SAID_OF])
+def test_only_a_mismatch_says_that_something_was_changed(code, said):
+    "A careless program signs what does not follow the standard; nobody has touched it since."
+    reason = room._reason([code])
+    assert said in reason and reason.endswith(f"({code})")
+    assert (CHANGED in reason) == (said == CHANGED)
+
+
+def test_of_several_reasons_a_change_comes_first_and_an_unknown_one_is_quoted():
+    codes = ["general.error", "assertion.action.malformed", "signingCredential.expired", "assertion.dataHash.mismatch"]
+    assert "changed after it was signed (assertion.dataHash" in room._reason(codes)
+    assert "has expired" in room._reason(codes[:3]) and "the standard asks" in room._reason(codes[:2])
+    assert room._reason(codes[:1]) == "general.error" and room._reason([]) == "the reason is not given"
+
+
+@pytest.mark.parametrize("action", ["created", "opened", "edited"])
+def test_a_careless_writer_is_not_called_a_forger(bare, action):
+    "No source type, no ingredient, no beginning: signed like that, and not touched since."
+    claim = manifest()
+    claim["assertions"][0]["data"] = dict(actions=[dict(action=f"c2pa.{action}")])
+    found = read_provenance(signed(bare["JPEG"], claim, signatory()))
+    assert found.state == "invalid" and "not made as the standard asks (assertion.action" in found.says
+    assert "changed" not in found.says

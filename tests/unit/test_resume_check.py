@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 import unicodedata
+from functools import cache
 
 import pytest
 from PIL import Image
@@ -313,8 +314,12 @@ def test_other_content_of_the_same_size_and_time_is_another_state(inside):
     assert before.file_key == after.file_key and before.file_state != after.file_state
 
 
-def certificate(letters):
-    return f"-----BEGIN CERTIFICATE-----\n{letters}\n-----END CERTIFICATE-----\n"
+@cache
+def certificate(name):
+    "That of an authority of this name, as text."
+    from fakeface.testing.credentials import signatory
+
+    return signatory(name).authority.decode()
 
 
 def test_rows_of_another_trust_list_are_not_gone_on_with(inside, tiny, monkeypatch):
@@ -324,16 +329,16 @@ def test_rows_of_another_trust_list_are_not_gone_on_with(inside, tiny, monkeypat
     grey("in/a.png", 40)
     args = ["in", "--bundle", tiny, "--csv", "rows.csv"]
     check(*args)
-    (inside / "list.pem").write_text(certificate("AAAA"))
+    (inside / "list.pem").write_text(certificate("First"))
     monkeypatch.setenv("FAKEFACE_TRUST", "list.pem")
     said = check(*args, "--resume", code=2)
     assert "'verified, no trust list', but now it is 'verified, trust list of SHA-256 " in said
     check(*args, "--overwrite")
     # the same certificates under another name, with a comment: the same list
-    (inside / "moved.pem").write_text("# ours\n" + certificate("AAAA"))
+    (inside / "moved.pem").write_text("# ours\n" + certificate("First"))
     monkeypatch.setenv("FAKEFACE_TRUST", "moved.pem")
     assert "1 of them in an earlier run" in check(*args, "--resume")
-    for text in (certificate("BBBB"), "no certificate"):
+    for text in (certificate("Second"), "no certificate"):
         (inside / "moved.pem").write_text(text)
         assert "content_credentials" in check(*args, "--resume", code=2)
 
@@ -352,6 +357,7 @@ def test_rows_that_were_verified_are_not_gone_on_with_where_nothing_is(inside, t
 
 
 def test_rows_of_a_version_that_did_not_note_the_trust_list_are_gone_on_with(inside, tiny, monkeypatch):
+    pytest.importorskip("c2pa")
     grey("in/a.png", 40)
     args = ["in", "--bundle", tiny, "--csv", "rows.csv"]
     check(*args)
@@ -360,7 +366,7 @@ def test_rows_of_a_version_that_did_not_note_the_trust_list_are_gone_on_with(ins
     assert old.pop("content_credentials")
     note.write_text(json.dumps(old))
     grey("in/b.png", 80)
-    (inside / "list.pem").write_text(certificate("AAAA"))
+    (inside / "list.pem").write_text(certificate("First"))
     monkeypatch.setenv("FAKEFACE_TRUST", "list.pem")
     assert "1 of them in an earlier run" in check(*args, "--resume")
     assert "content_credentials" not in json.loads(note.read_text()), "of the first row it is not known"
