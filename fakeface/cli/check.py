@@ -44,6 +44,7 @@ _ABOUT_ROWS = (
     "verified with\nthe extra provenance. FAKEFACE_TRUST names a file of certificates (PEM): the authorities whose "
     "signers are known,\nand those whose time stamps are believed; without the latter, an expired certificate makes a "
     "credential count for nothing.\n"
+    "A file that is named twice, as by folders that overlap, is judged once; a link to it is a file of its own.\n"
     "Large images share a quarter of the memory; FAKEFACE_MEMORY_MB says how many MB they may have.\n"
     '"-" as FILE is standard output; '
     '"-" as PATH reads names from standard input (one per line, or separated by null bytes).'
@@ -143,6 +144,9 @@ def _summary(found: dict[str, Any]) -> str:
     )
     beside = found.get("beside", 0)
     others = f" {beside:,} other file{'s' * (beside != 1)} beside them: not looked at." if beside else ""
+    repeated = found.get("repeated", 0)
+    if repeated:
+        others += f" {repeated:,} {'was' if repeated == 1 else 'were'} named again and judged once."
     results = sum(found[name] for name in ("real", "fake", "unsure", "unread"))
     # an image has as many as faces that are judged
     several = f", {results:,} results" if results != files else ""

@@ -7,15 +7,20 @@ __all__ = ['KAGGLE_HANDLES', 'fetch']
 
 # %% ../../nbs/04_data/06_fetch.ipynb #e172ca82
 import contextlib
+import json
 import os
+import re
 import shutil
-import zipfile
+import traceback
+import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 
 from ..core.config import refuse_unknown
 from ..core.files import read_json, write_json
+from ..core.locks import give_lock, take_lock
 from ..core.project import FakefaceError
+from ..core.text import without_secrets
 from .rows import SourceError
 from .sources import scan
 
@@ -40,14 +45,14 @@ def _facts(handle: str) -> dict:
     return dict(version=answer.current_version_number, license=answer.license_name, bytes=answer.total_bytes)
 
 # %% ../../nbs/04_data/06_fetch.ipynb #4f8f0f20
-def _archives(parts: Path) -> list[Path]:
-    "What broken downloads left."
-    return list(parts.glob("*.archive"))
+def _archives(parts: Path, version: int | str = "*") -> list[Path]:
+    "What earlier tries have left of a version, or of all of them."
+    return list(parts.glob(f"{version}.archive"))
 
 
-def _require_space(dest: Path, total_bytes: int, parts: Path) -> None:
+def _require_space(dest: Path, total_bytes: int, archives: list[Path]) -> None:
     "Raise `SourceError` where archive and images will not fit side by side."
-    there = sum(archive.stat().st_size for archive in _archives(parts))
+    there = sum(archive.stat().st_size for archive in archives)
     needed = 2 * total_bytes - there
     free = shutil.disk_usage(dest).free
     if needed > 0.98 * free:
@@ -56,30 +61,79 @@ def _require_space(dest: Path, total_bytes: int, parts: Path) -> None:
             "for a while. Give another folder."
         )
 
-# %% ../../nbs/04_data/06_fetch.ipynb #f76742d2
+# %% ../../nbs/04_data/06_fetch.ipynb #a5bbef88
+_KEY_NAME = re.compile("KAGGLE_.*(TOKEN|KEY)")
+
+
 @contextlib.contextmanager
-def _cache_at(dest: Path) -> Iterator[None]:
-    "kagglehub writes below `dest`."
-    before = os.environ.get("KAGGLEHUB_CACHE")
-    os.environ["KAGGLEHUB_CACHE"] = str(dest)
+def _environment(dest: Path) -> Iterator[None]:
+    "kagglehub writes below `dest`, and reads user and keys without white space around them."
+    wanted = {name: value.strip() for name, value in os.environ.items() if _KEY_NAME.fullmatch(name)}
+    if "KAGGLE_USERNAME" in os.environ:
+        wanted["KAGGLE_USERNAME"] = os.environ["KAGGLE_USERNAME"].strip()
+    wanted["KAGGLEHUB_CACHE"] = str(dest)
+    before = {name: os.environ.get(name) for name in wanted}
+    os.environ.update(wanted)
     try:
         yield
     finally:
-        if before is None:
-            os.environ.pop("KAGGLEHUB_CACHE")
-        else:
-            os.environ["KAGGLEHUB_CACHE"] = before
+        for name, value in before.items():
+            if value is None:
+                os.environ.pop(name, None)
+            else:
+                os.environ[name] = value
 
 
-def _what_is_left(error: Exception, parts: Path) -> str:
-    "What became of the download; removes a broken archive."
-    # requests raises errors that are an OSError and a ValueError at once; those leave a good archive
-    is_broken = isinstance(error, (ValueError, zipfile.BadZipFile)) and not isinstance(error, OSError)
-    if is_broken:
-        for archive in _archives(parts):
+def _secrets() -> list[str]:
+    "Keys of Kaggle and passwords of proxies: what an error may quote and nobody else may read."
+    found = [value for name, value in os.environ.items() if _KEY_NAME.fullmatch(name)]
+    for proxy in urllib.request.getproxies().values():
+        user = proxy.partition("://")[2].rpartition("@")[0]
+        found.append(user.partition(":")[2])
+    # a file of keys may be damaged, which is said elsewhere
+    with contextlib.suppress(Exception):
+        from kagglehub.config import get_kaggle_credentials
+
+        used = get_kaggle_credentials()
+        if used is not None:
+            found += [used.key or "", used.api_key or ""]
+    return found
+
+# %% ../../nbs/04_data/06_fetch.ipynb #f76742d2
+def _broke_unpacking(error: Exception) -> bool:
+    "Is it the archive that is at fault, and not the network, a key or the disk?"
+    # what the system says has a number: no room, no rights
+    if isinstance(error, MemoryError) or isinstance(error, OSError) and error.errno:
+        return False
+    for frame, _ in traceback.walk_tb(error.__traceback__):
+        module = frame.f_globals.get("__name__", "").partition(".")[0]
+        if module in ("zipfile", "tarfile") or frame.f_code.co_name == "_extract_archive":
+            return True
+    return False
+
+
+def _what_is_left(error: Exception, archives: list[Path]) -> str:
+    "What became of the download, and what to do; removes a broken archive."
+    names = " and ".join(map(str, archives))
+    if not archives:
+        return "Nothing of it is kept; run it again."
+    if not _broke_unpacking(error):
+        return f"What was downloaded is kept; run it again to continue, or delete {names} to begin anew."
+    try:
+        for archive in archives:
             archive.unlink()
-        return "The archive was broken and has been removed"
-    return "What was downloaded is kept" if _archives(parts) else "Nothing was downloaded"
+    except OSError as refused:
+        why = refused.strerror or refused
+        return f"The archive was broken and cannot be removed ({why}): delete {names}, and run it again."
+    return f"The archive was broken and has been removed ({names}); run it again to download it anew."
+
+
+def _said(error: Exception) -> str:
+    "What an error says, without secrets."
+    kind = type(error).__name__
+    if isinstance(error, json.JSONDecodeError):
+        return f"{kind}: the answer is not Kaggle's; does the network want you to log in first?"
+    return f"{kind}: {without_secrets(error, _secrets()).strip()[:300]}"
 
 # %% ../../nbs/04_data/06_fetch.ipynb #17442342
 def _load(name: str, handle: str, dest: Path) -> tuple[Path, dict]:
@@ -91,22 +145,26 @@ def _load(name: str, handle: str, dest: Path) -> tuple[Path, dict]:
         f"By hand: download https://www.kaggle.com/datasets/{handle}, unpack it, "
         f"and give the folder in sources.csv with the kind {name!r}."
     )
+    facts: dict = {}
     try:
-        facts = _facts(handle)
-        total_bytes = facts.get("bytes") or 0
-        print(f"{handle}: licence {facts.get('license') or 'not stated'}; {total_bytes / 2**30:.2f} GiB")
-        _require_space(dest, total_bytes, parts)
-        version = f"/versions/{facts['version']}" if facts.get("version") else ""
-        with _cache_at(dest):
+        with _environment(dest):
+            facts = _facts(handle)
+            total_bytes = facts.get("bytes") or 0
+            print(f"{handle}: licence {facts.get('license') or 'not stated'}; {total_bytes / 2**30:.2f} GiB")
+            _require_space(dest, total_bytes, _archives(parts, facts.get("version") or "*"))
+            version = f"/versions/{facts['version']}" if facts.get("version") else ""
             return Path(kagglehub.dataset_download(handle + version)), facts
     except FakefaceError:
         raise
     except Exception as error:  # kagglehub, requests and zipfile raise many kinds
-        left = _what_is_left(error, parts)
-        raise SourceError(
-            f"{handle} could not be loaded ({type(error).__name__}: {str(error).strip()[:300]}). "
-            f"{left}; run it again to continue. {by_hand}"
-        ) from None
+        left = _what_is_left(error, _archives(parts, facts.get("version") or "*"))
+        raise SourceError(f"{handle} could not be loaded ({_said(error)}). {left} {by_hand}") from None
+
+
+def _loaded(note: Path) -> Path | None:
+    "The folder that an earlier run has loaded, if it is still there."
+    path = read_json(note).get("path") if note.is_file() else None
+    return Path(path) if isinstance(path, str) and path and os.path.isdir(path) else None
 
 
 def fetch(
@@ -117,21 +175,24 @@ def fetch(
     refuse_unknown([name], KAGGLE_HANDLES, "data set to fetch")
     dest = Path(os.path.abspath(os.path.expanduser(dest)))
     note = dest / f"{name}.json"
-    if note.is_file():
-        loaded = Path(read_json(note)["path"])
-        if loaded.is_dir():
-            return loaded
+    loaded = _loaded(note)
+    if loaded is not None:
+        return loaded
     try:
         import kagglehub  # noqa: F401
     except ImportError:
         raise SourceError("Fetching needs kagglehub: pip install fakeface[fetch]") from None
+    lock = dest / f".{name}.lock"
     try:
-        dest.mkdir(parents=True, exist_ok=True)
+        take_lock(lock, "give another folder")
     except OSError as error:
         why = error.strerror or error
         raise SourceError(f"{dest} cannot be used as a folder ({why}). Give another folder.") from None
     handle = KAGGLE_HANDLES[name]
-    path, facts = _load(name, handle, dest)
-    count = len(scan(name, path, name))
-    write_json(note, dict(path=str(path), handle=handle, pictures=count, **facts))
+    try:
+        path, facts = _load(name, handle, dest)
+        count = len(scan(name, path, name))
+        write_json(note, dict(path=str(path), handle=handle, pictures=count, **facts))
+    finally:
+        give_lock(lock)
     return path

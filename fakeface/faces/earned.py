@@ -68,7 +68,7 @@ def unearned(
 ) -> str:  # a sentence without a full stop; empty where a verdict is earned
     "Why an image gets no verdict but *unsure*."
     if frames > 1:
-        return f"The file is an animation; only frame 1 of {frames} was looked at"
+        return f"The file is an animation; only one of its {frames} frames was looked at"
     if reason := _place_reason(shown, limits):
         return reason
     if shown.face is None:

@@ -24,7 +24,7 @@ from ..core.text import safe_for_terminal
 from ..images.decode import ImageError
 from ..images.jpeg import save_jpeg
 from .detector import Detector
-from .listing import HEATMAP_COMMENT, walk
+from .listing import HEATMAP_COMMENT, MARK, is_among, walk
 from .pool import CheckOptions, check_paths
 from .rows import FileMark, Rows, file_mark, keep_last
 from .verdict import Verdict
@@ -33,19 +33,9 @@ from .verdict import Verdict
 _Rows = list[dict[str, Any]]  # the rows of one file
 
 
-_MARK = np.dtype("S16")  # 16 bytes, sorted as they stand
-
-
 def _in_state(key: str, state: str) -> bytes:
     "16 bytes that stand for a file in a state."
     return hashlib.blake2b(f"{key} {state}".encode(), digest_size=16).digest()
-
-# %% ../../nbs/11_infer/10_folder.ipynb #5415edb4
-def _is_among(marks: np.ndarray, mark: bytes) -> bool:
-    "Is a mark among sorted ones?"
-    wanted = np.array([mark], _MARK)
-    i = np.searchsorted(marks, wanted)[0]
-    return bool(i < len(marks) and marks[i] == wanted[0])
 
 # %% ../../nbs/11_infer/10_folder.ipynb #37ce6a05
 class _Earlier:
@@ -56,7 +46,7 @@ class _Earlier:
         self.seen = seen
         self.retry_errors = retry_errors
         self.judged: np.ndarray | None = None  # marks of files in their states, sorted
-        self.keys = np.empty(0, _MARK)  # of their names, sorted
+        self.keys = np.empty(0, MARK)  # of their names, sorted
         self.is_double = False  # has a file rows of two states, or will it have?
 
     def _next(self) -> tuple[bytes, bytes] | None:
@@ -72,7 +62,7 @@ class _Earlier:
     def _remember(self, first: tuple[bytes, bytes] | None) -> None:
         "Keep 32 bytes of each of the files that are still to come."
         rest = () if first is None else itertools.chain([first], iter(self._next, None))
-        table = np.fromiter(itertools.chain.from_iterable(rest), _MARK).reshape(-1, 2)
+        table = np.fromiter(itertools.chain.from_iterable(rest), MARK).reshape(-1, 2)
         self.keys = np.unique(table[:, 0])
         self.judged = np.unique(table[:, 1])
         self.is_double = len(self.keys) < len(table)
@@ -85,9 +75,9 @@ class _Earlier:
             if expected is not None and expected[1] == in_state:
                 return True
             self._remember(expected)
-        if _is_among(cast(np.ndarray, self.judged), in_state):
+        if is_among(cast(np.ndarray, self.judged), in_state):
             return True
-        self.is_double |= _is_among(self.keys, bytes.fromhex(mark.file_key))
+        self.is_double |= is_among(self.keys, bytes.fromhex(mark.file_key))
         return False
 
     def finish(self) -> None:
@@ -177,6 +167,9 @@ def _progress_bar(paths: list[str], show: bool | None) -> Iterator[Any]:
         yield bar
 
 # %% ../../nbs/11_infer/10_folder.ipynb #a1f31001
+_COUNTED = ("files", "before", "real", "fake", "unsure", "unread", "beside", "repeated")
+
+
 class _Count:
     "How many files there were, and what was found; moves the bar."
 
@@ -202,18 +195,23 @@ class _Count:
         "A file in a folder that is none of its images, by its ending or as a heat-map."
         self.found["beside"] += 1
 
+    def add_repeated(self, path: str) -> None:
+        "A file that was named before."
+        self.found["repeated"] += 1
+
     def again(self, groups: Iterable[list[dict[str, Any]]]) -> None:
         "Count what a file of rows holds in the end: some rows of the earlier run have made way for new ones."
-        new, beside = self.found["files"] - self.found["before"], self.found["beside"]
+        new = self.found["files"] - self.found["before"]
+        kept = {name: self.found[name] for name in ("beside", "repeated")}
         self.found.clear()
-        self.found["beside"] = beside
+        self.found.update(kept)
         self.bar = None
         for rows in groups:
             self.add(rows)
         self.found["before"] = self.found["files"] - new
 
     def summary(self) -> dict[str, Any]:
-        return {name: self.found[name] for name in ("files", "before", "real", "fake", "unsure", "unread", "beside")}
+        return {name: self.found[name] for name in _COUNTED}
 
 # %% ../../nbs/11_infer/10_folder.ipynb #d583aa72
 class _Marked:
@@ -239,15 +237,15 @@ def score_paths(
     timeout: float | None = None,  # seconds, as in `check_paths`
     retry_errors: bool = False,  # judge again what a file of rows has errors of
     **options: Unpack[CheckOptions],  # framing, stability, threshold, prior
-) -> dict[str, Any]:  # files, before (those that had rows), real, fake, unsure, unread, beside, seconds
-    "Judge everything that is named, a row at a time; what `to` has rows of is counted and not judged again."
+) -> dict[str, Any]:  # files, before (those that had rows), real, fake, unsure, unread, beside, repeated, seconds
+    "Judge everything that is named, once, a row at a time; what `to` has rows of is counted and not judged again."
     started = time.time()
     names = [os.fspath(path) for path in paths]
     skip = [to.path, to.note] if isinstance(to, Rows) else []
     with _progress_bar(names, bar) as progress:
         count = _Count(progress)
         before = to.before() if isinstance(to, Rows) else ()
-        meant = walk(names, skip, count.add_beside, heatmaps)
+        meant = walk(names, skip, count.add_beside, heatmaps, count.add_repeated)
         left = LeftToDo(meant, before, count.add_earlier, retry_errors)
         marked = _Marked(left if isinstance(to, Rows) else left.todo)
         for path, verdicts in check_paths(detector, marked, workers, timeout, **options):

@@ -58,6 +58,10 @@ def _content(file: Any) -> bytes:
         raise ImageError(f"cannot be read ({error or type(error).__name__})") from None
     if isinstance(content, str):
         raise ImageError("is open as text; open the file with 'rb'")
+    if isinstance(content, (bytearray, memoryview)):
+        content = bytes(content)
+    if not isinstance(content, bytes):
+        raise ImageError(f"cannot be read (its method read gives {type(content).__name__}, not bytes)")
     if len(content) > MAX_BYTES:
         raise ImageError(f"has more than {MAX_BYTES / 1e6:,.0f} MB, which is no image")
     return content

@@ -17,7 +17,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from ..core.project import FakefaceError, project_root
-from ..core.text import written_out
+from ..core.text import without_secrets, written_out
 from .bundle import CARD, FEATURES_FILE, INDEX, LICENSE, ONNX, SEEN_FILE, WEIGHTS, BundleError
 
 # %% ../../nbs/06_models/04_shelf.ipynb #b8cd3901
@@ -81,7 +81,8 @@ def from_hub(
         folder = snapshot_download(repo, revision=revision, allow_patterns=_HUB_FILES)
     except Exception as error:  # the hub, its client and the network raise two dozen unrelated classes
         name = f"{repo}@{revision}" if revision else repo
-        lines = str(error).strip().splitlines() or [""]
+        hidden = [os.environ.get("HF_TOKEN", "")]
+        lines = without_secrets(error, hidden).strip().splitlines() or [""]
         raise BundleError(
             f"The bundle {name} could not be downloaded from the model hub ({type(error).__name__}: {lines[0][:200]}), "
             f"and there is no such folder (looked at {Path(name).absolute()}). "

@@ -83,7 +83,7 @@ NOT_EARNED = {
     "on its other side": (lambda: jpeg_bytes(scene(turn=270), 92), "turned by [89]\\d degrees"),
     "small": (lambda: jpeg_bytes(scene((800, 600), width=60), 95), "pixels; below 112"),
     "drawn": (lambda: image_bytes(drawing(), "PNG"), "drawn|No face"),
-    "animated": (animation, "frame 1 of 6"),
+    "animated": (animation, "one of its 6 frames"),
 }
 
 
@@ -144,7 +144,16 @@ def test_an_animation_is_one_by_every_way_in(detector, kind):
     content = pages(kind)
     for way in (content, Image.open(io.BytesIO(content))):
         verdict = detector.check(way)
-        assert verdict.label == "unsure" and "frame 1 of 2" in verdict.reason
+        assert verdict.label == "unsure" and "one of its 2 frames" in verdict.reason
+
+
+def test_reason_and_warning_agree_on_the_frame_of_an_animation(detector):
+    "Whoever opens it chooses the frame."
+    image = Image.open(io.BytesIO(animation()))
+    image.seek(1)
+    verdict = detector.check(image)
+    assert "only one of its 6 frames" in verdict.reason and "Frame 2 of 6." in verdict.warnings
+    assert "frame 1" not in " ".join([verdict.words(), *verdict.warnings])
 
 
 def test_two_images_in_a_jpeg_are_no_animation(detector):

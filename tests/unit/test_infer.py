@@ -23,7 +23,7 @@ from fakeface.faces import networks
 from fakeface.faces.frame import Square, cut_square
 from fakeface.faces.networks import FacesError
 from fakeface.models import shelf
-from fakeface.models.bundle import FEATURES_FILE, INDEX, ONNX, SEEN_FILE, WEIGHTS, Bundle, p_fake
+from fakeface.models.bundle import FEATURES_FILE, INDEX, ONNX, SEEN_FILE, WEIGHTS, Bundle, BundleError, p_fake
 from fakeface.infer.checker import open_desk
 from fakeface.core.seeds import rng
 from fakeface.core.files import sha256_file
@@ -644,3 +644,27 @@ def test_fuzz(detector, count):
     grown = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024
     print(f"{count} files: {good} verdicts, slowest {worst:.2f} s of processor, memory {grown:.0f} MiB more")
     assert worst < 5 and grown < 1500 and 0 < good
+
+
+@pytest.mark.parametrize("given", [None, 5, [1, 2]])
+def test_a_file_object_that_gives_no_bytes_is_a_sentence(tiny, given):
+    class Odd:
+        def read(self, size=-1):
+            return given
+
+    verdict, sound = Detector.load(tiny, threads=1).check_many([Odd(), jpeg_bytes(Image.new("RGB", (64, 64)), 90)])
+    assert f"read gives {type(given).__name__}, not bytes" in verdict.error and not sound.error
+
+
+def test_the_hub_s_errors_quote_no_token(monkeypatch):
+    "Its client quotes the header that cannot be sent."
+    import huggingface_hub
+
+    def refuse(*_, **__):
+        raise ValueError(r"Illegal header value b'Bearer hf_SECRET123\x1bKEY456' at http://me:word@proxy:80")
+
+    monkeypatch.setenv("HF_TOKEN", "hf_SECRET123\x1bKEY456")
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", refuse)
+    with pytest.raises(BundleError, match="could not be downloaded.*Illegal header value") as raised:
+        shelf.from_hub("someone/faces")
+    assert not any(part in str(raised.value) for part in ("SECRET", "KEY456", "me:word"))

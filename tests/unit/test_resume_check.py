@@ -85,6 +85,84 @@ def test_another_folder_of_the_same_names_is_refused(inside, tiny):
     assert "1 of them in an earlier run" in check(*args, "--resume", cwd=inside / "two")
 
 
+def test_a_file_that_is_named_twice_has_one_row(inside, tiny):
+    "By folders that overlap, by a list, by another way of writing its path; going on, nothing is counted below zero."
+    for i in range(3):
+        grey(f"in/sub/{i}.png", 40 * i)
+    (inside / "in/sub/notes.txt").write_text("no image")
+    args = ["in", "in/sub", "./in/sub/../sub/0.png", inside / "in/sub/1.png", "--bundle", tiny, "--csv", "rows.csv"]
+    said = check(*args)
+    assert said.startswith("3 images: ") and "1 other file beside" in said, said
+    assert "5 were named again and judged once." in said
+    whole = (inside / "rows.csv").read_bytes()
+    assert "(3 of them in an earlier run)" in check(*args, "--resume") and (inside / "rows.csv").read_bytes() == whole
+    for i in range(3):
+        os.utime(f"in/sub/{i}.png", ns=(10**9, 10**9))
+    said = check(*args, "--resume")
+    assert said.startswith("3 images: ") and "earlier run" not in said and "5 were named again" in said
+    counts = json.loads((inside / "rows.csv.run.json").read_text())["counts"]
+    assert (counts["files"], counts["before"], counts["repeated"]) == (3, 0, 5)
+    assert [row["name"] for row in rows_of(inside / "rows.csv")] == [f"in/sub/{i}.png" for i in range(3)]
+
+
+def test_rows_that_an_earlier_version_wrote_twice_become_one(inside, tiny):
+    for i in range(3):
+        grey(f"in/{i}.png", 40 * i)
+    detector = Detector.load(tiny, threads=1)
+    score_paths(detector, ["in"], Rows("rows.csv"))
+    whole = (inside / "rows.csv").read_bytes()
+    for is_changed in (False, True):
+        head, *lines = (inside / "rows.csv").read_bytes().splitlines(keepends=True)
+        (inside / "rows.csv").write_bytes(head + b"".join(lines * 2))
+        if is_changed:
+            for i in range(3):
+                os.utime(f"in/{i}.png", ns=(10**9, 10**9))
+        again = score_paths(detector, ["in"], Rows("rows.csv", resume=True))
+        assert (again["files"], again["before"]) == (3, 0 if is_changed else 3)
+        assert len(rows_of(inside / "rows.csv")) == 3
+    assert len((inside / "rows.csv").read_bytes()) <= len(whole)
+
+
+def test_links_are_files_of_their_own(inside, tiny):
+    "Two names never become one row, and two lists of one folder have the same rows."
+    grey("in/a.png", 40)
+    os.link("in/a.png", "in/b.png")
+    os.symlink("a.png", "in/c.png")
+    os.symlink("in", "other")
+    done = score_paths(Detector.load(tiny, threads=1), ["in", "other"], Rows("rows.csv"))
+    names = [f"{folder}/{name}.png" for folder in ("in", "other") for name in "abc"]
+    assert [row["name"] for row in rows_of(inside / "rows.csv")] == names and done["repeated"] == 0
+
+
+@pytest.mark.parametrize("separator", ["\n", "\0"])
+def test_a_list_with_a_name_twice(inside, tiny, separator):
+    grey("a.png", 40)
+    listed = separator.join(["a.png", "gone.png", "./a.png", "gone.png", "a.png"])
+    command = [sys.executable, "-m", "fakeface", "check", "-", "--bundle", tiny]
+    r = subprocess.run(command, input=listed, capture_output=True, text=True, timeout=120)
+    answered = [line.partition(":")[0] for line in r.stdout.splitlines() if not line.startswith(" ")]
+    assert r.returncode == 1 and answered == ["a.png", "gone.png"]
+    assert r.stderr.startswith("2 images: ") and "3 were named again and judged once." in r.stderr
+
+
+def test_a_long_list_is_known_again_in_little_memory():
+    "16 bytes a name, beside those that are not put away yet, and twice as many while they are."
+    import tracemalloc
+
+    from fakeface.infer.listing import walk
+
+    count = 200_000
+    names = [f"/nowhere/{i:06}.jpg" for i in range(count)]
+    again = []
+    tracemalloc.start()
+    given = sum(1 for _ in walk(names + names[:1_000], repeated=again.append))
+    _, most = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert given == count and again == names[:1_000]
+    # the two lists of names that this test makes take 8 bytes a name each
+    assert most < 10_000_000 + 64 * count
+
+
 @pytest.mark.skipif(sys.platform != "linux", reason="elsewhere names are text")
 @pytest.mark.parametrize("how", ["--csv", "--json", ""], ids=["csv", "json", "terminal"])
 def test_names_that_differ_in_broken_bytes_only_are_two(inside, tiny, capsys, how):
