@@ -488,7 +488,8 @@ def test_overwrite_of_a_run_that_is_refused_keeps_the_earlier_rows(tiny, tmp_pat
     ran = fakeface(tmp_path, "check", *args, *again)
     assert ran.returncode == 2 and "Traceback" not in ran.stderr, ran.stderr
     assert {name: (tmp_path / name).read_bytes() for name in earlier} == earlier
-    assert fakeface(tmp_path, "check", "light.png", "light.png", *again).returncode == 0
+    os.link(tmp_path / "light.png", tmp_path / "second.png")
+    assert fakeface(tmp_path, "check", "light.png", "second.png", *again).returncode == 0
     assert (tmp_path / "rows.csv").read_bytes().count(b"\n") == 3
 
 
@@ -524,5 +525,9 @@ def test_overwrite_that_is_stopped_before_its_first_row_says_what_the_file_holds
 
     said = stopped_at("", is_open, "--overwrite")
     assert "still holds the results of the earlier run" in said and (tmp_path / "rows.csv").read_bytes() == earlier
-    said = stopped_at("light.png\n" * 3, lambda pid: (tmp_path / "rows.csv").read_bytes() != earlier, "--overwrite")
+    names = ["light.png", "second.png", "third.png"]
+    for name in names[1:]:
+        os.link(tmp_path / "light.png", tmp_path / name)
+    listed = "".join(f"{name}\n" for name in names)
+    said = stopped_at(listed, lambda pid: (tmp_path / "rows.csv").read_bytes() != earlier, "--overwrite")
     assert "holds the results so far; --resume continues" in said
