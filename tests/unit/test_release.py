@@ -6,11 +6,12 @@ from types import SimpleNamespace
 
 import nbformat
 import numpy as np
+import pandas as pd
 import pytest
 from fakeface.core.files import sha256_json
 from fakeface.core.project import FakefaceError
 from fakeface.core.stages import run_dir
-from fakeface.data.manifest import manifest_hash, read_manifest
+from fakeface.data.manifest import manifest_hash, read_manifest, write_manifest
 from fakeface.images.preprocess import InputSpec
 from fakeface.models.bundle import CARD, Bundle
 from fakeface.models.card import md_table
@@ -74,21 +75,25 @@ def cell_with(notebook, text):
     return found
 
 
+@pytest.mark.parametrize("parent", [None, "ab" * 32])
 @pytest.mark.parametrize("name", ["mine", "fakeface-lite0"])
-def test_another_detector_gets_no_word_of_the_shipped_one(tmp_path, name):
-    "Nor its licences, be it called the same: those of its own images, as they were recorded."
+def test_another_detector_gets_no_word_of_the_shipped_one(tmp_path, name, parent):
+    "Nor its licences, be it called the same: those of the images that it used, and of what it began from."
     home = toy_run(tmp_path, count=24, size=32)
-    rows = read_manifest(home / "prepare/manifest.parquet")
-    domains = sorted(rows.domain.unique())
-    bundle = Bundle(name, "test_resnet", InputSpec(64), domains=domains)
-    known = dict(name=name, bundle=bundle, home=home, of_shipped=["## FFHQ"])
-    known |= dict(read_manifest=read_manifest, md_table=md_table)
+    rows = read_manifest(home / "prepare/manifest.parquet").assign(license="my own")
+    write_manifest(rows, home / "prepare/manifest.parquet")
+    domain, source = rows.domain[0], rows.source[0]
+    # two of its images, whatever was prepared
+    used = [dict(domain=domain, split=split, source=source, n=1) | {"class": "real"} for split in ("train", "valid")]
+    bundle = Bundle(name, "test_resnet", InputSpec(64), domains=[domain], data=used)
+    trained = dataclasses.replace(bundle, parent=parent)
+    known = dict(name=name, bundle=bundle, home=home, of_shipped=["## FFHQ"], pd=pd, md_table=md_table)
+    known |= dict(read_manifest=read_manifest, read_bundle=lambda folder: trained)
     exec(cell_with("nbs/tutorials/howto_ship.ipynb", "of_shipped if"), known)
     (section,) = known["sections"]
-    used = rows[rows.split.isin(["train", "valid"])]
-    for (domain, source), n in used.groupby(["domain", "source"]).size().items():
-        assert f"| {domain} | {source} | not recorded | {n} |" in section
-    assert "FFHQ" not in section
+    table = [line for line in section.splitlines() if line.startswith("|")]
+    assert table[2:] == [f"| {domain} | {source} | my own | 2 |"]
+    assert "FFHQ" not in section and ("It went on from `abababababab`" in section) == bool(parent)
 
 
 def test_the_shipped_detector_gets_what_is_known_of_it():
