@@ -40,9 +40,10 @@ _QUOTES = re.compile("[\"'`«»‹›„‚‘’‛“”‟〝〞〟❛❜❝�
 
 def quoted(
     text: Any,  # from outside
-) -> str:  # plain text of at most 62 characters
+    most: int = _NAME_MOST,  # characters of it
+) -> str:  # plain text, two characters longer at most
     "Text in quotation marks, which it has none of itself: what is in them is somebody's words, and not ours."
-    return f"“{_QUOTES.sub('’', plain(text, _NAME_MOST))}”"
+    return f"“{_QUOTES.sub('’', plain(text, most))}”"
 
 # %% ../../nbs/02_images/09_provenance.ipynb #fbfcf9d2
 MODEL, PART, CAMERA = "model", "part", "camera"  # what a claim can be about
@@ -308,10 +309,15 @@ _ONLY_UNKNOWN = "signingCredential.untrusted"  # the failure that says nothing a
 _KNOWN = "signingCredential.trusted"
 _ADDRESS = re.compile(r"jumbf=/c2pa/([^/]+)")
 _ASSERTION = re.compile(r"jumbf=/c2pa/([^/]+)/c2pa\.assertions/([^/]+)$")
+# failures of what a credential says of a person, with which c2pa lets it hold
+_OF_A_PERSON = ("cawg.x509.", "cawg.ica.untrusted_issuer")
 # whatever list they are in, these codes are of failures
 _FAILS = re.compile(
-    r"(assertion|claimSignature|signingCredential|ingredient)\."
-    r"(.+\.)?(mismatch|untrusted|invalid|revoked|expired|outsideValidity|missing)"
+    r"(assertion|claim|claimSignature|signingCredential|ingredient|hashedURI|manifest|algorithm)\.(.+\.)?"
+    r"(\w{0,20}[mM]ismatch|\w{0,20}[mM]issing\w{0,20}|\w{0,20}[rR]edacted|untrusted|invalid|invalidURI|revoked|expired"
+    r"|outsideValidity|malformed|undeclared|unsupported|outsideManifest|multiple\w{0,20}|wrongParents|unknownBox"
+    r"|incorrectFileCount|disallowed)"
+    r"|assertion\.(cloud-data|external-reference)\.\w+|(assertion|manifest)\.inaccessible|general\.error"
 )
 
 
@@ -340,7 +346,8 @@ def _status(value: Fields, label: str, failed: bool) -> _Status:
     "One result; `label` is that of the manifest where its address names none."
     named = _ADDRESS.search(str(value.get("url")))
     code = str(value.get("code"))
-    return named[1] if named else label, code, failed or bool(_FAILS.fullmatch(code))
+    fails = (failed or bool(_FAILS.fullmatch(code))) and not code.startswith(_OF_A_PERSON)
+    return named[1] if named else label, code, fails
 
 
 def _statuses(results: Any, label: str) -> list[_Status]:
@@ -431,42 +438,59 @@ def _signer(manifest: Fields) -> str:
 # %% ../../nbs/02_images/09_provenance.ipynb #e9bdee59
 _EXPIRED = "signingCredential.expired"
 _FILE_CHANGED = "the file was changed after it was signed"
+_SAID_CHANGED = "what it says was changed after it was signed"
+_NAMED_CHANGED = "something that it names was changed after it was signed"
 _NOT_STANDARD = "it was not made as the standard asks"
+_TAKEN_AWAY = "something was taken out of it that must stay"
 _REVOKED = "its certificate was revoked"
+_MISSING = "something that it names is missing"
 # beginning of a code -> what it means; only a mismatch says that something was changed
 _WHY = {
     "assertion.dataHash.mismatch": _FILE_CHANGED,
     "assertion.boxesHash.mismatch": _FILE_CHANGED,
     "assertion.bmffHash.mismatch": _FILE_CHANGED,
     "assertion.collectionHash.mismatch": _FILE_CHANGED,
+    "assertion.multiAssetHash.mismatch": _FILE_CHANGED,
     "assertion.boxesHash.unknownBox": "the file has a part that it does not cover",
-    "assertion.hashedURI.mismatch": "what it says was changed after it was signed",
-    "hashedURI.mismatch": "what it says was changed after it was signed",
+    "assertion.hashedURI.mismatch": _SAID_CHANGED,
+    "hashedURI.mismatch": _SAID_CHANGED,
+    "assertion.alternativeContentRepresentation.hashMismatch": _NAMED_CHANGED,
     "claimSignature.mismatch": "the signature does not match what it says",
     "claimSignature.missing": "its signature is missing",
     "claimSignature.outsideValidity": "it was signed when its certificate was not valid",
-    "claimSignature": "its signature cannot be verified",
+    "claimSignature.": "its signature cannot be verified",
     _EXPIRED: (
         "its certificate has expired or is not valid yet, and no time stamp that holds says that it was signed "
         "while it was valid"
     ),
     "signingCredential.revoked": _REVOKED,
     "signingCredential.ocsp.revoked": _REVOKED,
-    "signingCredential.ocsp": "it is not known whether its certificate was revoked",
-    "signingCredential": "its certificate is not one for signing images",
-    "timeStamp": "its time stamp does not hold",
-    "assertion.missing": "something that it names is missing",
+    "signingCredential.ocsp.": "it is not known whether its certificate was revoked",
+    "signingCredential.": "its certificate is not one for signing images",
+    "timeStamp.": "its time stamp does not hold",
+    "assertion.missing": _MISSING,
+    "hashedURI.missing": _MISSING,
+    "assertion.alternativeContentRepresentation.missing": _MISSING,
     "assertion.inaccessible": "something that it names cannot be read",
+    "assertion.multiAssetHash.missingPart": "a part of the file is missing",
+    "assertion.collectionHash.incorrectFileCount": "it is about more files or fewer than there are",
     "assertion.undeclared": "it holds something that was not signed",
-    "assertion": _NOT_STANDARD,
+    "assertion.action.redacted": _TAKEN_AWAY,
+    "assertion.dataHash.redacted": _TAKEN_AWAY,
+    "assertion.hardBinding.redacted": _TAKEN_AWAY,
+    "assertion.": _NOT_STANDARD,
     "claim.missing": "what was signed is missing",
     "claim.hardBindings.missing": "it is not bound to any image",
-    "claim": _NOT_STANDARD,
-    "manifest": _NOT_STANDARD,
+    "claim.": _NOT_STANDARD,
+    "manifest.missing": "a credential that it names is missing",
+    "manifest.inaccessible": "a credential that is kept elsewhere cannot be read",
+    "manifest.unknownProvenance": "it cannot be interpreted here",
+    "manifest.": _NOT_STANDARD,
     "ingredient.manifest.missing": "the credential of an image that it was made from is missing",
-    "ingredient": "an image that it was made from does not fit",
-    "algorithm": "it was signed in a way that is not accepted",
-    "cawg": "what it says of a person's identity does not hold",
+    "ingredient.unknownProvenance": "an image that it was made from has no credential",
+    "ingredient.": "an image that it was made from does not fit",
+    "algorithm.": "it was signed in a way that is not accepted",
+    "cawg.": "what it says of a person's identity does not hold",
 }
 
 # %% ../../nbs/02_images/09_provenance.ipynb #e9bdee5b
@@ -492,6 +516,15 @@ class _Stamp:
         return f"its certificate has expired or is not valid yet; a time stamp says that it was signed{when}, {why}"
 
 
+_CODE = re.compile(r"[A-Za-z0-9_.-]{1,60}")
+_CODES_SAID = 3  # of those whose meaning is not known
+
+
+def _code(code: str) -> str:
+    "A code as it is; in quotation marks where somebody recorded words in place of one."
+    return code if _CODE.fullmatch(code) else quoted(code)
+
+
 def _reason(codes: list[str], stamp: _Stamp | None = None) -> str:
     "Why a signature does not hold; `_WHY` has the order."
     for beginning, meaning in _WHY.items():
@@ -499,8 +532,8 @@ def _reason(codes: list[str], stamp: _Stamp | None = None) -> str:
         if named:
             if stamp and beginning == _EXPIRED:
                 meaning = stamp.says
-            return f"{meaning} ({plain(named[0], 60)})"
-    return plain(", ".join(codes), 120) or "the reason is not given"
+            return f"{meaning} ({_code(named[0])})"
+    return ", ".join(map(_code, filter(None, codes[:_CODES_SAID]))) or "the reason is not given"
 
 # %% ../../nbs/02_images/09_provenance.ipynb #e9bdee5d
 _Item = TypeVar("_Item")
@@ -817,13 +850,17 @@ def _ended_after(process: subprocess.Popen, seconds: float) -> Iterator[threadin
         process.kill()
 
 
+class _Refused(ValueError):
+    "What c2pa raised, in its words; they may hold words of the file."
+
+
 def _memory_for(file: BinaryIO) -> int:  # bytes
     "What reading a file's credential may take."
     return _BASE + _COPIES * file.seek(0, os.SEEK_END)
 
 
 def _in_a_process(settings: Fields, file: BinaryIO) -> str | None:
-    "A file's manifests as JSON, None where there are none; raises `ValueError`, and `TimeoutError`."
+    "A file's manifests as JSON, None where there are none; raises `_Refused`, `ValueError` and `TimeoutError`."
     paths = [path or os.getcwd() for path in sys.path]
     memory = _memory_for(file)
     asked = pickle.dumps((paths, MOST_SECONDS + 1, memory, settings))
@@ -843,7 +880,7 @@ def _in_a_process(settings: Fields, file: BinaryIO) -> str | None:
         raise ValueError(f"the process that read it died, as it does if {memory / 1e6:,.0f} MB are not enough")
     what, text = json.loads(said)
     if what == "raised":
-        raise ValueError(text)
+        raise _Refused(text)
     return text
 
 # %% ../../nbs/02_images/09_provenance.ipynb #4d2aed4a
@@ -858,6 +895,15 @@ def _store(file: BinaryIO, anchors: str) -> Fields | None:
     return json.loads(text)
 
 
+def _refused(why: str) -> Provenance:
+    "What is said of a file that c2pa does not read."
+    if why.startswith("Remote:"):
+        return Provenance("not checked", reason="it is stored elsewhere, and nothing is downloaded")
+    if why.startswith("NotSupported:"):
+        return Provenance("absent")
+    return Provenance("unreadable", reason=f"c2pa says {quoted(why, 120)}")
+
+
 def _verified(file: BinaryIO, anchors: str) -> Provenance:
     "What a file's credential says; absent where it has none, unreadable where c2pa raises."
     try:
@@ -865,14 +911,11 @@ def _verified(file: BinaryIO, anchors: str) -> Provenance:
         return Provenance("absent") if store is None else from_store(store)
     except TimeoutError:
         return Provenance("not checked", reason=f"it takes longer than {MOST_SECONDS:.0f} seconds")
+    except _Refused as error:
+        return _refused(str(error))
     except Exception as error:
-        # of many kinds: c2pa's own, JSON too deep, no memory
-        why = plain(str(error) or type(error).__name__, 120)
-    if why.startswith("Remote:"):
-        return Provenance("not checked", reason="it is stored elsewhere, and nothing is downloaded")
-    if why.startswith("NotSupported:"):
-        return Provenance("absent")
-    return Provenance("unreadable", reason=why)
+        # of many kinds: JSON too deep, no memory
+        return Provenance("unreadable", reason=plain(str(error) or type(error).__name__, 120))
 
 
 def _verified_by_list(file: BinaryIO) -> Provenance:

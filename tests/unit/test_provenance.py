@@ -679,19 +679,38 @@ def with_other_content(boxes, label, content):
     return made
 
 
+def png_with_other_content(file, label, content):
+    "A signed PNG with other CBOR in the box of this label of its credential."
+    start = file.index(b"caBX") - 4
+    length = int.from_bytes(file[start : start + 4], "big")
+    kept = with_other_content(file[start + 8 : start + 8 + length], label, content)
+    return file[:start] + png_chunk(b"caBX", kept) + file[start + 12 + length :]
+
+
+def test_what_c2pa_quotes_of_a_file_cannot_be_taken_for_our_words(files, monkeypatch):
+    "It says which text it found where it looked for a list."
+    other = png_with_other_content(files["PNG"], b"c2pa.actions", b"\xa1\x67actions\x63a b")
+    with pytest.raises(room._Refused, match='invalid type: string "a b"'):
+        room._store(io.BytesIO(other), "")
+
+    def refuses(*_):
+        raise room._Refused(f'Decoding: invalid type: string "{ENDS_THE_MARKS}"')
+
+    monkeypatch.setattr(room, "_store", refuses)
+    found = read_provenance(files["PNG"])
+    assert found.state == "unreadable" and OURS in found.says
+    assert OURS not in re.sub("“[^“”]*”", "", found.says), found.says
+
+
 @pytest.mark.skipif(sys.platform != "linux", reason="elsewhere the system does not bound what a process takes")
 def test_a_credential_of_many_small_values_takes_no_more_memory_than_it_may(bare):
     "Two bytes of CBOR are some 300 of c2pa's: before, a file of 2.7 kB (compressed) took 4 GB."
     chosen = manifest()
     chosen["assertions"].append(dict(label="com.example.many", data=dict(v=[1]), created=True))
     file = signed(bare["PNG"], chosen, signatory())
-    start = file.index(b"caBX") - 4
-    length = int.from_bytes(file[start : start + 4], "big")
     count = 4_000_000
     many = b"\xa1\x61v\x9a" + struct.pack(">I", count) + b"\x81\0" * count
-    chunk = b"caBX" + with_other_content(file[start + 8 : start + 8 + length], b"com.example.many", many)
-    whole = struct.pack(">I", len(chunk) - 4) + chunk + struct.pack(">I", zlib.crc32(chunk))
-    found = read_provenance(file[:start] + whole + file[start + 12 + length :])
+    found = read_provenance(png_with_other_content(file, b"com.example.many", many))
     assert found.state == "unreadable" and "MB are not enough" in found.reason, found
 
 
@@ -985,48 +1004,70 @@ CHANGED = "changed after it was signed"
 CODES = {
     CHANGED: """
         assertion.dataHash.mismatch assertion.boxesHash.mismatch assertion.bmffHash.mismatch
-        assertion.collectionHash.mismatch assertion.hashedURI.mismatch hashedURI.mismatch
+        assertion.collectionHash.mismatch assertion.multiAssetHash.mismatch assertion.hashedURI.mismatch
+        hashedURI.mismatch assertion.alternativeContentRepresentation.hashMismatch
     """,
     "does not match what it says": "claimSignature.mismatch",
     "signature is missing": "claimSignature.missing",
     "certificate was revoked": "signingCredential.revoked signingCredential.ocsp.revoked",
-    "not known whether its certificate was revoked": """
-        signingCredential.ocsp.unknown signingCredential.ocsp.inaccessible signingCredential.ocsp.skipped
-    """,
     "not one for signing images": "signingCredential.invalid",
     "was not valid": "claimSignature.outsideValidity",
     "has expired or is not valid yet": "signingCredential.expired",
-    "its time stamp does not hold": "timeStamp.mismatch timeStamp.malformed timeStamp.outsideValidity",
     "not made as the standard asks": """
         assertion.action.malformed assertion.action.ingredientMismatch assertion.action.redactionMismatch
-        assertion.action.redacted assertion.action.softBindingMissing assertion.json.invalid assertion.cbor.invalid
+        assertion.action.missing assertion.action.softBindingMissing assertion.json.invalid assertion.cbor.invalid
         assertion.multipleHardBindings assertion.selfRedacted assertion.notRedacted assertion.dataHash.malformed
-        assertion.boxesHash.malformed assertion.bmffHash.malformed assertion.dataHash.redacted
-        assertion.hardBinding.redacted assertion.ingredient.malformed assertion.required.missing
-        assertion.timestamp.malformed assertion.outsideManifest assertion.external-reference.malformed
-        assertion.collectionHash.malformed assertion.collectionHash.incorrectFileCount
-        assertion.collectionHash.invalidURI assertion.cloud-data.hardBinding assertion.cloud-data.actions
-        assertion.metadata.disallowed claim.malformed claim.multiple claim.cbor.invalid
+        assertion.boxesHash.malformed assertion.bmffHash.malformed assertion.multiAssetHash.malformed
+        assertion.alternativeContentRepresentation.malformed assertion.ingredient.malformed
+        assertion.required.missing assertion.timestamp.malformed assertion.outsideManifest
+        assertion.external-reference.malformed assertion.external-reference.actions
+        assertion.external-reference.created assertion.external-reference.hardBinding
+        assertion.collectionHash.malformed assertion.collectionHash.invalidURI assertion.cloud-data.hardBinding
+        assertion.cloud-data.actions assertion.cloud-data.labelMismatch assertion.cloud-data.malformed
+        assertion.metadata.disallowed claim.malformed claim.multiple claim.cbor.invalid claim.required.missing
         manifest.multipleParents manifest.update.invalid manifest.update.wrongParents manifest.timestamp.invalid
-        manifest.unreferenced manifest.inaccessible
+        manifest.timestamp.wrongParents manifest.compressed.invalid
     """,
-    "something that it names is missing": "assertion.missing",
+    "something that it names is missing": """
+        assertion.missing hashedURI.missing assertion.alternativeContentRepresentation.missing
+    """,
     "something that it names cannot be read": "assertion.inaccessible",
     "something that was not signed": "assertion.undeclared",
+    "taken out of it that must stay": """
+        assertion.action.redacted assertion.dataHash.redacted assertion.hardBinding.redacted
+    """,
     "a part that it does not cover": "assertion.boxesHash.unknownBox",
+    "a part of the file is missing": "assertion.multiAssetHash.missingPart",
+    "more files or fewer": "assertion.collectionHash.incorrectFileCount",
     "what was signed is missing": "claim.missing",
     "not bound to any image": "claim.hardBindings.missing",
+    "a credential that it names is missing": "manifest.missing",
+    "kept elsewhere cannot be read": "manifest.inaccessible",
     "made from does not fit": """
         ingredient.manifest.mismatch ingredient.claimSignature.mismatch ingredient.hashedURI.mismatch
-        ingredient.claimSignature.missing ingredient.unknownProvenance
+        ingredient.claimSignature.missing
     """,
     "credential of an image that it was made from is missing": "ingredient.manifest.missing",
-    "in a way that is not accepted": "algorithm.unsupported algorithm.deprecated",
-    "of a person's identity does not hold": """
-        cawg.identity.assertion.mismatch cawg.x509.signature.mismatch cawg.ica.signature_mismatch
-    """,
+    "in a way that is not accepted": "algorithm.unsupported",
+    "of a person's identity does not hold": "cawg.identity.assertion.mismatch cawg.ica.signature_mismatch",
 }
-SAID_OF = [(code, said) for said, codes in CODES.items() for code in codes.split()]
+# which do not speak against a credential
+INFORMATIONAL = {
+    "not known whether its certificate was revoked": """
+        signingCredential.ocsp.unknown signingCredential.ocsp.inaccessible signingCredential.ocsp.skipped
+    """,
+    "its time stamp does not hold": """
+        timeStamp.mismatch timeStamp.malformed timeStamp.outsideValidity timeStamp.credentialInvalid
+    """,
+    "not made as the standard asks": "manifest.unreferenced",
+    "cannot be interpreted here": "manifest.unknownProvenance",
+    "made from has no credential": "ingredient.unknownProvenance",
+    "in a way that is not accepted": "algorithm.deprecated",
+    "of a person's identity does not hold": "cawg.x509.credential.untrusted cawg.ica.untrusted_issuer",
+}
+FAILING = [(code, said) for said, codes in CODES.items() for code in codes.split()]
+NOT_FAILING = [(code, said) for said, codes in INFORMATIONAL.items() for code in codes.split()]
+SAID_OF = FAILING + NOT_FAILING
 
 
 @pytest.mark.parametrize("code, said", SAID_OF, ids=[code for code, _ in SAID_OF])
@@ -1042,6 +1083,30 @@ def test_of_several_reasons_a_change_comes_first_and_an_unknown_one_is_quoted():
     assert "changed after it was signed (assertion.dataHash" in room._reason(codes)
     assert "has expired" in room._reason(codes[:3]) and "the standard asks" in room._reason(codes[:2])
     assert room._reason(codes[:1]) == "general.error" and room._reason([]) == "the reason is not given"
+
+
+@pytest.mark.parametrize("listed", ["success", "informational", "failure"])
+def test_a_failure_counts_in_whichever_list_it_was_recorded(listed):
+    "c2pa does not repeat what a record has in any of them: so a failure could be hidden."
+    own = [("success", KNOWN, "camera")]
+    codes = [code for code, _ in FAILING if listed == "failure" or not code.startswith("cawg.")]
+    assert not [code for code in codes if from_store(chained(own, [(listed, code, "camera")])).counted]
+
+
+@pytest.mark.parametrize("code", [code for code, _ in NOT_FAILING])
+def test_what_is_no_failure_takes_nothing_away(code):
+    listed = "failure" if code.startswith("cawg.") else "informational"
+    found = from_store(chained([("success", KNOWN, "camera")], [(listed, code, "camera")]))
+    assert found.earlier[0].state == "trusted" and found.claims_model is False
+
+
+@pytest.mark.parametrize("code", [f"x. {OURS}. ", f"assertion.x). {OURS}. (", f"“. {OURS}. “", OURS, ""])
+def test_no_code_that_was_recorded_can_be_taken_for_our_words(code):
+    "Who opens a file records its codes, and may write there what they like."
+    said = from_store(chained([], [("failure", code, "camera")] * 9)).says
+    assert "counts for nothing" in said and OURS not in re.sub("“[^“”]*”", "", said), said
+    assert said.count("“") == said.count("”")
+    assert_harmless(from_store(chained([], [("failure", EVIL + str(i), "camera") for i in range(99)])))
 
 
 @pytest.mark.parametrize("action", ["created", "opened", "edited"])
