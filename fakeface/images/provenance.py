@@ -498,7 +498,7 @@ _WHY = {
 _UNKNOWN_STAMP = frozenset({"timeStamp.validated", "timeStamp.untrusted"})
 _KNOWN_STAMP = "timeStamp.trusted"
 _BY_UNKNOWN = "but the authority of that time stamp is not on the trust list"
-_NOT_IN_TIME = "which does not show that its certificate was valid then"
+_NOT_IN_TIME = "and whether its certificate was valid then can only be told of a signer on the trust list"
 
 
 @dataclasses.dataclass(frozen=True)
