@@ -118,8 +118,8 @@ def _joined(texts: Iterable[str], most: int = 300) -> str:
 EARLIER = {
     "trusted": "{which}, signed by {signer}, who is on the trust list, says: {what}.",
     "untrusted": (
-        "{which}, in the name of {signer}, says: {what}. Nobody on the trust list vouches for that: "
-        "anyone can make a certificate in any name."
+        "{which}, in the name of {signer}, says: {what}. "
+        "Nothing shows that someone on the trust list vouches for that: anyone can make a certificate in any name."
     ),
     "invalid": (
         "{which}, in the name of {signer}, says: {what}. It does not hold, so this counts for nothing: {reason}."
@@ -497,7 +497,7 @@ _WHY = {
 # codes of a time stamp that fits, and whose authority is not on the trust list
 _UNKNOWN_STAMP = frozenset({"timeStamp.validated", "timeStamp.untrusted"})
 _KNOWN_STAMP = "timeStamp.trusted"
-_BY_UNKNOWN = "but the authority of that time stamp is not on the trust list"
+_BY_UNKNOWN = "but nothing shows that the authority of that time stamp is on the trust list"
 _NOT_IN_TIME = "and whether its certificate was valid then can only be told of a signer on the trust list"
 
 

@@ -128,8 +128,12 @@ def _python() -> Finding:
 def _torch() -> Finding:
     if importlib.util.find_spec("torch") is None:
         return Finding("note", "torch", "not installed: no training and no heat-maps; verdicts do not need it.")
+    name = ""
     try:
-        torch = importlib.import_module("torch")
+        # each is built for one version of the one before it
+        for name in filter(importlib.util.find_spec, ("torch", "torchvision", "timm")):
+            importlib.import_module(name)
+        torch = sys.modules["torch"]
         gpu = "no GPU: training is slow, verdicts are not"
         if torch.cuda.is_available():
             gpu = torch.cuda.get_device_name()
@@ -137,7 +141,8 @@ def _torch() -> Finding:
     except Exception as error:
         # a broken installation raises whatever its libraries raise
         first = (str(error).splitlines() or [""])[0][:150]
-        return Finding("fault", "torch", f"cannot be used ({type(error).__name__}: {first}). Install it again.")
+        again = "Install torch, torchvision and timm again, in versions that belong together"
+        return Finding("fault", "torch", f"{name} cannot be used ({type(error).__name__}: {first}). {again}.")
 
 # %% ../../nbs/11_infer/14_doctor.ipynb #8be0f4a1c5d2
 def _memory() -> Finding:
@@ -193,7 +198,11 @@ def _networks_agree(folder: str | os.PathLike) -> str:
     "What is known of a bundle's two networks, where torch is here; raises `BundleError` where they differ."
     if not all(map(importlib.util.find_spec, ("torch", "timm"))):
         return ""
-    persistence = importlib.import_module("fakeface.models.persistence")
+    try:
+        persistence = importlib.import_module("fakeface.models.persistence")
+    except Exception:
+        # a broken installation raises whatever its libraries raise; which one it is, the line on torch says
+        return "; weights and ONNX file were not compared, since torch cannot be used"
     return "; weights and ONNX file are one network" if persistence.require_one_network(folder) else ""
 
 

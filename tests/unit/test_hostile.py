@@ -3,9 +3,11 @@
 import csv
 import json
 import math
+import os
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
@@ -14,6 +16,7 @@ from onnx import TensorProto, helper, numpy_helper
 from PIL import Image
 from pyarrow import parquet
 
+import fakeface
 from fakeface.core.files import sha256_file
 from fakeface.core.project import ConfigError, FakefaceError
 from fakeface.data.manifest import ManifestError, read_manifest
@@ -761,6 +764,26 @@ def test_the_doctor_names_a_bundle_of_two_networks(two_networks):
     assert sound.state == "ok" and "one network" in sound.said
     *_, two = doctor(two_networks / "two")
     assert two.state == "fault" and "holds two networks" in two.said
+
+
+BROKEN_LIBRARIES = {
+    "torch": "raise OSError('libcudart.so.12: cannot open shared object file')",
+    "torchvision": "raise RuntimeError('operator torchvision::nms does not exist')",
+    "timm": "raise ImportError('cannot import name container_abcs')",
+}
+
+
+@pytest.mark.parametrize("library", BROKEN_LIBRARIES)
+def test_the_doctor_looks_on_where_a_library_of_training_is_broken(tmp_path, library):
+    "Verdicts need none of them."
+    (tmp_path / library).mkdir()
+    (tmp_path / library / "__init__.py").write_text(BROKEN_LIBRARIES[library])
+    path = os.pathsep.join([str(tmp_path), str(Path(fakeface.__file__).parents[1])])
+    command = [sys.executable, "-m", "fakeface", "doctor"]
+    ran = subprocess.run(command, capture_output=True, text=True, env=os.environ | dict(PYTHONPATH=path))
+    assert ran.returncode == 1 and "Traceback" not in ran.stderr
+    assert f"{library} cannot be used (" in ran.stdout and "versions that belong together" in ran.stdout
+    assert "detector fakeface-lite0" in ran.stdout and "were not compared" in ran.stdout
 
 
 def test_the_doctor_finds_fault_with_a_bundle_without_known_scores(bundle):

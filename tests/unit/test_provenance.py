@@ -330,7 +330,7 @@ def test_a_trusted_editor_vouches_for_no_camera_that_was_made_up(bare, toy, edit
     own, rest = found.says.split("An earlier credential", 1)
     assert "on the trust list" in own and "camera" not in own and "opened, edited" in own
     assert rest.startswith(", in the name of “Toy Studio (Toy Signer)”, says: captured by a camera")
-    assert "Nobody on the trust list vouches for that" in rest
+    assert "Nothing shows that someone on the trust list vouches" in rest
     row = columns(file)
     assert row["claims_model"] is None and row["claim_signature"] == row["source_types"] == ""
     assert row["earlier"] == "untrusted “Toy Studio (Toy Signer)”: digitalCapture"
@@ -352,7 +352,7 @@ def test_a_model_named_by_someone_unknown_is_kept_under_its_own_signer(bare, edi
     file = opened(bare, editor, shots["forged", "model"])
     found = read_provenance(file)
     assert found.state == "trusted" and found.claims_model is True and found.claim_signature == "untrusted"
-    assert "Nobody on the trust list vouches" in said_of(found, "Toy Studio")
+    assert "Nothing shows that someone on the trust list vouches" in said_of(found, "Toy Studio")
     row = columns(file)
     assert row["claims_model"] is True and row["claim_signature"] == "untrusted" and row["source_types"] == ""
 
@@ -363,7 +363,7 @@ def test_two_ingredients_have_a_state_each(bare, editor, maker, shots, trusting)
     found = read_provenance(file)
     assert [(one.state, one.is_part) for one in found.earlier] == [("trusted", False), ("untrusted", True)]
     assert found.claims_model is True and found.claim_signature == "untrusted", "the model speaks against it"
-    assert "Nobody" in said_of(found, "Toy Studio") and "Nobody" not in said_of(found, "Known Cameras")
+    assert "Nothing shows" in said_of(found, "Toy Studio") and "Nothing shows" not in said_of(found, "Known Cameras")
     assert columns(file)["earlier"] == (
         "trusted “Known Cameras (Camera)”: digitalCapture; "
         "untrusted “Toy Studio (Toy Signer)” (a part): trainedAlgorithmicMedia"
@@ -419,7 +419,7 @@ def test_the_page_and_the_terminal_say_whose_word_it_is(bare, editor, shots, tru
     card = Cards(detector).look("1", "a.jpg", file)
     for said in (told(verdict), card["declared"]):
         assert "An earlier credential, in the name of “Toy Studio (Toy Signer)”, says: captured by a camera" in said
-        assert "Nobody on the trust list vouches for that" in said
+        assert "Nothing shows that someone on the trust list vouches" in said
 
 
 KNOWN, UNKNOWN, BROKEN = "signingCredential.trusted", "signingCredential.untrusted", "claimSignature.mismatch"
