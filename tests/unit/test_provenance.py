@@ -341,7 +341,7 @@ def test_a_known_camera_below_a_known_editor_is_believed(bare, editor, maker, sh
     known = maker.authority if record == "the same list" else b""
     file = opened(bare, editor, shots["genuine", "camera"], known=known)
     found = read_provenance(file)
-    assert found.state == "trusted" and found.claims_model is False and "Nobody" not in found.says
+    assert found.state == "trusted" and found.claims_model is False and "Nothing shows" not in found.says
     assert "signed by “Known Cameras (Camera)”, who is on the trust list, says: captured by a camera" in found.says
     row = columns(file)
     assert row["claims_model"] is False and row["claim_signature"] == "trusted"
