@@ -27,14 +27,21 @@ class ConfigError(FakefaceError):
 _OUR_SETTINGS = re.compile(r"^lib_name\s*=\s*fakeface\s*$", re.MULTILINE)
 
 
+def _is_ours(settings: Path) -> bool:
+    "Whether a settings.ini names this library; other programs have such a file too, in any encoding or unreadable."
+    try:
+        return bool(_OUR_SETTINGS.search(settings.read_text(encoding="utf-8", errors="replace")))
+    except OSError:
+        return False
+
+
 def project_root(
     start: str | os.PathLike | None = None,  # where to begin; the working directory if not given
 ) -> Path:  # the checkout's top folder
     "Walk up to the checkout's `settings.ini`; raises `FakefaceError` outside a checkout."
     here = Path(start or Path.cwd()).resolve()
     for folder in (here, *here.parents):
-        settings = folder / "settings.ini"
-        if settings.is_file() and _OUR_SETTINGS.search(settings.read_text(encoding="utf-8")):
+        if _is_ours(folder / "settings.ini"):
             return folder
     raise FakefaceError(
         f"{here} is not inside a checkout of fakeface. The stages need one: clone the project and run them from there."

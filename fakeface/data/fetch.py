@@ -182,6 +182,9 @@ def fetch(
         import kagglehub  # noqa: F401
     except ImportError:
         raise SourceError("Fetching needs kagglehub: pip install fakeface[fetch]") from None
+    except RuntimeError as error:
+        # its settings are looked for at home
+        raise SourceError(f"kagglehub does not start ({error}). Set HOME to a folder, as in HOME=/tmp.") from None
     lock = dest / f".{name}.lock"
     try:
         take_lock(lock, "give another folder")

@@ -33,7 +33,7 @@ from ..train.recipe import TrainConfig, completed, differences, identity, train_
 from ..train.stage import run_training_stage
 from .unseen import DomainClaim, claim_of, has_met
 from .predict import is_of_this_data
-from .stage import EvaluateConfig, evaluate, note_test_read
+from .stage import EvaluateConfig, evaluate, note_test_read, the_bundle
 
 # %% ../../nbs/09_evaluate/09_leave_one_out.ipynb #1bb25925
 @dataclass(frozen=True)
@@ -298,6 +298,41 @@ def _test_round(
     hashes = {key: metrics[key] for key in ("bundle_hash", "manifest_hash")}
     note_test_read(home, **hashes, domains=tested, by=name)
 
+# %% ../../nbs/09_evaluate/09_leave_one_out.ipynb #5e0d77a2
+def _detector_judged(new: Path) -> str:
+    "Which other detector than its own a round's evaluation has judged; empty where it was its own."
+    if not (new / "finetune/bundle").exists():
+        # removed to save space
+        return ""
+    judged = read_json(new / "evaluate/metrics.json")
+    own = read_bundle(the_bundle(EvaluateConfig(new.name, str(new.parent.resolve()))))
+    return "" if judged["bundle_hash"] == own.hash else f"with another detector ({judged['bundle_hash'][:12]})"
+
+
+def _evaluated_otherwise(
+    new: Path,  # a round's folder, evaluated
+    group: list[str],  # what it leaves out
+) -> str:  # "" where its own detector was tested on that, and on nothing else
+    "How a round was evaluated if not as `leaveout` does."
+    given = read_json(new / "evaluate/config.json")
+    if given.get("split", "test") != "test":
+        return f"on its {given['split']} images"
+    tested = _tested(read_manifest(new / "prepare/manifest.parquet"), group)
+    if set(split_csv(given.get("domains", ""))) != set(tested):
+        return f"on {given.get('domains') or 'all domains'}"
+    if given.get("extra"):
+        return f"with {given['extra'].partition('=')[0].strip()} beside what it leaves out"
+    return _detector_judged(new)
+
+
+def _refuse_other_evaluation(new: Path, group: list[str]) -> None:
+    "Raise `FakefaceError` where a round was evaluated otherwise than `leaveout` does."
+    if how := _evaluated_otherwise(new, group):
+        raise FakefaceError(
+            f"{new.name} was evaluated {how} since. Run leaveout for it again: its training is kept, it is evaluated "
+            "again on what it leaves out."
+        )
+
 # %% ../../nbs/09_evaluate/09_leave_one_out.ipynb #0aed9ee1
 def _refuse_other_data(
     new: Path,  # a round's folder
@@ -363,9 +398,11 @@ def one_round(
         if finetune is not None:
             _refuse_other_settings(new / "finetune", finetune)
         asked, was = _framing_of(home), _framing_of(new)
-        if asked in (None, was):
+        how = _evaluated_otherwise(new, group)
+        if asked in (None, was) and not how:
             return new
-        print(f"{new.name} was evaluated with framing = {was}, {cfg.run} with {asked}: it is evaluated again.")
+        how = how or f"with framing = {was}, {cfg.run} with {asked}"
+        print(f"{new.name} was evaluated {how}: it is evaluated again, on what it leaves out.")
     take_lock(new / LOCK, "name other groups")
     try:
         settle(new)
@@ -576,6 +613,7 @@ def collect_rounds(
     for group in groups:
         new = run_dir(round_name(run, group), out)
         if Stage.state(new / "evaluate") == "finished":
+            _refuse_other_evaluation(new, group)
             rounds += _rounds_of_group(home, new, group, own, given_epochs)
     return rounds
 
@@ -757,12 +795,12 @@ def require_current_rounds(
 def _still_valid(
     records: list[dict[str, Any]],  # of leaveout.json
     manifest: pd.DataFrame,  # the run's, as it is now
-    out: str,  # root of all runs
+    home: Path,  # the run's folder
 ) -> list[dict[str, Any]]:
-    "Those of earlier rounds that were made of the same data; says which were not."
+    "Those of earlier rounds that were made as the run is now; says which were not."
     valid = []
     for record in records:
-        new = run_dir(record["run"], out)
+        new = home.with_name(record["run"])
         place = new / "prepare/manifest.parquet"
         made_of = {record.get("manifest_hash"), manifest_hash(read_manifest(place)) if place.exists() else None}
         if _is_made_again(new, record):
@@ -770,6 +808,12 @@ def _still_valid(
             continue
         if made_of - {None, manifest_hash(manifest)}:
             print(f"The round without {', '.join(record['left_out'])} was made of other data: it is no longer listed.")
+            continue
+        is_of_run = (
+            record["run"] == round_name(home.name, record["left_out"]) and (new / "finetune/config.json").exists()
+        )
+        if is_of_run and (why := _why_not_current(home, new, record, manifest)):
+            print(f"The round without {', '.join(record['left_out'])} was made with {why}: it is no longer listed.")
             continue
         valid.append(record)
     return valid
@@ -791,7 +835,7 @@ def leave_out_rounds(
         one_round(cfg, group, on_epoch, progress)
     file = home / "leaveout.json"
     before = read_json(file)["rounds"] if file.exists() else []
-    records = _still_valid([record for record in before if record["left_out"] not in groups], manifest, cfg.out)
+    records = _still_valid([record for record in before if record["left_out"] not in groups], manifest, home)
     records += [found.to_dict() for found in collect_rounds(cfg.run, cfg.out, groups, cfg.epochs)]
     records.sort(key=lambda record: (record["left_out"], record["domain"]))
     rounds = [Round.from_dict(record) for record in records]
@@ -818,6 +862,7 @@ def _round_folder(home: Path, found: Round) -> Path:
             f"leaveout.json of {home.name} lists {found.run} with the detector {found.bundle_hash[:12]}, and it was "
             f"made again since ({judged[:12]}). Run leaveout for {home.name} again; finished rounds are kept."
         )
+    _refuse_other_evaluation(folder, found.left_out)
     return folder
 
 

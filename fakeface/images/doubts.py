@@ -74,7 +74,7 @@ def _face_doubts(face: tuple[int, int, int, int]) -> list[str]:
 def doubts(
     size: tuple[int, int],  # width and height in native pixels of what is looked at
     spec: InputSpec,  # what the network wants to see
-    image: Image.Image,  # RGB, the whole image
+    image: Image.Image,  # RGB, what is looked at: a square around a face, or the whole image
     header: Header | None = None,  # of the file, where there is one
     face: tuple[int, int, int, int] | None = None,  # left, top, right, bottom of the face that was found
     sizes: tuple[float, float] | None = None,  # of the training images' shorter sides, where the bundle knows them
@@ -88,7 +88,7 @@ def doubts(
             "Use an earlier copy."
         )
     if is_grey(image):
-        found.append("The image is greyscale; most training images have colour. Use the colour original.")
+        found.append("What is looked at is greyscale; most training images have colour. Use the colour original.")
     if sizes and min(size) < _SMALLER_THAN_TRAINING * sizes[0]:
         found.append(
             f"Its shorter side is {min(size)} pixels; the training images had {sizes[0]:.0f} to {sizes[1]:.0f}. "

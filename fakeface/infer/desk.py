@@ -19,7 +19,7 @@ from .cards import Tally
 from .detector import Detector
 from .messages import Message, checked_message
 from .turns import Turn
-from .typed import images_in, names_only, read_typed, typed_path
+from .typed import images_in, names_only, read_typed, typed_path, unquoted
 from .wording import scale_words, shown_name, threshold_button
 
 # %% ../../nbs/11_infer/15_desk.ipynb #01636cd3
@@ -101,7 +101,7 @@ class Talk(Tally):
         self,
         detector: Detector | None,  # None: `problem` says why
         problem: str = "",  # a sentence, and the command that helps
-        limit: int = 64 * 2**20,  # largest upload, bytes
+        limit: int = 64 * 2**20,  # largest image that is uploaded, or lies in the folder that may be read, bytes
         paths: bool = True,  # may a path on this computer be typed?
         below: Path | None = None,  # then below this folder only; None: below every one
         turn: Turn | None = None,  # is waited for before an image is looked at
@@ -275,7 +275,7 @@ class Desk(Greeter):
             raise ConfigError("Paths are switched off on this page; choose the images instead.")
         room = self.max_cards - len(self.cards)
         path = typed_path(message["path"], self.below)
-        files = images_in(path, self.below) if path.is_dir() else [path]
+        files = images_in(path, self.below) if path.is_dir() else [self._as_typed(message["path"], path)]
         new = {f"path {next(self.count)}": file for file in files[:room]}
         self.typed |= new
         answers = [dict(kind="paths", files=[dict(id=id, name=shown_name(file)) for id, file in new.items()])]
@@ -288,13 +288,20 @@ class Desk(Greeter):
         id = message["id"]
         if id not in self.typed:
             raise ConfigError("This path is no longer known. Type it again.")
-        file = self.typed.pop(id)
-        # what lies there now may be another file than when it was typed
-        file = typed_path(str(file), self.below)
-        with self.turn:
-            card = self._look(id, file.name, file)
-        card["error"] = names_only(card["error"], file.parent)
+        typed = self.typed.pop(id)
+        try:
+            # what lies there now may be another file than when it was typed
+            file = typed_path(str(typed), self.below)
+            with self.turn:
+                card = self._look(id, typed.name, file)
+        except ConfigError as error:
+            return [self.card(self.fail(id, typed.name, names_only(str(error), typed.parent)))]
+        card["error"] = names_only(card["error"], typed.parent, file.parent)
         return [self.card(card)]
+
+    def _as_typed(self, text: str, path: Path) -> Path:
+        "A single file under the name that was typed, which a link's own name may be."
+        return path if self.below is None else self.below / unquoted(text)
 
     def again(self, message: Message, buffers: Iterable[Any] = ()) -> list[Message]:
         "Look at an image once more if its verdict is one of other settings; without its bytes the card says so."
@@ -315,7 +322,10 @@ class Desk(Greeter):
         "What a card is made from; a file on the disk is looked up again."
         if not isinstance(source, Path):
             return source
-        return read_typed(typed_path(str(source), self.below), self.below)
+        data = read_typed(typed_path(str(source), self.below), self.below, self.limit)
+        if isinstance(data, bytes) and len(data) > self.limit:
+            raise ConfigError(too_big(None, self.limit))
+        return data
 
     def _look(self, id: str, name: str, source: bytes | Path) -> dict[str, Any]:
         "The card of an image; of a file on the disk the path is kept, not the bytes."

@@ -113,7 +113,7 @@ class _Judge(Scorer):
         size = opened.decoded.native
         views = shown.views(bundle.spec)
         p = self._scores(shown, views, question.stability)
-        found = doubts(shown.native, bundle.spec, opened.decoded.image, opened.header, shown.face, _sizes(bundle))
+        found = doubts(shown.native, bundle.spec, shown.image, opened.header, shown.face, _sizes(bundle))
         square = shown.square
         verdict = self.verdict(
             question.name,
@@ -321,8 +321,9 @@ class Detector(_Judge):
                 raise InferError(f"Image {i} ({name_of(image)}) cannot be judged: {why}")
             try:
                 p.append(self.scores(shown[0].views(self.bundle.spec))[0])
-            except RunError as error:
-                raise InferError(f"Image {i} ({name_of(image)}) cannot be judged: {error}.") from None
+            except (RunError, TimeoutError, MemoryError) as error:
+                why = "it needs more memory than there is" if isinstance(error, MemoryError) else error
+                raise InferError(f"Image {i} ({name_of(image)}) cannot be judged: {why}.") from None
         fake = np.array(p, np.float64)
         return np.column_stack([1 - fake, fake])
 

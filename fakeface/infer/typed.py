@@ -153,6 +153,7 @@ def _open_below(real: Path, below: Path) -> int:
 def read_typed(
     path: Path,  # of `typed_path`
     below: Path | None = None,  # the folder that may be read; None: every one
+    limit: int = MAX_BYTES,  # of bytes; one more is read, which is refused as any larger image is
 ) -> bytes | Path:  # its bytes; the path itself where every one may be read
     "A file to look at; raises `ConfigError` where it is not, or no longer, below the folder."
     if below is None:
@@ -160,8 +161,7 @@ def read_typed(
     try:
         with open(_open_below(_inside(path, below), below), "rb") as file:
             is_file = stat.S_ISREG(os.fstat(file.fileno()).st_mode)
-            # one byte more than any image has is refused as any other is
-            return file.read(MAX_BYTES + 1) if is_file else _nothing()
+            return file.read(limit + 1) if is_file else _nothing()
     except (OSError, ValueError):
         return _nothing()
 

@@ -20,8 +20,7 @@ import timm
 import torch
 
 from ..core.project import ConfigError, FakefaceError
-from .bundle import CARD, LICENSE, ONNX, SEEN_FILE, WEIGHTS, Bundle, BundleError, p_fake
-from .card import model_card
+from .bundle import ONNX, WEIGHTS, Bundle, BundleError, p_fake
 from .export import export_onnx
 from .network import FaceNet
 from ..images.preprocess import eval_views, normalise
@@ -31,7 +30,7 @@ from .patterns import is_same_score, pattern, pixel_hash
 from .session import FIRST_PATTERN, first_score, onnx_bytes, open_session
 from .feature_stats import Stats
 from .seen import Seen
-from .storage import check_tensors, load_tensors, read_bundle, read_seen, read_stats, write_bundle
+from .storage import check_tensors, copy_bundle, load_tensors, read_bundle, write_bundle
 
 # %% ../../nbs/06_models/11_persistence.ipynb #c4885064
 def _versions() -> dict[str, str]:
@@ -143,22 +142,14 @@ def load_model(
 def add_onnx(
     folder: str | os.PathLike,  # a bundle without model.onnx, or with an older one
 ) -> Bundle:
-    "Give a bundle its ONNX file; weights, card and licence stay. Raises `FakefaceError` if that fails."
+    "Give a bundle its ONNX file; weights and licence stay, the card names its new identity. Raises `FakefaceError`."
     model, bundle = load_model(folder)
-    card: str | None = (Path(folder) / CARD).read_text(encoding="utf-8")
-    license = (Path(folder) / LICENSE).read_text(encoding="utf-8")
-    if card == model_card(bundle):
-        # as it was generated: `write_bundle` makes it again
-        card = None
-    seen = read_seen(folder) if SEEN_FILE in bundle.files else None
-    stats = read_stats(folder)
     with tempfile.TemporaryDirectory() as scratch:
         path = Path(scratch) / ONNX
         export_onnx(model, path)
         onnx = path.read_bytes()
-        bundle = _with_score(dataclasses.replace(bundle, files={}), onnx)
-        tensors = load_tensors(folder)
-        return write_bundle(folder, bundle, tensors, card, license, onnx, overwrite=True, seen=seen, stats=stats)
+    reference = _with_score(bundle, onnx).reference
+    return copy_bundle(folder, folder, overwrite=True, onnx=onnx, reference=reference)
 
 # %% ../../nbs/06_models/11_persistence.ipynb #c794513b
 _PATTERNS = 4

@@ -15,7 +15,7 @@ import shutil
 import struct
 import tempfile
 from pathlib import Path
-from typing import Any, Iterator, Mapping
+from typing import Any, Callable, Iterator, Mapping
 
 import numpy as np
 
@@ -262,7 +262,7 @@ def write_bundle(
     folder: str | os.PathLike,  # the folder to make
     bundle: Bundle,  # `files` is filled in
     tensors: Mapping[str, np.ndarray],  # the weights
-    card: str | None = None,  # README.md; `model_card(bundle)` if not given
+    card: str | Callable[[Bundle], str] = model_card,  # README.md, or what makes it of the bundle as written
     license: str | None = None,  # LICENSE; `WEIGHTS_LICENSE` if not given
     onnx: str | os.PathLike | bytes | None = None,  # the same network as an ONNX file, or its bytes
     overwrite: bool = False,  # replace a bundle that is there
@@ -286,7 +286,7 @@ def write_bundle(
         write_atomic(draft / LICENSE, license or WEIGHTS_LICENSE)
         hashes = {path.name: sha256_file(path) for path in sorted(draft.iterdir())}
         bundle = dataclasses.replace(bundle, files=hashes)
-        write_atomic(draft / CARD, card or model_card(bundle))
+        write_atomic(draft / CARD, card if isinstance(card, str) else card(bundle))
         bundle = dataclasses.replace(bundle, files={**hashes, CARD: sha256_file(draft / CARD)})
         write_atomic(draft / INDEX, to_json(bundle))
         bundle = read_bundle(draft)
@@ -295,32 +295,37 @@ def write_bundle(
 # %% ../../nbs/06_models/03_storage.ipynb #ab9f49d3
 def _text_of(folder: Path, name: str, record: Bundle) -> str | None:
     "A text file of a bundle; None where it has none."
-    return (folder / name).read_text(encoding="utf-8") if name in record.files else None
+    try:
+        return (folder / name).read_text(encoding="utf-8") if name in record.files else None
+    except UnicodeDecodeError:
+        raise BundleError(f"{name} of the bundle in {folder} is not UTF-8 text. Save it as UTF-8.") from None
+
+
+def _card_of_copy(folder: Path, record: Bundle) -> Callable[[Bundle], str]:
+    "What writes a copy's card: made anew where it was generated, else the same text with the copy's identity."
+    card = _text_of(folder, CARD, record)
+    if card is None or card == model_card(record):
+        return model_card
+    return lambda copy: card.replace(f"`{record.hash[:12]}`", f"`{copy.hash[:12]}`")
 
 
 def copy_bundle(
     folder: str | os.PathLike,  # a bundle's folder
-    out: str | os.PathLike,  # the folder to make
+    out: str | os.PathLike,  # the folder to make; with `overwrite`, also the same one
     seen: Seen | None = None,  # None: as it is
     stats: Stats = (),  # empty: as they are
     overwrite: bool = False,
-    undescribed: dict[str, Any] | None = None,  # None: as it is
+    onnx: bytes | None = None,  # None: as it is
+    **fields: Any,  # of the record, those that change
 ) -> Bundle:  # as written, with another identity
-    "A copy of a bundle that says more of what it has learned from; raises `BundleError`."
+    "A copy of a bundle that says more of what it has learned from, or has another ONNX file; raises `BundleError`."
     folder = Path(folder)
     record = read_bundle(folder)
     if seen is None and SEEN_FILE in record.files:
         seen = read_seen(folder)
-    tensors, license = load_tensors(folder), _text_of(folder, LICENSE, record)
-    onnx = (folder / ONNX).read_bytes() if ONNX in record.files else None
-    card = _text_of(folder, CARD, record)
-    if card == model_card(record):
-        # as it was generated: it is made anew
-        card = None
-    undescribed = record.undescribed if undescribed is None else undescribed
-    fields, stats = dataclasses.replace(record, files={}, undescribed=undescribed), stats or read_stats(folder)
-    copy = write_bundle(out, fields, tensors, None, license, onnx, overwrite, seen, stats)
-    if card is None:
-        return copy
-    card = card.replace(f"`{record.hash[:12]}`", f"`{copy.hash[:12]}`")
-    return write_bundle(out, fields, tensors, card, license, onnx, True, seen, stats)
+    if onnx is None and ONNX in record.files:
+        onnx = (folder / ONNX).read_bytes()
+    tensors, stats = load_tensors(folder), stats or read_stats(folder)
+    card, license = _card_of_copy(folder, record), _text_of(folder, LICENSE, record)
+    changed = dataclasses.replace(record, files={}, **fields)
+    return write_bundle(out, changed, tensors, card, license, onnx, overwrite, seen, stats)

@@ -89,8 +89,12 @@ def _row(name: str, summary: Mapping[str, Any] | None) -> list[str]:
         _ratio(false_fake, true_real + false_fake),
         _ratio(false_real, false_real + true_fake),
     )
-    figures = [getattr(by_class[name], figure) for figure in ("precision", "recall", "f1") for name in _CLASSES]
-    cells = [DASH if area is None else f"{area:.4f}", *map(_percent, [*shares, *figures])]
+    kinds = ("precision", "recall", "f1")
+    figures = {(kind, name): getattr(by_class[name], kind) for kind in kinds for name in _CLASSES}
+    if not (true_real + false_fake and false_real + true_fake):
+        # of one class only its recall is a figure of the detector, and not of the images
+        figures |= {key: float("nan") for key in figures if key[0] != "recall"}
+    cells = [DASH if area is None else f"{area:.4f}", *map(_percent, [*shares, *figures.values()])]
     return [name, f"{summary['n']:,}", *cells]
 
 # %% ../../nbs/12_report/10_published.ipynb #63e4572a

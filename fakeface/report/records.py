@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['Summary', 'MEANS', 'PERCENT', 'DASH', 'HOW_WELL', 'FEW', 'value_of', 'bounds_of', 'measured', 'real_domains',
-           'format_figure', 'Cell', 'record_cell', 'stacked', 'with_interval', 'format_interval', 'how_well', 'too_few',
-           'listed']
+           'format_figure', 'Cell', 'record_cell', 'stacked', 'with_interval', 'withheld_words', 'format_interval',
+           'how_well', 'too_few', 'listed']
 
 # %% ../../nbs/12_report/02_records.ipynb #0e07643d
 from collections.abc import Iterable, Mapping
@@ -123,6 +123,14 @@ def stacked(summary: Summary, key: str) -> str:
 def with_interval(summary: Summary, key: str) -> str:
     "A metric with its interval in brackets."
     return record_cell(summary.get(key), key).inline()
+
+
+def withheld_words(summary: Summary) -> str:
+    "On how many images an unsure band withholds a verdict, and how many of the others are right."
+    unsure = f"it withholds a verdict on {with_interval(summary, 'unsure')} of the images"
+    if measured(summary, "accuracy_sure") is None:
+        return f"{unsure}, so there is none to be right or wrong"
+    return f"{unsure}; of the others, {with_interval(summary, 'accuracy_sure')} are right"
 
 # %% ../../nbs/12_report/02_records.ipynb #9bac1e40
 def format_interval(

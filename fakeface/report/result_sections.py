@@ -29,7 +29,7 @@ from fakeface.report.records import (
     record_cell,
     stacked,
     value_of,
-    with_interval,
+    withheld_words,
 )
 from .tables import Table, table_of, without_lone_mean
 
@@ -149,11 +149,7 @@ def band_text(
     over = " (means over domains)" if len(macro.get("domains") or ()) > 1 else ""
     if band[0] >= band[1]:
         return "There is no unsure band: the detector gives a verdict on every framed image."
-    return (
-        f"Unsure from p_fake {band[0]:.3f} up to {band[1]:.3f}:"
-        f" no verdict on {with_interval(macro, 'unsure')} of the images;"
-        f" of the others {with_interval(macro, 'accuracy_sure')} are right{over}."
-    )
+    return f"Unsure from p_fake {band[0]:.3f} up to {band[1]:.3f}: {withheld_words(macro)}{over}."
 
 # %% ../../nbs/12_report/12_result_sections.ipynb #1fc2c731
 @dataclass(frozen=True)

@@ -35,6 +35,7 @@ from fakeface.report.records import (
     too_few,
     value_of,
     with_interval,
+    withheld_words,
 )
 
 # %% ../../nbs/12_report/08_statements.ipynb #825b147b
@@ -249,11 +250,7 @@ def _withheld(metrics: dict, facts: RunFacts) -> list[Statement]:
         unsure = f" (everyday copies: {record_cell(copies['unsure'], 'unsure').text} unsure)" if copies else ""
         text = f"It has no unsure band: it gives a verdict on every framed test image{unsure}, and {right} are right."
         return [Statement(CAN, text)]
-    text = (
-        f"With its unsure band it withholds a verdict on {with_interval(macro, 'unsure')} of the images;"
-        f" of the others, {with_interval(macro, 'accuracy_sure')} are right."
-    )
-    return [Statement(CAN, text)]
+    return [Statement(CAN, f"With its unsure band {withheld_words(macro)}.")]
 
 # %% ../../nbs/12_report/08_statements.ipynb #9488c895
 GENERALISES = 0.85

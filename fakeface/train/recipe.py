@@ -239,11 +239,17 @@ def _check_frozen(cfg: TrainConfig) -> None:
     last_blocks(cfg.trains)
     if 0 < cfg.per_class < 5:
         raise ConfigError(f"per_class = {cfg.per_class} should be 0 or at least 5: a fifth is for validation.")
-    only = dict(processes=1, select_flip=False, eval_size=0, pairs=0) if cfg.trains == "head" else {}
-    for name, value in only.items():
+    if cfg.trains != "head":
+        return
+    whose = " (preset mine)" if cfg.preset == "mine" else ""
+    if cfg.epochs == 0:
+        raise ConfigError(
+            f"epochs = 0 trains nothing, and trains = head{whose} fits a new head. Leave epochs out, or keep the head: "
+            "give trains=all, and for a mean of several the preset of its trainings, which measures BatchNorm again."
+        )
+    for name, value in dict(processes=1, select_flip=False, eval_size=0, pairs=0).items():
         given = getattr(cfg, name)
         if given != value and not (name == "eval_size" and given == cfg.size):
-            whose = " (preset mine)" if cfg.preset == "mine" else ""
             raise ConfigError(f"trains = head{whose}: {name} = {given!r} should be {value!r}, or give trains=all.")
 
 

@@ -55,12 +55,18 @@ def test_shared_weights_are_those_of_one_process_and_the_stage_goes_on_with_them
     for name, tensor in one.items():
         np.testing.assert_allclose(two[name], tensor, rtol=1e-3, atol=2e-5, err_msg=name)
 
-    # the stage, as the how-to calls it, for the run that is here
+    # the stage with the settings of the how-to, but for those of the run that is here
     line = command(root, "fakeface finetune")
-    assert line[:2] == ["fakeface", "finetune"] and line[-2:] == ["epochs", "0"]
-    config = CONFIG | dict(run="real", out=str(tmp_path / "outputs"), init=str(tmp_path / "outputs/2"), epochs=0)
-    path = write_json(tmp_path / "stage.json", config | dict(stage="finetune", preset="demo"))
-    stage = [sys.executable, "-m", "fakeface.train", str(path)]
+    given = {line[place + 1]: line[place + 2] for place, word in enumerate(line) if word == "-p"}
+    assert given.keys() == {"run", "domains", "preset", "init", "epochs"} and given["epochs"] == "0"
+    of_run = {name: value for name, value in CONFIG.items() if name not in ("preset", "epochs")}
+    here = given | of_run | dict(out=str(tmp_path / "outputs"), init=str(tmp_path / "outputs/2"))
+    settings = [word for name, value in here.items() for word in ("-p", name, str(value))]
+    stage = [sys.executable, "-m", "fakeface", "finetune", *settings]
     done = subprocess.run(stage, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=300, env=environment)
     assert done.returncode == 0, done.stderr[-3000:]
+    assert not (tmp_path / "outputs/real/finetune/before_after.json").exists(), "what the script leaves is no detector"
+    after = load_model(tmp_path / "outputs/real/finetune/bundle")[0].state_dict()
+    for name, tensor in after.items():
+        np.testing.assert_array_equal(tensor, two[name], err_msg=name)
     assert "temperature" in read_json(tmp_path / "outputs/real/finetune/bundle/bundle.json")

@@ -110,6 +110,27 @@ def test_typed_paths_stay_below_the_folder(tmp_path):
     assert "no file or folder of this name" in card["card"]["error"] and not card["card"]["thumb"]
 
 
+def test_a_link_below_the_folder_keeps_its_own_name(tmp_path):
+    "Collections of links to files that are named by their hashes are common."
+    (tmp_path / "objects").mkdir()
+    (tmp_path / "objects/0f3a.jpg").write_bytes(grey_jpeg(60))
+    (tmp_path / "mother.jpg").symlink_to("objects/0f3a.jpg")
+    for path in ("mother.jpg", "."):
+        desk = Desk(BrightDetector(), below=tmp_path)
+        said = typed(desk, path)
+        assert '"mother.jpg"' in said and "0f3a" not in said and [*desk.cards.values()][0]["label"] == "real"
+
+
+def test_the_limit_of_an_image_holds_for_typed_paths_too(tmp_path):
+    (tmp_path / "large.jpg").write_bytes(grey_jpeg(60) + bytes(2**20))
+    (tmp_path / "small.jpg").write_bytes(grey_jpeg(60))
+    desk = Desk(BrightDetector(), below=tmp_path, limit=2**20)
+    typed(desk, ".")
+    large, small = desk.cards.values()
+    assert large["name"] == "large.jpg" and "takes up to 1 MB per image" in large["error"]
+    assert small["label"] == "real" and not small["error"]
+
+
 @pytest.mark.parametrize("what", ["file", "folder"])
 @pytest.mark.parametrize("asked", ["open", "again", "heatmap"])
 def test_a_link_that_comes_after_the_check_leads_nowhere(tmp_path, monkeypatch, what, asked):

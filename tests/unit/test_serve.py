@@ -478,6 +478,40 @@ def test_so_many_pages_at_a_time(server):
         server.shut(kernel)
 
 
+@pytest.mark.parametrize("is_open", [False, True])
+def test_a_page_that_was_left_before_it_opened_makes_room(monkeypatch, is_open):
+    "Reloaded at once, a page never connects to its kernel; one that has connected keeps its place."
+    from fakeface.infer import server as room
+    from jupyter_server.services.kernels.kernelmanager import AsyncMappingKernelManager
+
+    async def start(self, kernel_id, **_):
+        self._kernels[kernel_id] = object()
+        return kernel_id
+
+    async def end(self, kernel_id, now):
+        del self._kernels[kernel_id]
+
+    monkeypatch.setattr(AsyncMappingKernelManager, "start_kernel", start)
+    monkeypatch.setattr(AsyncMappingKernelManager, "shutdown_kernel", end)
+    monkeypatch.setattr(AsyncMappingKernelManager, "notify_connect", lambda *_: None)
+    monkeypatch.setattr(room, "COMING", 0.3)
+    monkeypatch.setattr(room, "_LOOKS", 10)
+
+    async def two_pages():
+        kernels = room.FewKernels(most=1)
+        first = await kernels.start_kernel()
+        if is_open:
+            kernels.notify_connect(first)
+        second = await kernels.start_kernel()
+        return first != second and kernels.list_kernel_ids() == [second]
+
+    if is_open:
+        with pytest.raises(room.tornado.web.HTTPError, match="503"):
+            asyncio.run(two_pages())
+    else:
+        assert asyncio.run(two_pages())
+
+
 def test_half_open_connections_keep_nobody_out(server):
     with contextlib.ExitStack() as stack:
         for _ in range(1100):
