@@ -26,7 +26,7 @@ for batch in itertools.islice(trainer.data.loader, 2):
     trainer.train_step([batch])
 found = dict(
     steps=trainer.progress.step,
-    loss=float(trainer.pending.value),
+    loss=float(trainer.pending.value[0]),
     shape=list(batch["x"].shape),
     engine=trainer.engine.precision,
     gib=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20,
