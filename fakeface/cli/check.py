@@ -198,7 +198,11 @@ def _open_rows(args: argparse.Namespace, detector: "Detector", options: "CheckOp
         "content_credentials": verified_with(),
         "folders": [path for path in args.paths if path == "-" or os.path.isdir(path)],
     }
-    return Rows(str(file), kind, about, args.resume, args.overwrite)
+    rows = Rows(str(file), kind, about, args.resume, args.overwrite)
+    *earlier, own = rows.versions
+    if earlier:
+        print(f"{file} has rows of {', '.join(earlier)}; those to come are of {own}.", file=sys.stderr)
+    return rows
 
 
 def _printer(args: argparse.Namespace) -> Callable[[list["Verdict"]], None]:

@@ -14,6 +14,7 @@ import errno
 import hashlib
 import json
 import os
+import re
 import shutil
 import tempfile
 from pathlib import Path
@@ -205,9 +206,13 @@ def _plain(value: Any) -> Any:
     return str(value) if isinstance(value, os.PathLike) else value
 
 
+_NO_TEXT = re.compile("[\ud800-\udfff]")  # bytes of a file's name that are not UTF-8, as Python holds them
+
+
 def to_json(value: Any) -> str:
-    "`value` as indented JSON text, keys in their order."
-    return json.dumps(_plain(value), indent=1, ensure_ascii=False) + "\n"
+    "`value` as indented JSON text that can be written as UTF-8, keys in their order."
+    text = json.dumps(_plain(value), indent=1, ensure_ascii=False) + "\n"
+    return _NO_TEXT.sub(lambda found: json.dumps(found[0])[1:-1], text)
 
 # %% ../../nbs/01_core/04_files.ipynb #31440716
 def write_json(path: str | os.PathLike, value: Any) -> Path:

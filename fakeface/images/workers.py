@@ -132,6 +132,9 @@ class NoAnswer(Exception):
         self.is_late = is_late
 
 
+_TICK = 1.0  # second
+
+
 class _Clock:
     "Calls something unless it is stopped in time."
 
@@ -139,24 +142,28 @@ class _Clock:
         self.seconds = seconds
         self.then = then
         self.has_struck = False
-        self.timer: threading.Timer | None = None
+        self.stopped = threading.Event()
 
-    def _strike(self) -> None:
+    def _run(self, left: float, stopped: threading.Event) -> None:
+        "Count the ticks: one in which everything was paused (Ctrl-Z, a suspended job) lasts longer and counts as one."
+        while left > 0:
+            tick = min(left, _TICK)
+            if stopped.wait(tick):
+                return
+            left -= tick
         self.has_struck = True
         self.then()
 
     def stop(self) -> None:
-        if self.timer is not None:
-            self.timer.cancel()
+        self.stopped.set()
 
     def start(self) -> None:
         "Begin anew; without a number of seconds there is no end."
         self.stop()
         if self.seconds is None:
             return
-        self.timer = threading.Timer(self.seconds, self._strike)
-        self.timer.daemon = True
-        self.timer.start()
+        self.stopped = threading.Event()
+        threading.Thread(target=self._run, args=(self.seconds, self.stopped), daemon=True).start()
 
 # %% ../../nbs/02_images/05_workers.ipynb #5ced28dc
 _START_TIME = 120.0  # seconds that a worker may take to begin

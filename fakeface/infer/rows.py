@@ -14,10 +14,11 @@ import json
 import math
 import os
 import re
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any, BinaryIO, Iterator, NamedTuple
 
 import numpy as np
+from .. import __version__
 from ..core.files import atomic_path, read_json, to_json, write_atomic
 from ..core.project import FakefaceError
 from ..core.text import safe_for_terminal
@@ -52,7 +53,7 @@ def _cell(column: str, value: Any) -> Any:
 class FileMark(NamedTuple):
     "Which file a row is about, and in which state it was when it was judged."
 
-    file_key: str = ""  # 32 hex digits that stand for its name, byte by byte
+    file_key: str = ""  # 32 hex digits that stand for its name, byte by byte, without what changes nothing (`./`)
     file_state: str = (
         ""  # its size in bytes and when content and entry were changed last, in nanoseconds; empty where there is none
     )
@@ -62,7 +63,9 @@ def file_mark(
     path: str,  # as it was named
 ) -> FileMark:
     "The mark of a file as it is now."
-    key = hashlib.blake2b(os.fsencode(path), digest_size=16).hexdigest()
+    # behind a link, .. leads elsewhere
+    name = path if not path or ".." in PurePath(path).parts else os.path.normpath(path)
+    key = hashlib.blake2b(os.fsencode(name), digest_size=16).hexdigest()
     try:
         status = os.stat(path)
     except (OSError, ValueError):
@@ -132,6 +135,7 @@ def _whole_length(file: BinaryIO, kind: str) -> int:
     return end - sum(len(line) + 1 for line in unfinished)
 
 
+_VERSION = f"fakeface {__version__}"
 _FORMAT = 2  # of rows; in the first, files were known by half as many digits
 
 
@@ -191,6 +195,7 @@ class Rows:
         self.kind = kind
         self.about = json.loads(to_json({"kind": kind, "format": _FORMAT, **(about or {})}))
         self.note = self.path.with_name(self.path.name + ".run.json")
+        self.versions = [_VERSION]  # that have written rows
         try:
             self._refuse_existing(resume, overwrite)
             self._open(overwrite)
@@ -213,6 +218,12 @@ class Rows:
             # of the rows that are there it is not known, so the note does not say it of all
             unknown = [name for name in _NOTED_LATER if name not in was]
             self.about = {name: value for name, value in self.about.items() if name not in unknown}
+            # a version may see more in the same image: said, not refused
+            self.versions = list(dict.fromkeys([*was.get("versions", ["an earlier version"]), _VERSION]))
+
+    def _write_note(self, **counts: Any) -> None:
+        "What the rows are made with, and by which versions; at the end also what came out."
+        write_atomic(self.note, to_json(self.about | dict(versions=self.versions) | counts))
 
     def _open(self, overwrite: bool) -> None:
         "Open the file for adding to it, without what is torn at its end."
@@ -221,13 +232,15 @@ class Rows:
         self.is_replaced = overwrite and self._file.seek(0, 2) > 0
         if not self.is_replaced:
             self._begin(_whole_length(self._file, self.kind))
+        if len(self.versions) > 1:
+            self._write_note()
         self.size = 0 if overwrite else self._file.seek(0, 2)
 
     def _begin(self, length: int) -> None:
         "Keep so many bytes; where that is nothing, begin with the note and the head."
         self._file.truncate(length)
         if not self._file.seek(0, 2):
-            write_atomic(self.note, to_json(self.about))
+            self._write_note()
             if self.kind == "csv":
                 self._append(_HEAD)
 
@@ -317,7 +330,7 @@ class Rows:
             return
         if counts:
             self._make_way()
-            write_atomic(self.note, to_json(self.about | counts))
+            self._write_note(**counts)
         self._file.close()
 
 # %% ../../nbs/11_infer/09_rows.ipynb #eccb4258

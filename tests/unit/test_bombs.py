@@ -634,3 +634,31 @@ def test_a_tiff_whose_sizes_readers_would_not_agree_on_is_refused(entries):
     assert open_image(tiff_of()).size == (64, 64)
     with pytest.raises(ImageError, match="states a size or an address twice, or in a way"):
         open_image(tiff_of(*entries))
+
+
+PAUSED = """
+import time
+from fakeface.images.workers import _Clock
+
+clock = _Clock(3.0, lambda: None)
+clock.start()
+print("begun", flush=True)
+before = time.monotonic()
+while time.monotonic() - before < 2:
+    before = time.monotonic()
+    time.sleep(0.05)
+time.sleep(0.2)
+print("late" if clock.has_struck else "in time")
+"""
+
+
+@pytest.mark.skipif(not hasattr(signal, "SIGSTOP"), reason="this system cannot pause a process")
+def test_an_image_has_its_time_also_where_everything_was_paused():
+    "Ctrl-Z and fg, a job that a cluster suspends."
+    command = [sys.executable, "-c", PAUSED]
+    with subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout and process.stdout.readline() == "begun\n"
+        process.send_signal(signal.SIGSTOP)
+        time.sleep(4)
+        process.send_signal(signal.SIGCONT)
+        assert process.stdout.read() == "in time\n"

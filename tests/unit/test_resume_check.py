@@ -9,6 +9,7 @@ import time
 import unicodedata
 from functools import cache
 
+import fakeface
 import pytest
 from PIL import Image
 
@@ -278,6 +279,51 @@ def test_rows_that_know_their_files_by_fewer_digits_are_said_to_be_old(inside, t
         Rows("rows", kind, resume=True)
     score_paths(detector, ["in"], Rows("rows", kind, overwrite=True))
     assert (inside / "rows").read_text() == text
+
+
+def test_a_run_goes_on_with_names_that_are_written_otherwise(inside, tiny):
+    "`find .` writes ./in/a.png, a shell in/a.png."
+    for i in range(3):
+        grey(f"in/{i}.png".encode(), 60 * i)
+    detector = Detector.load(tiny, threads=1)
+    score_paths(detector, [f"./in/{i}.png" for i in range(3)], Rows("rows.csv"))
+    before = (inside / "rows.csv").read_bytes()
+    for again in ([f"in/{i}.png" for i in range(3)], ["in"], [".//in/"]):
+        done = score_paths(detector, again, Rows("rows.csv", resume=True))
+        assert done["files"] == done["before"] == 3, again
+    assert (inside / "rows.csv").read_bytes() == before
+
+
+def test_rows_of_another_version_are_gone_on_with_and_both_are_named(inside, tiny):
+    "A version may warn of something in the same image of which another does not."
+    for i in range(2):
+        grey(f"in/{i}.png".encode(), 60 * i)
+    asked = ("in", "--bundle", tiny, "--framing", "centre", "--csv", "rows.csv")
+    check(*asked)
+    note = json.loads((inside / "rows.csv.run.json").read_text())
+    (version,) = note["versions"]
+    assert version == f"fakeface {fakeface.__version__}"
+    (inside / "rows.csv.run.json").write_text(json.dumps(note | dict(versions=["fakeface 0.0.9"])))
+    grey(b"in/2.png", 200)
+    said = check(*asked, "--resume")
+    assert f"rows.csv has rows of fakeface 0.0.9; those to come are of {version}." in said
+    assert json.loads((inside / "rows.csv.run.json").read_text())["versions"] == ["fakeface 0.0.9", version]
+    del note["versions"]
+    (inside / "rows.csv.run.json").write_text(json.dumps(note))
+    assert f"rows.csv has rows of an earlier version; those to come are of {version}." in check(*asked, "--resume")
+
+
+@pytest.mark.skipif(sys.platform in ("win32", "darwin"), reason="names of files are text there")
+@pytest.mark.parametrize("kind", ["csv", "json"])
+def test_a_folder_whose_name_is_no_utf8_gets_rows(inside, tiny, kind):
+    "Unpacked from an old archive; named, or worked in."
+    grey(b"Fotos-Jos\xe9/a.png", 60)
+    folder = os.fsdecode(b"Fotos-Jos\xe9")
+    asked = ("--bundle", tiny, "--framing", "centre", f"--{kind}")
+    for paths, place, name in (([folder], inside, "rows"), (["a.png"], inside / folder, "own")):
+        for again in ([], ["--resume"]):
+            check(*paths, *asked, inside / name, *again, cwd=place)
+        assert len(rows_of(inside / name, kind)) == 1
 
 
 def test_a_million_rows_take_little_memory():
