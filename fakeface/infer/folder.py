@@ -99,8 +99,10 @@ class LeftToDo:
         before: Iterable[list[dict[str, Any]]],  # of `Rows.before`
         seen: Callable[[list[dict[str, Any]]], Any] = _ignore,  # called with the rows of every file that has some
         retry_errors: bool = False,  # judge again what could not be judged
+        mark: Callable[[str], FileMark] = file_mark,  # `Rows.mark`
     ):
         self.todo = todo
+        self.mark = mark
         self.earlier = _Earlier(before, seen, retry_errors)
 
     @property
@@ -109,7 +111,7 @@ class LeftToDo:
 
     def __iter__(self) -> Iterator[tuple[str, str]]:
         for path, reason in self.todo:
-            if not self.earlier.has(file_mark(path)):
+            if not self.earlier.has(self.mark(path)):
                 yield path, reason
         self.earlier.finish()
 
@@ -217,13 +219,14 @@ class _Count:
 class _Marked:
     "What is to be judged, each with its mark from before it is: asked for in the same order afterwards."
 
-    def __init__(self, todo: Iterable[tuple[str, str]]):
+    def __init__(self, todo: Iterable[tuple[str, str]], mark: Callable[[str], FileMark] = file_mark):
         self.todo = todo
+        self.mark = mark
         self.marks: collections.deque[FileMark] = collections.deque()
 
     def __iter__(self) -> Iterator[tuple[str, str]]:
         for path, reason in self.todo:
-            self.marks.append(file_mark(path))
+            self.marks.append(self.mark(path))
             yield path, reason
 
 # %% ../../nbs/11_infer/10_folder.ipynb #8bcebab5
@@ -246,8 +249,9 @@ def score_paths(
         count = _Count(progress)
         before = to.before() if isinstance(to, Rows) else ()
         meant = walk(names, skip, count.add_beside, heatmaps, count.add_repeated)
-        left = LeftToDo(meant, before, count.add_earlier, retry_errors)
-        marked = _Marked(left if isinstance(to, Rows) else left.todo)
+        mark = to.mark if isinstance(to, Rows) else file_mark
+        left = LeftToDo(meant, before, count.add_earlier, retry_errors, mark)
+        marked = _Marked(left if isinstance(to, Rows) else left.todo, mark)
         for path, verdicts in check_paths(detector, marked, workers, timeout, **options):
             if heatmaps:
                 verdicts = _save_heatmaps(detector, path, verdicts, Path(heatmaps))

@@ -61,10 +61,13 @@ class FileMark(NamedTuple):
 
 def file_mark(
     path: str,  # as it was named
+    is_literal: bool = False,  # does a `./` make another name of it, as in rows of earlier versions?
 ) -> FileMark:
     "The mark of a file as it is now."
     # behind a link, .. leads elsewhere
-    name = path if not path or ".." in PurePath(path).parts else os.path.normpath(path)
+    leads_up = ".." in path and ".." in PurePath(path).parts
+    stays = is_literal or not path or leads_up
+    name = path if stays else os.path.normpath(path)
     key = hashlib.blake2b(os.fsencode(name), digest_size=16).hexdigest()
     try:
         status = os.stat(path)
@@ -136,14 +139,15 @@ def _whole_length(file: BinaryIO, kind: str) -> int:
 
 
 _VERSION = f"fakeface {__version__}"
-_FORMAT = 2  # of rows; in the first, files were known by half as many digits
+_FORMAT = 3  # of rows
+_LITERAL = 2  # the format in which ./a.jpg was another file than a.jpg; in the first, files had half as many digits
 
 
 def _is_ours(first: bytes, kind: str, format: Any) -> bool:
     "Can a file with this first line hold rows of this kind? An empty or torn line says nothing against it."
     if kind not in ROW_FORMATS:
         return False
-    key = _KEY if format == _FORMAT else _OLD_KEY
+    key = _KEY if format in (_LITERAL, _FORMAT) else _OLD_KEY
     return first in (_HEAD, b"") or not first.endswith(b"\n") or bool(_row(first, kind, key))
 
 
@@ -163,12 +167,12 @@ def _refuse_other(path: Path, note: Path, about: dict[str, Any], resume: bool) -
     if not ours:
         what = f"is not a file of rows that fakeface wrote (or {note.name} beside it is missing)"
         raise FolderError(f"{path} exists and {what}. Choose another name.")
-    if resume and was.get("format") != _FORMAT:
+    if resume and was.get("format") not in (_LITERAL, _FORMAT):
         raise FolderError(
             f"{path} was written by an earlier version of fakeface, whose rows identify files by fewer digits. "
             "Replace it (--overwrite), or choose another name."
         )
-    compared = [name for name in about if name in was or name not in _NOTED_LATER]
+    compared = [name for name in about if name != "format" and (name in was or name not in _NOTED_LATER)]
     differ = [name for name in compared if was.get(name) != about[name]]
     if resume and differ:
         name = differ[0]
@@ -218,6 +222,7 @@ class Rows:
             # of the rows that are there it is not known, so the note does not say it of all
             unknown = [name for name in _NOTED_LATER if name not in was]
             self.about = {name: value for name, value in self.about.items() if name not in unknown}
+            self.about["format"] = was["format"]
             # a version may see more in the same image: said, not refused
             self.versions = list(dict.fromkeys([*was.get("versions", ["an earlier version"]), _VERSION]))
 
@@ -318,6 +323,10 @@ class Rows:
         "Add the rows of one file in one call; raises `FolderError`, as where the disk is full."
         self._make_way()
         self._append("".join(row_text(verdict, self.kind, mark) for verdict in verdicts).encode())
+
+    def mark(self, path: str) -> FileMark:
+        "The mark of a file as it is now, in the way of the rows that are there."
+        return file_mark(path, is_literal=self.about["format"] == _LITERAL)
 
     def reopen(self) -> None:
         "Go on with the file that has taken the place of this one."

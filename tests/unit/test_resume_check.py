@@ -294,6 +294,29 @@ def test_a_run_goes_on_with_names_that_are_written_otherwise(inside, tiny):
     assert (inside / "rows.csv").read_bytes() == before
 
 
+def test_rows_of_an_earlier_version_are_gone_on_with_in_its_way(inside, tiny, monkeypatch):
+    "There, ./in/a.png was another file than in/a.png: README's own list of `find .` is gone on with all the same."
+    from fakeface.infer import rows as room
+
+    detector, names = Detector.load(tiny, threads=1), [f"./in/{i}.png" for i in range(3)]
+    for name in names:
+        grey(name[2:].encode(), 60)
+    new = room.file_mark
+    with monkeypatch.context() as earlier:
+        earlier.setattr(room, "_FORMAT", 2)
+        score_paths(detector, names[:2], Rows("rows.csv"))
+    assert rows_of(inside / "rows.csv")[0]["file_key"] != new("in/0.png").file_key, "as it was"
+    done = score_paths(detector, names, Rows("rows.csv", resume=True))
+    assert (done["files"], done["before"]) == (3, 2)
+    grey(b"in/0.png", 250)
+    done = score_paths(detector, names, Rows("rows.csv", resume=True))
+    assert (done["files"], done["before"]) == (3, 2), "a file that has changed is judged again, and has one row"
+    assert sorted(row["name"] for row in rows_of(inside / "rows.csv")) == names
+    assert json.loads((inside / "rows.csv.run.json").read_text())["format"] == 2
+    score_paths(detector, names, Rows("rows.csv", overwrite=True))
+    assert json.loads((inside / "rows.csv.run.json").read_text())["format"] == 3
+
+
 def test_rows_of_another_version_are_gone_on_with_and_both_are_named(inside, tiny):
     "A version may warn of something in the same image of which another does not."
     for i in range(2):

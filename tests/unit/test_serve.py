@@ -1,6 +1,7 @@
 "`fakeface serve` as a stranger meets it: without the token, from other pages, too often, too slowly; its files."
 
 import asyncio
+import concurrent.futures
 import contextlib
 import http.client
 import itertools
@@ -151,6 +152,12 @@ def stop(server, how=signal.SIGTERM):
     finally:
         server.process.kill()
         shutil.rmtree(server.temporary)
+
+
+def run_alone(work):
+    "What a coroutine gives; in a thread of its own, since a browser's tests may have left a loop running in this one."
+    with concurrent.futures.ThreadPoolExecutor(1) as thread:
+        return thread.submit(asyncio.run, work).result()
 
 
 @pytest.fixture(scope="module")
@@ -374,7 +381,7 @@ def test_websocket_asks_for_token_and_origin(server, opened):
         assert [await refused(**headers) for headers in bad] == [403] * len(bad)
         (await websocket(server, kernel, **whole)).close()
 
-    asyncio.run(tries())
+    run_alone(tries())
 
 
 def message(kind, **content):
@@ -402,7 +409,7 @@ def test_websocket_runs_no_code_and_tells_no_traceback(server, opened):
             heard.append(json.loads(answer)["msg_type"])
         return heard
 
-    heard = asyncio.run(talk())
+    heard = run_alone(talk())
     assert set(heard) <= {"status", "kernel_info_reply", "comm_info_reply", "comm_open", "comm_msg", "comm_close"}
     assert not (server.folder / "was_run").exists()
     assert "No such comm" in server.log(), "what is kept from the page stands in the log"
@@ -507,9 +514,9 @@ def test_a_page_that_was_left_before_it_opened_makes_room(monkeypatch, is_open):
 
     if is_open:
         with pytest.raises(room.tornado.web.HTTPError, match="503"):
-            asyncio.run(two_pages())
+            run_alone(two_pages())
     else:
-        assert asyncio.run(two_pages())
+        assert run_alone(two_pages())
 
 
 def test_half_open_connections_keep_nobody_out(server):
