@@ -215,6 +215,15 @@ def _refuse_to_replace(folder: Path, overwrite: bool) -> None:
         raise BundleError(f"{folder} is a folder with other things in it; it is not replaced by a bundle.")
     if not overwrite:
         raise BundleError(f"{folder} exists, and a bundle is never changed. Give overwrite=True or another name.")
+    # what is not a bundle's would go with it
+    _file_names(folder)
+
+
+def _carry_over(old: Path, new: Path) -> None:
+    "Hidden entries are none of a bundle's, as the .git of somebody who keeps it in a repository: they stay."
+    for path in old.iterdir():
+        if path.name.startswith("."):
+            os.replace(path, new / path.name)
 
 
 @contextlib.contextmanager
@@ -233,10 +242,11 @@ def _replacing(folder: Path) -> Iterator[Path]:
         os.replace(draft, folder)
     finally:
         shutil.rmtree(draft, ignore_errors=True)
-        if old.exists() and folder.exists():
-            shutil.rmtree(old)
-        elif old.exists():
+        if old.exists() and not folder.exists():
             os.replace(old, folder)
+    if old.exists():
+        _carry_over(old, folder)
+        shutil.rmtree(old)
 
 # %% ../../nbs/06_models/03_storage.ipynb #451eb1f4
 WEIGHTS_LICENSE = """Licence of the weights

@@ -30,6 +30,7 @@ def line(trains, count, low, seed=1, saw=False):
     return about | {"start_saw": saw, "auc low": low, "auc": low + 0.05, "auc high": low + 0.1}
 
 
+@pytest.mark.slow
 def test_bench_curve_runs_on_toy_data(root, tmp_path):
     toy_run(tmp_path / "runs", count=48)
     given = TINY | dict(run="toy", out=tmp_path / "runs", size=64, epochs=1, table=tmp_path / "curve.csv")
