@@ -7,9 +7,11 @@ __all__ = ['FakefaceError', 'ConfigError', 'project_root', 'git_commit', 'cores'
 
 # %% ../../nbs/01_core/02_project.ipynb #984c9410
 import importlib.metadata
+import importlib.util
 import os
 import platform
 import re
+import stat
 import subprocess
 import sys
 from pathlib import Path
@@ -27,21 +29,42 @@ class ConfigError(FakefaceError):
 _OUR_SETTINGS = re.compile(r"^lib_name\s*=\s*fakeface\s*$", re.MULTILINE)
 
 
+_LARGEST_SETTINGS = 2**20  # bytes
+
+
 def _is_ours(settings: Path) -> bool:
     "Whether a settings.ini names this library; other programs have such a file too, in any encoding or unreadable."
     try:
+        status = os.stat(settings)
+        if not stat.S_ISREG(status.st_mode) or status.st_size > _LARGEST_SETTINGS:
+            return False
         return bool(_OUR_SETTINGS.search(settings.read_text(encoding="utf-8", errors="replace")))
     except OSError:
         return False
 
 
+def _refuse_strangers(folder: Path) -> None:
+    "Raise `FakefaceError` for another account's checkout, unless this program runs from it: its notebooks would run."
+    package = importlib.util.find_spec("fakeface")
+    if package and package.origin and Path(package.origin).resolve().parents[1] == folder:
+        return
+    owners = {os.stat(path).st_uid for path in (folder, folder / "settings.ini")}
+    # whoever is root can do anything here already
+    if hasattr(os, "getuid") and not owners <= {0, os.getuid()}:
+        raise FakefaceError(
+            f"{folder} is a checkout of fakeface that belongs to another account, whose notebooks would run with your "
+            f"rights. Clone the project for yourself, or, if you trust it, install from it: pip install -e {folder}"
+        )
+
+
 def project_root(
     start: str | os.PathLike | None = None,  # where to begin; the working directory if not given
 ) -> Path:  # the checkout's top folder
-    "Walk up to the checkout's `settings.ini`; raises `FakefaceError` outside a checkout."
+    "Walk up to the checkout's `settings.ini`; raises `FakefaceError` outside a checkout, and in a stranger's."
     here = Path(start or Path.cwd()).resolve()
     for folder in (here, *here.parents):
         if _is_ours(folder / "settings.ini"):
+            _refuse_strangers(folder)
             return folder
     raise FakefaceError(
         f"{here} is not inside a checkout of fakeface. The stages need one: clone the project and run them from there."

@@ -131,7 +131,7 @@ def _save_heatmaps(detector: Detector, path: str, verdicts: list[Verdict], folde
     Gives the verdicts back, or one with an error where the file cannot be read a second time.
     """
     mark = hashlib.blake2b(os.fsencode(path), digest_size=16).hexdigest()
-    stem = re.sub(r"[^\w.-]", "_", safe_for_terminal(os.path.basename(path)))[:80]
+    stem = re.sub(r"[^\w.-]", "_", safe_for_terminal(os.path.basename(path)))[:80].lstrip(".")
     # file systems count bytes, of which a letter may have four
     stem = stem.encode()[:_STEM].decode(errors="ignore")
     for i, verdict in enumerate(verdicts, 1):

@@ -267,6 +267,11 @@ class Rows:
             is_ours = os.path.samestat(os.fstat(self._file.fileno()), os.stat(self.path))
         except BlockingIOError:
             is_ours = False
+        except OSError as error:
+            if error.errno not in (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP):
+                raise
+            # a file system without locks
+            is_ours = True
         if not is_ours:
             self._file.close()
             raise FolderError(f"{self.path} is being written by another run.")

@@ -942,3 +942,38 @@ def test_a_table_that_is_no_manifest_is_not_read(tmp_path):
     parquet.write_table(pa.table({"label": np.zeros(3_000_000, np.int8)}), long)
     with pytest.raises(ManifestError, match="claims 3,000,000 rows"):
         read_manifest(long)
+
+
+@pytest.mark.skipif(not hasattr(os, "getuid"), reason="accounts of POSIX")
+def test_no_stage_runs_from_the_checkout_of_another_account(tmp_path, monkeypatch, root):
+    "Planted above the working directory, in a folder that all may write to: its notebook would run."
+    from fakeface.cli.main import main
+    from fakeface.core.project import FakefaceError, project_root
+    from fakeface.models.shelf import list_bundles
+
+    (tmp_path / "settings.ini").write_text("[DEFAULT]\nlib_name = fakeface\n")
+    (tmp_path / "outputs/models/theirs").mkdir(parents=True)
+    (tmp_path / "outputs/models/theirs/bundle.json").write_text("{}")
+    own = tmp_path / "own"
+    own.mkdir()
+    monkeypatch.chdir(own)
+    assert project_root() == tmp_path.resolve() and "theirs" in list_bundles()
+    if os.getuid():
+        monkeypatch.setattr(os, "getuid", lambda: 65534)
+    else:
+        os.chown(tmp_path / "settings.ini", 65534, 65534)
+    with pytest.raises(FakefaceError, match=r"belongs to another account.*pip install -e"):
+        project_root()
+    assert "theirs" not in list_bundles()
+    assert main(["prepare", "-p", "run", "mine"]) != 0
+    # what this program runs from is trusted already
+    assert project_root(root) == root
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="a pipe with a name")
+def test_a_pipe_called_settings_hangs_nothing(tmp_path):
+    from fakeface.core.project import FakefaceError, project_root
+
+    os.mkfifo(tmp_path / "settings.ini")
+    with pytest.raises(FakefaceError, match="is not inside a checkout"):
+        project_root(tmp_path)
