@@ -230,6 +230,22 @@ class _Marked:
             yield path, reason
 
 # %% ../../nbs/11_infer/10_folder.ipynb #8bcebab5
+def _left_of(
+    names: list[str],
+    to: Rows | Callable[[list[Verdict]], Any],
+    count: _Count,
+    heatmaps: str | os.PathLike | None,
+    retry_errors: bool,
+) -> tuple[LeftToDo, _Marked]:
+    "What of the names is to be judged, and the same with a mark for each file."
+    if not isinstance(to, Rows):
+        left = LeftToDo(walk(names, (), count.add_beside, heatmaps, count.add_repeated), ())
+        return left, _Marked(left.todo)
+    meant = walk(names, [to.path, to.note], count.add_beside, heatmaps, count.add_repeated)
+    left = LeftToDo(meant, to.before(), count.add_earlier, retry_errors, to.mark)
+    return left, _Marked(left, to.mark)
+
+
 def score_paths(
     detector: Detector,  # best loaded with threads=1
     paths: Iterable[str | os.PathLike],  # files, folders, "-" for names on standard input
@@ -244,14 +260,9 @@ def score_paths(
     "Judge everything that is named, once, a row at a time; what `to` has rows of is counted and not judged again."
     started = time.time()
     names = [os.fspath(path) for path in paths]
-    skip = [to.path, to.note] if isinstance(to, Rows) else []
     with _progress_bar(names, bar) as progress:
         count = _Count(progress)
-        before = to.before() if isinstance(to, Rows) else ()
-        meant = walk(names, skip, count.add_beside, heatmaps, count.add_repeated)
-        mark = to.mark if isinstance(to, Rows) else file_mark
-        left = LeftToDo(meant, before, count.add_earlier, retry_errors, mark)
-        marked = _Marked(left if isinstance(to, Rows) else left.todo, mark)
+        left, marked = _left_of(names, to, count, heatmaps, retry_errors)
         for path, verdicts in check_paths(detector, marked, workers, timeout, **options):
             if heatmaps:
                 verdicts = _save_heatmaps(detector, path, verdicts, Path(heatmaps))
