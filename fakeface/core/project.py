@@ -6,6 +6,7 @@
 __all__ = ['FakefaceError', 'ConfigError', 'project_root', 'git_commit', 'cores', 'environment']
 
 # %% ../../nbs/01_core/02_project.ipynb #984c9410
+import contextlib
 import importlib.metadata
 import importlib.util
 import os
@@ -14,6 +15,7 @@ import re
 import stat
 import subprocess
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -43,12 +45,21 @@ def _is_ours(settings: Path) -> bool:
         return False
 
 
+def _owners(paths: Iterable[Path]) -> set[int]:
+    "Whose those paths are that exist; of a link, its own owner."
+    found = set()
+    for path in paths:
+        with contextlib.suppress(OSError):
+            found.add(os.lstat(path).st_uid)
+    return found
+
+
 def _refuse_strangers(folder: Path) -> None:
     "Raise `FakefaceError` for another account's checkout, unless this program runs from it: its notebooks would run."
     package = importlib.util.find_spec("fakeface")
     if package and package.origin and Path(package.origin).resolve().parents[1] == folder:
         return
-    owners = {os.stat(path).st_uid for path in (folder, folder / "settings.ini")}
+    owners = _owners((folder, folder / "settings.ini", folder / "nbs", *folder.glob("nbs/run_*.ipynb")))
     # whoever is root can do anything here already
     if hasattr(os, "getuid") and not owners <= {0, os.getuid()}:
         raise FakefaceError(

@@ -944,24 +944,27 @@ def test_a_table_that_is_no_manifest_is_not_read(tmp_path):
         read_manifest(long)
 
 
-@pytest.mark.skipif(not hasattr(os, "getuid"), reason="accounts of POSIX")
-def test_no_stage_runs_from_the_checkout_of_another_account(tmp_path, monkeypatch, root):
+@pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() != 0, reason="only root can give files away")
+@pytest.mark.parametrize("theirs", ["settings.ini", "nbs", "nbs/run_prepare.ipynb", "a link"])
+def test_no_stage_runs_from_the_checkout_of_another_account(tmp_path, monkeypatch, root, theirs):
     "Planted above the working directory, in a folder that all may write to: its notebook would run."
     from fakeface.cli.main import main
-    from fakeface.core.project import FakefaceError, project_root
+    from fakeface.core.project import project_root
     from fakeface.models.shelf import list_bundles
 
     (tmp_path / "settings.ini").write_text("[DEFAULT]\nlib_name = fakeface\n")
+    (tmp_path / "nbs").mkdir()
+    (tmp_path / "nbs/run_prepare.ipynb").write_text("{}")
     (tmp_path / "outputs/models/theirs").mkdir(parents=True)
     (tmp_path / "outputs/models/theirs/bundle.json").write_text("{}")
-    own = tmp_path / "own"
-    own.mkdir()
-    monkeypatch.chdir(own)
+    (tmp_path / "own").mkdir()
+    monkeypatch.chdir(tmp_path / "own")
     assert project_root() == tmp_path.resolve() and "theirs" in list_bundles()
-    if os.getuid():
-        monkeypatch.setattr(os, "getuid", lambda: 65534)
-    else:
-        os.chown(tmp_path / "settings.ini", 65534, 65534)
+    if theirs == "a link":
+        (tmp_path / "settings.ini").rename(tmp_path / "real")
+        (tmp_path / "settings.ini").symlink_to("real")
+        theirs = "settings.ini"
+    os.chown(tmp_path / theirs, 65534, 65534, follow_symlinks=False)
     with pytest.raises(FakefaceError, match=r"belongs to another account.*pip install -e"):
         project_root()
     assert "theirs" not in list_bundles()
@@ -972,7 +975,7 @@ def test_no_stage_runs_from_the_checkout_of_another_account(tmp_path, monkeypatc
 
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="a pipe with a name")
 def test_a_pipe_called_settings_hangs_nothing(tmp_path):
-    from fakeface.core.project import FakefaceError, project_root
+    from fakeface.core.project import project_root
 
     os.mkfifo(tmp_path / "settings.ini")
     with pytest.raises(FakefaceError, match="is not inside a checkout"):
