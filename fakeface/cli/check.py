@@ -201,7 +201,8 @@ def _open_rows(args: argparse.Namespace, detector: "Detector", options: "CheckOp
     rows = Rows(str(file), kind, about, args.resume, args.overwrite)
     *earlier, own = rows.versions
     if earlier:
-        print(f"{file} has rows of {', '.join(earlier)}; those to come are of {own}.", file=sys.stderr)
+        said = f"{file} has rows of {', '.join(earlier)}; those to come are of {own}."
+        print(safe_for_terminal(said), file=sys.stderr)
     return rows
 
 

@@ -8,9 +8,9 @@ __all__ = ['doctor_command', 'export_command', 'mean_command', 'audit_command', 
 # %% ../../nbs/13_cli/04_tools.ipynb #a1f34004
 import argparse
 import os
-import shutil
 from pathlib import Path
 
+from ..core.files import DiskFullError
 from ..core.project import FakefaceError
 
 # %% ../../nbs/13_cli/04_tools.ipynb #0120e460
@@ -35,16 +35,6 @@ def _refuse_unusable(out: str) -> None:
         raise FakefaceError(f"{out} cannot be made: {home} is no folder that you may write to. Name another one.")
 
 
-def _copy(folder: Path, out: str) -> None:
-    "Copy a bundle; raises `FakefaceError`."
-    try:
-        shutil.copytree(folder, out, symlinks=False)
-    except OSError as error:
-        # of several files that could not be copied, `shutil.Error` lists (from, to, why)
-        why = error.args[0][0][2] if isinstance(error, shutil.Error) else error.strerror
-        raise FakefaceError(f"{folder} could not be copied to {out} ({why}).") from None
-
-
 def export_command(args: argparse.Namespace) -> None:
     "`fakeface export`."
     from fakeface.models.bundle import ONNX
@@ -53,22 +43,21 @@ def export_command(args: argparse.Namespace) -> None:
 
     found = find_bundle(args.folder)
     read_bundle(found)
-    folder = Path(args.out or found)
     if args.out:
         _refuse_unusable(args.out)
     elif not os.access(found, os.W_OK):
         raise FakefaceError(f"{found} cannot be written to; name another folder: --out FOLDER")
     from fakeface.models.persistence import add_onnx
 
+    folder = Path(args.out or found)
     try:
-        if args.out:
-            _copy(found, args.out)
-        bundle = add_onnx(folder)
-    except BaseException:
-        # Ctrl-C as well leaves no copy without the file that it was made for
-        if args.out:
-            shutil.rmtree(args.out, ignore_errors=True)
+        bundle = add_onnx(found, folder)
+    except DiskFullError:
         raise
+    except OSError as error:
+        # the folder is a mount, or the one around it cannot be written to
+        why = error.strerror or error
+        raise FakefaceError(f"{folder} cannot be written ({why}); name another folder: --out FOLDER") from None
     network = f"the network of {bundle.name} {bundle.hash[:12]}"
     print(f"{folder / ONNX}: {network}, compared with torch on random images")
 

@@ -184,6 +184,15 @@ def _refuse_other(path: Path, note: Path, about: dict[str, Any], resume: bool) -
     return was
 
 # %% ../../nbs/11_infer/09_rows.ipynb #fdaea325
+def _versions_of(was: dict[str, Any]) -> list[str]:
+    "Which versions have written rows, as the note beside them says; this one last."
+    noted = was.get("versions", ["an earlier version"])
+    if not isinstance(noted, list) or not all(isinstance(version, str) for version in noted):
+        noted = ["an unknown version"]
+    earlier = [version for version in dict.fromkeys(noted) if version != _VERSION]
+    return [*earlier, _VERSION]
+
+
 class Rows:
     "A file that takes whole rows only; `before` gives what was in it."
 
@@ -224,7 +233,7 @@ class Rows:
             self.about = {name: value for name, value in self.about.items() if name not in unknown}
             self.about["format"] = was["format"]
             # a version may see more in the same image: said, not refused
-            self.versions = list(dict.fromkeys([*was.get("versions", ["an earlier version"]), _VERSION]))
+            self.versions = _versions_of(was)
 
     def _write_note(self, **counts: Any) -> None:
         "What the rows are made with, and by which versions; at the end also what came out."

@@ -141,6 +141,7 @@ def load_model(
 # %% ../../nbs/06_models/11_persistence.ipynb #e1f0b7a9
 def add_onnx(
     folder: str | os.PathLike,  # a bundle without model.onnx, or with an older one
+    out: str | os.PathLike | None = None,  # a new folder for a copy that has it; None: the same folder
 ) -> Bundle:
     "Give a bundle its ONNX file; weights and licence stay, the card names its new identity. Raises `FakefaceError`."
     model, bundle = load_model(folder)
@@ -149,7 +150,9 @@ def add_onnx(
         export_onnx(model, path)
         onnx = path.read_bytes()
     reference = _with_score(bundle, onnx).reference
-    return copy_bundle(folder, folder, overwrite=True, onnx=onnx, reference=reference)
+    out = Path(folder if out is None else out)
+    is_same = out.exists() and out.samefile(folder)
+    return copy_bundle(folder, out, overwrite=is_same, onnx=onnx, reference=reference)
 
 # %% ../../nbs/06_models/11_persistence.ipynb #c794513b
 _PATTERNS = 4

@@ -236,7 +236,7 @@ def _replacing(folder: Path) -> Iterator[Path]:
     old = draft.with_suffix(".old")
     try:
         yield draft
-        os.chmod(draft, folder.stat().st_mode & 0o777 if folder.exists() else 0o755)
+        os.chmod(draft, folder.stat().st_mode & 0o7777 if folder.exists() else 0o755)
         if folder.exists():
             os.replace(folder, old)
         os.replace(draft, folder)

@@ -331,6 +331,10 @@ def test_rows_of_another_version_are_gone_on_with_and_both_are_named(inside, tin
     said = check(*asked, "--resume")
     assert f"rows.csv has rows of fakeface 0.0.9; those to come are of {version}." in said
     assert json.loads((inside / "rows.csv.run.json").read_text())["versions"] == ["fakeface 0.0.9", version]
+    for odd in (["\x1b]0;owned\x07"], [1], None, "abc"):
+        (inside / "rows.csv.run.json").write_text(json.dumps(note | dict(versions=odd)))
+        said = check(*asked, "--resume")
+        assert "\x1b" not in said and "Traceback" not in said and version in said, said
     del note["versions"]
     (inside / "rows.csv.run.json").write_text(json.dumps(note))
     assert f"rows.csv has rows of an earlier version; those to come are of {version}." in check(*asked, "--resume")
