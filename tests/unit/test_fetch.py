@@ -319,3 +319,12 @@ def test_other_content(kaggle, tmp_path):
     with pytest.raises(SourceError, match="is not Kaggle's 140K set"):
         fetch("140k", tmp_path / "a")
     assert len(scan("tpdne", fetch("tpdne", tmp_path / "b"), "tpdne")) == 1
+
+
+def test_without_a_home_folder_it_says_what_to_do(tmp_path, monkeypatch):
+    "A container with an account of any number: kagglehub looks for its settings at home when it is imported."
+    (tmp_path / "kagglehub.py").write_text('raise RuntimeError("Could not determine home directory.")')
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, "kagglehub", raising=False)
+    with pytest.raises(SourceError, match=r"Could not determine home directory.*Set HOME to a folder"):
+        fetch("140k", tmp_path / "sets")

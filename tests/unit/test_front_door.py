@@ -80,6 +80,16 @@ def test_every_way_of_asking_has_an_example():
         assert ">>> " in getattr(fakeface.Detector, method).__doc__
 
 
+@pytest.mark.parametrize("error,said", [(TimeoutError("took longer"), "took longer"), (MemoryError(), "more memory")])
+def test_predict_proba_says_what_else_went_wrong(detector, monkeypatch, error, said):
+    def failing(*_):
+        raise error
+
+    monkeypatch.setattr(type(detector), "scores", failing)
+    with pytest.raises(fakeface.infer.InferError, match=rf"Image 0 .*cannot be judged: .*{said}"):
+        detector.predict_proba([portrait()], framing="centre")
+
+
 def test_predict_proba_is_p_fake(detector, tmp_path):
     folder = write_grey_images(tmp_path / "grey", 5)
     verdicts = detector.check_many(folder)

@@ -946,7 +946,7 @@ def test_a_table_that_is_no_manifest_is_not_read(tmp_path):
 
 @pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() != 0, reason="only root can give files away")
 @pytest.mark.parametrize("theirs", ["settings.ini", "nbs", "nbs/run_prepare.ipynb", "a link"])
-def test_no_stage_runs_from_the_checkout_of_another_account(tmp_path, monkeypatch, root, theirs):
+def test_no_stage_runs_from_the_checkout_of_another_account(tmp_path, monkeypatch, root, capsys, theirs):
     "Planted above the working directory, in a folder that all may write to: its notebook would run."
     from fakeface.cli.main import main
     from fakeface.core.project import project_root
@@ -968,7 +968,7 @@ def test_no_stage_runs_from_the_checkout_of_another_account(tmp_path, monkeypatc
     with pytest.raises(FakefaceError, match=r"belongs to another account.*pip install -e"):
         project_root()
     assert "theirs" not in list_bundles()
-    assert main(["prepare", "-p", "run", "mine"]) != 0
+    assert main(["prepare", "-p", "run", "mine"]) != 0 and "another account" in capsys.readouterr().err
     # what this program runs from is trusted already
     assert project_root(root) == root
 
