@@ -16,6 +16,7 @@ import json
 import os
 import re
 import shutil
+import sys
 import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Callable, Collection, Iterator, Mapping
@@ -28,7 +29,9 @@ if TYPE_CHECKING:
 
 # %% ../../nbs/01_core/04_files.ipynb #9f8b6388
 def _sync(path: Path) -> None:
-    "Ask the system to put a file or a folder's entries on the disk."
+    "Ask the system to put a file or a folder's entries on the disk; Windows opens no folder."
+    if sys.platform == "win32":
+        return
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
@@ -133,31 +136,39 @@ def _sync_tree(folder: Path) -> None:
     _sync(folder)
 
 
-def _replace_dir(new: Path, path: Path) -> None:
-    "Rename `new` to `path`; what stood there is moved aside first and removed last."
-    old = path.with_name(f".{path.name}.old")
-    if path.exists():
-        shutil.rmtree(old, ignore_errors=True)
-        os.replace(path, old)
-    os.replace(new, path)
+def _replace_dir(new: Path, path: Path, keep_hidden: bool) -> None:
+    "Rename `new` to `path`; what stood there is moved aside first, back on error, and removed last."
+    old = new.with_suffix(".old")
+    try:
+        if path.exists():
+            shutil.copymode(path, new)
+            os.replace(path, old)
+        os.replace(new, path)
+    finally:
+        if old.exists() and not path.exists():
+            os.replace(old, path)
     _sync(path.parent)
-    shutil.rmtree(old, ignore_errors=True)
+    if old.exists():
+        for entry in list(old.glob(".*")) if keep_hidden else ():
+            os.replace(entry, path / entry.name)
+        shutil.rmtree(old, ignore_errors=True)
 
 
 @contextlib.contextmanager
 def atomic_dir(
-    path: str | os.PathLike,  # the folder that is to exist afterwards
+    path: str | os.PathLike,  # the folder that is to exist afterwards; of a link, the folder where it leads
+    keep_hidden: bool = False,  # of a folder that stands there, entries such as .git
 ) -> Iterator[Path]:  # an empty temporary folder beside it
     "Give a temporary folder; sync and rename it to `path` on success, remove it on error."
-    path = Path(path)
-    with naming_full_disk(path):
+    with naming_full_disk(Path(path)):
+        path = Path(path).resolve()
         path.parent.mkdir(parents=True, exist_ok=True)
         temporary = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp"))
         try:
             yield temporary
             _usual_rights(temporary, 0o777)
             _sync_tree(temporary)
-            _replace_dir(temporary, path)
+            _replace_dir(temporary, path, keep_hidden)
         finally:
             shutil.rmtree(temporary, ignore_errors=True)
 

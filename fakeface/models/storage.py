@@ -7,19 +7,16 @@ __all__ = ['WEIGHTS_LICENSE', 'check_tensors', 'load_tensors', 'read_bundle', 'r
            'copy_bundle']
 
 # %% ../../nbs/06_models/03_storage.ipynb #0c6690a4
-import contextlib
 import dataclasses
 import hashlib
 import os
-import shutil
 import struct
-import tempfile
 from pathlib import Path
-from typing import Any, Callable, Iterator, Mapping
+from typing import Any, Callable, Mapping
 
 import numpy as np
 
-from ..core.files import naming_full_disk, sha256_file, to_json, write_atomic
+from ..core.files import atomic_dir, sha256_file, to_json, write_atomic
 from ..core.text import written_out
 from .bundle import CARD, FEATURES_FILE, INDEX, LICENSE, ONNX, SEEN_FILE, WEIGHTS
 from .bundle import Bundle, BundleError, parse_bundle
@@ -218,36 +215,6 @@ def _refuse_to_replace(folder: Path, overwrite: bool) -> None:
     # what is not a bundle's would go with it
     _file_names(folder)
 
-
-def _carry_over(old: Path, new: Path) -> None:
-    "Hidden entries are none of a bundle's, as the .git of somebody who keeps it in a repository: they stay."
-    for path in old.iterdir():
-        if path.name.startswith("."):
-            os.replace(path, new / path.name)
-
-
-@contextlib.contextmanager
-def _replacing(folder: Path) -> Iterator[Path]:
-    "Give a temporary folder that takes the place of `folder` on success; on error all stays as it was."
-    # where a link leads: the link stays
-    folder = folder.resolve()
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    draft = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}.", suffix=".tmp"))
-    old = draft.with_suffix(".old")
-    try:
-        yield draft
-        os.chmod(draft, folder.stat().st_mode & 0o7777 if folder.exists() else 0o755)
-        if folder.exists():
-            os.replace(folder, old)
-        os.replace(draft, folder)
-    finally:
-        shutil.rmtree(draft, ignore_errors=True)
-        if old.exists() and not folder.exists():
-            os.replace(old, folder)
-    if old.exists():
-        _carry_over(old, folder)
-        shutil.rmtree(old)
-
 # %% ../../nbs/06_models/03_storage.ipynb #451eb1f4
 WEIGHTS_LICENSE = """Licence of the weights
 ======================
@@ -284,7 +251,8 @@ def write_bundle(
     # NumPy's numbers become plain ones, and every rule is applied
     bundle = parse_bundle(to_json(bundle))
     _refuse_to_replace(folder, overwrite)
-    with naming_full_disk(folder), _replacing(folder) as draft:
+    # hidden entries are none of a bundle's, as the .git of somebody who keeps it in a repository: they stay
+    with atomic_dir(folder, keep_hidden=True) as draft:
         _write_tensors(draft / WEIGHTS, tensors)
         load_tensors(draft)
         if onnx is not None:
