@@ -64,7 +64,7 @@ class Scorer:
         | os.PathLike
         | None = None,  # a name, a folder, owner/name[@revision] of the hub; None: the shipped
         threshold: str | float | None = None,  # a name in the bundle or a number; the bundle's default if not given
-        threads: int | None = None,  # processors for one image; see `session.threads_here`
+        threads: int | None = None,  # processors for one image; see `project.threads_here`
     ) -> Self:
         "Find a bundle, check it, open its network; raises `InferError`."
         # Pillow warns of what is an error or a warning of the verdict here

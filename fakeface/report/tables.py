@@ -131,7 +131,9 @@ def version_line(facts: RunFacts) -> str:
     named = [
         f"{package} {version}" for package in PACKAGES for name, version in installed.items() if name.lower() == package
     ]
-    machine = f"Python {env.get('python', DASH)} on {env.get('system', DASH)}, {env.get('cores', DASH)} cores"
+    # of runs from before threads were recorded, without them
+    threads = f", OMP_NUM_THREADS {env['threads']}" if env.get("threads", env.get("cores")) != env.get("cores") else ""
+    machine = f"Python {env.get('python', DASH)} on {env.get('system', DASH)}, {env.get('cores', DASH)} cores{threads}"
     return f"{machine}; {', '.join(named)}"
 
 # %% ../../nbs/12_report/09_tables.ipynb #bd48f4d2
