@@ -253,6 +253,7 @@ def test_page_says_what_it_is_and_what_it_keeps(page, bundle):
         assert words in text
     assert page.title() == "fakeface: is this face a photograph?"
     assert page.locator("h1:visible").count() == 1 and page.locator(".ff-empty").is_visible()
+    assert page.get_by_role("main").locator(".ff").count() == 1, "a screen reader's way to the content"
     assert page.url.endswith("/") and "token" not in page.url, "the token does not stay in the address bar"
     answer = page.request.get(page.url, headers={"Host": "evil.example"})
     assert answer.status == 403, "a page elsewhere that resolves to this computer is refused"
