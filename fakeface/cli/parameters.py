@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, Iterable, Mapping, NamedTuple, Sequence
 
 from ..core.config import field_comments, refuse_unknown
+from ..core.kernels import without_address_grammar
 from ..core.project import ConfigError, FakefaceError, project_root
 
 # %% ../../nbs/13_cli/01_parameters.ipynb #7db42616
@@ -71,7 +72,8 @@ def shown_parameters(
     stage: str,
 ) -> dict[str, StageParameter]:  # by name, in the notebook's order
     "The parameters in the tagged cell of a stage's notebook: those that people change."
-    import papermill
+    with without_address_grammar():
+        import papermill
 
     found = papermill.inspect_notebook(stage_notebook(stage))
     return {name: StageParameter(ast.literal_eval(said["default"]), said["help"]) for name, said in found.items()}

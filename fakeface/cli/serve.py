@@ -11,6 +11,7 @@ import importlib.util
 import math
 from pathlib import Path
 
+from ..core.kernels import without_address_grammar
 from ..core.project import FakefaceError
 from ..infer.lock import LOOPBACK
 from ..infer.page import PageSettings
@@ -80,7 +81,8 @@ def serve_command(args: argparse.Namespace) -> None:
     # no page without a detector: the command says what is missing
     settings = _settings(find_bundle(args.bundle).resolve(), args)
     # takes seconds
-    from fakeface.infer.server import serve_page
+    with without_address_grammar():
+        from fakeface.infer.server import serve_page
 
     if settings.host not in LOOPBACK:
         _print_now(_UNENCRYPTED)

@@ -23,7 +23,7 @@ from typing import Any, NamedTuple, TextIO
 
 from .parameters import defaults_of, given_parameters, stage_notebook, stage_parameters
 from ..core.config import refuse_unknown
-from ..core.kernels import hangups, kernel_spec
+from ..core.kernels import hangups, kernel_spec, without_address_grammar
 from ..core.project import FakefaceError, project_root
 from ..core.stages import INPUTS, STAGES, Stage, run_dir
 
@@ -188,7 +188,8 @@ def _execute(
     stopped: list[int],  # signals that arrive are added here
 ) -> Exception | None:  # what was raised
     "Run a stage's notebook in a kernel of its own."
-    import papermill
+    with without_address_grammar():
+        import papermill
 
     # names are checked by now; papermill would warn of each that the notebook does not show
     logging.getLogger("papermill").setLevel(logging.ERROR)
