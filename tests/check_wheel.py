@@ -3,8 +3,8 @@
     python -P /path/to/tests/check_wheel.py
     python -P /path/to/tests/check_wheel.py --asks-for    # prints the wheel's requirements, a line each
 
-A drawn face gets a word, the self-check finds nothing, the page answers to its address and to nobody else. Needs the
-extra `checker`. Ends with 0, or with a sentence that says what did not work.
+A drawn face gets a word, the self-check finds nothing, a detector is exported, the page answers to its address and to
+nobody else. Needs the extra `checker`. Ends with 0, or with a sentence that says what did not work.
 """
 
 import json
@@ -74,6 +74,14 @@ def check_doctor() -> None:
         refuse(f"fakeface doctor ended with {run.returncode}", run.stdout + run.stderr)
 
 
+def check_export() -> None:
+    "`fakeface export` writes an ONNX file: a detector that one has trained needs it, and so does each training."
+    command = [*COMMAND, "export", "fakeface-lite0", "--out", "exported"]
+    run = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE)
+    if run.returncode or not Path("exported/model.onnx").is_file():
+        refuse(f"fakeface export ended with {run.returncode}", run.stdout + run.stderr)
+
+
 def check_page() -> None:
     "`fakeface serve` gives the page to whoever has the printed address, and 403 to others."
     server = subprocess.Popen([*COMMAND, "serve", "--port", "0"], stdout=subprocess.PIPE, text=True)
@@ -106,5 +114,6 @@ if __name__ == "__main__":
     check_place()
     check_command()
     check_doctor()
+    check_export()
     check_page()
-    print("installed, and works: check, doctor, serve")
+    print("installed, and works: check, doctor, export, serve")

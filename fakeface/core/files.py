@@ -29,12 +29,22 @@ if TYPE_CHECKING:
 
 # %% ../../nbs/01_core/04_files.ipynb #9f8b6388
 def _sync(path: Path) -> None:
-    "Ask the system to put a file or a folder's entries on the disk; Windows opens no folder."
+    "Ask the system to put a file or a folder's entries on the disk; Windows opens no folder, some disks sync none."
     if sys.platform == "win32":
         return
-    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        descriptor = os.open(path, os.O_RDONLY)
+    except PermissionError:
+        # a folder may be written to and not read
+        if not path.is_dir():
+            raise
+        return
     try:
         os.fsync(descriptor)
+    except OSError as error:
+        # as a folder that VirtualBox shares with its guest
+        if not path.is_dir() or error.errno not in (errno.EINVAL, errno.ENOTSUP):
+            raise
     finally:
         os.close(descriptor)
 
@@ -136,21 +146,34 @@ def _sync_tree(folder: Path) -> None:
     _sync(folder)
 
 
-def _replace_dir(new: Path, path: Path, keep_hidden: bool) -> None:
-    "Rename `new` to `path`; what stood there is moved aside first, back on error, and removed last."
-    old = new.with_suffix(".old")
+def _swap(new: Path, path: Path, old: Path, keep_hidden: bool) -> None:
+    "Rename `path` to `old` and `new` to `path`; on error both are where they were, with all that they held."
+    os.replace(path, old)
     try:
-        if path.exists():
-            shutil.copymode(path, new)
-            os.replace(path, old)
         os.replace(new, path)
-    finally:
-        if old.exists() and not path.exists():
-            os.replace(old, path)
-    _sync(path.parent)
-    if old.exists():
         for entry in list(old.glob(".*")) if keep_hidden else ():
             os.replace(entry, path / entry.name)
+    except BaseException:
+        if path.exists():
+            for entry in list(path.glob(".*")) if keep_hidden else ():
+                os.replace(entry, old / entry.name)
+            os.replace(path, new)
+        os.replace(old, path)
+        raise
+
+
+def _replace_dir(new: Path, path: Path, keep_hidden: bool) -> None:
+    "Rename `new` to `path`; what stood there is moved aside first and removed last."
+    if not path.exists():
+        os.replace(new, path)
+        _sync(path.parent)
+        return
+    shutil.copymode(path, new)
+    old = new.with_suffix(".old")
+    _swap(new, path, old, keep_hidden)
+    try:
+        _sync(path.parent)
+    finally:
         shutil.rmtree(old, ignore_errors=True)
 
 

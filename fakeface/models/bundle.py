@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['FORMAT', 'WEIGHTS', 'ONNX', 'CARD', 'LICENSE', 'INDEX', 'SEEN_FILE', 'FEATURES_FILE', 'LOOKS_ENDING', 'LIMITS',
-           'BACKBONE', 'DATA_COLUMNS', 'CELL_COLUMNS', 'RULES', 'BundleError', 'p_fake', 'is_number', 'Rule', 'Bundle',
-           'parse_bundle']
+           'BACKBONE', 'DATA_COLUMNS', 'CELL_COLUMNS', 'START_COLUMNS', 'RULES', 'BundleError', 'p_fake', 'is_number',
+           'Rule', 'Bundle', 'parse_bundle']
 
 # %% ../../nbs/06_models/01_bundle.ipynb #eebe7364
 import dataclasses
@@ -211,6 +211,17 @@ def _is_undescribed(value: Any) -> bool:
     return isinstance(cells, list) and all(map(_is_cell, cells)) and isinstance(value.get("whole", True), bool)
 
 
+START_COLUMNS = ("name", "hash", "domains", "whole")
+
+
+def _is_start(value: Any) -> bool:
+    "A detector's name and identity, the domains that it and those before it learned from, and whether those are all."
+    if not isinstance(value, dict) or set(value) != set(START_COLUMNS):
+        return False
+    is_known = _list_of(_is_text)(value["domains"]) and isinstance(value["whole"], bool)
+    return _is_name(value["name"]) and _is_sha256(value["hash"]) and is_known
+
+
 def _is_framing(value: Any) -> bool:
     return isinstance(value, str) and value in ("face", "centre")
 
@@ -263,6 +274,7 @@ RULES: dict[str, Rule] = {
     "averaged": Rule(_list_of(_is_sha256), "a list of SHA-256 in hex"),
     "parts": Rule(_list_of(_is_sha256), "a list of SHA-256 in hex"),
     "backbone": Rule(_is_backbone, f"a dictionary of text with names out of {', '.join(BACKBONE)}"),
+    "began_with": Rule(_list_of(_is_start), f"a list of detectors with {', '.join(START_COLUMNS)} each"),
     "reference": Rule(_list_of(_is_scored), "a list of images with name, sha256 and p_fake each"),
     "framing": Rule(_is_framing, "face or centre"),
     "undescribed": Rule(_is_undescribed, f"empty, or cells (a list with {', '.join(CELL_COLUMNS)} each) and whole"),
@@ -311,6 +323,8 @@ class Bundle:
     # what it, or a detector that it began with, learned from and whose features it does not describe: cells of
     # `CELL_COLUMNS`, and whether those are all; empty: not recorded
     undescribed: dict[str, Any] = field(default_factory=dict)
+    # the detectors whose weights its training began with: `START_COLUMNS`; their images' terms hold for it as well
+    began_with: list[dict[str, Any]] = field(default_factory=list)
 
     def check(self) -> "Bundle":
         "Apply every rule; raises `BundleError` for the first field that breaks one."
@@ -332,7 +346,7 @@ class Bundle:
         identity = dataclasses.asdict(self)
         del identity["reference"]
         # bundles from before these fields keep their identity
-        for name in ("averaged", "parts", "backbone", "calibrated_on", "data", "undescribed"):
+        for name in ("averaged", "parts", "backbone", "calibrated_on", "data", "undescribed", "began_with"):
             if not getattr(self, name):
                 del identity[name]
         if not self.spec.frame:
@@ -392,6 +406,7 @@ _LATER_FIELDS = (
     "calibrated_on",
     "data",
     "undescribed",
+    "began_with",
 )  # bundles of the first days have none
 
 

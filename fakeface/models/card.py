@@ -311,8 +311,7 @@ person decides.
 ## What it is not for
 - **Not as proof.** A verdict is evidence with an error rate. On its own it is never grounds for an accusation, \
 a refusal or a removal.
-- **Not for other generators.** It was trained on those in the list above and on no others. On others it does worse, \
-and gives no warning.
+- **Not for other generators.** On those that it has not learned from it does worse, and gives no warning.
 - **Not for face swaps, retouching, filters or video**, and not for images without a face: it never saw any.
 - **Not for identifying people.** It knows no identities.
 - **Not for finding rare fakes.** With few fakes among many photographs, most alarms are false, even if the error rate \
@@ -373,6 +372,19 @@ def _began_with(backbone: dict[str, str]) -> str:
     return f"{'; '.join(about)}. Trained here: {learned}. The terms of those weights hold for this bundle as well."
 
 
+def _learned_before(starts: list[dict[str, Any]]) -> str:
+    "The detectors that training began with, what they had learned from, and whose terms hold."
+    said = []
+    for start in starts:
+        domains = ", ".join(start["domains"]) or "nothing that is recorded"
+        more = "" if start["whole"] else ", and perhaps from more than is recorded"
+        said.append(
+            f"Its training began with the weights of `{start['name']}` ({_short(start['hash'])}), which had learned "
+            f"from {domains}{more}."
+        )
+    return f"{' '.join(said)} The terms of those weights and images hold for this bundle as well."
+
+
 def _not_kept(undescribed: dict[str, Any]) -> str:
     "What a head that is trained on the bundle may forget; empty where that is nothing, or nothing is recorded."
     said = []
@@ -407,6 +419,8 @@ def _trained_on(bundle: Bundle) -> str:
         paragraphs.append(f"Its log-odds are the mean of those of {len(bundle.parts)} bundles: {hashes}.")
     if bundle.backbone:
         paragraphs.append(_began_with(bundle.backbone))
+    if bundle.began_with:
+        paragraphs.append(_learned_before(bundle.began_with))
     if bundle.allow_bias:
         paragraphs.append(_BIASED.format(reason=bundle.allow_bias))
     if not_kept := _not_kept(bundle.undescribed):

@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['REPORTED_STAGES', 'NOT_OF_IT', 'RESULT_COLUMNS', 'PUBLISHED', 'PUBLISHED_SOURCE', 'PUBLISHED_HEADING', 'SEEN',
-           'SCENES_HEADING', 'StageFacts', 'StartFacts', 'RunFacts', 'collect_findings', 'ResultRow', 'ResultGroup',
-           'result_groups', 'published_group', 'results_table']
+           'VERDICT_ERRORS', 'SCENES_HEADING', 'StageFacts', 'StartFacts', 'RunFacts', 'collect_findings', 'ResultRow',
+           'ResultGroup', 'result_groups', 'published_group', 'results_table']
 
 # %% ../../nbs/12_report/07_findings.ipynb #1e7e2ea7
 from collections.abc import Callable, Iterator
@@ -333,10 +333,10 @@ def _published_row(figures: dict) -> ResultRow:
     return ResultRow(figures["name"], f"{figures['n']:,}", cells, sum=figures["name"] == "combined")
 
 # %% ../../nbs/12_report/07_findings.ipynb #9ef78e91
+VERDICT_ERRORS = "errors by the final verdict, where unsure is none"
 SCENES_HEADING = (
     "Everyday copies: {scenes} kinds, made of {n} images of the split; {changed} of the labels change,"
-    " {fake_to_real} from fake to real and {real_to_fake} from real to fake; errors by the final verdict, where unsure"
-    " is none"
+    " {fake_to_real} from fake to real and {real_to_fake} from real to fake; " + VERDICT_ERRORS
 )
 
 

@@ -105,7 +105,8 @@ def _require_one_detector(facts: RunFacts, home: Path) -> None:
     if not (expected or is_begun):
         # what it judged has gone, and no other has come
         return
-    done = f"has since made {expected[:12]}" if expected else "was since begun again and has not ended"
+    verb = "made" if expected == facts.stages[stage].bundle_hash else "kept its start,"
+    done = f"has since {verb} {expected[:12]}" if expected else "was since begun again and has not ended"
     first = "" if expected else f"Continue {stage} (resume=True), then run"
     raise FakefaceError(
         f"evaluate judged the bundle {str(judged)[:12]}, and {stage} {done}: the figures of one would stand beside the "

