@@ -108,7 +108,10 @@ def atomic_path(
             yield temporary
             with open(temporary, "rb+") as file:
                 os.fsync(file.fileno())
-            _usual_rights(temporary, 0o666)
+            if path.exists():
+                shutil.copymode(path, temporary)
+            else:
+                _usual_rights(temporary, 0o666)
             os.replace(temporary, path)
         finally:
             temporary.unlink(missing_ok=True)

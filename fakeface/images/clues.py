@@ -10,13 +10,14 @@ import io
 import math
 import re
 import unicodedata
+import zlib
 from typing import Any, BinaryIO
 
 from PIL import Image
 from .bound import memory_bound
 from .decode import ImageSource, image_stream
 from .formats import header_only, webp_size
-from .limits import why_too_many, why_too_much
+from .limits import png_chunks, why_too_many, why_too_much
 
 Fields = dict[Any, Any]  # field → what stands there, as Pillow gives it
 
@@ -163,14 +164,39 @@ def _has_credential(file: BinaryIO) -> bool:
     return b"c2pa" in ends and (b"jumb" in ends or b"C2PA" in ends)
 
 
-def _fields(file: BinaryIO) -> Fields:
-    "Field → what the file says, as it stands there."
+_SAYING = (b"IHDR", b"tEXt", b"zTXt", b"iTXt", b"eXIf")  # chunks of a PNG
+
+
+def _without_pixels(file: BinaryIO) -> BinaryIO:
+    "A PNG of what another one says, before its pixels or behind them, where Pillow looks only once it has decoded."
+    kept = [b"\x89PNG\r\n\x1a\n"]
+    for kind, length in png_chunks(file):
+        if kind in _SAYING:
+            begins = file.tell()
+            content, sum_of_it = file.read(length), file.read(4)
+            if zlib.crc32(kind + content).to_bytes(4, "big") == sum_of_it:
+                kept.append(length.to_bytes(4, "big") + kind + content + sum_of_it)
+            file.seek(begins)
+    ends = [bytes(4) + kind + zlib.crc32(kind).to_bytes(4, "big") for kind in (b"IDAT", b"IEND")]
+    return io.BytesIO(b"".join(kept + ends))
+
+
+def _header(file: BinaryIO) -> Image.Image | None:
+    "Pillow's image with all that the file says, not decoded; None where that would be too much."
     if why_too_many(file):
         # it is refused elsewhere
-        return {}
+        return None
     file.seek(0)
     image = header_only(file)
-    if why_too_much(image, file):
+    if image.format == "PNG" and not why_too_much(image, file):
+        image = header_only(_without_pixels(file))
+    return None if why_too_much(image, file) else image
+
+
+def _fields(file: BinaryIO) -> Fields:
+    "Field → what the file says, as it stands there."
+    image = _header(file)
+    if image is None:
         return {}
     # not PNG's own method, which decodes in search of a late chunk
     exif = Image.Image.getexif(image)

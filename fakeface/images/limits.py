@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['MAX_BYTES', 'MAX_SCANS', 'MAX_SCANNED', 'MAX_PAGES', 'MAX_PARTS', 'MAX_HEAD', 'MAX_BESIDE', 'MAX_NUMBERS',
-           'MAX_EXIF_NUMBERS', 'MAX_EXIF_PIECES', 'MAX_TILE', 'MAX_PIECES', 'scan_count', 'page_count', 'why_too_many',
-           'why_too_much', 'why_too_large', 'why_not_whole']
+           'MAX_EXIF_NUMBERS', 'MAX_EXIF_PIECES', 'MAX_TILE', 'MAX_PIECES', 'scan_count', 'page_count', 'png_chunks',
+           'why_too_many', 'why_too_much', 'why_too_large', 'why_not_whole']
 
 # %% ../../nbs/02_images/00_limits.ipynb #7332e152
 import contextlib
@@ -118,7 +118,7 @@ def page_count(
 _BEGINS_SCAN = 0xDA  # mark of a JPEG; the mark of its end is stepped over by Pillow before it
 
 
-def _png_chunks(stream: BinaryIO) -> Iterator[tuple[bytes, int]]:
+def png_chunks(stream: BinaryIO) -> Iterator[tuple[bytes, int]]:
     "(kind, length) of each chunk of a PNG."
     stream.seek(8)
     while len(head := stream.read(8)) == 8:
@@ -348,7 +348,7 @@ _COMMENT = re.compile(rb"#[^\r\n]*[\r\n]?")
 _Parts = Callable[[BinaryIO], Iterator[int]]
 # first bytes -> what its parts are called, how they are counted
 _KINDS: dict[bytes, tuple[str, _Parts]] = {
-    b"\x89PNG": ("chunks", _ones(_png_chunks)),
+    b"\x89PNG": ("chunks", _ones(png_chunks)),
     b"RIFF": ("chunks", _ones(_webp_chunks)),
     b"\xff\xd8": ("segments before its pixels", _ones(_jpeg_marks)),
     b"\0\0\0\x0cjP  ": ("boxes", _jp2_boxes),
@@ -360,7 +360,7 @@ _KINDS: dict[bytes, tuple[str, _Parts]] = {
 
 # first bytes -> its parts, and the kinds of those that hold pixels
 _HOLDING: dict[bytes, tuple[Callable[[BinaryIO], Iterator[tuple[Any, int]]], tuple[Any, ...]]] = {
-    b"\x89PNG": (_png_chunks, (b"IDAT", b"fdAT")),
+    b"\x89PNG": (png_chunks, (b"IDAT", b"fdAT")),
     b"RIFF": (_webp_chunks, (b"VP8 ", b"VP8L", b"ALPH", b"ANMF")),
     b"\xff\xd8": (_jpeg_marks, ()),
 }

@@ -374,7 +374,8 @@ def keep_last(
     is_last = _is_last(keys)
     if is_last.all():
         return False
-    with atomic_path(rows.path) as unfinished, open(unfinished, "wb") as file:
+    # where a link leads: the link stays
+    with atomic_path(rows.path.resolve()) as unfinished, open(unfinished, "wb") as file:
         file.write(_HEAD if rows.kind == "csv" else b"")
         for keep, (_, lines) in zip(is_last, rows.groups()):
             file.writelines(lines if keep else ())

@@ -64,6 +64,20 @@ def test_a_changed_file_is_judged_again_and_has_one_row(inside, tiny, kind):
     assert (inside / "rows").read_bytes() == kept
 
 
+def test_rows_behind_a_link_stay_there_and_keep_their_rights(inside, tiny):
+    grey("in/a.png", 100)
+    (inside / "disk").mkdir()
+    (inside / "rows.csv").symlink_to("disk/november.csv")
+    detector = Detector.load(tiny, threads=1)
+    score_paths(detector, ["in"], Rows("rows.csv"))
+    (inside / "disk/november.csv").chmod(0o600)
+    os.utime("in/a.png", ns=(10**9, 10**9))
+    score_paths(detector, ["in"], Rows("rows.csv", resume=True))
+    assert (inside / "rows.csv").is_symlink() and os.listdir("disk") == ["november.csv"]
+    assert len(rows_of(inside / "disk/november.csv")) == 1, "the row of its earlier state was taken out"
+    assert (inside / "disk/november.csv").stat().st_mode & 0o777 == 0o600
+
+
 def test_the_same_size_with_another_time_is_another_state(inside, tiny):
     grey("in/a.png", 100)
     detector = Detector.load(tiny, threads=1)
