@@ -859,6 +859,18 @@ def _memory_for(file: BinaryIO) -> int:  # bytes
     return _BASE + _COPIES * file.seek(0, os.SEEK_END)
 
 
+@functools.cache
+def _is_python(
+    program: str | None,  # `sys.executable`: of a program that has Python built in, as uWSGI, that program or nothing
+) -> bool:
+    "Does a program run Python's code?"
+    with contextlib.suppress(OSError, subprocess.SubprocessError):
+        command = [program or "", "-I", "-c", "print('here')"]
+        ran = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, timeout=MOST_SECONDS)
+        return ran.stdout.strip() == b"here"
+    return False
+
+
 def _in_a_process(settings: Fields, file: BinaryIO) -> str | None:
     "A file's manifests as JSON, None where there are none; raises `_Refused`, `ValueError` and `TimeoutError`."
     paths = [path or os.getcwd() for path in sys.path]
@@ -906,6 +918,8 @@ def _refused(why: str) -> Provenance:
 
 def _verified(file: BinaryIO, anchors: str) -> Provenance:
     "What a file's credential says; absent where it has none, unreadable where c2pa raises."
+    if not _is_python(sys.executable):
+        return Provenance("not checked", reason="this program has Python built in and cannot start one to read it")
     try:
         store = _store(file, anchors)
         return Provenance("absent") if store is None else from_store(store)

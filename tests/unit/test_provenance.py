@@ -6,6 +6,7 @@ import json
 import os
 import pickle
 import re
+import shutil
 import struct
 import subprocess
 import sys
@@ -173,6 +174,14 @@ def test_a_list_that_c2pa_refuses_is_said_and_no_file_is_blamed(toy, files, tmp_
     monkeypatch.setattr(room, "_in_a_process", refuses)
     found = read_provenance(files["JPEG"])
     assert found.state == "untrusted" and found.claims_model and "c2pa cannot use the trust list" in found.says
+
+
+@pytest.mark.parametrize("program", [None, "", shutil.which("true"), "/nowhere/uwsgi"])
+def test_where_python_is_built_in_no_file_is_blamed(files, monkeypatch, program):
+    "There `sys.executable` is another program, or nothing."
+    monkeypatch.setattr(sys, "executable", program)
+    found = read_provenance(files["JPEG"])
+    assert found.state == "not checked" and "cannot start one to read it" in found.says
 
 
 PURPOSES = {"claims": "1.3.6.1.4.1.62558.2.1", "documents": "1.3.6.1.5.5.7.3.36", "e-mail": "1.3.6.1.5.5.7.3.4"}
