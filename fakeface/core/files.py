@@ -58,6 +58,13 @@ def _usual_rights(
     os.umask(umask)
     os.chmod(path, rights & ~umask)
 
+
+def _same_rights(old: Path, new: Path) -> None:
+    "Give `new` the group, where this user may, and the rights of what it replaces."
+    with contextlib.suppress(OSError, AttributeError):
+        os.chown(new, -1, old.stat().st_gid)
+    shutil.copymode(old, new)
+
 # %% ../../nbs/01_core/04_files.ipynb #ea34b433
 class DiskFullError(FakefaceError, OSError):
     "There is no room for a file; the message says for which."
@@ -109,7 +116,7 @@ def atomic_path(
             with open(temporary, "rb+") as file:
                 os.fsync(file.fileno())
             if path.exists():
-                shutil.copymode(path, temporary)
+                _same_rights(path, temporary)
             else:
                 _usual_rights(temporary, 0o666)
             os.replace(temporary, path)
@@ -171,7 +178,7 @@ def _replace_dir(new: Path, path: Path, keep_hidden: bool) -> None:
         os.replace(new, path)
         _sync(path.parent)
         return
-    shutil.copymode(path, new)
+    _same_rights(path, new)
     old = new.with_suffix(".old")
     _swap(new, path, old, keep_hidden)
     try:

@@ -227,6 +227,9 @@ class Detector(_Judge):
     ) -> Verdict:
         """Judge one image by its largest face. What is wrong with it is said in `error`; nothing is raised for it.
 
+        Give the file where there is one: what it says of itself is read then, and a large JPEG is decoded at a smaller
+        size, as in evaluation. As a Pillow image or an array it may get a slightly different score.
+
         Where no verdict is earned (no face, too few pixels, a drawing, …) the label is unsure, and `reason` says why.
 
         >>> from PIL import Image

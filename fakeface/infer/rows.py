@@ -243,6 +243,8 @@ class Rows:
         "Open the file for adding to it, without what is torn at its end."
         self._file = open(self.path, "a+b", buffering=0)
         self._lock()
+        # some file systems have no lasting numbers for files
+        self._can_tell = self._is_in_place()
         self.is_replaced = overwrite and self._file.seek(0, 2) > 0
         if not self.is_replaced:
             self._begin(_whole_length(self._file, self.kind))
@@ -264,6 +266,21 @@ class Rows:
             self.is_replaced = False
             self._begin(0)
 
+    def _is_in_place(self) -> bool:
+        "Is the file that is open the one that has its name?"
+        try:
+            return os.path.samestat(os.fstat(self._file.fileno()), os.stat(self.path))
+        except FileNotFoundError:
+            return False
+
+    def _require_in_place(self) -> None:
+        "Raise `FolderError` where rows would go into a file that nobody can open any more."
+        if self._can_tell and not self._is_in_place():
+            raise FolderError(
+                f"{self.path} was removed, or another file put in its place, while rows were written to it. Those that "
+                "are not in it are lost; --resume judges their images again."
+            )
+
     def _lock(self) -> None:
         "One writer at a time, where the system can see to it."
         try:
@@ -273,7 +290,7 @@ class Rows:
         try:
             fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             # another run may just have put a new file in its place
-            is_ours = os.path.samestat(os.fstat(self._file.fileno()), os.stat(self.path))
+            is_ours = self._is_in_place()
         except BlockingIOError:
             is_ours = False
         except OSError as error:
@@ -337,6 +354,7 @@ class Rows:
         "Add the rows of one file in one call; raises `FolderError`, as where the disk is full."
         self._make_way()
         self._append("".join(row_text(verdict, self.kind, mark) for verdict in verdicts).encode())
+        self._require_in_place()
 
     def mark(self, path: str) -> FileMark:
         "The mark of a file as it is now, in the way of the rows that are there."
@@ -351,10 +369,13 @@ class Rows:
         "Close it; what is said about the whole is added to the note beside it."
         if self._file.closed:
             return
-        if counts:
-            self._make_way()
-            self._write_note(**counts)
-        self._file.close()
+        try:
+            if counts:
+                self._make_way()
+                self._require_in_place()
+                self._write_note(**counts)
+        finally:
+            self._file.close()
 
 # %% ../../nbs/11_infer/09_rows.ipynb #eccb4258
 def _is_last(keys: np.ndarray) -> np.ndarray:  # bool [n]
