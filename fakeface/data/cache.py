@@ -39,11 +39,16 @@ def cache_bytes(
 class DecodedCache:
     "Decoded images in one memory-mapped file, found by the sha256 of their pixels. Made by `decoded_cache`."
 
-    def __init__(self, folder: str | os.PathLike):
+    def __init__(
+        self,
+        folder: str | os.PathLike,
+        key: str = "",  # that it should have; empty: whichever is there
+    ):
         self.folder = Path(folder)
         info = read_json(self.folder / "cache.json")
         self.max_side = info["most"]
-        self.key = info["key"]
+        self.key = key or info["key"]
+        self._require_same()
         self.bytes = info["bytes"]
         with np.load(self.folder / "index.npz") as index:
             self.sha = index["sha"]
@@ -55,10 +60,27 @@ class DecodedCache:
         self._pixels = None
 
     def __getstate__(self):
-        return self.folder
+        return self.folder, self.key
 
-    def __setstate__(self, folder):
-        self.__init__(folder)
+    def __setstate__(self, state):
+        self.__init__(*state)
+
+    def _require_same(self) -> None:
+        "Raise `DataError` where another training has put its images in the place of these."
+        info = self.folder / "cache.json"
+        if not info.exists() or read_json(info)["key"] != self.key:
+            raise DataError(
+                f"The cache {self.folder} was replaced by another training of other images while this one used it. "
+                "Train one after the other, or without the cache, and go on with resume=True."
+            )
+
+    def open(self) -> "DecodedCache":
+        "Open the pixels; from then on they are these, whatever is put in their place."
+        if self._pixels is None and self.bytes:
+            self._pixels = np.memmap(self.folder / "pixels.u8", np.uint8, "r")
+            # what is replaced loses its cache.json first
+            self._require_same()
+        return self
 
     def slots(self, sha: Iterable[str]) -> np.ndarray:
         "Where each image is: int64 [n]; raises `DataError` for one that the cache was not made with."
@@ -75,7 +97,8 @@ class DecodedCache:
         if min(height, width) <= 0:
             return None
         if self._pixels is None:
-            self._pixels = np.memmap(self.folder / "pixels.u8", np.uint8, "r")
+            self.open()
+        assert self._pixels is not None
         start = self.offset[slot]
         return self._pixels[start : start + 3 * height * width].reshape(height, width, 3)
 
@@ -239,4 +262,5 @@ def decoded_cache(
             # kept under the hash that the manifest names, for every later run
             _compare(manifest, todo)
             _fill(cache, manifest, todo, workers, every)
-    return cache
+        # while nobody else may replace it
+        return cache.open()

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from functools import reduce
 from operator import or_
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -178,6 +178,19 @@ def _reasons(bundles: list[Bundle]) -> str | None:
     return "; ".join(given)[:1000] or None
 
 
+def _began_with(bundles: list[Bundle]) -> list[dict[str, Any]]:
+    "The detectors that the training of any part began with, each once."
+    return list({start["hash"]: start for bundle in bundles for start in bundle.began_with}.values())
+
+
+def _known_before(bundles: list[Bundle], left_out: set[str]) -> dict[str, list[str]]:
+    "Which of the names that were left out a detector had learned from that a part began with; empty where none."
+    learned = {domain for start in _began_with(bundles) for domain in start["domains"]}
+    learned.update(name for bundle in bundles for name in bundle.metrics.get("known_before", []))
+    known = sorted(left_out & learned)
+    return dict(known_before=known) if known else {}
+
+
 def _is_met(
     name: str,  # of a domain or source that one of the parts left out
     bundles: list[Bundle],
@@ -218,8 +231,9 @@ def _record(
         stage="mean",
         manifest_hash=trained_on.pop() if len(trained_on) == 1 else None,
         allow_bias=_reasons(bundles),
-        metrics=valid | dict(sizes=[int(sides.min()), int(sides.max())]),
+        metrics=valid | dict(sizes=[int(sides.min()), int(sides.max())]) | _known_before(bundles, left_out),
         framing=bundles[0].framing,
+        began_with=_began_with(bundles),
         parts=[bundle.hash for bundle in bundles],
     )
 

@@ -188,9 +188,18 @@ def _header(file: BinaryIO) -> Image.Image | None:
         return None
     file.seek(0)
     image = header_only(file)
-    if image.format == "PNG" and not why_too_much(image, file):
-        image = header_only(_without_pixels(file))
-    return None if why_too_much(image, file) else image
+    if why_too_much(image, file):
+        return None
+    if image.format != "PNG":
+        return image
+    try:
+        in_full = header_only(_without_pixels(file))
+        return image if why_too_much(in_full, file) else in_full
+    except MemoryError:
+        raise
+    except Exception:
+        # of what stands behind the pixels, something cannot be read; Pillow's parsers raise many kinds
+        return image
 
 
 def _fields(file: BinaryIO) -> Fields:

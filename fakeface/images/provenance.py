@@ -859,16 +859,17 @@ def _memory_for(file: BinaryIO) -> int:  # bytes
     return _BASE + _COPIES * file.seek(0, os.SEEK_END)
 
 
-@functools.cache
-def _is_python(
-    program: str | None,  # `sys.executable`: of a program that has Python built in, as uWSGI, that program or nothing
-) -> bool:
-    "Does a program run Python's code?"
+class _NoPython(Exception):
+    "`sys.executable` is a program that has Python built in, as uWSGI, and not Python."
+
+
+def _require_python(program: str) -> None:
+    "Raise `_NoPython` where a program ran and did not run Python's code."
     with contextlib.suppress(OSError, subprocess.SubprocessError):
-        command = [program or "", "-I", "-c", "print('here')"]
+        command = [program, "-I", "-c", "print('here')"]
         ran = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, timeout=MOST_SECONDS)
-        return ran.stdout.strip() == b"here"
-    return False
+        if ran.stdout.strip() != b"here":
+            raise _NoPython
 
 
 def _in_a_process(settings: Fields, file: BinaryIO) -> str | None:
@@ -876,7 +877,8 @@ def _in_a_process(settings: Fields, file: BinaryIO) -> str | None:
     paths = [path or os.getcwd() for path in sys.path]
     memory = _memory_for(file)
     asked = pickle.dumps((paths, MOST_SECONDS + 1, memory, settings))
-    command = [sys.executable, "-I", "-c", _READER]
+    python = sys.executable or ""
+    command = [python, "-I", "-c", _READER]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as reader:
         to, answer = cast(BinaryIO, reader.stdin), cast(BinaryIO, reader.stdout)
         with _ended_after(reader, MOST_SECONDS) as late:
@@ -889,6 +891,7 @@ def _in_a_process(settings: Fields, file: BinaryIO) -> str | None:
     if late.is_set():
         raise TimeoutError
     if not said:
+        _require_python(python)
         raise ValueError(f"the process that read it died, as it does if {memory / 1e6:,.0f} MB are not enough")
     what, text = json.loads(said)
     if what == "raised":
@@ -918,13 +921,13 @@ def _refused(why: str) -> Provenance:
 
 def _verified(file: BinaryIO, anchors: str) -> Provenance:
     "What a file's credential says; absent where it has none, unreadable where c2pa raises."
-    if not _is_python(sys.executable):
-        return Provenance("not checked", reason="this program has Python built in and cannot start one to read it")
     try:
         store = _store(file, anchors)
         return Provenance("absent") if store is None else from_store(store)
     except TimeoutError:
         return Provenance("not checked", reason=f"it takes longer than {MOST_SECONDS:.0f} seconds")
+    except (_NoPython, FileNotFoundError, PermissionError):
+        return Provenance("not checked", reason="this program has Python built in and cannot start one to read it")
     except _Refused as error:
         return _refused(str(error))
     except Exception as error:

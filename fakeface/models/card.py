@@ -379,7 +379,7 @@ def _learned_before(starts: list[dict[str, Any]]) -> str:
         domains = ", ".join(start["domains"]) or "nothing that is recorded"
         more = "" if start["whole"] else ", and perhaps from more than is recorded"
         said.append(
-            f"Its training began with the weights of `{start['name']}` ({_short(start['hash'])}), which had learned "
+            f"Training began with the weights of `{start['name']}` ({_short(start['hash'])}), which had learned "
             f"from {domains}{more}."
         )
     return f"{' '.join(said)} The terms of those weights and images hold for this bundle as well."
@@ -416,7 +416,10 @@ def _trained_on(bundle: Bundle) -> str:
     paragraphs = [domains, _origin(bundle)]
     if bundle.parts:
         hashes = ", ".join(map(_short, bundle.parts))
-        paragraphs.append(f"Its log-odds are the mean of those of {len(bundle.parts)} bundles: {hashes}.")
+        paragraphs.append(
+            f"Its log-odds are the mean of those of {len(bundle.parts)} bundles: {hashes}. What their training began "
+            "with, their cards say; the terms of all of that hold for this bundle as well."
+        )
     if bundle.backbone:
         paragraphs.append(_began_with(bundle.backbone))
     if bundle.began_with:

@@ -122,7 +122,7 @@ def _evaluated(facts: RunFacts, metrics: dict) -> dict[str, Any]:
         scenes=scenes_section(facts.scenes),
         why=why_section(facts),
         scores=Markup(slider_data(metrics, test)),
-        overlap=overlap_text(metrics["overlap"]) if metrics.get("overlap") else "",
+        overlap=overlap_text(metrics["overlap"], len(pred) - len(test)) if metrics.get("overlap") else "",
         band=band_text(metrics["band"], macro) if metrics.get("band") and macro.get("unsure") else "",
     )
 

@@ -139,11 +139,16 @@ def results_section(metrics: dict) -> ResultsSection:
 NOT_LEFT_OUT = ("pictures", "used")
 
 
-def overlap_text(overlap: dict[str, int]) -> str:
+def overlap_text(
+    overlap: dict[str, int],  # how many there were, were used, and were left out for which reason
+    scored: int,  # how many have a score
+) -> str:
     "How many images of the extra folder were scored, and why the others were not."
     left_out = [f"{count} {reason}" for reason, count in overlap.items() if reason not in NOT_LEFT_OUT and count]
+    if lost := overlap.get("used", overlap["pictures"]) - scored:
+        left_out.append(f"{lost} in which no face was found, or that could not be read")
     return (
-        f"{overlap.get('used', overlap['pictures']):,} of {overlap['pictures']:,} images were scored;"
+        f"{scored:,} of {overlap['pictures']:,} images were scored;"
         " their figures stand in the table of results."
         f" Left out: {listed(left_out) or 'none'}."
         " Files, pixels, perceptual hashes (also mirrored), named sources and named people were compared"

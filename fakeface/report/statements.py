@@ -883,10 +883,10 @@ def _cross_validated(facts: RunFacts) -> list[Statement]:
 
 
 def _earned(statements: list[Statement], metrics: dict, facts: RunFacts) -> list[Statement]:
-    "Where there are too few images for any claim: that, and what must not be done."
-    if not (said := _too_few_to_claim(metrics, facts)):
-        return statements
+    "What cross-validation found, first; where there are too few images for any claim: that, and what must not be done."
     found = _cross_validated(facts)
+    if not (said := _too_few_to_claim(metrics, facts)):
+        return [*found, *statements]
     return [*found, Statement(CANNOT, f"{said}."), *(each for each in statements if each.kind == MUST_NOT)]
 
 
@@ -937,9 +937,13 @@ def _headline(facts: RunFacts) -> str:
     seen, unseen = (_domains_of_kind(metrics, kind) for kind in ("seen", "unseen"))
     if too_few(*(metrics["result"][domain] for domain in domains)):
         n_real, n_fake = distinct_counts(metrics["result"]["micro"])
+        figure = _in_words(metrics, domains).partition(" (")[2]
+        if validated := cross_validated(facts):
+            # of all images, not of the few of the test split
+            figure = f"cross-validated on {validated['images']:,}: AUC {record_cell(validated['auc'], 'auc').inline()})"
         return (
             f"{n_real:,} photographs and {n_fake:,} generated images are too few to say"
-            f" how well {name} tells them apart ({_in_words(metrics, domains).partition(' (')[2]}"
+            f" how well {name} tells them apart ({figure}"
         )
     begin = f"{name} tells generated faces from photographs"
     if seen and unseen:

@@ -141,8 +141,10 @@ def test_twenty_kills(stage, reference, tmp_path):
     base, seconds = reference
     dice = random.Random(f"kill {stage}")
     true = content(base / "after" / stage / "toy")
-    resumed = 0
-    for i in range(KILLS):
+    span, resumed, i = seconds[stage], 0, 0
+    while resumed < KILLS:
+        i += 1
+        assert i <= 10 * KILLS, "it ends before it can be killed"
         # the same place each time: reports and manifests name paths
         home = tmp_path / "undisturbed"
         shutil.rmtree(home, ignore_errors=True)
@@ -150,12 +152,15 @@ def test_twenty_kills(stage, reference, tmp_path):
         shutil.copytree(base / "before" / stage, home, dirs_exist_ok=True)
         out = home / "out"
         child = started(stage, out, False)
-        time.sleep(dice.random() * seconds[stage])
+        time.sleep(dice.random() * span)
         os.kill(child, signal.SIGKILL)
         note = out / "toy" / stage / "stage.json"
         # a kill may come when all is done and only the process is still there
         is_done = ended(child, out) == 0 or (note.exists() and json.loads(note.read_text())["state"] == "finished")
-        if not is_done:
+        if is_done:
+            # undisturbed it ran while the machine had more to do
+            span *= 0.9
+        else:
             resumed += 1
             assert ended(started(stage, out, True), out) == 0
         found = content(out / "toy")
@@ -164,5 +169,4 @@ def test_twenty_kills(stage, reference, tmp_path):
         assert json.loads((out / "toy" / stage / "stage.json").read_text())["state"] == "finished"
         assert not (out / "toy" / stage / ".lock").exists()
         assert not [path for path in Path(out).rglob("*.tmp")], "nothing half-written is left"
-    print(stage, f"{KILLS} kills, {resumed} of them while it ran, {seconds[stage]:.1f} s undisturbed")
-    assert resumed >= KILLS // 2
+    print(stage, f"{i} kills, {resumed} of them while it ran, {seconds[stage]:.1f} s undisturbed")

@@ -182,6 +182,8 @@ def test_where_python_is_built_in_no_file_is_blamed(files, monkeypatch, program)
     monkeypatch.setattr(sys, "executable", program)
     found = read_provenance(files["JPEG"])
     assert found.state == "not checked" and "cannot start one to read it" in found.says
+    monkeypatch.undo()
+    assert read_provenance(files["JPEG"]).state == "untrusted", "nothing is remembered of a failure"
 
 
 PURPOSES = {"claims": "1.3.6.1.4.1.62558.2.1", "documents": "1.3.6.1.5.5.7.3.36", "e-mail": "1.3.6.1.5.5.7.3.4"}
