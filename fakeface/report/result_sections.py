@@ -145,7 +145,8 @@ def overlap_text(
 ) -> str:
     "How many images of the extra folder were scored, and why the others were not."
     left_out = [f"{count} {reason}" for reason, count in overlap.items() if reason not in NOT_LEFT_OUT and count]
-    if lost := overlap.get("used", overlap["pictures"]) - scored:
+    # earlier versions noted no number of those used
+    if lost := overlap.get("used", scored) - scored:
         left_out.append(f"{lost} in which no face was found, or that could not be read")
     return (
         f"{scored:,} of {overlap['pictures']:,} images were scored;"

@@ -77,7 +77,13 @@ def _metrics(predictions: pd.DataFrame, threshold: float) -> dict:
     if len(extra):
         metrics["extra"] = by_domain_records(by_domain(extra, threshold, band=band, draws=100))
         metrics["seen"][STRANGER] = "unseen"
-        metrics["overlap"] = {"pictures": 123, "unreadable": 0, "same pixels": 1, "near-duplicate": 2}
+        metrics["overlap"] = {
+            "pictures": len(extra) + 3,
+            "used": len(extra),
+            "unreadable": 0,
+            "same pixels": 1,
+            "near-duplicate": 2,
+        }
     return metrics
 
 
