@@ -927,7 +927,9 @@ def _verified(file: BinaryIO, anchors: str) -> Provenance:
     except TimeoutError:
         return Provenance("not checked", reason=f"it takes longer than {MOST_SECONDS:.0f} seconds")
     except (_NoPython, FileNotFoundError, PermissionError):
-        return Provenance("not checked", reason="this program has Python built in and cannot start one to read it")
+        return Provenance(
+            "not checked", reason="this program cannot start a Python to read it, as one that has it built in"
+        )
     except _Refused as error:
         return _refused(str(error))
     except Exception as error:

@@ -125,14 +125,22 @@ def knowledge(
     return Knowledge(described, others, bool(own) and not (bundle.parent or bundle.averaged))
 
 
+def _domains_learned(
+    folder: str | os.PathLike,  # a bundle's
+) -> set[str]:
+    "The domains that a detector and those before it learned from, as far as is recorded."
+    bundle, known = read_bundle(folder), knowledge(folder)
+    earlier = {domain for start in bundle.began_with for domain in start["domains"]}
+    return earlier | set(bundle.domains) | {domain for domain, _ in (*known.described, *known.others)}
+
+
 def names_learned_before(
     cfg: TrainConfig,  # with `init` resolved
 ) -> set[str]:
     "The domains and sources that the starts of training learned from, and the domains of those before them."
     names: set[str] = set()
     for folder in _starts(cfg):
-        known = knowledge(folder)
-        names |= learned_names(read_bundle(folder)) | {domain for domain, _ in (*known.described, *known.others)}
+        names |= learned_names(read_bundle(folder)) | _domains_learned(folder)
     return names
 
 
@@ -142,10 +150,8 @@ def starts_record(
     "The detectors that training begins with, and the domains that they and those before them learned from."
     records = []
     for folder in _starts(cfg):
-        start, known = read_bundle(folder), knowledge(folder)
-        earlier = {domain for one in start.began_with for domain in one["domains"]}
-        domains = earlier | set(start.domains) | {domain for domain, _ in (*known.described, *known.others)}
-        records.append(dict(name=start.name, hash=start.hash, domains=sorted(domains), whole=known.is_whole))
+        start, domains = read_bundle(folder), sorted(_domains_learned(folder))
+        records.append(dict(name=start.name, hash=start.hash, domains=domains, whole=knowledge(folder).is_whole))
     return records
 
 # %% ../../nbs/08_train/12_recall.ipynb #65fbd47a

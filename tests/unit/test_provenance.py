@@ -181,7 +181,7 @@ def test_where_python_is_built_in_no_file_is_blamed(files, monkeypatch, program)
     "There `sys.executable` is another program, or nothing."
     monkeypatch.setattr(sys, "executable", program)
     found = read_provenance(files["JPEG"])
-    assert found.state == "not checked" and "cannot start one to read it" in found.says
+    assert found.state == "not checked" and "cannot start a Python to read it" in found.says
     monkeypatch.undo()
     assert read_provenance(files["JPEG"]).state == "untrusted", "nothing is remembered of a failure"
 
