@@ -102,10 +102,16 @@ def _require_frame_modes(table: pd.DataFrame, name: str) -> None:
 
 
 def _require_harmless(table: pd.DataFrame, name: str) -> None:
-    "Raise `ManifestError` for a domain whose name cannot be shown anywhere."
+    "Raise `ManifestError` for a domain or source whose name cannot be shown anywhere, or stand in a bundle."
     for domain in table.domain.unique():
         if not domain or not is_harmless(domain):
             raise ManifestError(f"{name} has a domain {domain!r:.80}. A domain's name should be {HARMLESS}.")
+    for source, path in table.drop_duplicates("source")[["source", "path"]].itertuples(index=False):
+        if not is_harmless(source):
+            raise ManifestError(
+                f"{name} has a source {source!r:.80}, that of {Path(path).name!r:.80}. A source's name should be "
+                f"{HARMLESS}. It stands in the column source, or before __ in the file's name."
+            )
 
 # %% ../../nbs/04_data/13_manifest.ipynb #3a8af7ed
 def _completed(rows: pd.DataFrame) -> pd.DataFrame:

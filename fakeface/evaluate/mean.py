@@ -18,6 +18,7 @@ import numpy as np
 import pandas as pd
 
 from ..core.project import ConfigError, FakefaceError
+from ..core.text import LONGEST_NAME, is_plain_name
 from ..data.audit import trained_on
 from ..data.manifest import compare_files, manifest_hash, read_manifest
 from .predict import EvaluateError, open_net, pick_split, predict
@@ -279,6 +280,12 @@ def mean_of_bundles(
     overwrite: bool = False,
 ) -> MadeMean:
     "Make a bundle whose log-odds are the mean of others', fitted anew; raises `FakefaceError` where it makes no sense."
+    name = Path(out).name
+    if not is_plain_name(name):
+        raise ConfigError(
+            f"{out} cannot be made: its last part would be the detector's name, which has ASCII letters, digits "
+            f"and . _ + - only, and at most {LONGEST_NAME} of them. Name another folder."
+        )
     bundles = [read_bundle(folder) for folder in folders]
     _refuse_unlike(bundles)
     table = manifest if isinstance(manifest, pd.DataFrame) else read_manifest(manifest)
@@ -294,7 +301,6 @@ def mean_of_bundles(
     valid = by_domain_records(by_domain(scores, decision.thresholds[decision.threshold]))
     words = words_when_harder(network, network.spec, rows, decision)
     limits = fit_word_limits(words, decision.band.target)
-    name = Path(out).name
     record = dataclasses.replace(_record(name, network, bundles, decision, valid, rows), limits=limits)
     # what it was fitted on, it has met as well
     seen = reduce(or_, map(read_seen, folders), seen_of(rows))

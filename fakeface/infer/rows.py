@@ -11,7 +11,6 @@ import errno
 import hashlib
 import io
 import json
-import math
 import os
 import re
 from pathlib import Path, PurePath
@@ -21,7 +20,6 @@ import numpy as np
 from .. import __version__
 from ..core.files import atomic_path, read_json, to_json, write_atomic
 from ..core.project import FakefaceError
-from ..core.text import safe_for_terminal
 from .listing import FolderError
 from .verdict import Verdict
 
@@ -36,18 +34,6 @@ ROW_COLUMNS = tuple(
     """.split()
 )
 ROW_FORMATS = ("csv", "json")
-_FROM_OUTSIDE = """
-name threshold_name warnings metadata error provenance signer actions source_types evidence earlier
-""".split()
-
-
-def _cell(column: str, value: Any) -> Any:
-    "A value as it stands in a row."
-    if isinstance(value, str) and column in _FROM_OUTSIDE:
-        return safe_for_terminal(value)
-    if isinstance(value, float) and not math.isfinite(value):
-        return None
-    return value
 
 
 class FileMark(NamedTuple):
@@ -83,7 +69,7 @@ def row_text(
 ) -> str:  # one line, with its line break
     "A verdict as a line of CSV or of JSON."
     row = {**verdict.row(), **mark._asdict()}
-    cells = {column: _cell(column, row.get(column)) for column in ROW_COLUMNS}
+    cells = {column: row.get(column) for column in ROW_COLUMNS}
     if kind == "json":
         return json.dumps(cells, ensure_ascii=False) + "\n"
     line = io.StringIO()

@@ -414,7 +414,10 @@ class PageServer(_Trimmed):
         for number in hangups():
             signal.signal(number, self._hung_up)
         self.connection_dir = tempfile.mkdtemp(prefix=_PREFIX, dir=_short_folder())
-        os.environ.update(self.page.environment(Path(self.connection_dir) / "turn"))
+        own = Path(self.connection_dir)
+        os.environ.update(self.page.environment(own / "turn"))
+        # what Jupyter and IPython keep at home otherwise: the home may not be writable, and nothing is to stay there
+        os.environ.update(JUPYTER_DATA_DIR=str(own / "jupyter"), IPYTHONDIR=str(own / "ipython"))
         settings: Any = self.init_settings()
         settings.update(disable_check_xsrf=True, log_function=self.log_request)
         self.app = LockedApplication(self.lock, **settings)

@@ -8,11 +8,13 @@ __all__ = ['STATES', 'STATES_MAX_SIDE', 'InferError', 'posterior', 'Verdict', 's
 # %% ../../nbs/11_infer/01_verdict.ipynb #bd4457e0
 import dataclasses
 import io
+import math
 from numbers import Real
 from typing import Any
 
 from PIL import Image
 from ..core.project import FakefaceError
+from ..core.text import safe_for_terminal
 from ..images.jpeg import jpeg_bytes
 from ..images.provenance import Provenance
 
@@ -36,6 +38,18 @@ def posterior(
 # %% ../../nbs/11_infer/01_verdict.ipynb #b8c986d6
 _NESTED_FIELDS = ("band", "box", "native", "stability", "warnings", "metadata", "face", "square", "provenance")
 _LOOKS = {"fake": "Looks generated", "real": "Looks like a photograph"}
+_FROM_OUTSIDE = """
+name threshold_name warnings metadata error provenance signer actions source_types evidence earlier
+""".split()
+
+
+def _cell(column: str, value: Any) -> Any:
+    "A value as it stands in a row: text from outside does nothing there, and nan, which JSON does not know, is None."
+    if isinstance(value, str) and column in _FROM_OUTSIDE:
+        return safe_for_terminal(value)
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return value
 
 
 @dataclasses.dataclass(frozen=True)
@@ -99,7 +113,7 @@ class Verdict:
         return f"{sentence} {rare}"
 
     def row(self) -> dict[str, Any]:
-        "One flat row for CSV or JSON."
+        "One flat row for CSV or JSON: what comes from outside, names among it, is written out; None where none is."
         row = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
         for name in _NESTED_FIELDS:
             del row[name]
@@ -112,7 +126,7 @@ class Verdict:
         row["warnings"] = " ".join(self.warnings)
         row |= self.provenance.row()
         row["metadata"] = "; ".join(f"{key}: {value}" for key, value in self.metadata.items())
-        return row
+        return {column: _cell(column, value) for column, value in row.items()}
 
 # %% ../../nbs/11_infer/01_verdict.ipynb #f50cdd3e
 # name -> scale, JPEG quality (0: not encoded again)

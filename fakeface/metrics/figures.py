@@ -166,6 +166,12 @@ def _numbers(figures: Mapping[str, Interval], field: str) -> list[float]:
     return [np.nan if number is None else number for number in numbers]
 
 
+def _in_words(domains: list[str]) -> str:
+    "Names in one list, which a note has room for; how many there are where it has not."
+    names = ", ".join(domains)
+    return names if len(names) <= 200 else f"{len(domains)} domains"
+
+
 def _mean_note(domains: list[str], figures: Mapping[str, Interval], is_shared: bool) -> str | None:
     "What to know of a mean over the domains that have the figure."
     lacks = [domain for domain in domains if domain not in figures]
@@ -173,11 +179,11 @@ def _mean_note(domains: list[str], figures: Mapping[str, Interval], is_shared: b
     blind = [domain for domain, figure in figures.items() if figure.low is None]
     notes = []
     if lacks:
-        notes.append(f"without {', '.join(lacks)}")
+        notes.append(f"without {_in_words(lacks)}")
     if bounds:
-        notes.append(f"lower bound only in {', '.join(bounds)}")
+        notes.append(f"lower bound only in {_in_words(bounds)}")
     if 0 < len(blind) < len(figures):
-        notes.append(f"no interval in {', '.join(blind)}")
+        notes.append(f"no interval in {_in_words(blind)}")
     if is_shared and len(figures) > 1:
         notes.append("domains have images in common")
     return "; ".join(notes) or None

@@ -19,6 +19,7 @@ import numpy.typing as npt
 
 from ..core.config import HARMLESS, is_harmless, refuse_unknown
 from ..core.files import sha256_json
+from ..core.text import is_plain_name
 from ..core.labels import LABEL_NAMES
 from ..core.project import FakefaceError
 from ..images.preprocess import InputSpec
@@ -98,7 +99,7 @@ def _is_sha256(value: Any) -> bool:
 
 def _is_name(value: Any) -> bool:
     "No path, no address."
-    return _is_text(value) and len(value) <= 100 and re.fullmatch(r"\w[\w.+-]*", value, re.A) is not None
+    return _is_text(value) and is_plain_name(value)
 
 
 def _is_spec(value: Any) -> bool:

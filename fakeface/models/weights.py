@@ -13,6 +13,7 @@ from pathlib import Path
 import timm
 import torch
 
+from ..core.files import sha256_file
 from ..core.project import FakefaceError
 from .backbone import LITE0, RESNET50, base_arch, published_cfg
 
@@ -55,13 +56,26 @@ def _packaged_lite0() -> dict[str, torch.Tensor]:
     return dict(zip(wanted, packaged.values()))
 
 # %% ../../nbs/06_models/08_weights.ipynb #3b0d9c44
+def _require_published(
+    path: Path,  # whose name ends with the first digits of its SHA-256, as torchvision's files do
+) -> None:
+    "Raise `WeightsError` for a cached file that is another: torch compares what it downloads, and nothing later."
+    expected = path.stem.rpartition("-")[2]
+    if path.exists() and not sha256_file(path).startswith(expected):
+        raise WeightsError(
+            f"{path} is not the file that torchvision publishes: its SHA-256 does not begin with {expected}. "
+            "Remove it, and it is downloaded again."
+        )
+
+
 def _torchvision_resnet50() -> dict[str, torch.Tensor]:
-    "ImageNet weights of ResNet-50, downloaded (or from torch's cache) and compared with their hash."
+    "ImageNet weights of ResNet-50, downloaded or from torch's cache, in either case compared with their hash."
     from torchvision.models import ResNet50_Weights
 
     source = ResNet50_Weights.IMAGENET1K_V1
     try:
-        return dict(source.get_state_dict(progress=False, check_hash=True))
+        _require_published(Path(torch.hub.get_dir()) / "checkpoints" / Path(source.url).name)
+        return dict(source.get_state_dict(progress=False, check_hash=True, weights_only=True))
     except (OSError, RuntimeError, EOFError, pickle.UnpicklingError) as error:
         raise WeightsError(
             f"The ImageNet weights of resnet50 could not be downloaded from {source.url} "

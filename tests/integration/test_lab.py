@@ -108,8 +108,11 @@ def test_a_notebook_opens_saved(lab, browser):
 
 def test_a_stage_runs_in_jupyterlab(lab, browser):
     project, address = lab
-    run_all(browser, address, "run_prepare.ipynb").close()
+    page = run_all(browser, address, "run_prepare.ipynb")
     folder = project / "outputs/demo/prepare"
+    # between two cells the kernel is idle, too
+    saved_cells(page, project / "nbs/run_prepare.ipynb")
+    page.close()
     assert read_json(folder / "stage.json")["state"] == "finished" and (folder / "manifest.parquet").exists()
 
 

