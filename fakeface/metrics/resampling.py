@@ -91,9 +91,10 @@ def _blocks(sample: _Sample, draws: int, seed: int) -> Iterator[np.ndarray]:
         yield _figures(sample, counts)
 
 # %% ../../nbs/07_metrics/07_resampling.ipynb #52c9d43e
-def _scale(figures: np.ndarray, n: int) -> np.ndarray:
+def _scale(figures: np.ndarray, n: int, n_fake: int) -> np.ndarray:
     "Log-odds of the first five figures (a draw without any error counts as half an error), logarithm of the log-loss."
-    half_an_error = 0.5 / n
+    least_of_ap = 1 / (n_fake * (n_fake + 1)) if n_fake else 1 / n
+    half_an_error = np.array([least_of_ap, 1 / n, 1 / n, 1 / n]) / 2
     rates = np.clip(figures[:, :4], half_an_error, 1 - half_an_error)
     squares = np.clip(figures[:, 4:5], 1e-12, 1 - 1e-12)
     log_loss = np.maximum(figures[:, 5:], 1e-12)
@@ -109,13 +110,13 @@ def _unscale(scaled: np.ndarray) -> np.ndarray:
 
 def _limits(sample: _Sample, value: np.ndarray, draws: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
     "Lower and upper ends, each [len(RANKED)]; NaN where fewer than two draws show no spread."
-    n = len(sample.y)
+    n, n_fake = len(sample.y), int(sample.y.sum())
     half = np.full(len(RANKED), np.nan)
     if draws > 1:
         drawn = np.concatenate(list(_blocks(sample, draws, seed)))
-        spread = _scale(drawn, n).std(0, ddof=1)
+        spread = _scale(drawn, n, n_fake).std(0, ddof=1)
         half = ndtri(0.975) * spread
-    middle = _scale(value, n)
+    middle = _scale(value, n, n_fake)
     low = _unscale(middle - half)
     high = _unscale(middle + half)
     return low[0], high[0]
