@@ -364,6 +364,7 @@ NO_IDENTITY = {
     "data/frames.py": "frames_hash",
     "data/groups.py": "_image_names",
     "data/harmonise.py": "_names",
+    "evaluate/leave_one_out.py": "round_name",
     "images/header.py": "_tables_hash",
     "report/release.py": "restate_identity",
     "train/data_choice.py": "_place_of",
