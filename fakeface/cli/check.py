@@ -59,7 +59,10 @@ def _image_options(parser: argparse.ArgumentParser) -> None:
     add("paths", nargs="+", metavar="PATH", help=help)
     help = "the detector: a name, a folder, or owner/name of the model hub (default: the one that ships)"
     add("--bundle", metavar="B", help=help)
-    help = "the lowest score that counts as fake: a threshold's name in the bundle (such as youden) or a number"
+    help = (
+        "the score from which an image looks generated, if it lies above the detector's unsure range: "
+        "a threshold's name in the bundle (such as youden) or a number"
+    )
     add("--threshold", metavar="T", help=help)
     help = "share of fakes where the images come from: adds the probability that an image is fake"
     add("--prior", type=float, metavar="P", help=help)
@@ -125,7 +128,7 @@ def told(
         agree, count = verdict.stability["agree"], verdict.stability["n"]
         low, high = verdict.stability["low"], verdict.stability["high"]
         span = f"p_fake {low:.3f} to {high:.3f}"
-        lines.append(f"The same in {agree:.0%} of {count} re-encoded or rescaled versions: {span}.")
+        lines.append(f"The same in {agree:.0%} of {count} versions, as it is, re-encoded or rescaled: {span}.")
     lines += verdict.warnings
     lines += [f"The file says {key}: {text}" for key, text in verdict.metadata.items() if key not in _IN_PROVENANCE]
     more = "".join(f"\n    {safe_for_terminal(line)}" for line in lines)
@@ -305,6 +308,8 @@ def _check(args: argparse.Namespace) -> dict[str, Any]:
         raise FolderError("--retry-errors goes with --resume.")
     threads = None if _is_single(args.paths) else 1
     detector = Detector.load(args.bundle, threshold=args.threshold, threads=threads)
+    if args.threshold is not None and not args.quiet:
+        _told_of_threshold(detector)
     options = CheckOptions(framing=args.framing or detector.bundle.framing, stability=args.stability, prior=args.prior)
     if args.overwrite:
         _refuse_nothing(args.paths)
@@ -320,6 +325,17 @@ def _check(args: argparse.Namespace) -> dict[str, Any]:
     if not found["files"]:
         raise FolderError("None of the given paths holds a file.")
     return found
+
+
+def _told_of_threshold(detector: "Detector") -> None:
+    "Say so where the unsure range outweighs the threshold that was given."
+    band = detector.bundle.band
+    if band is not None and detector.threshold < band[1]:
+        print(
+            f"fakeface: a threshold below {band[1]:.3f} changes no verdict of {detector.bundle.name}: "
+            f"from {band[0]:.3f} up to there it is unsure, and below that an image looks like a photograph.",
+            file=sys.stderr,
+        )
 
 
 def check_command(args: argparse.Namespace) -> int:  # the exit code

@@ -107,7 +107,7 @@ def _require_harmless(table: pd.DataFrame, name: str) -> None:
         if not domain or not is_harmless(domain):
             raise ManifestError(f"{name} has a domain {domain!r:.80}. A domain's name should be {HARMLESS}.")
     for source, path in table.drop_duplicates("source")[["source", "path"]].itertuples(index=False):
-        if not is_harmless(source):
+        if not is_harmless(str(source)):
             raise ManifestError(
                 f"{name} has a source {source!r:.80}, that of {Path(path).name!r:.80}. A source's name should be "
                 f"{HARMLESS}. It stands in the column source, or before __ in the file's name."

@@ -101,6 +101,18 @@ def round_name(run: str, group: list[str]) -> str:
     ascii_name = re.sub(r"[^\w.+-]", "-", name, flags=re.A)
     return f"{ascii_name[: LONGEST_RUN - len(digest) - 1]}-{digest}"
 
+
+def _require_own_folders(run: str, groups: list[list[str]]) -> None:
+    "Raise `ConfigError` where two rounds would have one folder."
+    first: dict[str, list[str]] = {}
+    for group in groups:
+        other = first.setdefault(round_name(run, group), group)
+        if other != group:
+            raise ConfigError(
+                f"The rounds without {', '.join(other)} and without {', '.join(group)} would both be the run "
+                f"{round_name(run, group)}. Prepare the images again with names that differ in letters or digits."
+            )
+
 # %% ../../nbs/09_evaluate/09_leave_one_out.ipynb #20514e0f
 def share_prepared(
     home: Path,  # the run's folder
@@ -836,6 +848,7 @@ def leave_out_rounds(
     home = run_dir(cfg.run, cfg.out)
     manifest = read_manifest(require(home / "prepare/manifest.parquet", "prepare"))
     groups = rounds_of(cfg.groups, manifest.loc[manifest["split"] == "train"], cfg.by)
+    _require_own_folders(cfg.run, groups)
     for group in groups:
         # said before the first training, not after it
         _tested(manifest, group)

@@ -107,6 +107,8 @@ class Verdict:
             sentence = f"Unsure: {numbers}; between {low:.3f} and {high:.3f} no verdict is given."
         else:
             sentence = f"{_LOOKS[self.label]}: {numbers}."
+            if self.label == "real" and self.band and self.p_fake >= self.threshold:
+                sentence = f"{sentence[:-1]}; no verdict is changed by a threshold below {self.band[1]:.3f}."
         if self.posterior is None:
             return sentence
         rare = f"If {self.prior:.3g} of all images are fake, this one is fake with probability {self.posterior:.1%}."
