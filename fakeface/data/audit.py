@@ -19,7 +19,7 @@ from ..core.files import SealError, read_json, sealed, unsealed, write_json
 from .block_grid import GridProbe, grid_probe
 from .gate import HEADER_AUC_LIMIT, AuditError, DomainGate, header_gate
 from .headers import header_table
-from .manifest import gaps, manifest_hash
+from .manifest import gaps, manifest_hash, names_no_bundle_holds
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -70,6 +70,8 @@ def _warnings(table: pd.DataFrame, gate: dict[str, DomainGate], grid: dict[str, 
     for paths in table.attrs.get("build", {}).get("listed", []):
         examples = ", ".join(paths[:3])
         sentences.append(f"{len(paths)} images look alike and were not merged into a group, e.g. {examples}.")
+    if unnamed := names_no_bundle_holds(table):
+        sentences.append(unnamed)
     n_excluded = int((table.split == "excluded").sum())
     if n_excluded:
         sentences.append(f"{n_excluded} of {len(table)} images are excluded; the manifest has the reasons.")

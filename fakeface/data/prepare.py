@@ -28,7 +28,7 @@ from .harmonise import CUTS, harmonise, refuse_parity_of_faces
 from .frames import framing_samples
 from .intake import framing_hints, require_readable
 from .plan import require_room
-from .manifest import build_manifest, counts, gaps, manifest_hash, write_manifest
+from .manifest import build_manifest, counts, gaps, manifest_hash, names_no_bundle_holds, write_manifest
 from .sources import read_sources, scan, scan_all
 
 # %% ../../nbs/04_data/19_prepare.ipynb #76094c2d
@@ -139,14 +139,16 @@ def collect_sources(
     cfg: PrepareConfig,
     folder: Path,  # the stage's folder; the demo is made in it
 ) -> pd.DataFrame:  # the sources' rows
-    """All images of all sources; raises `AuditError` where parity would leave alone what is to be framed by faces, and
-    `DiskFullError` where the disk has no room for the copies."""
+    """All images of all sources; says where one cannot be trained on for its name. Raises `AuditError` where parity
+    would leave alone what is to be framed by faces, and `DiskFullError` where the disk has no room for the copies."""
     with as_before_if_refused(folder, cfg.overwrite):
         rows = _rows_of(cfg, folder)
         if cfg.parity:
             refuse_parity_of_faces(rows)
         else:
             require_room(rows, folder / DATASET, cfg.size, cfg.n_workers, cfg.timeout, size_aside(folder))
+    if unnamed := names_no_bundle_holds(rows):
+        print(unnamed)
     return rows
 
 # %% ../../nbs/04_data/19_prepare.ipynb #ce1ca68c

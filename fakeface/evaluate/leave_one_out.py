@@ -97,7 +97,7 @@ def round_name(run: str, group: list[str]) -> str:
     if is_plain_name(name, LONGEST_RUN):
         return name
     # without its other letters or its end a name could be that of two rounds
-    digest = sha256_json(group)[:8]
+    digest = sha256_json([run, group])[:8]
     ascii_name = re.sub(r"[^\w.+-]", "-", name, flags=re.A)
     return f"{ascii_name[: LONGEST_RUN - len(digest) - 1]}-{digest}"
 

@@ -18,7 +18,7 @@ import cv2
 import numpy as np
 import torch
 from PIL import Image
-from ..core.labels import FAKE
+from ..core.labels import FAKE, LABEL_NAMES, REAL, label_of
 from ..core.project import FakefaceError
 from ..core.seeds import rng
 from ..images.preprocess import InputSpec, eval_views, normalise
@@ -217,14 +217,15 @@ def _network(model: FaceNet | str | os.PathLike) -> tuple[FaceNet, Bundle | None
 
 
 def _verdict(net: FaceNet, bundle: Bundle | None, x: torch.Tensor) -> int:
-    "The class that is said of an image, from all of its views [V,3,S,S]."
+    "The class that is said of an image, from all of its views [V,3,S,S]; fake where a bundle is unsure."
     with torch.inference_mode():
         of_views = net.eval()(x).float()
         logits = of_views.mean(0, keepdim=True).cpu().numpy()
     if bundle is None:
         return int(logits[0, 1] >= logits[0, 0])
     score = p_fake(logits, bundle.temperature, bundle.bias)[0]
-    return int(score >= bundle.thresholds[bundle.threshold])
+    word = label_of(score, bundle.thresholds[bundle.threshold], bundle.band)
+    return REAL if word == LABEL_NAMES[REAL] else FAKE
 
 
 def _members(net: FaceNet) -> list[FaceNet]:
@@ -260,7 +261,7 @@ def heatmaps_of_parts(
 def heatmap(
     model: FaceNet | str | os.PathLike,  # a network, or a bundle's folder
     img: Image.Image,  # RGB, from `open_image`
-    label: int | None = None,  # evidence for this class; None: for the verdict (a bundle's threshold; 0 without one)
+    label: int | None = None,  # evidence for this class; None: for the verdict, for fake where a bundle is unsure
     max_side: int = 1024,  # longer side of the overlay at most
 ) -> tuple[np.ndarray, Image.Image]:  # map float32 [S,S] in 0..1 of the first view; the image with all maps
     "Where in an image the evidence for its verdict lies."

@@ -17,7 +17,7 @@ from typing import Any, Callable, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from ..core.config import HARMLESS, is_harmless, refuse_unknown
+from ..core.config import HARMLESS, LONGEST_TEXT, is_harmless, refuse_unknown
 from ..core.files import sha256_json
 from ..core.text import is_plain_name
 from ..core.labels import LABEL_NAMES
@@ -85,12 +85,9 @@ def _is_share(value: Any) -> bool:
     return is_number(value) and 0 <= value <= 1
 
 # %% ../../nbs/06_models/01_bundle.ipynb #2f7d9b31
-_LONGEST_TEXT = 1000  # characters
-
-
 def _is_text(value: Any) -> bool:
     "What can be shown anywhere."
-    return isinstance(value, str) and is_harmless(value, _LONGEST_TEXT)
+    return isinstance(value, str) and is_harmless(value, LONGEST_TEXT)
 
 
 def _is_sha256(value: Any) -> bool:

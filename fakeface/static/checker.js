@@ -198,7 +198,7 @@ function render({ model, el }) {
       draw(c.id);
     };
     return [h("button", { type: "button", class: "ff-small", "aria-pressed": String(on && !!heat?.image), "aria-disabled": waiting ? "true" : null, "data-key": `heat ${i}`, click }, waiting ? "Heat-map …" : on && heat.image ? "Hide heat-map" : "Heat-map"),
-      on && heat && h("p", { class: heat.error ? "ff-warn" : "ff-soft", role: "status" }, heat.error || "Bright: where the network found what speaks for its verdict. It shows where it looked, not that it is right.")];
+      on && heat && h("p", { class: heat.error ? "ff-warn" : "ff-soft", role: "status" }, heat.error || `Bright: where the network found what speaks for ${c.rows[i].label === "real" ? "a photograph" : "a generated image"}. It shows where it looked, not that it is right.`)];
   }
   function verdict(c, r, i) {
     return h("section", { class: "ff-row", "data-label": r.label }, c.rows.length > 1 && h(head(3), { class: "ff-verdict ff-minor", "data-label": r.label }, icon(r.label), `${r.looked_at[0].toUpperCase()}${r.looked_at.slice(1)}: ${r.head.toLowerCase()}`),

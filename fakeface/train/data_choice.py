@@ -18,7 +18,7 @@ from ..core.project import FakefaceError
 from ..core.stages import require, run_dir
 from ..data.balance import sample_rows
 from ..data.audit import read_audit, require_same_data, require_trained_on, require_unbiased
-from ..data.manifest import compare_sample, is_named, read_manifest
+from ..data.manifest import compare_sample, is_named, names_no_bundle_holds, read_manifest
 from ..data.prepare import find_path
 from ..models.bundle import Bundle
 from .copies import shared_rows
@@ -30,14 +30,16 @@ class TrainError(FakefaceError):
 
 
 def prepared_manifest(cfg: TrainConfig) -> pd.DataFrame:  # as `read_manifest` gives it
-    """The prepared manifest; raises where it is missing, where it is not the one that was audited or pretrained on, or
-    where the audit refused it and `allow_bias` gives no reason."""
+    """The prepared manifest; raises where it is missing, where it is not the one that was audited or pretrained on,
+    where the audit refused it and `allow_bias` gives no reason, or where no bundle could name a source."""
     home = run_dir(cfg.run, cfg.out)
     path = require(home / "prepare/manifest.parquet", "prepare")
     audit = read_audit(path.with_name("audit.json"))
     require_unbiased(audit, cfg.allow_bias or None)
     manifest = read_manifest(path)
     require_same_data(manifest, audit)
+    if unnamed := names_no_bundle_holds(manifest.loc[manifest["split"].isin(["train", "valid"])]):
+        raise TrainError(unnamed)
     pretrained = cfg.preset != "mine" or (home / "pretrain").exists()
     if cfg.stage == "finetune" and not cfg.init and pretrained:
         require_trained_on(manifest, home / "pretrain")

@@ -381,6 +381,9 @@ def test_heatmap_goes_on_and_off(page, bundle):
     off.wait_for(timeout=60_000)
     assert off.get_attribute("aria-pressed") == "true" and page.locator(".ff-pic img").get_attribute("src") != small
     assert page.evaluate("document.activeElement.textContent") == "Hide heat-map", "the focus stays on the button"
+    label = bundle.detector.check(bundle.images / "a.jpg").label
+    spoken_for = "a photograph" if label == "real" else "a generated image"
+    assert page.get_by_text(f"what speaks for {spoken_for}").is_visible()
     off.click()
     assert page.locator(".ff-pic img").get_attribute("src") == small
     assert page.get_by_role("button", name="Heat-map").get_attribute("aria-pressed") == "false"
