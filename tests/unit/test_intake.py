@@ -9,10 +9,14 @@ from PIL import Image
 
 from fakeface.cli.tools import audit_command
 from fakeface.core.seeds import rng
-from fakeface.data.audit import audit, read_audit, verdicts
+from fakeface.data.audit import audit, read_audit, verdicts, write_audit
 from fakeface.data.intake import intake_line, tell_intake
+from fakeface.data.manifest import read_manifest, write_manifest
 from fakeface.data.orl import demo_faces
 from fakeface.data.prepare import PrepareConfig, build_dataset, collect_sources, index_images, write_prepared
+from fakeface.testing.datasets import TOY_TRAINING, toy_run
+from fakeface.train.data_choice import TrainError, prepared_manifest
+from fakeface.train.recipe import train_config
 
 SIDES = (80, 160, 320, 320, 320, 480)  # of images of both classes, again and again
 COUNT = 24  # images of each class
@@ -133,3 +137,19 @@ def test_photographs_that_nobody_has_framed_get_a_hint(n_rooms, hinted, tmp_path
         built, before, after = prepared(tmp_path / "photos", tmp_path / "as advised", framing="face")
         tell_intake(built, verdicts(before, after))
         assert "HINT" not in capsys.readouterr().err and (built.faces == 1).sum() == 8
+
+
+@pytest.mark.parametrize("split, reason", [("train", "source 'raw!' cannot stand"), ("test", None)])
+def test_a_source_that_no_bundle_can_name_is_refused_before_training(tmp_path, split, reason):
+    "It was refused when the finished detector was written; images that are only tested may have any name."
+    folder = toy_run(tmp_path, count=8) / "prepare"
+    manifest = read_manifest(folder / "manifest.parquet")
+    manifest.loc[manifest["split"] == split, "source"] = "raw!"
+    write_manifest(manifest, folder / "manifest.parquet")
+    write_audit(audit(manifest, workers=0), folder / "audit.json")
+    cfg = train_config("pretrain", **TOY_TRAINING | dict(run="toy", out=str(tmp_path)))
+    if reason is None:
+        assert len(prepared_manifest(cfg)) == len(manifest)
+    else:
+        with pytest.raises(TrainError, match=reason):
+            prepared_manifest(cfg)
