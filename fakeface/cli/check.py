@@ -16,6 +16,7 @@ import sys
 import threading
 from typing import IO, TYPE_CHECKING, Any, Callable, Iterator, cast
 
+from ..core.labels import outweighed
 from ..core.project import FakefaceError
 from ..core.text import row_name, safe_for_terminal
 from ..infer.listing import FolderError, walk
@@ -329,13 +330,8 @@ def _check(args: argparse.Namespace) -> dict[str, Any]:
 
 def _told_of_threshold(detector: "Detector") -> None:
     "Say so where the unsure range outweighs the threshold that was given."
-    band = detector.bundle.band
-    if band is not None and detector.threshold < band[1]:
-        print(
-            f"fakeface: a threshold below {band[1]:.3f} changes no verdict of {detector.bundle.name}: "
-            f"from {band[0]:.3f} up to there it is unsure, and below that an image looks like a photograph.",
-            file=sys.stderr,
-        )
+    if said := outweighed(detector.threshold, detector.bundle.band):
+        print(said, file=sys.stderr)
 
 
 def check_command(args: argparse.Namespace) -> int:  # the exit code

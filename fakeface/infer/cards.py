@@ -18,7 +18,7 @@ from ..images.jpeg import data_uri
 from ..images.decode import decode
 from ..images.header import read_header
 from .detector import Detector
-from ..core.labels import band_at, label_of
+from ..core.labels import band_at, label_of, outweighed
 from .verdict import InferError, Verdict
 from .wording import agreement, csv_text, head_of, row_of, shown_name, worth
 
@@ -237,10 +237,7 @@ class Tally(Cards):
                 f"Below {low:.3f} an image looks like a photograph, from {high:.3f} generated; "
                 "in between, a score gives no answer."
             )
-        if self.threshold < high:
-            sentences.append(
-                f"A threshold below {high:.3f} changes no verdict: images there are unsure or look like photographs."
-            )
+        sentences.append(outweighed(self.threshold, self.band))
         return " ".join(filter(None, sentences))
 
     def verdicts(self) -> list[Verdict]:

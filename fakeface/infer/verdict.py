@@ -13,6 +13,7 @@ from numbers import Real
 from typing import Any
 
 from PIL import Image
+from ..core.labels import outweighed
 from ..core.project import FakefaceError
 from ..core.text import safe_for_terminal
 from ..images.jpeg import jpeg_bytes
@@ -107,8 +108,8 @@ class Verdict:
             sentence = f"Unsure: {numbers}; between {low:.3f} and {high:.3f} no verdict is given."
         else:
             sentence = f"{_LOOKS[self.label]}: {numbers}."
-            if self.label == "real" and self.band and self.p_fake >= self.threshold:
-                sentence = f"{sentence[:-1]}; no verdict is changed by a threshold below {self.band[1]:.3f}."
+            if self.label == "real" and self.p_fake >= self.threshold:
+                sentence = f"{sentence} {outweighed(self.threshold, self.band)}"
         if self.posterior is None:
             return sentence
         rare = f"If {self.prior:.3g} of all images are fake, this one is fake with probability {self.posterior:.1%}."

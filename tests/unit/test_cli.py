@@ -552,3 +552,12 @@ def test_overwrite_that_is_stopped_before_its_first_row_says_what_the_file_holds
     listed = "".join(f"{name}\n" for name in names)
     said = stopped_at(listed, lambda pid: (tmp_path / "rows.csv").read_bytes() != earlier, "--overwrite")
     assert "holds the results so far; --resume continues" in said
+
+
+@pytest.mark.parametrize("threshold, is_said", [("0.01", True), ("0.99", False)])
+def test_a_threshold_that_the_unsure_range_outweighs_is_said(tmp_path, threshold, is_said):
+    write_noise_image(tmp_path / "a.png", 120)
+    tiny_bundle(tmp_path / "banded", band=[0.02, 0.9])
+    ran = fakeface(tmp_path, "check", "a.png", "--bundle", "banded", "--threshold", threshold, "--csv", "-")
+    assert ran.returncode == 0 and ("changes no verdict" in ran.stderr) == is_said, ran.stderr
+    assert "changes no verdict" not in ran.stdout
