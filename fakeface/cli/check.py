@@ -129,7 +129,8 @@ def told(
         agree, count = verdict.stability["agree"], verdict.stability["n"]
         low, high = verdict.stability["low"], verdict.stability["high"]
         span = f"p_fake {low:.3f} to {high:.3f}"
-        lines.append(f"The same in {agree:.0%} of {count} versions, as it is, re-encoded or rescaled: {span}.")
+        copies = f"The same in {agree:.0%} of {count} copies, re-encoded or rescaled: {span}."
+        lines.append(" ".join(filter(None, [copies, verdict.unjudged_words()])))
     lines += verdict.warnings
     lines += [f"The file says {key}: {text}" for key, text in verdict.metadata.items() if key not in _IN_PROVENANCE]
     more = "".join(f"\n    {safe_for_terminal(line)}" for line in lines)

@@ -23,11 +23,11 @@ from ..faces.shown import Shown, decode_side, shown_of
 from ..images.doubts import doubts
 from ..images.clues import plain
 from ..images.memory import held_memory
-from ..images.preprocess import Views, eval_views
+from ..images.preprocess import Views
 from ..images.decode import ImageError, ImageSource as StoredImage, open_image
 from .inputs import Checkable, OpenedImage, each_input, name_of, read_input
 from .scorer import Scorer
-from .verdict import InferError, Verdict, posterior, states
+from .verdict import STATES, InferError, Verdict, posterior, states
 from ..models.bundle import Bundle
 from ..models.session import RunError
 
@@ -42,11 +42,33 @@ class _Question(NamedTuple):
     prior: float | None
 
 
-def _stability(p: np.ndarray, verdict: Verdict) -> dict[str, float]:
-    "Range of p_fake over an image and its `states`, and how often the word was the same."
-    words = [label_of(score, verdict.threshold, verdict.band) for score in p]
-    same = [bool(verdict.reason) or word == verdict.label for word in words]
-    return dict(low=float(p.min()), high=float(p.max()), agree=float(np.mean(same)), n=len(p))
+class _Copy(NamedTuple):
+    "One of an image's `states`."
+
+    views: Views  # [V,3,S,S]
+    reason: str  # why it earns no verdict; empty where it does
+
+
+def _copies(shown: Shown, bundle: Bundle) -> list[_Copy]:
+    "What is shown of an image, re-encoded and rescaled; each held to the limits that hold for the image."
+    copies = []
+    for image, (scale, _) in zip(states(shown.image), STATES.values(), strict=True):
+        width, height = (round(side * scale) for side in shown.native)
+        copy = dataclasses.replace(shown, image=image, native=(width, height))
+        views = copy.views(bundle.spec)
+        copies.append(_Copy(views, unearned(copy, views, bundle.limits)))
+    return copies
+
+
+def _stability(verdict: Verdict, p: np.ndarray, copies: list[_Copy]) -> dict[str, float]:
+    "Range of p_fake over an image and the copies that earn a verdict, and how many copies get the same word."
+    labels = [
+        "unsure" if copy.reason else label_of(score, verdict.threshold, verdict.band) for score, copy in zip(p, copies)
+    ]
+    judged = [verdict.p_fake, *(float(score) for score, copy in zip(p, copies) if not copy.reason)]
+    agree = labels.count(verdict.label) / len(copies)
+    unjudged = sum(bool(copy.reason) for copy in copies)
+    return dict(low=min(judged), high=max(judged), agree=agree, n=len(copies), unjudged=unjudged)
 
 
 def _box_of(shown: Shown, size: tuple[int, int]) -> tuple[int, int, int, int] | None:
@@ -100,19 +122,14 @@ class _Judge(Scorer):
             **fields,
         )
 
-    def _scores(self, shown: Shown, views: Views, stability: bool) -> np.ndarray:  # float64 [n]
-        "p_fake of what is shown, and of its `states` where that is asked."
-        scored = [views]
-        if stability:
-            scored += [eval_views(state, self.bundle.spec) for state in states(shown.image)]
-        return self.scores(np.concatenate(scored))
-
     def _judge(self, opened: OpenedImage, shown: Shown, place: str, question: _Question, more: list[str]) -> Verdict:
         "The verdict on what is shown of an image."
         bundle = self.bundle
         size = opened.decoded.native
         views = shown.views(bundle.spec)
-        p = self._scores(shown, views, question.stability)
+        reason = unearned(shown, views, bundle.limits, opened.decoded.animation_frames)
+        copies = _copies(shown, bundle) if question.stability and not reason else []
+        p = self.scores(np.concatenate([views, *(copy.views for copy in copies)]))
         found = doubts(shown.native, bundle.spec, shown.image, opened.header, shown.face, _sizes(bundle))
         square = shown.square
         verdict = self.verdict(
@@ -130,11 +147,11 @@ class _Judge(Scorer):
             metadata=opened.metadata,
             provenance=opened.provenance,
             warnings=tuple(more + found),
-            reason=unearned(shown, views, bundle.limits, opened.decoded.animation_frames),
+            reason=reason,
         )
-        if not question.stability:
+        if not copies:
             return verdict
-        return dataclasses.replace(verdict, stability=_stability(p, verdict))
+        return dataclasses.replace(verdict, stability=_stability(verdict, p[1:], copies))
 
     def _shown(self, opened: OpenedImage, framing: str) -> list[Shown]:
         "What the network is shown of an image; raises `InferError` where the face finder cannot be used."
@@ -238,7 +255,7 @@ class Detector(_Judge):
         >>> tan = Image.new("RGB", (300, 300), "tan")
         >>> verdict = detector.check(tan, threshold=0.9, stability=True, framing="centre")
         >>> verdict.threshold, verdict.stability["n"]
-        (0.9, 8)
+        (0.9, 7)
         """
         if isinstance(image, (list, tuple)):
             raise InferError("check judges one image; use check_many for several.")

@@ -77,7 +77,10 @@ class Verdict:
     box: tuple[int, int, int, int] | None = None  # what was scored: left, top, right, bottom; None: all of it
     native: tuple[int, int] = (0, 0)  # width and height of what it looked at
     used: int = 0  # side of the network's input
-    stability: dict | None = None  # low, high (of p_fake over the ensemble), agree (share with the same label), n
+    # what became of `states` of it; None where none were looked at, as where no verdict is earned: low, high (p_fake of
+    # the image and the copies that earn a verdict), agree (share of the copies with the same label), n (copies),
+    # unjudged (how many of them earn none, and count as unsure)
+    stability: dict | None = None
     warnings: tuple[str, ...] = ()  # what makes the verdict less trustworthy
     metadata: dict = dataclasses.field(default_factory=dict)  # what the file says about itself
     error: str = ""  # the sentence that stands in for a verdict
@@ -114,6 +117,12 @@ class Verdict:
             return sentence
         rare = f"If {self.prior:.3g} of all images are fake, this one is fake with probability {self.posterior:.1%}."
         return f"{sentence} {rare}"
+
+    def unjudged_words(self) -> str:
+        "How many of the copies that were looked at earn no verdict; empty where all earn one."
+        copies = self.stability or {}
+        unjudged = copies.get("unjudged", 0)
+        return f"{unjudged} of the {copies['n']} copies would be unsure, whatever their score." if unjudged else ""
 
     def row(self) -> dict[str, Any]:
         "One flat row for CSV or JSON: what comes from outside, names among it, is written out; None where none is."

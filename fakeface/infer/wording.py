@@ -137,12 +137,13 @@ def agreement(
     stability = verdict.stability
     if not stability:
         return None
-    if verdict.reason:
-        return 1.0
     lowest = label_of(stability["low"], threshold, band)
     highest = label_of(stability["high"], threshold, band)
-    if lowest == highest:
+    if lowest == highest == "unsure":
         return 1.0
+    if lowest == highest:
+        # copies without a verdict count as unsure
+        return 1 - stability.get("unjudged", 0) / stability["n"]
     return stability["agree"] if threshold == verdict.threshold else None
 
 
@@ -159,7 +160,8 @@ def _stable_sentence(verdict: Verdict, threshold: float, band: tuple[float, floa
     else:
         same = f"is the same {round(agree * stability['n'])} times of {stability['n']}"
     low, high = stability["low"], stability["high"]
-    return f"Re-saved and rescaled, its score stays between {low:.3f} and {high:.3f}, and the verdict {same}."
+    sentence = f"Re-saved and rescaled, its score stays between {low:.3f} and {high:.3f}, and the verdict {same}."
+    return " ".join(filter(None, [sentence, verdict.unjudged_words()]))
 
 
 def _bar_sentences(p: float, threshold: float, band: tuple[float, float] | None, stable: str) -> str:
