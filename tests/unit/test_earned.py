@@ -9,7 +9,7 @@ import sys
 
 import numpy as np
 import pytest
-from PIL import Image, ImageDraw
+from PIL import Image, ImageDraw, ImageEnhance
 
 from fakeface import Detector
 from fakeface.core.seeds import rng
@@ -19,6 +19,7 @@ from fakeface.evaluate.scene_grid import file_score
 from fakeface.faces import shown
 from fakeface.images.decode import ImageError, decode
 from fakeface.images.jpeg import jpeg_bytes
+from fakeface.infer.batch import score_batch
 from fakeface.infer.checker import open_desk
 from fakeface.testing.bundles import tiny_bundle
 from fakeface.testing.images import heic_bytes, image_bytes
@@ -96,6 +97,31 @@ def test_what_is_not_earned_is_unsure_and_the_reason_comes_first(detector, kind)
             assert verdict.label == "unsure" and not verdict.error, verdict.words()
             assert re.search(reason, verdict.reason), verdict.reason
             assert verdict.words().startswith(f"Unsure: {verdict.reason}")
+
+
+class Rows(list):
+    "Rows in one process, as the how-to for many machines maps over them."
+
+    def map(self, function):
+        return [function(dict(row)) for row in self]
+
+
+def test_rows_of_many_machines_get_the_words_of_another_threshold(detector, root):
+    "The cell of the how-to, as it stands, against the detector at that threshold."
+    cells = json.loads((root / "nbs/tutorials/howto_ray.ipynb").read_text())["cells"]
+    (cell,) = ["".join(cell["source"]) for cell in cells if "label_of" in "".join(cell["source"])]
+    tan = image_bytes(Image.new("RGB", (300, 300), "tan"), "PNG")
+    photo = scene((640, 480), width=200)
+    contents = [tan, *(jpeg_bytes(ImageEnhance.Brightness(photo).enhance(light), 92) for light in (1, 2))]
+    judged = score_batch(dict(bytes=[*contents, b"no image"]), str(detector.path))
+    columns = ("p_fake", "label", "reason", "error")
+    names = dict(bundle=detector.path)
+    names["rows"] = Rows(dict(zip(columns, row)) for row in zip(*(judged[column] for column in columns)))
+    exec(cell, names)
+    expected = [detector.check(content, threshold=0.9).label for content in [*contents, b"no image"]]
+    assert [row["label"] for row in names["strict"]] == expected
+    assert expected == ["unsure", "unsure", "unsure", ""] and list(judged["label"])[2] == "fake"
+    assert [bool(reason) for reason in judged["reason"]] == [True, False, False, False]
 
 
 def test_a_head_is_judged_the_same_wherever_it_stands(detector):
