@@ -32,7 +32,8 @@ for path, verdict in here.items():
     assert verdict.label == row["label"] and verdict.error == row["error"]
     assert verdict.error or abs(verdict.p_fake - row["p_fake"]) < 1e-6
 stricter = check_paths(Detector.load(bundle, threads=1), walk([images]), threshold=0.9)
-assert {row["path"]: row["label"] for row in strict.take_all()} == {path: verdicts[0].label for path, verdicts in stricter}
+expected = {path: verdicts[0].label for path, verdicts in stricter}
+assert {row["path"]: row["label"] for row in strict.take_all()} == expected
 print("agreed")
 """
 

@@ -5,6 +5,7 @@ import html
 import importlib
 import inspect
 import json
+import pkgutil
 import re
 import sys
 from pathlib import Path
@@ -131,6 +132,36 @@ def test_names_lead_to_places_of_the_reference(site):
         if anchor not in anchors(site, uri):
             missing.append(name)
     assert not missing
+
+
+IN_MODULES = re.compile(r"`(fakeface(?:\.\w+)+)")
+WHOSE = re.compile(r"`(\w+)(?:\([^`]*\))?` (?:of|in|from) `(fakeface(?:\.\w+)+)`")
+
+
+def prose(path):
+    "What a notebook or a Markdown file says outside its code."
+    if path.suffix == ".md":
+        return path.read_text()
+    cells = json.loads(path.read_text())["cells"]
+    return "\n".join("".join(cell["source"]) for cell in cells if cell["cell_type"] == "markdown")
+
+
+def is_there(name):
+    "Whether a dotted name is a module, or something in one."
+    try:
+        return bool(pkgutil.resolve_name(name))
+    except (ImportError, AttributeError):
+        return False
+
+
+def test_modules_and_their_names_are_where_prose_finds_them():
+    named = {}
+    for path in [*ROOT.glob("*.md"), *(ROOT / name for name in NOTEBOOKS)]:
+        text = prose(path)
+        for name in IN_MODULES.findall(text) + [f"{module}.{name}" for name, module in WHOSE.findall(text)]:
+            named[name] = path.name
+    assert named and not is_there("fakeface.infer.verdict.label_of")
+    assert not {name: file for name, file in named.items() if not is_there(name)}
 
 
 @pytest.mark.parametrize("path", ROOMS)
