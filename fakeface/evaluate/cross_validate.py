@@ -45,6 +45,7 @@ from ..train.recipe import TrainConfig, identity
 
 # %% ../../nbs/09_evaluate/11_cross_validate.ipynb #8123bc77
 FEWEST_PARTS = 3  # one to test on, one to validate on, one to learn from
+_DEALS = 20  # tries with as many parts
 
 
 def usable_rows(
@@ -60,24 +61,33 @@ def usable_rows(
     return rows
 
 
+def _dealt(cells: np.ndarray, groups: pd.Series, count: int, seed: int) -> np.ndarray:
+    "The number of each row's part, whole groups at a time, with about as much of each cell in every part."
+    from sklearn.model_selection import StratifiedGroupKFold
+
+    dealer = StratifiedGroupKFold(count, shuffle=True, random_state=seed)
+    part = np.zeros(len(cells), int)
+    for number, (_, held) in enumerate(dealer.split(cells, cells, groups)):
+        part[held] = number
+    return part
+
+
 def parts_of_rows(
     rows: pd.DataFrame,  # of a manifest
     count: int,  # of parts, at most
     seed: int = 0,
-) -> np.ndarray | None:  # int64 [n], the number of each row's part; None: a class of a domain has too few groups
-    "Deal rows out into parts that tear no group apart."
-    from sklearn.model_selection import StratifiedGroupKFold
-
+) -> np.ndarray | None:  # int64 [n], the number of each row's part; None: there are too few groups for that
+    "Deal rows out into parts that tear no group apart and have both classes of every domain."
     groups = rows.groupby(["domain", "label"])["group"].nunique()
     count = min(count, *groups.to_list())
-    if count < FEWEST_PARTS:
-        return None
     cells, _ = number_cells(rows["domain"].to_numpy(), rows["label"].to_numpy())
-    dealer = StratifiedGroupKFold(count, shuffle=True, random_state=seed)
-    part = np.zeros(len(rows), int)
-    for number, (_, held) in enumerate(dealer.split(cells, cells, rows["group"])):
-        part[held] = number
-    return part
+    for parts in range(count, FEWEST_PARTS - 1, -1):
+        for deal in range(_DEALS):
+            part = _dealt(cells, rows["group"], parts, seed + deal)
+            # a group with both classes can leave a part without one of them
+            if len(set(zip(part, cells))) == parts * len(groups):
+                return part
+    return None
 
 
 def splits_of_part(
@@ -334,8 +344,9 @@ def cross_validate(
     if part is None:
         return _cannot(
             folder,
-            f"Not known: a class of a domain has fewer than {FEWEST_PARTS} groups (persons, or images that are not "
-            "copies of each other), too few to say how good the new detector is. Add images of others.",
+            f"Not known: the images cannot be dealt out into {FEWEST_PARTS} parts that each have both classes of every "
+            "domain. There are too few groups (persons, or images that are not copies of each other) to say how good "
+            "the new detector is. Add images of others.",
         )
     unmet = unmet_rows(cfg, rows)
     n_real, n_fake = class_sizes(unmet).sum().tolist()
