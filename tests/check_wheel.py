@@ -3,8 +3,8 @@
     python -P /path/to/tests/check_wheel.py
     python -P /path/to/tests/check_wheel.py --asks-for    # prints the wheel's requirements, a line each
 
-A drawn face gets a word, the self-check finds nothing, a detector is exported, the page answers to its address and to
-nobody else. Needs the extra `checker`. Ends with 0, or with a sentence that says what did not work.
+A drawn face gets a word, the self-check finds nothing, a detector is exported, two folders are looked through, the
+page answers to its address and to nobody else. Needs the extra `checker`. Ends with 0, or with a sentence that says what did not work.
 """
 
 import json
@@ -82,6 +82,19 @@ def check_export() -> None:
         refuse(f"fakeface export ended with {run.returncode}", run.stdout + run.stderr)
 
 
+def check_audit() -> None:
+    "`fakeface audit` looks through two folders as `prepare` would: near-copies, groups, headers."
+    from fakeface.testing.images import portrait
+
+    for number, folder in enumerate(("real", "fake")):
+        Path("toy", folder).mkdir(parents=True)
+        for i in range(12):
+            portrait(200 + 10 * i, 250 + 7 * number).save(f"toy/{folder}/{i}.png")
+    run = subprocess.run([*COMMAND, "audit", "toy"], capture_output=True, text=True, timeout=PATIENCE)
+    if run.returncode not in (0, 1) or "24 images" not in run.stdout:
+        refuse(f"fakeface audit ended with {run.returncode}", run.stdout + run.stderr)
+
+
 def check_page() -> None:
     "`fakeface serve` gives the page to whoever has the printed address, and 403 to others."
     server = subprocess.Popen([*COMMAND, "serve", "--port", "0"], stdout=subprocess.PIPE, text=True)
@@ -115,5 +128,6 @@ if __name__ == "__main__":
     check_command()
     check_doctor()
     check_export()
+    check_audit()
     check_page()
-    print("installed, and works: check, doctor, export, serve")
+    print("installed, and works: check, doctor, export, audit, serve")

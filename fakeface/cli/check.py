@@ -67,7 +67,7 @@ def _image_options(parser: argparse.ArgumentParser) -> None:
     add("--threshold", metavar="T", help=help)
     help = "share of fakes where the images come from: adds the probability that an image is fake"
     add("--prior", type=float, metavar="P", help=help)
-    help = "face: find the heads and judge each (default); centre: judge the whole image, for images framed as heads"
+    help = "face: find the heads and judge each; centre: judge the whole image (default: as the detector was trained)"
     add("--framing", choices=("face", "centre"), help=help)
     help = "also judge each image re-encoded and rescaled (eight times the work)"
     add("--stability", action="store_true", help=help)

@@ -77,6 +77,10 @@ def mean_command(args: argparse.Namespace) -> None:
 
     made = mean_of_bundles(folders, args.out, args.manifest, split_csv(args.domains), args.threshold)
     print(made.table.to_string(index=False, float_format="%.4f"))
+    print(
+        "On the validation split, which the mean was fitted on. auc: mean of the domains, with its interval; "
+        "gain: what the mean's AUC over all images is above that of the detector in the line."
+    )
     print(f"{args.out}: the mean of {len(folders)} bundles, {made.bundle.hash[:12]}")
 
 # %% ../../nbs/13_cli/04_tools.ipynb #cc019abd

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from ..core.files import write_atomic, write_json
+from ..core.labels import label_of
 from ..core.stages import run_dir
 from ..data.manifest import compare_files, manifest_hash
 from .predict import device_of, open_net, predict
@@ -32,8 +33,9 @@ from ..train.recipe import TrainConfig
 # %% ../../nbs/09_evaluate/10_before_after.ipynb #8110cc7a
 def _unsure(p: pd.Series, bundle: Bundle) -> float:
     "Share of images in the unsure band."
-    low, high = bundle.band or (0.0, 0.0)
-    return float(((p >= low) & (p < high)).mean())
+    threshold = bundle.thresholds[bundle.threshold]
+    words = [label_of(score, threshold, bundle.band) for score in p]
+    return words.count("unsure") / len(words)
 
 
 def compare_scores(

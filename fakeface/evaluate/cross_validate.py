@@ -61,7 +61,7 @@ def usable_rows(
     return rows
 
 
-def _dealt(cells: np.ndarray, groups: pd.Series, count: int, seed: int) -> np.ndarray:
+def _dealt(cells: np.ndarray, groups: np.ndarray, count: int, seed: int) -> np.ndarray:
     "The number of each row's part, whole groups at a time, with about as much of each cell in every part."
     from sklearn.model_selection import StratifiedGroupKFold
 
@@ -83,7 +83,7 @@ def parts_of_rows(
     cells, _ = number_cells(rows["domain"].to_numpy(), rows["label"].to_numpy())
     for parts in range(count, FEWEST_PARTS - 1, -1):
         for deal in range(_DEALS):
-            part = _dealt(cells, rows["group"], parts, seed + deal)
+            part = _dealt(cells, rows["group"].to_numpy(), parts, seed + deal)
             # a group with both classes can leave a part without one of them
             if len(set(zip(part, cells))) == parts * len(groups):
                 return part

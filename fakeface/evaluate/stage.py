@@ -19,6 +19,7 @@ from tqdm.auto import tqdm
 from ..core.project import ConfigError
 from ..core.stages import Stage, require, run_dir
 from ..core.files import atomic_path, read_json, sha256_file, write_json
+from ..core.labels import band_at
 from ..core.config import split_csv
 from ..data.manifest import compare_files, manifest_hash, read_manifest
 from ..data.audit import read_audit, require_same_data, require_trained_on, require_unbiased, trained_on
@@ -278,11 +279,9 @@ def _score(request: _Request, folder: Path, progress: Callable[..., Iterable]) -
     return _Scored(pred, extra, both, len(quarantine), len(missing), speed)
 
 # %% ../../nbs/09_evaluate/08_stage.ipynb #b5018790
-def _band_of(bundle: Bundle) -> tuple[float, float] | None:
-    if not bundle.band:
-        return None
-    low, high = bundle.band
-    return low, high
+def _band_of(request: _Request) -> tuple[float, float] | None:
+    "The unsure band that holds at the threshold of the evaluation."
+    return band_at(request.bundle.band or None, request.threshold)
 
 
 def _acquaintance_of(found: Slice, request: _Request) -> str:
@@ -300,13 +299,13 @@ def _acquaintance_of(found: Slice, request: _Request) -> str:
 
 def _slices(request: _Request, scored: _Scored) -> list[dict[str, Any]]:
     "The figures of each source, with what the bundle knows of it."
-    found = by_source(scored.both, request.threshold, _band_of(request.bundle))
+    found = by_source(scored.both, request.threshold, _band_of(request))
     return [each.to_dict() | dict(known=_acquaintance_of(each, request)) for each in found]
 
 
 def _results(request: _Request, scored: _Scored) -> dict[str, Any]:
     "The figures, as metrics.json holds them."
-    band = _band_of(request.bundle)
+    band = _band_of(request)
     tables = breakdown(scored.pred, request.threshold)
     results = dict(
         result=by_domain_records(by_domain(scored.pred, request.threshold, band=band)),
@@ -399,7 +398,7 @@ def _about(request: _Request, scored: _Scored) -> dict[str, Any]:
         threshold=request.threshold,
         threshold_name=bundle.threshold,
         thresholds=bundle.thresholds,
-        band=bundle.band,
+        band=_band_of(request),
         seen={domain: claim.kind for domain, claim in claims.items()},
         claims={domain: dict(sources=claim.sources, met=claim.met) for domain, claim in claims.items()},
         known=request.known.to_dict(),

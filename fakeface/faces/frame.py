@@ -204,6 +204,7 @@ class Framed:
     face: Face | None = None  # in pixels of the image that was framed; None where none was looked for
     square: Square | None = None  # what was cut out; None: the whole image
     outside: float = 0.0  # how much of the square around the face lay beyond the image, before it was pushed in
+    close: float = 0.0  # the same where the image is framed by itself: a face that fills it reaches beyond on all sides
 
 
 def _moved(face: Face, left: int, top: int) -> Face:
@@ -222,23 +223,21 @@ def _middle_square(size: tuple[int, int]) -> Square:
     return Square(left + side / 2, top + side / 2, side)
 
 
-def _square_of(face: Face, size: tuple[int, int]) -> tuple[Square, float]:
-    "What to cut out of an image of `size` for a face, and how much of the square around the head is not there."
-    if is_framed(face, size):
-        return _middle_square(size), 0.0
-    wanted = ffhq_square(face)
-    return pushed_in(wanted, size), share_outside(wanted, size)
-
-
 def _framed(image: Image.Image, face: Face, max_side: int) -> Framed:
     "The whole image where it is framed for this face, else the square to cut out, within bars and at its native scale."
     if is_framed(face, image.size):
-        return Framed(image, face)
+        return Framed(image, face, close=share_outside(ffhq_square(face), image.size))
     left, top, right, bottom = content_box(image, face.box)
-    inside, outside = _square_of(_moved(face, left, top), (right - left, bottom - top))
+    content = (right - left, bottom - top)
+    moved = _moved(face, left, top)
+    wanted = ffhq_square(moved)
+    outside = share_outside(wanted, content)
+    is_close = is_framed(moved, content)
+    inside = _middle_square(content) if is_close else pushed_in(wanted, content)
     square = dataclasses.replace(inside, x=inside.x + left, y=inside.y + top)
     size = max(1, min(max_side, round(square.side)))
-    return Framed(cut_square(image, square, size), face, square, outside)
+    shown = cut_square(image, square, size)
+    return Framed(shown, face, square, close=outside) if is_close else Framed(shown, face, square, outside)
 
 
 def frame(

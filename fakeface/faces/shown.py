@@ -29,6 +29,7 @@ class Shown:
     angle: float  # degrees clockwise by which the head is turned in the image; 0 where none was looked for
     native: tuple[int, int]  # width and height in native pixels of what is shown
     outside: float = 0.0  # how much of the square around the head lies beyond the image, from 0 to 1
+    close: float = 0.0  # the same for an image that is framed by itself, cut on all sides
 
     def views(self, spec: InputSpec) -> Views:  # [V,3,S,S]
         "The views that a network scores."
@@ -54,7 +55,7 @@ def _shown(framed: Framed, decoded: Decoded) -> Shown:
     side = round(square.side) if square else 0
     native = (side, side) if square else decoded.native
     angle = face.angle if face else 0.0
-    return Shown(framed.image, square, box, angle, native, framed.outside)
+    return Shown(framed.image, square, box, angle, native, framed.outside, framed.close)
 
 
 def _is_short(framed: Framed, decoded: Decoded, size: int) -> bool:

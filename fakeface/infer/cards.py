@@ -218,7 +218,7 @@ class Tally(Cards):
         text = f"{total} image{'s' * (total != 1)}: {_counted(labels)}"
         rows = [card["rows"] for card in self.cards.values()]
         if max(map(len, rows)) > 1:
-            faces = [row["label"] for of_card in rows for row in of_card]
+            faces = [row["label"] for of_card in rows for row in of_card if row["box"]]
             text += f". {len(faces)} faces: {_counted(faces)}; the most suspicious face decides for an image"
         if outdated := sum(self.outdated(id) != "" for id in self.cards):
             text += f". {outdated} image{'s were' if outdated > 1 else ' was'} judged with an earlier setting"

@@ -239,7 +239,12 @@ class Greeter(Talk):
         bundle = self.judge.bundle
         trained = plain(f", trained on {', '.join(bundle.domains)}") if bundle.domains else ""
         size = bundle.spec.size
-        sees = f"It finds the faces in an image and looks at each, framed as a head, at {size} × {size} pixels."
+        if bundle.framing == "face":
+            sees = f"It finds the faces in an image and looks at each, framed as a head, at {size} × {size} pixels."
+        else:
+            sees = (
+                f"It was trained on images that are framed already, and looks at them whole, at {size} × {size} pixels."
+            )
         return f"Detector `{plain(bundle.name)}` ({bundle.hash[:12]}){trained}. {sees}"
 
 # %% ../../nbs/11_infer/15_desk.ipynb #a1f31506

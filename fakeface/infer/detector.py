@@ -16,7 +16,7 @@ import numpy as np
 from PIL import Image
 from ..core.labels import FAKE, REAL, band_at, label_of
 from ..faces.detect import MAX_FACES
-from ..faces.earned import NO_FACE, unearned
+from ..faces.earned import NO_FACE, cut_close, unearned
 from ..faces.frame import FRAME_MODES, Square, cut_square
 from ..faces.networks import FacesError
 from ..faces.shown import Shown, decode_side, shown_of
@@ -130,7 +130,9 @@ class _Judge(Scorer):
         reason = unearned(shown, views, bundle.limits, opened.decoded.animation_frames)
         copies = _copies(shown, bundle) if question.stability and not reason else []
         p = self.scores(np.concatenate([views, *(copy.views for copy in copies)]))
-        found = doubts(shown.native, bundle.spec, shown.image, opened.header, shown.face, _sizes(bundle))
+        found = doubts(shown.native, bundle.spec, shown.image, opened.header, shown.face, _sizes(bundle)) + cut_close(
+            shown
+        )
         square = shown.square
         verdict = self.verdict(
             question.name,

@@ -56,8 +56,8 @@ def worth(
     if fpr is None or fnr is None:
         return ""
     sentences = [
-        f"At the stored threshold, on validation, it called {share(fpr)} of the photographs generated "
-        f"and missed {share(fnr)} of the generated images.",
+        f"On validation, {share(fpr)} of the photographs scored at or above the stored threshold, "
+        f"and {share(fnr)} of the generated images below it.",
         _sureness(bundle),
     ]
     hits = prior * (1 - fnr)
@@ -70,8 +70,8 @@ def worth(
 # %% ../../nbs/11_infer/11_wording.ipynb #f72b814f
 _THRESHOLDS = {
     "youden": ("balanced", "errs least on photographs and generated images together, on validation"),
-    "fpr<=1%": ("fewest false alarms", "called at most 1 in 100 photographs of validation generated"),
-    "fpr<=3%": ("few false alarms", "called at most 3 in 100 photographs of validation generated"),
+    "fpr<=1%": ("fewest false alarms", "at most 1 in 100 photographs of validation scored as high"),
+    "fpr<=3%": ("few false alarms", "at most 3 in 100 photographs of validation scored as high"),
     "0.5": ("even odds", "a score of one half: as likely generated as not, where half of the images are"),
 }
 

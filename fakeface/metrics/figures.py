@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
-from ..core.labels import LABEL_NAMES
+from ..core.labels import LABEL_NAMES, band_at
 from .areas import auc, delong_ci
 from .decisions import PRIORS, confusion_matrix, decisions, mean_ppv
 from fakeface.metrics.intervals import (
@@ -119,9 +119,11 @@ def _all_figures(
 def _band_figures(y: np.ndarray, p: np.ndarray, threshold: float, band: tuple[float, float]) -> dict[str, Interval]:
     "How many images get no verdict, and how many of the other verdicts are right."
     n = len(y)
-    low, high = band
-    sure = (p < low) | (p >= high)
-    right = (p >= threshold) == y
+    # as `label_of`: no threshold makes a word of what lies in the band
+    low, high = band_at(band, threshold) or band
+    says_fake = p >= high
+    sure = (p < low) | says_fake
+    right = says_fake == y
     n_sure = int(sure.sum())
     n_right = int(right[sure].sum())
     return dict(

@@ -11,6 +11,7 @@ __all__ = ['ENOUGH_TO_CLAIM', 'ONE_CLASS', 'EVERYDAY_COPIES', 'SLICE_HEAD', 'ABO
 from collections.abc import Mapping
 from typing import Any
 
+from ..core.labels import band_at
 from ..faces.earned import DEFAULT_LIMITS
 from .bundle import LOOKS_ENDING, ONNX, Bundle, is_number
 
@@ -446,7 +447,8 @@ _FRAMINGS = dict(
     face="It finds the faces in an image, turns each upright, and cuts out the square that FFHQ would cut. An image "
     "that is already framed like that is used whole. The answer is *unsure*, with the reason, if no face is found, if "
     "a head has fewer than {least_side:.0f} pixels or is turned by more than {most_angle:.0f} degrees, if the border "
-    "cuts it off, or if the image is animated or looks drawn.",
+    "cuts much of it off, or if the image is animated or looks drawn. A face that fills the image "
+    "gets a verdict and a warning.",
     centre="It expects images that are framed as in training: they are used whole, and no face is looked for.",
 )
 _ABOUT_VALIDATION = (
@@ -477,7 +479,7 @@ def _decisions(bundle: Bundle) -> str:
     table = md_table(["threshold", "fake where p_fake ≥", ""], rows)
     if not bundle.band:
         return table
-    low, high = bundle.band
+    low, high = band_at(bundle.band, bundle.thresholds[bundle.threshold]) or bundle.band
     return f"{table}\n\nBetween {low:.4f} and {high:.4f} the answer is unsure."
 
 

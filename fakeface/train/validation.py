@@ -17,6 +17,7 @@ from torch import nn
 from ..augment.batches import BatchPart
 from ..data.groups import image_names
 from ..data.quarantine import Quarantine
+from ..core.labels import band_at
 from ..metrics.calibrate import Band, fit_band, fit_calibration, fit_thresholds
 from ..metrics.figures import Evaluation, by_domain, class_counts
 from ..metrics.intervals import proportion
@@ -157,9 +158,10 @@ def _kept_decision(scores: pd.DataFrame, cfg: TrainConfig, start: Bundle) -> "De
         f"The unsure band of {start.name} is kept: there are {there} validation images of a class;"
         f" fitting one needs {ENOUGH_TO_FIT}."
     )
-    low, high = start.band or (0.5, 0.5)
-    band = _band_between(low, high, p, scores.label.to_numpy(), [note])
     name = cfg.threshold if cfg.threshold in start.thresholds else start.threshold
+    # a threshold above the band makes it wider
+    low, high = band_at(start.band or (0.5, 0.5), start.thresholds[name]) or (0.5, 0.5)
+    band = _band_between(low, high, p, scores.label.to_numpy(), [note])
     return Decision(start.temperature, start.bias, dict(start.thresholds), name, band, kept=True)
 
 # %% ../../nbs/08_train/09_validation.ipynb #a4af9234
