@@ -4,7 +4,8 @@
     python -P /path/to/tests/check_wheel.py --asks-for    # prints the wheel's requirements, a line each
 
 A drawn face gets a word, the self-check finds nothing, a detector is exported, two folders are looked through, the
-page answers to its address and to nobody else. Needs the extra `checker`. Ends with 0, or with a sentence that says what did not work.
+page answers to its address and to nobody else. Needs the extra `checker`. Ends
+with 0, or with a sentence that says what did not work.
 """
 
 import json
