@@ -130,9 +130,8 @@ class _Judge(Scorer):
         reason = unearned(shown, views, bundle.limits, opened.decoded.animation_frames)
         copies = _copies(shown, bundle) if question.stability and not reason else []
         p = self.scores(np.concatenate([views, *(copy.views for copy in copies)]))
-        found = doubts(shown.native, bundle.spec, shown.image, opened.header, shown.face, _sizes(bundle)) + cut_close(
-            shown
-        )
+        found = doubts(shown.native, bundle.spec, shown.image, opened.header, shown.face, _sizes(bundle))
+        found += cut_close(shown)
         square = shown.square
         verdict = self.verdict(
             question.name,
