@@ -15,6 +15,7 @@ from .rows import ROW_COLUMNS, row_text
 from ..core.labels import label_of
 from .verdict import Verdict, posterior
 from ..models.bundle import Bundle
+from ..models.card import are_too_few, too_few_words
 
 # %% ../../nbs/11_infer/11_wording.ipynb #15173677
 def share(
@@ -47,6 +48,13 @@ def _sureness(bundle: Bundle) -> str:
     return f"It was unsure about {share(unsure)} of the images; of its other verdicts, {share(right)} were right."
 
 
+def _counts(bundle: Bundle) -> dict[str, Any]:
+    "The validation images, as `are_too_few` takes them; empty where the bundle does not say how many there were."
+    found: Any = bundle.metrics.get("micro")
+    known = isinstance(found, dict) and all(type(found.get(name)) is int for name in ("n_real", "n_fake"))
+    return found if known else {}
+
+
 def worth(
     bundle: Bundle,  # its metrics are those of validation
     prior: float,  # share of generated images
@@ -55,8 +63,12 @@ def worth(
     fpr, fnr = _rate(bundle, "fpr"), _rate(bundle, "fnr")
     if fpr is None or fnr is None:
         return ""
+    counts = _counts(bundle)
+    if counts and are_too_few(counts):
+        return too_few_words(counts, "how often its words are right")
+    there = f" ({counts['n_real']:,} photographs, {counts['n_fake']:,} generated images)" if counts else ""
     sentences = [
-        f"On validation, {share(fpr)} of the photographs scored at or above the stored threshold, "
+        f"On validation{there}, {share(fpr)} of the photographs scored at or above the stored threshold, "
         f"and {share(fnr)} of the generated images below it.",
         _sureness(bundle),
     ]
