@@ -300,7 +300,7 @@ def mean_of_bundles(
     scores["p_fake"] = decision.p_fake(scores)
     valid = by_domain_records(by_domain(scores, decision.thresholds[decision.threshold]))
     words = words_when_harder(network, network.spec, rows, decision)
-    limits = fit_word_limits(words, decision.band.target)
+    limits = fit_word_limits(words, decision.band.target, [bundle.limits for bundle in bundles])
     record = dataclasses.replace(_record(name, network, bundles, decision, valid, rows), limits=limits)
     # what it was fitted on, it has met as well
     seen = reduce(or_, map(read_seen, folders), seen_of(rows))

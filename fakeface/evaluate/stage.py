@@ -113,7 +113,8 @@ def _unframed_words(
             return (
                 f"In {sample.unframed} of {sample.images} images of the extra folder that were looked at, a face does "
                 "not fill the image, and the middle square of each was judged. To judge the square around the face, as "
-                "`fakeface check` does, evaluate with framing=face."
+                "`fakeface check` does, evaluate with framing=face. (Evaluation goes by scores alone; check is also "
+                "unsure where a head is small, leans or is cut off.)"
             )
     return ""
 
@@ -160,12 +161,30 @@ def _without_figures(found: dict[str, Any]) -> str:
     return found["headline"].removeprefix(met).strip().partition(":")[0].removesuffix(".")
 
 
+def _never_compared(
+    stage: Path,  # the folder of finetuning
+    name: str,  # of its bundle
+) -> str:
+    "That finetuning began with a finished detector and did not compare the two; else empty."
+    config = stage / "config.json"
+    # a bundle that was put there has none
+    init = (read_json(config).get("init") if config.exists() else "") or "none"
+    if not (Path(init) / "bundle.json").is_file() or read_bundle(init).stage != "finetune":
+        return ""
+    return (
+        f"Whether {name} is better than {read_bundle(init).name}, with which training began, is not known: finetune "
+        f"ended without comparing them. To evaluate the start on the same images: -p bundle {init}"
+    )
+
+
 def why_this_bundle(
     cfg: EvaluateConfig,
     name: str,  # of the bundle
 ) -> str:  # "" where there was no choice
     "Which detector is evaluated, where finetuning has compared two, and why."
     found = {} if cfg.bundle else _compared(cfg)
+    if not cfg.bundle and not found:
+        return _never_compared(run_dir(cfg.run, cfg.out) / "finetune", name)
     if found.get("keep_start"):
         new = run_dir(cfg.run, cfg.out) / "finetune/bundle"
         return (

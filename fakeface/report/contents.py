@@ -32,6 +32,7 @@ from fakeface.report.result_sections import (
     WhySection,
     band_text,
     headline_cards,
+    ABOUT_CARDS,
     overlap_text,
     results_section,
     robustness_section,
@@ -75,6 +76,7 @@ class Report:
     # only of a run that has been evaluated
     when: str = ""
     cards: list[Card] = field(default_factory=list)
+    about_cards: str = ABOUT_CARDS
     results: ResultsSection | None = None
     published: list[Table] = field(default_factory=list)  # the results in the published form, and the published ones
     threshold: float | None = None

@@ -127,7 +127,7 @@ def with_interval(summary: Summary, key: str) -> str:
 
 def withheld_words(summary: Summary) -> str:
     "On how many images an unsure band withholds a verdict, and how many of the others are right."
-    unsure = f"it withholds a verdict on {with_interval(summary, 'unsure')} of the images"
+    unsure = f"by scores alone it withholds a verdict on {with_interval(summary, 'unsure')} of the images"
     if measured(summary, "accuracy_sure") is None:
         return f"{unsure}, so there is none to be right or wrong"
     return f"{unsure}; of the others, {with_interval(summary, 'accuracy_sure')} are right"

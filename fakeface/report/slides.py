@@ -110,11 +110,12 @@ def _verdict_slides(report: Report) -> list[Slide]:
     said = report.verdict
     evaluated = f", evaluated {report.when}" if report.when else ""
     about = f"{report.tested} Run {report.run}{evaluated}.".strip()
+    about_cards = report.about_cards if report.cards else ""
     cannot = _points([*said["must_not"], *said["cannot"]])
     return [
         Slide(report.headline, kind="title", text=about),
         Slide("Before you believe it", kind="warn", points=_points([*said["alarm"], *said["beware"]])),
-        Slide("What it does", cards=report.cards, points=said["can"][:4]),
+        Slide("What it does", text=about_cards, cards=report.cards, points=said["can"][:4]),
         Slide("Its limits", kind="warn", points=cannot),
     ]
 

@@ -149,7 +149,8 @@ def _found_and_called(metrics: dict) -> str:
     fakes, reals = found + missed, called_fake + right_real
     found_text = f"found {found:,} of the {fakes:,} generated images" if fakes else ""
     called_text = f"called {called_fake:,} of the {reals:,} photographs fake" if reals else ""
-    return f" It {', and '.join(filter(None, [found_text, called_text]))}."
+    counted = ", and ".join(filter(None, [found_text, called_text]))
+    return f" By its threshold alone, as if it were never unsure, it {counted}."
 
 # %% ../../nbs/12_report/08_statements.ipynb #38abd755
 _OTHERS = "Settings, training curves and validation figures below are not of this detector."
@@ -282,7 +283,8 @@ def _separates(summary: Summary) -> str:
     "How well the classes of a domain are told apart, with the figures."
     return (
         f"{_degree(summary)}: AUC {with_interval(summary, 'auc')},"
-        f" fakes missed {with_interval(summary, 'fnr')}, real faces called fake {with_interval(summary, 'fpr')}"
+        f" by its threshold alone fakes missed {with_interval(summary, 'fnr')},"
+        f" real faces called fake {with_interval(summary, 'fpr')}"
         f" (n = {summary['n']:,})"
     )
 
@@ -479,10 +481,13 @@ def _rare_fakes(metrics: dict, facts: RunFacts) -> list[Statement]:
     if low is None or low >= RARE_ENOUGH or _too_few_to_claim(metrics, facts):
         return []
     share = with_interval(macro, "ppv@1%")
-    right = f"only {share} of its alarms would be right"
+    right = f"only {share} of its alarms (scores from the threshold up) would be right"
     if (measured(macro, "ppv@1%") or 0) >= RARE_ENOUGH:
         # so few images that no false alarm among them says little
-        right = f"as few as {format_figure(low, percent=True)} of its alarms may be right (measured: {share})"
+        right = (
+            f"as few as {format_figure(low, percent=True)} of its alarms (scores from the threshold up) may be right"
+        )
+        right += f" (measured: {share})"
     text = (
         "Do not search for rare fakes with it: if one image in a hundred is fake, there are 99 times as many real"
         f" faces to call fake, and {right}."
@@ -985,7 +990,7 @@ def _weakest_message(metrics: dict) -> str:
         return f"It is weakest on {domains[0]}: AUC {format_figure(measured(result[domains[0]], 'auc'))}"
     macro = result["macro"]
     fnr, fpr = (record_cell(macro.get(key), key).text for key in ("fnr", "fpr"))
-    return f"It misses {fnr} of the fakes and calls {fpr} of real faces fake"
+    return f"By its threshold it misses {fnr} of the fakes and calls {fpr} of real faces fake"
 
 
 def _curves_message(metrics: dict) -> str:

@@ -9,8 +9,13 @@ __all__ = []
 import os
 import re
 import sys
+from pathlib import Path
+from typing import Any
+import pandas as pd
 import torch
 from ..core.project import FakefaceError
+from ..evaluate.before_after import before_after, what_came_of_it
+from .recipe import TrainConfig
 from .stage import main
 
 # %% ../../nbs/08_train/16_main.ipynb #dbee99e8
@@ -34,9 +39,18 @@ def _lost_line(error: RuntimeError) -> str:
     )
 
 # %% ../../nbs/08_train/16_main.ipynb #2358ccfa
+def _compared(cfg: TrainConfig, folder: Path, manifest: pd.DataFrame) -> dict[str, Any]:
+    "Whether finetuning made the detector better that it began with: for metrics.json, and printed."
+    if cfg.stage != "finetune":
+        return {}
+    found = before_after(cfg, folder, manifest)
+    print(what_came_of_it(found))
+    return found
+
+
 if __name__ == "__main__" and "__file__" in globals():
     try:
-        main()
+        main(also=[_compared])
     except FakefaceError as error:
         sys.exit(f"fakeface.train: {error}")
     except KeyboardInterrupt as stopped:

@@ -225,7 +225,7 @@ def _limits(trainer: Trainer, model: FaceNet, decision: Decision) -> dict[str, f
     scored = scores_when_harder(trainer, model)
     words = words_when_harder(model, model.spec, trainer.validator.rows, decision, scored=scored)
     write_atomic(trainer.folder / "limits.csv", words.to_csv(index=False))
-    return fit_word_limits(words, decision.band.target)
+    return fit_word_limits(words, decision.band.target, [decision.limits])
 
 
 def _met_at_start(trainer: Trainer, manifest: pd.DataFrame) -> str:

@@ -192,7 +192,10 @@ def run_training_stage(
     return metrics
 
 # %% ../../nbs/08_train/15_stage.ipynb #35b665de
-def main(argv: list[str] | None = None) -> None:
+def main(
+    argv: list[str] | None = None,
+    also: Iterable[Callable[..., dict[str, Any]]] = (),  # as in `run_training_stage`, by the main process
+) -> None:
     """`accelerate launch -m fakeface.train CONFIG.json`: one process of a training stage.
     CONFIG.json holds fields of `TrainConfig`."""
     parser = argparse.ArgumentParser(prog="fakeface.train", description=main.__doc__)
@@ -211,7 +214,9 @@ def main(argv: list[str] | None = None) -> None:
     with stage or contextlib.nullcontext():
         process.wait_for_everyone()
         metrics = fit(cfg, manifest, folder)
-    if stage is not None:
-        stage.finish(metrics)
-    elif process.is_main_process:
+        if stage is not None:
+            for look in also:
+                metrics |= look(cfg, folder, manifest)
+            stage.finish(metrics)
+    if stage is None and process.is_main_process:
         write_json(folder / "fit.json", metrics)

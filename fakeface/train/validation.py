@@ -9,6 +9,7 @@ __all__ = ['ENOUGH_TO_FIT', 'Validator', 'as_built', 'figure_of', 'quick_summary
 import copy
 import dataclasses
 import math
+from collections.abc import Mapping
 from typing import Any, Iterable, Iterator, TypeVar
 import numpy as np
 import pandas as pd
@@ -150,19 +151,29 @@ def _band_between(
     )
 
 
+def _limits_words(start: Bundle) -> str:
+    "What is said of the start's word limits, where they hold on."
+    if not start.limits:
+        return ""
+    side, angle = (start.limits.get(name) for name in ("least_side", "most_angle"))
+    what = [f"below {side:g} px" if side else "", f"leaning more than {angle:g}°" if angle else ""]
+    return f" Its limits hold as well: unsure of heads {' or '.join(filter(None, what))}."
+
+
 def _kept_decision(scores: pd.DataFrame, cfg: TrainConfig, start: Bundle) -> "Decision":
     "The start's own, with what came of it on validation."
     p = p_fake(scores[_LOGIT_COLUMNS].to_numpy(), start.temperature, start.bias)
     there = _smaller_class(scores)
     note = (
         f"The unsure band of {start.name} is kept: there are {there} validation images of a class;"
-        f" fitting one needs {ENOUGH_TO_FIT}."
+        f" fitting one needs {ENOUGH_TO_FIT}.{_limits_words(start)}"
     )
     name = cfg.threshold if cfg.threshold in start.thresholds else start.threshold
     # a threshold above the band makes it wider
     low, high = band_at(start.band or (0.5, 0.5), start.thresholds[name]) or (0.5, 0.5)
     band = _band_between(low, high, p, scores.label.to_numpy(), [note])
-    return Decision(start.temperature, start.bias, dict(start.thresholds), name, band, kept=True)
+    thresholds, limits = dict(start.thresholds), dict(start.limits)
+    return Decision(start.temperature, start.bias, thresholds, name, band, kept=True, limits=limits)
 
 # %% ../../nbs/08_train/09_validation.ipynb #a4af9234
 _LOGIT_COLUMNS = ["logit_real", "logit_fake"]
@@ -178,6 +189,8 @@ class Decision:
     threshold: str  # the name of the one that verdicts use
     band: Band  # of `fit_band`: unsure where low <= p_fake < high
     kept: bool = False  # whether it is that of the detector with which training began
+    # word limits of that detector, where too few images were validated to do without them
+    limits: Mapping[str, float] = dataclasses.field(default_factory=dict)
 
     def to_dict(self) -> dict[str, Any]:
         "As metrics.json holds it."
@@ -212,6 +225,8 @@ def fit_decision(
     band = fit_band(p, labels, domain, thresholds[cfg.threshold], split="valid")
     if is_small and start is not None and start.band:
         note = f"The unsure band reaches at least as far as that of {start.name}: few images were validated."
+        note += _limits_words(start)
         low, high = min(band.low, start.band[0]), max(band.high, start.band[1])
         band = _band_between(low, high, p, labels, [*band.notes, note])
-    return Decision(temperature, bias, thresholds, cfg.threshold, band)
+    limits = dict(start.limits) if is_small and start is not None else {}
+    return Decision(temperature, bias, thresholds, cfg.threshold, band, limits=limits)

@@ -7,7 +7,7 @@ __all__ = ['Change', 'SIDES', 'ANGLES', 'ASKED_ROWS', 'WORD_COLUMNS', 'at_side',
            'ChangedRows', 'words_when_harder', 'fit_word_limits']
 
 # %% ../../nbs/08_train/09_word_limits.ipynb #432c1e42
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from typing import NamedTuple
 
@@ -142,12 +142,25 @@ def words_when_harder(
     return pd.DataFrame(table, columns=WORD_COLUMNS)
 
 # %% ../../nbs/08_train/09_word_limits.ipynb #4ed0c8da
+_STRICTER = dict(least_side=max, most_angle=min)
+
+
+def _strictest(several: Iterable[Mapping[str, float]]) -> dict[str, float]:
+    "Of each limit, the default's included, the value that withholds most."
+    strictest = dict(DEFAULT_LIMITS)
+    for limits in several:
+        for name, value in limits.items():
+            strictest[name] = _STRICTER[name](strictest[name], float(value))
+    return strictest
+
+
 def fit_word_limits(
     words: pd.DataFrame,  # of `words_when_harder`
     target: float,  # largest share of wrong words that the band promises
+    at_least: Iterable[Mapping[str, float]] = (),  # limits that hold in any case
 ) -> dict[str, float]:  # least_side in pixels, most_angle in degrees
     "Down to which size and up to which lean the words keep the band's promise."
-    limits = dict(DEFAULT_LIMITS)
+    limits = _strictest(at_least)
     for name in limits:
         asked = words.query("limit == @name")
         values = asked["value"].tolist()
@@ -158,6 +171,5 @@ def fit_word_limits(
         first = int(is_worse.argmax())
         # where already the easiest is worse, that one is the limit: it was asked for and not kept
         last_kept = values[max(first - 1, 0)]
-        harder = max if name == "least_side" else min
-        limits[name] = float(harder(limits[name], last_kept))
+        limits[name] = _STRICTER[name](limits[name], float(last_kept))
     return limits

@@ -12,8 +12,10 @@ import numpy as np
 import pandas as pd
 import psutil
 import pytest
-from fakeface.core.files import write_json
+from fakeface.core.files import read_json, write_json
 from fakeface.data.manifest import read_manifest
+from fakeface.evaluate.stage import EvaluateConfig, the_bundle
+from fakeface.models.storage import read_bundle
 from fakeface.testing.datasets import TOY_TRAINING, toy_run
 from fakeface.train.recipe import train_config
 from fakeface.train.trainer import start_training
@@ -22,12 +24,12 @@ from fakeface.train.trainer import start_training
 PLAIN = dict(TOY_TRAINING, mixup=0.0, augment="light", optimizer="sgd", lr=0.05, batch=16)
 
 
-def history_of(out: Path, processes: int) -> pd.DataFrame:
-    "Train with so many processes."
+def history_of(out: Path, processes: int, **fields) -> pd.DataFrame:
+    "Train with so many processes; `fields` of the config."
     run = f"processes{processes}"
     toy_run(out, run)
     frozen = dict(freeze_bn=True, ema_buffers="raw", bn_batches=0)
-    config = dict(PLAIN, **frozen, stage="finetune", out=str(out), run=run, processes=processes)
+    config = dict(PLAIN, **frozen, stage="finetune", out=str(out), run=run, processes=processes) | fields
     path = write_json(out / f"{run}.json", config)
     launcher = []
     if processes > 1:
@@ -50,6 +52,20 @@ def test_two_processes_follow_one(tmp_path):
     np.testing.assert_allclose(one.train_loss, two.train_loss, rtol=2e-4)
     np.testing.assert_allclose(one.valid_raw_loss, two.valid_raw_loss, rtol=2e-3)
     assert (one.step == two.step).all()
+
+
+@pytest.mark.slow
+def test_several_processes_end_with_the_comparison_with_the_start(tmp_path):
+    "As the stage's notebook does: otherwise evaluate would take a detector that may be worse."
+    history_of(tmp_path, 1)
+    start = tmp_path / "processes1/finetune/bundle"
+    history_of(tmp_path, 2, init=str(start))
+    stage = tmp_path / "processes2/finetune"
+    found = read_json(stage / "before_after.json")
+    assert found["start_hash"] == read_bundle(start).hash and found["bundle_hash"] == read_bundle(stage / "bundle").hash
+    assert read_json(stage / "metrics.json")["before_after"] == found
+    chosen = the_bundle(EvaluateConfig(run="processes2", out=str(tmp_path)))
+    assert chosen == (start if found["keep_start"] else stage / "bundle")
 
 
 def test_accumulation_is_the_large_batch(tmp_path):

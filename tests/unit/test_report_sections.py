@@ -194,7 +194,7 @@ def test_images_of_one_class_are_reported_without_the_others_figures(tmp_path, k
     assert ("scenes" in figures) == ("scenes" in measured)
     labels = set(kinds.values())
     tested = below_headline(facts)
-    assert (" photographs fake." in tested, "It found" in tested) == (0 in labels, 1 in labels)
+    assert (" photographs fake." in tested, "it found" in tested) == (0 in labels, 1 in labels)
     if "robustness" in measured:
         alt = figures["robust_errors"].alt
         assert ("most called fake" in alt, "most missed" in alt) == (0 in labels, 1 in labels)
