@@ -69,7 +69,9 @@ def _warnings(table: pd.DataFrame, gate: dict[str, DomainGate], grid: dict[str, 
     sentences += _shrink_warnings(harmonised.get("shrunk", {}))
     for paths in table.attrs.get("build", {}).get("listed", []):
         examples = ", ".join(paths[:3])
-        sentences.append(f"{len(paths)} images look alike and were not merged into a group, e.g. {examples}.")
+        sentences.append(
+            f"{len(paths)} images look alike, as frames of a film do, and are kept in one split, e.g. {examples}."
+        )
     if unnamed := names_no_bundle_holds(table):
         sentences.append(unnamed)
     n_excluded = int((table.split == "excluded").sum())

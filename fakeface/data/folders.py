@@ -47,16 +47,31 @@ def _composed(path: str | Path) -> str:
     return unicodedata.normalize("NFC", str(path))
 
 
+def _identity_lists(folder: Path) -> list[Path]:
+    "The files identities.csv in a folder and below it."
+    found = sorted(folder.rglob("identities.csv"))
+    return [path for path in found if not any(map(is_skipped, path.relative_to(folder).parts))]
+
+
+def _note_identity(known: dict[str, str], image: str, identity: str, list_file: Path) -> None:
+    "Add who is shown in an image; raises `SourceError` where it was somebody else before."
+    before = known.setdefault(image, identity)
+    if before != identity:
+        raise SourceError(f"{list_file}: who is shown in {image}, {identity!r} or {before!r}, as another line says?")
+
+
 def with_identities(folder: Path, rows: list[SourceRow]) -> list[SourceRow]:
-    "`rows` with what `folder`/identities.csv says about them."
-    list_file = folder / "identities.csv"
-    if not list_file.is_file():
-        return rows
-    table = read_table(list_file, ("path", "identity"))
-    known = {_composed(folder / path): identity for path, identity in zip(table.path, table.identity)}
-    lost = known.keys() - {_composed(row["path"]) for row in rows}
-    if lost:
-        raise SourceError(f"{list_file} names {len(lost):,} images that are not there, e.g. {min(lost)}.")
+    "`rows` with what the files identities.csv in `folder` and below say about them."
+    known: dict[str, str] = {}
+    there = {_composed(row["path"]) for row in rows}
+    for list_file in _identity_lists(folder):
+        table = read_table(list_file, ("path", "identity"))
+        images = [_composed(list_file.parent / path) for path in table.path]
+        for image, identity in zip(images, table.identity):
+            _note_identity(known, image, identity, list_file)
+        lost = set(images) - there
+        if lost:
+            raise SourceError(f"{list_file} names {len(lost):,} images that are not there, e.g. {min(lost)}.")
     for row in rows:
         row["identity"] = known.get(_composed(row["path"]), "")
     return rows
@@ -77,18 +92,22 @@ def _require_one_label(image: Path, folder: ClassFolder) -> None:
             )
 
 
+def _split_within(image: Path, folder: Path, split: str = "") -> str:
+    "The split that folders between `folder` and an image name; raises `SourceError` for two, or another than `split`."
+    named = {split_of(part) for part in image.relative_to(folder).parts[:-1]} | {split or None}
+    splits = sorted(filter(None, named))
+    if len(splits) > 1:
+        raise SourceError(f"{image} lies in folders of the splits {' and '.join(splits)}: which one is meant?")
+    return splits[0] if splits else ""
+
+
 def _rows_of_class(folder: ClassFolder, source: str, split: str) -> list[SourceRow]:
-    "The images of a class; a first folder within it may name their split, where nothing above does."
+    "The images of a class; a folder within it may name their split, where nothing above does."
     rows = []
     for image in image_files(folder.path):
         _require_one_label(image, folder)
-        inner = split_of(image.relative_to(folder.path).parts[0])
-        if inner and split and inner != split:
-            raise SourceError(
-                f"{image} lies in a folder of the split {split} and in one of {inner}: which one is meant?"
-            )
-        its_source = _source_of(image, source)
-        rows.append(SourceRow(path=str(image), label=int(folder.label), source=its_source, split=split or inner or ""))
+        its_source, its_split = _source_of(image, source), _split_within(image, folder.path, split)
+        rows.append(SourceRow(path=str(image), label=int(folder.label), source=its_source, split=its_split))
     return rows
 
 
@@ -206,8 +225,7 @@ def one_class(path: Path, label: Label) -> list[SourceRow]:
         other = [part for part in parts[:-1] if class_of(part) not in (None, label)]
         if other:
             raise SourceError(f"{image} is in a folder called {other[0]}, but this kind is all {LABEL_NAMES[label]}.")
-        split = split_of(parts[0]) if len(parts) > 1 else None
-        rows.append(SourceRow(path=str(image), label=int(label), split=split or ""))
+        rows.append(SourceRow(path=str(image), label=int(label), split=_split_within(image, path)))
     return with_identities(path, rows)
 
 

@@ -49,7 +49,7 @@ class Groups(NamedTuple):
     names: np.ndarray  # [n], of each row's group
     images: np.ndarray  # [n], of what each row is an image of: copies share a name, photographs of a person do not
     pairs: np.ndarray  # [P, 2], rows that are confirmed twins
-    listed: list[list[int]]  # sets of look-alikes that were too large to merge
+    listed: list[list[int]]  # sets of look-alikes that are too large to be copies of one image
 
 
 def group_rows(
@@ -63,11 +63,11 @@ def group_rows(
     distinct = np.flatnonzero(~is_copy)
     found = twins(looks[distinct])
     pairs, too_large = merge(len(distinct), found)
-    pairs = distinct[pairs[:, :2]]
+    look_alikes, pairs = distinct[found[:, :2]], distinct[pairs[:, :2]]
     listed = [distinct[positions].tolist() for positions in too_large]
     copies = np.concatenate([_chain(pixels), pairs])
     images = _image_names(table, components(len(table), copies))
-    ties = np.concatenate([copies, _chain(table.identity)])
+    ties = np.concatenate([copies, look_alikes, _chain(table.identity)])
     names = _group_names(table, components(len(table), ties))
     return Groups(names, images, pairs, listed)
 

@@ -138,6 +138,26 @@ def _completed(rows: pd.DataFrame) -> pd.DataFrame:
     return rows.assign(**texts).assign(may_show=may_show, framing=framing, path=paths)
 
 
+_SAID = ["label", "split", "framing", "may_show", "identity", "license"]  # the last two may be left open
+
+
+def _once(table: pd.DataFrame) -> pd.DataFrame:
+    "One row for an image that is listed twice in a domain, with all that is said of it; raises where that differs."
+    where, may_be_open = ["domain", "path"], ["identity", "license"]
+    table = table.reset_index(drop=True)
+    is_twice = table.duplicated(where, keep=False)
+    twice = table.loc[is_twice, [*where, *_SAID]]
+    meanings = twice.assign(**twice[may_be_open].replace("", None)).groupby(where)[_SAID].nunique()
+    differs = meanings > 1
+    if differs.any(axis=None):
+        domain, path = cast(tuple[str, str], differs.any(axis=1).idxmax())
+        names = ", ".join(name for name in _SAID if differs.loc[(domain, path), name])
+        raise ManifestError(f"{path} is listed twice in domain {domain!r}, and what is said of it differs: {names}.")
+    # what one line leaves open, another one says
+    table.loc[is_twice, may_be_open] = twice.groupby(where)[may_be_open].transform("max")
+    return table.drop_duplicates(where)
+
+
 def _checked(rows: pd.DataFrame) -> pd.DataFrame:
     "Rows from `sources`, sorted, with every value possible; one row for an image that is listed twice."
     table = _completed(rows)
@@ -149,11 +169,7 @@ def _checked(rows: pd.DataFrame) -> pd.DataFrame:
         raise ManifestError(f"split {bad_splits[0]!r} is none of train, valid, test.")
     _require_frame_modes(table, "The list of images")
     _require_harmless(table, "The list of images")
-    meanings = table.groupby(["domain", "path"])[["label", "split", "framing"]].nunique().max(axis=1)
-    if (meanings > 1).any():
-        domain, path = cast(tuple[str, str], meanings.idxmax())
-        raise ManifestError(f"{path} is listed twice in domain {domain!r}, with two labels, splits or framings.")
-    return table.drop_duplicates(["domain", "path"]).sort_values(["domain", "path"], ignore_index=True)
+    return _once(table).sort_values(["domain", "path"], ignore_index=True)
 
 # %% ../../nbs/04_data/13_manifest.ipynb #3a560c21
 def relative(path: str, root: str | os.PathLike) -> str:

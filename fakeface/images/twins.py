@@ -299,7 +299,7 @@ def components(
 def merge(
     n: int,  # how many images
     pairs: Indices,  # [P, 2 or 3] of twins
-    largest: int = 20,  # a set with more images is listed, not merged
+    largest: int = 20,  # a set with more images is listed
 ) -> tuple[Indices, list[list[int]]]:  # (pairs that remain, the sets that were too large)
     "Drop the pairs of sets that are too large to be copies of one image."
     component = components(n, pairs)

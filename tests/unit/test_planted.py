@@ -124,7 +124,7 @@ def test_identity_clash_across_domains(folder):
     assert manifest.group["k/two.jpg"] == "ffhq:00007"
 
 
-def test_look_alikes_are_listed_not_merged(folder):
+def test_look_alikes_are_listed_and_on_one_side_of_the_split(folder):
     names = []
     for i in range(48):
         frame = np.roll(np.asarray(cloud(77, 128)), i // 8, 1) + np.uint8(i % 8)
@@ -132,7 +132,10 @@ def test_look_alikes_are_listed_not_merged(folder):
     manifest = folder.build()
     assert len(manifest.attrs["build"]["listed"]) == 1
     listed = manifest.attrs["build"]["listed"][0]
-    assert len(listed) > 20 and set(listed) <= set(names) and manifest.group[listed].is_unique
+    assert len(listed) > 20 and set(listed) <= set(names)
+    assert (
+        manifest.group[listed].nunique() == manifest.split[listed].nunique() == 1 and manifest.image[listed].is_unique
+    )
     warnings = audit(manifest.reset_index(drop=True), grid=0).warnings
     assert any("look alike" in warning for warning in warnings)
 
