@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 from ..core.labels import FAKE, LABEL_NAMES, REAL, Label
 from .names import class_of, is_skipped, plain_name, split_of
-from .rows import SourceError, SourceRow, folder_content, image_files
+from .rows import SourceError, SourceRow, files_called, folder_content, image_files
 from .tables import read_table
 from ..images.formats import IMAGE_SUFFIXES
 
@@ -47,12 +47,6 @@ def _composed(path: str | Path) -> str:
     return unicodedata.normalize("NFC", str(path))
 
 
-def _identity_lists(folder: Path) -> list[Path]:
-    "The files identities.csv in a folder and below it."
-    found = sorted(folder.rglob("identities.csv"))
-    return [path for path in found if not any(map(is_skipped, path.relative_to(folder).parts))]
-
-
 def _note_identity(known: dict[str, str], image: str, identity: str, list_file: Path) -> None:
     "Add who is shown in an image; raises `SourceError` where it was somebody else before."
     before = known.setdefault(image, identity)
@@ -64,7 +58,7 @@ def with_identities(folder: Path, rows: list[SourceRow]) -> list[SourceRow]:
     "`rows` with what the files identities.csv in `folder` and below say about them."
     known: dict[str, str] = {}
     there = {_composed(row["path"]) for row in rows}
-    for list_file in _identity_lists(folder):
+    for list_file in files_called(folder, "identities.csv"):
         table = read_table(list_file, ("path", "identity"))
         images = [_composed(list_file.parent / path) for path in table.path]
         for image, identity in zip(images, table.identity):

@@ -297,6 +297,8 @@ def mean_of_bundles(
     cfg = TrainConfig(threshold=threshold)
     cfg.check()
     decision = fit_decision(scores, cfg)
+    for note in decision.band.notes:
+        print(note)
     scores["p_fake"] = decision.p_fake(scores)
     valid = by_domain_records(by_domain(scores, decision.thresholds[decision.threshold]))
     words = words_when_harder(network, network.spec, rows, decision)
