@@ -148,17 +148,24 @@ def _scored(folder: str | Path, rows: pd.DataFrame, device_name: str) -> tuple[p
     return predict(net, bundle, rows, device=device), bundle
 
 
-def _fresh_rows(folder: str, rows: pd.DataFrame, name: str) -> tuple[pd.DataFrame, Acquaintance]:
-    "The test images that the detector in a folder has not met; and how many it has."
-    seen = read_seen(folder)
-    fresh = rows.loc[~known_rows(seen, rows)].reset_index(drop=True)
+def _fresh_rows(
+    folders: tuple[str, Path],  # of the bundle that training began with, and of the new one
+    rows: pd.DataFrame,  # of the test split
+    name: str,  # of the first
+) -> tuple[pd.DataFrame, Acquaintance]:
+    "The test images that neither detector has met; and how many the one has that has met more."
+    seen, new_seen = map(read_seen, folders)
+    fresh = rows.loc[~(known_rows(seen, rows) | known_rows(new_seen, rows))].reset_index(drop=True)
     fresh.attrs = rows.attrs
-    return fresh, acquaintance(seen, rows, f"{name} (which training began with)")
+    known = acquaintance(seen, rows, f"{name} (which training began with)")
+    # what the start had met, the new one has met too; more only where the split keeps apart too little
+    new_known = acquaintance(new_seen, rows, "the new detector")
+    return fresh, new_known if new_known.met > known.met else known
 
 
 def _compared(
     folders: tuple[str, Path],  # of the bundle that training began with, and of the new one
-    fresh: pd.DataFrame,  # rows that the first one has not met
+    fresh: pd.DataFrame,  # rows that neither has met
     device: str,
 ) -> tuple[pd.DataFrame, tuple[Bundle, Bundle]]:
     "The table of `compare_scores`, empty where there are no rows, and both bundles."
@@ -199,7 +206,7 @@ def before_after(
         return {}
     print(compare_files(rows))
     first = init_paths(cfg.init)[0]
-    fresh, known = _fresh_rows(first, rows, start.name)
+    fresh, known = _fresh_rows((first, folder / "bundle"), rows, start.name)
     table, (old, new) = _compared((first, folder / "bundle"), fresh, cfg.device)
     note_test_read(
         run_dir(cfg.run, cfg.out),

@@ -93,16 +93,21 @@ def _judge(
     raise InferError(f"The batch has the columns {columns}; it needs bytes, path or x.")
 
 
+_GIVEN = ("p_fake", "label", "reason", "error")  # columns that are added
+
+
 def score_batch(
     batch: Mapping[str, Any],  # columns of equal length: "bytes" (files), "path", or "x" (uint8 views), and any others
     bundle: str | None = None,  # as in `Detector.load`; opened once a process
 ) -> dict[str, Any]:  # the batch without "bytes" and "x", with p_fake (float64), label, reason and error (text)
-    "Judge a batch of images: a pure function for Ray Data, Dask, Spark and the like."
+    "Judge a batch of images: a pure function for Ray Data, Dask, Spark and the like; raises `InferError`."
+    if taken := [name for name in _GIVEN if name in batch]:
+        raise InferError(f"The batch has columns called {', '.join(taken)}, which would be lost: rename them before.")
     detector = _cached(None if bundle is None else str(bundle))
     verdicts = _judge(detector, batch)
     judged = {name: column for name, column in batch.items() if name not in ("bytes", "x")}
     scores = [verdict.p_fake for verdict in verdicts]
     judged["p_fake"] = np.array(scores, np.float64)
-    for name in ("label", "reason", "error"):
+    for name in _GIVEN[1:]:
         judged[name] = np.array([getattr(verdict, name) for verdict in verdicts], object)
     return judged
