@@ -202,19 +202,21 @@ def before_after(
     start = finished_start(cfg)
     rows = manifest.loc[manifest.split == "test"].reset_index(drop=True)
     rows.attrs = manifest.attrs
-    if start is None or rows.empty:
+    if start is None:
         return {}
-    print(compare_files(rows))
+    if len(rows):
+        print(compare_files(rows))
     first = init_paths(cfg.init)[0]
     fresh, known = _fresh_rows((first, folder / "bundle"), rows, start.name)
     table, (old, new) = _compared((first, folder / "bundle"), fresh, cfg.device)
-    note_test_read(
-        run_dir(cfg.run, cfg.out),
-        bundle_hash=new.hash,
-        manifest_hash=manifest_hash(rows),
-        domains=sorted(rows.domain.unique()),
-        by="before and after",
-    )
+    if len(rows):
+        note_test_read(
+            run_dir(cfg.run, cfg.out),
+            bundle_hash=new.hash,
+            manifest_hash=manifest_hash(rows),
+            domains=sorted(rows.domain.unique()),
+            by="before and after",
+        )
     _add_costs(table, (first, folder / "bundle"))
     mean, better = mean_difference(table), is_better(table)
     said = [known.sentence() if known.met else "", headline_of(table, old.name), what_belongs_together(fresh)]
