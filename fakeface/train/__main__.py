@@ -54,7 +54,8 @@ if __name__ == "__main__" and "__file__" in globals():
     except FakefaceError as error:
         sys.exit(f"fakeface.train: {error}")
     except KeyboardInterrupt as stopped:
-        print(f"fakeface.train: {stopped}", file=sys.stderr)
+        said = str(stopped) or "stopped; the same command with resume = true in the config continues"
+        print(f"fakeface.train: {said}", file=sys.stderr)
         sys.exit(130)
     except RuntimeError as error:
         if not _is_lost(error):
