@@ -54,16 +54,25 @@ def _note_identity(known: dict[str, str], image: str, identity: str, list_file: 
         raise SourceError(f"{list_file}: who is shown in {image}, {identity!r} or {before!r}, as another line says?")
 
 
+def _named_in(list_file: Path) -> list[tuple[str, str]]:
+    "The images that an identities.csv names, and who is shown."
+    table = read_table(list_file, ("path", "identity"))
+    return [(_composed(list_file.parent / path), identity) for path, identity in zip(table.path, table.identity)]
+
+
 def with_identities(folder: Path, rows: list[SourceRow]) -> list[SourceRow]:
-    "`rows` with what the files identities.csv in `folder` and below say about them."
+    "`rows` with what the files identities.csv in `folder`, below it and beside it say about them."
     known: dict[str, str] = {}
     there = {_composed(row["path"]) for row in rows}
-    for list_file in files_called(folder, "identities.csv"):
-        table = read_table(list_file, ("path", "identity"))
-        images = [_composed(list_file.parent / path) for path in table.path]
-        for image, identity in zip(images, table.identity):
+    beside = folder.parent / "identities.csv"
+    for list_file in [*files_called(folder, beside.name), *filter(Path.is_file, [beside])]:
+        named = _named_in(list_file)
+        if list_file == beside:
+            # it may be about other folders, too
+            named = [(image, identity) for image, identity in named if Path(image).is_relative_to(_composed(folder))]
+        for image, identity in named:
             _note_identity(known, image, identity, list_file)
-        lost = set(images) - there
+        lost = {image for image, _ in named} - there
         if lost:
             raise SourceError(f"{list_file} names {len(lost):,} images that are not there, e.g. {min(lost)}.")
     for row in rows:
