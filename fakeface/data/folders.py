@@ -71,7 +71,9 @@ def with_identities(folder: Path, rows: list[SourceRow]) -> list[SourceRow]:
             # it may be about other folders, too
             named = [(image, identity) for image, identity in named if Path(image).is_relative_to(_composed(folder))]
         for image, identity in named:
-            _note_identity(known, image, identity, list_file)
+            # who is not known in one list may be named in another
+            if identity:
+                _note_identity(known, image, identity, list_file)
         lost = {image for image, _ in named} - there
         if lost:
             raise SourceError(f"{list_file} names {len(lost):,} images that are not there, e.g. {min(lost)}.")

@@ -40,7 +40,7 @@ def _lost_line(error: RuntimeError) -> str:
 
 # %% ../../nbs/08_train/16_main.ipynb #2358ccfa
 def _compared(cfg: TrainConfig, folder: Path, manifest: pd.DataFrame) -> dict[str, Any]:
-    "Whether finetuning made the detector better that it began with: for metrics.json, and printed."
+    "Whether finetuning made a better detector than the one that it began with: for metrics.json, and printed."
     if cfg.stage != "finetune":
         return {}
     found = before_after(cfg, folder, manifest)
