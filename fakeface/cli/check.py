@@ -152,6 +152,9 @@ def _summary(found: dict[str, Any]) -> str:
     repeated = found.get("repeated", 0)
     if repeated:
         others += f" {repeated:,} {'was' if repeated == 1 else 'were'} named again and judged once."
+    unreached = found.get("unreached", 0)
+    if unreached:
+        others += f" {unreached:,} cannot be reached now: what was found before stays."
     results = sum(found[name] for name in ("real", "fake", "unsure", "unread"))
     # an image has as many as faces that are judged
     several = f", {results:,} results" if results != files else ""
@@ -313,7 +316,7 @@ def _check(args: argparse.Namespace) -> dict[str, Any]:
     if args.threshold is not None and not args.quiet:
         _told_of_threshold(detector)
     options = CheckOptions(framing=args.framing or detector.bundle.framing, stability=args.stability, prior=args.prior)
-    if args.overwrite:
+    if args.overwrite or args.resume:
         _refuse_nothing(args.paths)
     to = _open_rows(args, detector, options) if _is_file(file) else _printer(args)
     bar = None if _is_file(file) and not args.quiet else False

@@ -7,6 +7,7 @@ __all__ = ['ClassFolder', 'class_folders', 'split_folders', 'with_identities', '
            'one_class', 'read_real', 'read_fake']
 
 # %% ../../nbs/04_data/03_folders.ipynb #58edf386
+import os
 import unicodedata
 from pathlib import Path
 from typing import NamedTuple
@@ -57,7 +58,24 @@ def _note_identity(known: dict[str, str], image: str, identity: str, list_file: 
 def _named_in(list_file: Path) -> list[tuple[str, str]]:
     "The images that an identities.csv names, and who is shown."
     table = read_table(list_file, ("path", "identity"))
-    return [(_composed(list_file.parent / path), identity) for path, identity in zip(table.path, table.identity)]
+    images = [_composed(os.path.normpath(list_file.parent / path)) for path in table.path]
+    return list(zip(images, table.identity))
+
+
+def _is_there(image: str) -> bool:
+    "Is an image there, under the name in either form of its accents?"
+    return any(os.path.lexists(unicodedata.normalize(form, image)) for form in ("NFC", "NFD"))
+
+
+def _named_within(named: list[tuple[str, str]], folder: Path) -> list[tuple[str, str]]:
+    "Of a list beside `folder`, what is not about images of other folders that are there."
+    here, really_here = _composed(folder), os.path.realpath(folder)
+    within = []
+    for image, identity in named:
+        is_elsewhere = not Path(image).is_relative_to(here) and _is_there(image)
+        if not is_elsewhere or Path(os.path.realpath(image)).is_relative_to(really_here):
+            within.append((image, identity))
+    return within
 
 
 def with_identities(folder: Path, rows: list[SourceRow]) -> list[SourceRow]:
@@ -68,8 +86,7 @@ def with_identities(folder: Path, rows: list[SourceRow]) -> list[SourceRow]:
     for list_file in [*files_called(folder, beside.name), *filter(Path.is_file, [beside])]:
         named = _named_in(list_file)
         if list_file == beside:
-            # it may be about other folders, too
-            named = [(image, identity) for image, identity in named if Path(image).is_relative_to(_composed(folder))]
+            named = _named_within(named, folder)
         for image, identity in named:
             # who is not known in one list may be named in another
             if identity:

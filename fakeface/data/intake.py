@@ -180,6 +180,8 @@ def tell_intake(
     if "excluded" in set(manifest["split"]):
         print("Those left out are listed in excluded.csv, in the folder of this stage.")
     print(intake_table(manifest).to_string())
+    if (used := manifest.loc[(manifest["identity"] != "") & (manifest["split"] != "excluded")]).size:
+        print(f"Who is shown is known of {len(used):,} images: {used['identity'].nunique():,} persons.")
     print(*form_lines(manifest), sep="\n")
     print(AUDIT_WORDS, verdicts.to_string(), sep="\n")
     losses = (manifest.attrs.get("harmonised") or {}).get("losses", [])

@@ -18,8 +18,19 @@ from ..models.session import RunError
 
 # %% ../../nbs/11_infer/07_batch.ipynb #f9a18eb5
 @functools.lru_cache(maxsize=4)
-def _cached(bundle: str | None) -> Detector:
+def _loaded(bundle: str | None, state: tuple[int, ...]) -> Detector:
     return Detector.load(bundle)
+
+
+def _cached(bundle: str | None) -> Detector:
+    "The detector, opened anew where another bundle lies in the folder by now."
+    try:
+        status = os.stat(os.path.join(bundle or "", "bundle.json"))
+        state: tuple[int, ...] = (status.st_ino, status.st_size, status.st_mtime_ns)
+    except (OSError, ValueError):
+        # a name, or the one that ships
+        state = ()
+    return _loaded(bundle, state)
 
 
 def _judge_row(
@@ -98,7 +109,7 @@ _GIVEN = ("p_fake", "label", "reason", "error")  # columns that are added
 
 def score_batch(
     batch: Mapping[str, Any],  # columns of equal length: "bytes" (files), "path", or "x" (uint8 views), and any others
-    bundle: str | None = None,  # as in `Detector.load`; opened once a process
+    bundle: str | None = None,  # as in `Detector.load`; opened once a process, again where a folder was replaced
 ) -> dict[str, Any]:  # the batch without "bytes" and "x", with p_fake (float64), label, reason and error (text)
     "Judge a batch of images: a pure function for Ray Data, Dask, Spark and the like; raises `InferError`."
     if taken := [name for name in _GIVEN if name in batch]:

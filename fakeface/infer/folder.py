@@ -47,7 +47,9 @@ class _Earlier:
         self.retry_errors = retry_errors
         self.judged: np.ndarray | None = None  # marks of files in their states, sorted
         self.keys = np.empty(0, MARK)  # of their names, sorted
+        self.standing = np.empty(0, MARK)  # of those that are not to be judged again in any case
         self.is_double = False  # has a file rows of two states, or will it have?
+        self.unreached = 0  # files that have rows and cannot be reached now
 
     def _next(self) -> tuple[bytes, bytes] | None:
         "(a file's key, its mark in its state; empty where it is to be judged again); None at the end."
@@ -60,10 +62,11 @@ class _Earlier:
         return bytes.fromhex(key), b"" if is_error else _in_state(key, state)
 
     def _remember(self, first: tuple[bytes, bytes] | None) -> None:
-        "Keep 32 bytes of each of the files that are still to come."
+        "Keep 48 bytes of each of the files that are still to come."
         rest = () if first is None else itertools.chain([first], iter(self._next, None))
         table = np.fromiter(itertools.chain.from_iterable(rest), MARK).reshape(-1, 2)
         self.keys = np.unique(table[:, 0])
+        self.standing = np.unique(table[table[:, 1] != b"", 0])
         self.judged = np.unique(table[:, 1])
         self.is_double = len(self.keys) < len(table)
 
@@ -77,7 +80,12 @@ class _Earlier:
             self._remember(expected)
         if is_among(cast(np.ndarray, self.judged), in_state):
             return True
-        self.is_double |= is_among(self.keys, bytes.fromhex(mark.file_key))
+        key = bytes.fromhex(mark.file_key)
+        if not mark.file_state and is_among(self.standing, key):
+            # it cannot be reached now, as on a share that is not mounted: what was found before stays
+            self.unreached += 1
+            return True
+        self.is_double |= is_among(self.keys, key)
         return False
 
     def finish(self) -> None:
@@ -108,6 +116,11 @@ class LeftToDo:
     @property
     def is_double(self) -> bool:
         return self.earlier.is_double
+
+    @property
+    def unreached(self) -> int:
+        "How many files that have rows cannot be reached now."
+        return self.earlier.unreached
 
     def __iter__(self) -> Iterator[tuple[str, str]]:
         for path, reason in self.todo:
@@ -256,7 +269,7 @@ def score_paths(
     timeout: float | None = None,  # seconds, as in `check_paths`
     retry_errors: bool = False,  # judge again what a file of rows has errors of
     **options: Unpack[CheckOptions],  # framing, stability, threshold, prior
-) -> dict[str, Any]:  # files, before (those that had rows), real, fake, unsure, unread, beside, repeated, seconds
+) -> dict[str, Any]:  # files, before (that had rows), unreached (of these), real, fake, unsure, unread, beside, …
     "Judge everything that is named, once, a row at a time; what `to` has rows of is counted and not judged again."
     started = time.time()
     names = [os.fspath(path) for path in paths]
@@ -270,7 +283,7 @@ def score_paths(
             count.add(verdict.row() for verdict in verdicts)
     if isinstance(to, Rows) and left.is_double and keep_last(to):
         count.again(to.before())
-    summary = count.summary()
+    summary = count.summary() | dict(unreached=left.unreached)
     summary["seconds"] = round(time.time() - started, 1)
     if isinstance(to, Rows):
         to.close(counts=summary)

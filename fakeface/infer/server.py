@@ -16,6 +16,7 @@ import importlib.resources
 import json
 import logging
 import os
+import re
 import secrets
 import shutil
 import signal
@@ -379,11 +380,11 @@ def _short_folder() -> str:
 
 # %% ../../nbs/11_infer/17_server.ipynb #32276141
 class _PlainLines(logging.Filter):
-    "Writes every message as one line that can be shown anywhere."
+    "Writes every message as one line that can be shown anywhere, without the token."
 
     def filter(self, record: logging.LogRecord) -> bool:
         "Change the message; let it pass."
-        record.msg = plain(record.getMessage(), 1_000)
+        record.msg = plain(re.sub(r"token=[^&\s]+", "token=…", record.getMessage()), 1_000)
         record.args = ()
         return True
 

@@ -368,7 +368,7 @@ def test_a_folder_whose_name_is_no_utf8_gets_rows(inside, tiny, kind):
 
 
 def test_a_million_rows_take_little_memory():
-    "32 bytes a row once walk and rows have parted, and nothing before."
+    "48 bytes a row once walk and rows have parted, and nothing before."
     import tracemalloc
 
     from fakeface.infer.folder import LeftToDo
