@@ -39,10 +39,17 @@ def export_command(args: argparse.Namespace) -> None:
     "`fakeface export`."
     from fakeface.models.bundle import ONNX
     from fakeface.models.storage import read_bundle
-    from fakeface.models.shelf import find_bundle
+    from fakeface.models.shelf import find_bundle, list_bundles
 
     found = find_bundle(args.folder)
     read_bundle(found)
+    if args.out == "":
+        raise FakefaceError("--out is empty: name a new folder, or leave --out away to write into the bundle itself.")
+    if args.out is None and args.folder in list_bundles():
+        raise FakefaceError(
+            f"{args.folder} is an installed detector, which others may use: name a new folder (--out FOLDER). "
+            f"To change it all the same, give its path: {found}"
+        )
     if args.out:
         _refuse_unusable(args.out)
     elif not os.access(found, os.W_OK):

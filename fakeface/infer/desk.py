@@ -19,6 +19,7 @@ from .cards import Tally
 from .detector import Detector
 from .messages import Message, checked_message
 from .turns import Turn
+from .verdict import InferError
 from .typed import images_in, names_only, read_typed, typed_path, unquoted
 from .wording import scale_words, shown_name, threshold_button
 
@@ -363,6 +364,8 @@ class Desk(Greeter):
         except ImportError as error:
             missing = f"{error.name or 'torch'}, which is not installed"
             answer["error"] = f"Heat-maps need {missing}: pip install torch torchvision timm"
+        except InferError as error:
+            answer["error"] = str(error)
         return [answer]
 
     def remove(self, message: Message, buffers: Iterable[Any] = ()) -> list[Message]:

@@ -30,6 +30,7 @@ from .scorer import Scorer
 from .verdict import STATES, InferError, Verdict, posterior, states
 from ..models.bundle import Bundle
 from ..models.session import RunError
+from ..models.storage import read_bundle
 
 # %% ../../nbs/11_infer/05_detector.ipynb #a1f30502
 class _Question(NamedTuple):
@@ -353,8 +354,14 @@ class Detector(_Judge):
         image: StoredImage | Image.Image,  # path, bytes, file object or Pillow image
         square: tuple[float, float, float, float] | None = None,  # of a `Verdict`: this part of it only
     ) -> Image.Image:
-        "Where the network looked (Grad-CAM); needs torch."
+        "Where the network looked (Grad-CAM); needs torch. Raises `InferError` where its folder was replaced."
         from fakeface.explain.gradcam import heatmap
+
+        if read_bundle(self.path).hash != self.hash:
+            raise InferError(
+                "Another detector has been put in the place of the one that judged, so there is no heat-map of it. "
+                "Load the detector again."
+            )
 
         opened = open_image(image)
         if square:

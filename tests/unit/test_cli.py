@@ -333,6 +333,9 @@ def test_export_gives_an_older_bundle_its_onnx_file(tmp_path, capsys, monkeypatc
     code, out, _ = run("doctor", "--bundle", "new")
     assert code == 0 and "reference scores agree" in out
     assert run("export", "new")[0] == 0
+    for args, said in (("new", "--out", ""), "--out is empty"), (("fakeface-lite0",), "is an installed detector"):
+        code, _, err = run("export", *args)
+        assert code == 1 and said in err
     assert "reference scores agree" in run("doctor", "--bundle", "new")[1], "made again, the scores stay"
     (tmp_path / "new/model.onnx").write_bytes(b"changed")
     code, out, _ = run("doctor", "--bundle", "new")

@@ -668,3 +668,17 @@ def test_the_hub_s_errors_quote_no_token(monkeypatch):
     with pytest.raises(BundleError, match="could not be downloaded.*Illegal header value") as raised:
         shelf.from_hub("someone/faces")
     assert not any(part in str(raised.value) for part in ("SECRET", "KEY456", "me:word"))
+
+
+def test_a_heat_map_is_of_the_network_that_judged(tmp_path):
+    "Somebody trains anew into the folder of a detector that is open."
+    torch.manual_seed(0)
+    for overwrite in (False, True):
+        network = build_model("test_resnet", None, size=32).eval()
+        save_model(network, tmp_path / "b", Bundle("b", "test_resnet", network.spec), overwrite=overwrite)
+        if not overwrite:
+            detector = Detector.load(tmp_path / "b")
+            assert detector.heatmap(demo_faces(1)[0]).mode == "RGB"
+    with pytest.raises(InferError, match="Another detector has been put in the place"):
+        detector.heatmap(demo_faces(1)[0])
+    assert Detector.load(tmp_path / "b").heatmap(demo_faces(1)[0]).mode == "RGB"
