@@ -27,6 +27,7 @@ from ..core.labels import FAKE, LABEL_NAMES, REAL
 from ..core.project import FakefaceError, cores
 from ..faces.frame import FRAME_MODES
 from .groups import group_rows
+from .rows import SourceError, says_yes
 from .splits import FRACTIONS, SPLITS, assign_splits, loses_its_split
 from ..images.facts import file_infos
 
@@ -122,18 +123,6 @@ def names_no_bundle_holds(
     return ""
 
 # %% ../../nbs/04_data/13_manifest.ipynb #3a8af7ed
-_YES, _NO = ("true", "yes", "1", "1.0"), ("false", "no", "0", "0.0", "")
-
-
-def _yes_or_no(values: pd.Series) -> pd.Series:
-    "What may be shown, from truth values or words; what is left open may not. Raises `ManifestError` for other words."
-    words = values.where(values.notna(), "").astype(str).str.strip().str.lower()
-    unknown = sorted(set(words) - {*_YES, *_NO})
-    if unknown:
-        raise ManifestError(f"may_show = {unknown[0]!r} should be true or false.")
-    return words.isin(_YES)
-
-
 def _completed(rows: pd.DataFrame) -> pd.DataFrame:
     "Rows with every column that `sources` brings there, paths absolute."
     missing = {"path", "domain", "label"} - set(rows.columns)
@@ -144,7 +133,7 @@ def _completed(rows: pd.DataFrame) -> pd.DataFrame:
     texts = {}
     for column in ("split", "source", "identity", "license", "origin"):
         texts[column] = rows[column].fillna("") if column in rows else ""
-    may_show = _yes_or_no(rows.may_show) if "may_show" in rows else False
+    may_show = [says_yes(cell) for cell in rows.may_show] if "may_show" in rows else False
     framing = rows.framing.fillna("centre") if "framing" in rows else "centre"
     paths = [os.path.abspath(path) for path in rows.path]
     return rows.assign(**texts).assign(may_show=may_show, framing=framing, path=paths)

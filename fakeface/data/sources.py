@@ -25,7 +25,7 @@ from .folders import read_fake, read_folder, read_real, read_tree
 from .public_sets import ffhq_identity, ffhq_there, listed_ids
 from .public_sets import read_140k, read_dalle2, read_ffhq, read_tpdne
 from .reals import auto_count, drawn_reals
-from .rows import SOURCE_COLUMNS, SourceError, SourceRow, other_files
+from .rows import SOURCE_COLUMNS, SourceError, SourceRow, other_files, says_yes
 from .tables import read_csv, read_table
 
 # %% ../../nbs/04_data/05_sources.ipynb #959322ad
@@ -198,10 +198,6 @@ class Source:
     framing: str = "centre"  # one of `FRAME_MODES`
 
 
-_TRUE = ("true", "yes", "1")
-_FALSE = ("false", "no", "0", "")
-
-
 def _ids(record: dict[str, str], absolute: Callable[[str], str], place: str) -> str:
     "What stands in the column ids: a list's absolute path, or auto: and a number, as it is."
     ids = record.get("ids") or ""
@@ -215,9 +211,10 @@ def _source(record: dict[str, str], folder: Path, place: str) -> Source:
     if not (record["name"] and record["kind"] and record["path"]):
         raise SourceError(f"{place}: name, kind and path must all be given.")
     refuse_unknown([record["kind"]], SOURCE_KINDS, "kind of source")
-    may_show = record.get("may_show", "").lower()
-    if may_show not in _TRUE + _FALSE:
-        raise SourceError(f"{place}: may_show = {may_show!r} should be true or false.")
+    try:
+        may_show = says_yes(record.get("may_show"))
+    except SourceError as error:
+        raise SourceError(f"{place}: {error}") from None
     framing = record.get("framing") or "centre"
     if framing not in FRAME_MODES:
         raise SourceError(f"{place}: framing = {framing!r} should be {' or '.join(FRAME_MODES)}.")
@@ -230,7 +227,7 @@ def _source(record: dict[str, str], folder: Path, place: str) -> Source:
         kind=record["kind"],
         path=Path(absolute(record["path"])),
         license=record.get("license", ""),
-        may_show=may_show in _TRUE,
+        may_show=may_show,
         ids=_ids(record, absolute, place),
         framing=framing,
     )

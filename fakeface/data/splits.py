@@ -133,7 +133,7 @@ def assign_splits(
     kept = table[rank == highest]
     kept_path = kept.path.groupby(kept.group).min()
     clash = table.group.map(kept_path).fillna("").astype(str)
-    why = "same image or person as " + clash + " in " + split.astype(str)
+    why = "same or similar image, or same person, as " + clash + " in " + split.astype(str)
     reason = np.where(is_lost, why, "")
     split = np.where(is_lost, "excluded", split)
     return pd.DataFrame(dict(split=split, reason=reason), index=table.index)

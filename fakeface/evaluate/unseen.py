@@ -381,7 +381,8 @@ def extra_rows(
     met = overlap_with_training(extra, manifest, mirrored_hashes(extra, cache, workers))
     keep, counts = _sorted_out(extra, met)
     if not keep.any():
-        raise EvaluateError(f"extra: no image of {folder} is left: {counts}.")
+        left_out = "; ".join(f"{why}: {count:,}" for why, count in counts.items() if count)
+        raise EvaluateError(f"extra: no image of {folder} is left ({left_out}).")
     used = extra[keep].assign(split="extra").reset_index(drop=True)
     used.attrs = extra.attrs
     return used, counts

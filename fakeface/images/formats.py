@@ -4,7 +4,8 @@
 
 # %% auto #0
 __all__ = ['READ', 'JPEG_XL', 'CAMERA_RAW', 'PHOTOSHOP', 'SVG', 'PDF', 'VIDEO', 'NOT_READ', 'PILLOW_FORMATS', 'IMAGE_SUFFIXES',
-           'HEAD', 'Format', 'unread_format', 'is_heif', 'why_not_read', 'is_raw_preview', 'header_only', 'webp_size']
+           'SIDECARS', 'HEAD', 'Format', 'unread_format', 'is_heif', 'why_not_read', 'is_raw_preview', 'header_only',
+           'webp_size']
 
 # %% ../../nbs/02_images/00_formats.ipynb #60f0d3e6
 import dataclasses
@@ -53,6 +54,7 @@ NOT_READ = (JPEG_XL, CAMERA_RAW, PHOTOSHOP, SVG, PDF, VIDEO)
 # %% ../../nbs/02_images/00_formats.ipynb #b737773d
 PILLOW_FORMATS = tuple(format.name for format in READ if format.name != "HEIF")  # what Pillow reads by itself
 IMAGE_SUFFIXES = frozenset(suffix for format in READ for suffix in format.suffixes.split())
+SIDECARS = frozenset({".aae", ".xmp"})  # edits of an image, which phones and photo editors keep in a file beside it
 
 
 def unread_format(

@@ -17,6 +17,7 @@ from pathlib import PurePath
 from typing import TYPE_CHECKING, Callable, Iterable, Iterator, Protocol
 
 from ..core.project import FakefaceError
+from ..images.formats import SIDECARS
 
 if TYPE_CHECKING:
     import numpy as np
@@ -208,7 +209,7 @@ class _Descent:
 
 # %% ../../nbs/11_infer/02_listing.ipynb #129d804b
 # endings of files that lie beside images and are none
-NO_IMAGES = frozenset(
+NO_IMAGES = SIDECARS | set(
     ".txt .md .rst .csv .tsv .json .jsonl .yaml .yml .toml .xml .html .htm .ini .log .db .sqlite .parquet .ipynb .py"
     " .sh .zip .gz .tar .7z .doc .docx .xls .xlsx .ppt .pptx .odt".split()
 )

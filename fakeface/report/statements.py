@@ -724,7 +724,7 @@ def _split_warnings(metrics: dict, facts: RunFacts) -> list[str]:
     if metrics.get("split", "test") != "test":
         warnings.append(
             f"These figures are from the {metrics['split']} split, on which the threshold was fitted: they flatter."
-            " Evaluate the test split."
+            " Only a test split says how good it is."
         )
     return warnings
 

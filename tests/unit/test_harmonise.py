@@ -108,8 +108,14 @@ def run_until(home, name, workers, n_images, seconds):
     return killed_at
 
 
-def test_killed_builds_end_the_same(folder):
+@pytest.fixture(scope="module")
+def whole(folder):
+    "What an undisturbed build of the folder makes."
     assert begin(folder, "whole", 0).wait() == 0
+    return contents(folder / "whole")
+
+
+def test_killed_builds_end_the_same(folder, whole):
     generator = np.random.default_rng()
     killed = []
     for workers in (0, 2):  # while hashing
@@ -119,7 +125,7 @@ def test_killed_builds_end_the_same(folder):
     killed = [n for n in killed if n is not None]
     assert len(killed) >= 3 and any(0 < n < N_IMAGES - 1 for n in killed), killed
     assert begin(folder, "killed", 2).wait() == 0
-    whole, again = contents(folder / "whole"), contents(folder / "killed")
+    again = contents(folder / "killed")
     print("images made when killed:", killed)
     # all images but the empty one, two manifests and the settings
     assert sorted(again) == sorted(whole) and len(whole) == N_IMAGES - 1 + 3
@@ -128,14 +134,14 @@ def test_killed_builds_end_the_same(folder):
     assert cache.execute("SELECT count(*) FROM facts").fetchone() == (N_IMAGES - 1,)
 
 
-def test_same_bytes_wherever_it_lies(folder, tmp_path):
+def test_same_bytes_wherever_it_lies(folder, whole, tmp_path):
     "The build depends on pixels and settings, not on where the data lies or how many processes there are."
     shutil.copytree(folder / "pictures", tmp_path / "deep/er/pictures")
     rows = pd.read_parquet(folder / "rows.parquet")
     rows["path"] = rows.path.str.replace(str(folder), str(tmp_path / "deep/er"), regex=False)
     rows.sample(frac=1, random_state=1).to_parquet(tmp_path / "rows.parquet")
     assert begin(tmp_path, "out", 1).wait() == 0
-    here, there = contents(folder / "whole"), contents(tmp_path / "out")
-    assert sorted(here) == sorted(there)
-    assert all(here[name] == there[name] for name in here if name.endswith(".jpg"))
-    assert json.loads(here["alike/harmonise.json"]) == json.loads(there["alike/harmonise.json"])
+    there = contents(tmp_path / "out")
+    assert sorted(whole) == sorted(there)
+    assert all(whole[name] == there[name] for name in whole if name.endswith(".jpg"))
+    assert json.loads(whole["alike/harmonise.json"]) == json.loads(there["alike/harmonise.json"])

@@ -292,7 +292,7 @@ def test_of_copies_in_two_splits_the_one_that_may_stay_is_used(folder):
     manifest = folder.build()
     split = manifest.split[[f"copies/{name}.png" for name in "abcde"]]
     assert split.tolist() == ["excluded", "test", "excluded", "excluded", "excluded"]
-    assert manifest.reason["copies/a.png"] == "same image or person as copies/b.png in test"
+    assert manifest.reason["copies/a.png"] == "same or similar image, or same person, as copies/b.png in test"
     # a twin of theirs that is in test takes the split of the one that has none
     folder.rows = [row for row in folder.rows if not row["path"].endswith(("b.png", "c.png"))]
     folder.add("copies/twin.png", image_bytes(half(cloud(700, 128)), "PNG"), 1, "test")
