@@ -227,7 +227,9 @@ class Greeter(Talk):
     def _stored(self) -> list[dict[str, Any]]:
         "A button for each stored threshold."
         own = self.judge.threshold_name
-        return [threshold_button(name, value, name == own) for name, value in self.judge.bundle.thresholds.items()]
+        stored = self.judge.bundle.thresholds
+        balanced = stored.get("youden", 0.0)
+        return [threshold_button(name, value, name == own, balanced) for name, value in stored.items()]
 
     def _limits(self) -> dict[str, Any]:
         "How much the page takes."
