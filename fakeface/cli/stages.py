@@ -162,7 +162,7 @@ def _ending(
     "What went wrong, in a sentence, and the exit code."
     if stopped:
         name = signal.Signals(stopped[0]).name
-        return _Ending(f"was stopped by {name}; a training stage continues with -p resume True.", 128 + stopped[0])
+        return _Ending(f"was stopped by {name}; a stage continues with -p resume True.", 128 + stopped[0])
     kind = type(error).__name__
     if kind == "DeadKernelError":
         return _Ending("failed: its kernel died, as happens when memory runs out.", 138)

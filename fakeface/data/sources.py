@@ -21,6 +21,7 @@ from ..core.config import refuse_unknown
 from ..core.files import write_atomic
 from ..core.labels import FAKE
 from ..faces.frame import FRAME_MODES
+from .folders import composed, is_there, named_in, note_identity, require_none_lost
 from .folders import read_fake, read_folder, read_real, read_tree
 from .public_sets import ffhq_identity, ffhq_there, listed_ids
 from .public_sets import read_140k, read_dalle2, read_ffhq, read_tpdne
@@ -150,6 +151,25 @@ def _other_files(kind: str, path: Path) -> dict[str, int]:
     return other_files([path], (), SOURCE_KINDS[kind].lists) if path.is_dir() else {}
 
 
+def _with_list_in(
+    folder: Path,  # that a table of images, or a list of sources, lies in
+    table: pd.DataFrame,  # rows
+) -> pd.DataFrame:
+    "Rows with what a file identities.csv in a folder says of them; raises `SourceError` where they say otherwise."
+    list_file = folder / "identities.csv"
+    if not list_file.is_file():
+        return table
+    images = [composed(path) for path in table.path]
+    known = {image: identity for image, identity in zip(images, table.identity) if identity}
+    named = named_in(list_file)
+    for image, identity in named:
+        if identity:
+            note_identity(known, image, identity, list_file)
+    elsewhere = {image for image, _ in named} - set(images)
+    require_none_lost({image for image in elsewhere if not is_there(image)}, list_file)
+    return table.assign(identity=[known.get(image, "") for image in images])
+
+
 def scan(
     kind: str,  # one of `SOURCE_KINDS`
     path: str | os.PathLike,  # the folder, or the table for kind csv
@@ -181,6 +201,8 @@ def scan(
     table = pd.DataFrame([defaults | row for row in rows]).loc[:, list(SOURCE_COLUMNS)]
     _require_domain_names(table, kind)
     table = table.astype(SOURCE_COLUMNS)
+    if kind == "csv":
+        table = _with_list_in(path.parent, table)
     table.attrs["other_files"] = _other_files(kind, path)
     return table
 
@@ -278,7 +300,7 @@ def _all_other_files(sources: list[Source], listed_in: Path | None) -> dict[str,
 def scan_all(
     sources: list[Source],  # as `read_sources` gives them
     lists: Path | None = None,  # a folder for the lists of what is drawn (ids = auto:10000)
-    listed_in: Path | None = None,  # the sources.csv, which is none of the other files
+    listed_in: Path | None = None,  # the sources.csv: none of the other files; who is shown may stand beside it
 ) -> pd.DataFrame:  # all rows; attrs["other_files"]: how many files beside the images, by ending
     "Scan every source; raises `SourceError` for the first that is not as it should be."
     if any(auto_count(source.ids) for source in sources):
@@ -292,6 +314,12 @@ def scan_all(
         known = (source.license, source.may_show, source.framing)
         tables.append(scan(source.kind, source.path, source.name, *known, **options))
     table = pd.concat(tables, ignore_index=True)
+    # a list beside one source may be about the images of others, too
+    beside = {source.path.parent for source in sources}
+    if listed_in:
+        beside.add(Path(os.path.abspath(listed_in)).parent)
+    for folder in sorted(beside):
+        table = _with_list_in(folder, table)
     _require_distinct_names(table["domain"].unique())
     table.attrs["other_files"] = _all_other_files(sources, listed_in)
     return table

@@ -22,9 +22,26 @@ from .rows import SourceError, SourceRow
 _SEPARATORS = (",", ";", "\t")
 
 
+_LARGEST = 2**28  # bytes: some million lines
+
+
+def _bytes_of(path: Path) -> bytes:
+    "A table's bytes; raises `SourceError` for an archive, and for what is too large for a list of images."
+    with open(path, "rb") as file:
+        data = file.read(_LARGEST + 1)
+    if data.startswith(b"PK\3\4"):
+        raise SourceError(f"{path} is an archive (zip), not a table. Unpack it and name the folder.")
+    if len(data) > _LARGEST:
+        raise SourceError(
+            f"{path} is larger than {_LARGEST // 2**20} MB: no table of images is. "
+            "Name the folder that the images lie in, or split the table."
+        )
+    return data
+
+
 def _text_of(path: Path) -> str:
     "A file's text: UTF-8, or UTF-16 where the first bytes say so."
-    data = path.read_bytes()
+    data = _bytes_of(path)
     is_utf16 = data[:2] in (b"\xff\xfe", b"\xfe\xff")
     return data.decode("utf-16" if is_utf16 else "utf-8-sig")
 

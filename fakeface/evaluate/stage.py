@@ -251,7 +251,8 @@ def _request(cfg: EvaluateConfig) -> _Request:
     audit = read_audit(require(home / "prepare/audit.json", "prepare"))
     require_unbiased(audit, bundle.allow_bias)
     require_same_data(manifest, audit)
-    if not cfg.bundle and folder == home / "finetune/bundle":
+    if not cfg.bundle:
+        # also where the start was kept: which of the two is better was found on that manifest
         require_trained_on(manifest, home / "finetune")
     print(compare_files(rows, cfg.workers if cfg.workers > 0 else None))
     request = _Request(cfg, manifest, rows, None, None, net, bundle, device, read_seen(folder))

@@ -369,6 +369,8 @@ def extra_rows(
     "A labelled folder as an unseen domain, without what the run has met; raises `EvaluateError`."
     name, _, folder = (part.strip() for part in spec.partition("="))
     folder = find_path(folder)
+    if not folder.is_dir():
+        raise EvaluateError(f"extra: {folder} is a file; name a folder with real/ and fake/ in it, or one of them.")
     if name in set(manifest.domain):
         raise EvaluateError(f"extra: {name!r} is the name of a domain of this run. Choose another.")
     rows = _scanned(folder, name)

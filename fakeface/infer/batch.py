@@ -15,22 +15,27 @@ import numpy as np
 from .detector import Detector
 from .verdict import InferError, Verdict
 from ..models.session import RunError
+from ..models.shelf import bundle_here, find_bundle
 
 # %% ../../nbs/11_infer/07_batch.ipynb #f9a18eb5
 @functools.lru_cache(maxsize=4)
-def _loaded(bundle: str | None, state: tuple[int, ...]) -> Detector:
+def _loaded(bundle: str, state: tuple[int, ...]) -> Detector:
     return Detector.load(bundle)
 
 
+_of_hub = functools.lru_cache(maxsize=4)(find_bundle)  # the hub is asked once a process
+
+
 def _cached(bundle: str | None) -> Detector:
-    "The detector, opened anew where another bundle lies in the folder by now."
+    "The detector, opened anew where another bundle lies in its folder by now."
+    folder = os.path.abspath(bundle_here(bundle) or _of_hub(bundle))
     try:
-        status = os.stat(os.path.join(bundle or "", "bundle.json"))
+        status = os.stat(os.path.join(folder, "bundle.json"))
         state: tuple[int, ...] = (status.st_ino, status.st_size, status.st_mtime_ns)
-    except (OSError, ValueError):
-        # a name, or the one that ships
+    except OSError:
+        # opening it says what is wrong
         state = ()
-    return _loaded(bundle, state)
+    return _loaded(folder, state)
 
 
 def _judge_row(

@@ -189,8 +189,7 @@ def _told(error: str, bundle: str | os.PathLike | None) -> str:
     "What may be told of an error: everything in one's own notebook, no folder on a page."
     if os.environ.get("FAKEFACE_PAGE") != "1":
         return error
-    folder = Path(bundle or ".")
-    return names_only(error, folder, *folder.parents[:-1])
+    return names_only(error, Path(bundle or "."))
 
 
 def _upload_limit() -> int:
@@ -214,7 +213,7 @@ def checker(
     bundle: str | os.PathLike | None = None,  # name, folder or hub id; FAKEFACE_BUNDLE or the shipped one if not given
 ) -> ipywidgets.Widget:
     "The checker, to be shown in a notebook; the page of `fakeface serve` gets its settings through the environment."
-    which = bundle or os.environ.get("FAKEFACE_BUNDLE") or None
+    which = os.environ.get("FAKEFACE_BUNDLE") or None if bundle is None else bundle
     if os.environ.get("FAKEFACE_PAGE") == "1":
         # this process looks at one image at a time, and does nothing else
         bound_memory()

@@ -133,11 +133,15 @@ class Talk(Tally):
                 return []
             return self._refused(asked) or getattr(self, kind)(asked, buffers)
         except FakefaceError as error:
-            said = names_only(str(error))
+            said = self._told(error)
         except Exception as error:
             log.exception("while answering %s", kind)
             said = f"Something went wrong in the program ({type(error).__name__}); the server's log says more."
         return [self._failure(kind, message, said)]
+
+    def _told(self, error: FakefaceError) -> str:
+        "What an error says, without folders: not those of the detector either, which may be gone or damaged by now."
+        return names_only(str(error), *([] if self.problem else [self.judge.path]))
 
     def _refused(self, asked: Message) -> list[Message]:
         "The answers to a card too many; else none."
@@ -367,7 +371,7 @@ class Desk(Greeter):
             missing = f"{error.name or 'torch'}, which is not installed"
             answer["error"] = f"Heat-maps need {missing}: pip install torch torchvision timm"
         except InferError as error:
-            answer["error"] = str(error)
+            answer["error"] = self._told(error)
         return [answer]
 
     def remove(self, message: Message, buffers: Iterable[Any] = ()) -> list[Message]:

@@ -177,11 +177,12 @@ _BARE = re.compile(rf"{_START}(?:[^\\/\s'\"<>|]+[\\/])+")
 
 def names_only(
     text: str,  # a sentence
-    *folders: str | Path,  # that are known to stand in it
+    *folders: str | Path,  # that may stand in it, or those above them
 ) -> str:
     "A sentence with its files' names, without their folders; addresses of web pages stay."
-    for folder in folders:
-        text = text.replace(f"{folder}{os.sep}", "")
+    for folder in map(Path, folders):
+        for known in (folder, *folder.parents[:-1]):
+            text = text.replace(f"{known}{os.sep}", "")
     for pattern in (_QUOTED, _BARE):
         text = pattern.sub("", text)
     return text

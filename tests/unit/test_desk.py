@@ -3,13 +3,16 @@
 import json
 import math
 import random
+import shutil
 from collections import Counter
 
 import pytest
 from fakeface.core.project import ConfigError
 from fakeface.infer.desk import Desk
+from fakeface.infer.detector import Detector
 from fakeface.infer.messages import _FIELDS
 from fakeface.infer.turns import Turn
+from fakeface.testing.bundles import tiny_bundle
 from fakeface.testing.detectors import BrightDetector, grey_jpeg
 
 KINDS = "hello part refuse path open again set heatmap remove csv __init__ handle".split()
@@ -266,3 +269,17 @@ def test_another_file_that_cannot_be_read_leaves_nothing_of_the_first():
     assert answer["card"]["error"] and not answer["card"]["again"]
     (heat,) = desk.handle(dict(kind="heatmap", id="1", row=0))
     assert not heat["image"] and "no longer in memory" in heat["error"]
+
+
+@pytest.mark.parametrize("lost", ["", "bundle.json", "model.safetensors"])
+def test_a_page_does_not_learn_where_a_damaged_detector_lay(tmp_path, lost):
+    bundle = tmp_path / "jane doe" / "my bundle"
+    tiny_bundle(bundle)
+    desk = Desk(Detector.load(bundle))
+    desk.handle(dict(kind="part", id="1", name="a.jpg", part=0, parts=1), [grey_jpeg(60)])
+    if lost:
+        (bundle / lost).unlink()
+    else:
+        shutil.rmtree(bundle)
+    (heat,) = desk.handle(dict(kind="heatmap", id="1", row=0))
+    assert "my bundle" in heat["error"] and "jane doe" not in heat["error"] and not heat["image"]
