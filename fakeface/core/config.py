@@ -12,7 +12,7 @@ import contextlib
 import dataclasses
 import inspect
 import re
-from typing import Any, Iterable
+from typing import Any, Iterable, NamedTuple
 
 from .project import ConfigError
 from .spelling import nearest_name
@@ -147,13 +147,26 @@ def assigned_names(source: str) -> list[str]:
     return list(dict.fromkeys(names))
 
 
+class _ParametersCell(NamedTuple):
+    "A parameters cell that has run."
+
+    heading: str  # papermill writes # Parameters, the notebooks # parameters
+    names: set[str]  # that it assigns
+
+    def is_again(self, earlier: "_ParametersCell") -> bool:
+        "Is it the same cell, run again after it was edited? At least half of what either assigns, both do."
+        both = len(self.names & earlier.names)
+        return self.heading == earlier.heading and 2 * both >= max(len(self.names), len(earlier.names))
+
+
 def _parameters(cells: Iterable[str]) -> list[str]:
-    "The names that the parameters cells among `cells` assign, each once."
-    names = []
-    for cell in cells:
-        if re.match(r"\s*# parameters\b", cell, re.IGNORECASE):
-            names += assigned_names(cell)
-    return list(dict.fromkeys(names))
+    "The names that the parameters cells among `cells` assign, each once; a cell that ran again counts as it is now."
+    ran: list[_ParametersCell] = []
+    for source in cells:
+        if heading := re.match(r"\s*(# parameters)\b", source, re.IGNORECASE):
+            cell = _ParametersCell(heading[1], set(assigned_names(source)))
+            ran = [earlier for earlier in ran if not cell.is_again(earlier)] + [cell]
+    return sorted(set().union(*(cell.names for cell in ran)))
 
 
 def _require_text(run: Any) -> None:

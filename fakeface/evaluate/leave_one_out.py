@@ -785,16 +785,14 @@ def _is_made_again(new: Path, record: Mapping[str, Any]) -> bool:
 def require_current_rounds(
     home: Path,  # the run's folder
 ) -> None:
-    "Raise `FakefaceError` where leaveout.json has rounds of this run that were made otherwise than it is now."
+    "Raise `FakefaceError` where leaveout.json has rounds that were made otherwise than the run is now."
     file, prepared = home / "leaveout.json", home / "prepare/manifest.parquet"
     if not file.exists() or not prepared.exists():
         return
     manifest = read_manifest(prepared)
     for record in read_json(file)["rounds"]:
+        # of a run that was copied or renamed, the rounds still have its old name
         new = home.with_name(record["run"])
-        if record["run"] != round_name(home.name, record["left_out"]):
-            # of another run, which the note says
-            continue
         if _is_made_again(new, record):
             raise FakefaceError(
                 f"The round of {home.name} without {', '.join(record['left_out'])} was begun again and has not ended: "
@@ -829,10 +827,8 @@ def _still_valid(
         if made_of - {None, manifest_hash(manifest)}:
             print(f"The round without {', '.join(record['left_out'])} was made of other data: it is no longer listed.")
             continue
-        is_of_run = (
-            record["run"] == round_name(home.name, record["left_out"]) and (new / "finetune/config.json").exists()
-        )
-        if is_of_run and (why := _why_not_current(home, new, record, manifest)):
+        is_there = (new / "finetune/config.json").exists()
+        if is_there and (why := _why_not_current(home, new, record, manifest)):
             print(f"The round without {', '.join(record['left_out'])} was made with {why}: it is no longer listed.")
             continue
         valid.append(record)

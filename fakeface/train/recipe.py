@@ -433,15 +433,17 @@ def stage_train_config(
 
 
 def show(cfg: TrainConfig) -> "pd.DataFrame":
-    "The resolved config as a frame; `preset` holds the preset's value where it is another."
+    "The resolved config as a frame; `preset` holds the preset's value where it is another, and these come first."
     import pandas as pd
 
     preset = dataclasses.asdict(train_config(cfg.stage, cfg.preset))
     rows = {}
     for name, value in dataclasses.asdict(cfg).items():
         same = value == preset[name] or name in ("run", "out")
-        rows[name] = dict(value=value, preset="" if same else preset[name])
-    return pd.DataFrame(rows).T.astype(str)
+        rows[name] = dict(value=value, preset="" if same else "(empty)" if preset[name] == "" else preset[name])
+    table = pd.DataFrame(rows).T.astype(str)
+    # of so many rows, a notebook shows the first and the last few
+    return table.sort_values("preset", key=lambda values: values == "", kind="stable")
 
 # %% ../../nbs/08_train/01_recipe.ipynb #a0a1d050
 _ELSEWHERE = ("run", "out", "overwrite", "resume", "workers", "checkpoint_every", "device", "folds")
