@@ -6,8 +6,10 @@
 __all__ = ['SECTIONS', 'build_report', 'ReportConfig', 'run_report_stage']
 
 # %% ../../nbs/12_report/15_page.ipynb #be74d8c6
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import jinja2
 import pandas as pd
@@ -72,18 +74,25 @@ class ReportConfig:
     resume: bool = False  # go on with an unfinished one
 
 # %% ../../nbs/12_report/15_page.ipynb #b3b469ff
-def _is_bundle_of(folder: str | Path, home: Path, stage: str) -> bool:
-    "Whether a folder is that of the bundle of one of the run's stages, wherever the run was then."
+def _is_bundle_of(
+    folder: str | Path,  # that a stage's config names
+    config: Mapping[str, Any],  # the same
+    home: Path,  # the run's folder
+    stage: str,  # that made the bundle
+) -> bool:
+    "Whether a folder is that of the bundle of one of the run's stages, wherever the run was then, and whatever called."
     own = home.resolve() / stage / "bundle"
-    return Path(folder).parts[-3:] == own.parts[-3:] or Path(folder).resolve() == own
+    names = {own.parts[-3], config.get("run")}
+    return Path(folder).parts[-3:] in {(name, stage, "bundle") for name in names} or Path(folder).resolve() == own
 
 
 def _judged_stage(facts: RunFacts, home: Path) -> str | None:
     "The stage of this run whose detector `evaluate` was to judge; None for a bundle from elsewhere."
-    named = (facts.stages["evaluate"].config or {}).get("bundle")
+    config = facts.stages["evaluate"].config or {}
+    named = config.get("bundle")
     if not named:
         return "finetune"
-    return next((stage for stage in ("finetune", "pretrain") if _is_bundle_of(named, home, stage)), None)
+    return next((stage for stage in ("finetune", "pretrain") if _is_bundle_of(named, config, home, stage)), None)
 
 
 def _expected_hash(facts: RunFacts, home: Path) -> str | None:
@@ -116,8 +125,8 @@ def _require_one_detector(facts: RunFacts, home: Path) -> None:
 # %% ../../nbs/12_report/15_page.ipynb #63e0483f
 def _began_with_pretrain(facts: RunFacts, home: Path) -> bool:
     "Whether finetuning was told to begin with the bundle of this run's pretraining, wherever the run was then."
-    init = (facts.stages["finetune"].config or {}).get("init") or ""
-    return any(_is_bundle_of(folder, home, "pretrain") for folder in init_paths(init))
+    config = facts.stages["finetune"].config or {}
+    return any(_is_bundle_of(folder, config, home, "pretrain") for folder in init_paths(config.get("init") or ""))
 
 
 def _require_one_start(facts: RunFacts, home: Path) -> None:
