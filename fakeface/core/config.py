@@ -12,7 +12,8 @@ import contextlib
 import dataclasses
 import inspect
 import re
-from typing import Any, Iterable, NamedTuple
+from collections.abc import Iterable, Iterator
+from typing import Any, NamedTuple
 
 from .project import ConfigError
 from .spelling import nearest_name
@@ -135,38 +136,61 @@ def field_comments(
     return found
 
 # %% ../../nbs/01_core/06_config.ipynb #1fb86966
-def assigned_names(source: str) -> list[str]:
-    "The names that top-level assignments in `source` bind, in order."
-    targets = []
-    for node in ast.parse(source).body:
+def _targets(statements: Iterable[ast.AST]) -> Iterator[ast.expr]:
+    "What assignments among `statements` bind, also those within `if`, `with`, `try` and loops."
+    for node in statements:
         if isinstance(node, ast.Assign):
-            targets += node.targets
-        elif isinstance(node, ast.AnnAssign):
-            targets.append(node.target)
-    names = [target.id for target in targets if isinstance(target, ast.Name)]
+            yield from node.targets
+        elif isinstance(node, ast.AnnAssign | ast.AugAssign):
+            yield node.target
+        elif not isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
+            for part in ("body", "handlers", "orelse", "finalbody"):
+                yield from _targets(getattr(node, part, []))
+
+
+def assigned_names(source: str) -> list[str]:
+    "The names that assignments in `source` bind outside functions, in order; none where it is not Python."
+    try:
+        statements = ast.parse(source).body
+    except SyntaxError:
+        # such a cell has bound nothing
+        return []
+    names = []
+    for target in _targets(statements):
+        several = target.elts if isinstance(target, ast.Tuple | ast.List) else [target]
+        names += [each.id for each in several if isinstance(each, ast.Name)]
     return list(dict.fromkeys(names))
 
 
-class _ParametersCell(NamedTuple):
-    "A parameters cell that has run."
+class _Parameters(NamedTuple):
+    "What the parameters cells of a session assign."
 
-    heading: str  # papermill writes # Parameters, the notebooks # parameters
-    names: set[str]  # that it assigns
-
-    def is_again(self, earlier: "_ParametersCell") -> bool:
-        "Is it the same cell, run again after it was edited? At least half of what either assigns, both do."
-        both = len(self.names & earlier.names)
-        return self.heading == earlier.heading and 2 * both >= max(len(self.names), len(earlier.names))
+    names: list[str]  # each once
+    held: list[str]  # of these: only in cells that ran before the notebook's own one ran last
 
 
-def _parameters(cells: Iterable[str]) -> list[str]:
-    "The names that the parameters cells among `cells` assign, each once; a cell that ran again counts as it is now."
-    ran: list[_ParametersCell] = []
-    for source in cells:
-        if heading := re.match(r"\s*(# parameters)\b", source, re.IGNORECASE):
-            cell = _ParametersCell(heading[1], set(assigned_names(source)))
-            ran = [earlier for earlier in ran if not cell.is_again(earlier)] + [cell]
-    return sorted(set().union(*(cell.names for cell in ran)))
+def _parameters(cells: Iterable[str]) -> _Parameters:
+    "The names that the parameters cells among `cells` assign."
+    ran = [cell for cell in cells if re.match(r"\s*# parameters\b", cell, re.IGNORECASE)]
+    assigned = [assigned_names(cell) for cell in ran]
+    last = {name: number for number, names in enumerate(assigned) for name in names}
+    # most names are the notebook's own; papermill's cell says # Parameters
+    own = [
+        number
+        for number, cell in enumerate(ran)
+        if cell.lstrip().startswith("# parameters") and 2 * len(assigned[number]) > len(last)
+    ]
+    return _Parameters(list(last), [name for name, number in last.items() if own and number < own[-1]])
+
+
+def _refuse_held(values: dict[str, Any]) -> None:
+    "Raise `ConfigError` for values of a parameters cell that was edited since, or that has not run again."
+    if values:
+        said = ", ".join(f"{name} = {value!r:.60}" for name, value in values.items())
+        raise ConfigError(
+            f"{said}: set by a parameters cell before the notebook's own one ran last. If that is meant, run that cell "
+            "again, or write it into the notebook's own; if it was taken out, restart the kernel."
+        )
 
 
 def _require_text(run: Any) -> None:
@@ -184,10 +208,12 @@ def stage_config(
     known: Iterable[str] | None = None,  # the valid names; the fields of `cls` if not given
 ) -> Any:  # the config
     "The config from a stage notebook's `# parameters` cell and the cell papermill injected after it."
-    names = _parameters(space.get("In", []))
+    names, held = _parameters(space.get("In", []))
+    _refuse_held({name: space[name] for name in held if name in space})
     if not names:
         raise ConfigError("No parameters cell has run. Run the cell that begins with '# parameters' first.")
     refuse_unknown(names, known or [field.name for field in dataclasses.fields(cls)])
-    values = {name: space[name] for name in names}
+    # what a cell was to bind that failed before it came to that is not there
+    values = {name: space[name] for name in names if name in space}
     _require_text(values.get("run", ""))
     return configure(cls, **values) if isinstance(cls, type) else cls(**values)

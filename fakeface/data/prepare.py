@@ -7,6 +7,7 @@ __all__ = ['LEAST_SIZE', 'DATASET', 'PrepareConfig', 'find_path', 'collect_sourc
            'build_dataset', 'write_prepared']
 
 # %% ../../nbs/04_data/19_prepare.ipynb #c573bc02
+import contextlib
 import math
 import re
 from dataclasses import dataclass
@@ -29,7 +30,7 @@ from .frames import framing_samples
 from .intake import framing_hints, require_readable
 from .plan import require_room
 from .manifest import build_manifest, counts, gaps, manifest_hash, names_no_bundle_holds, write_manifest
-from .sources import read_sources, scan, scan_all
+from .sources import read_sources, scan, scan_all, with_lists_beside
 
 # %% ../../nbs/04_data/19_prepare.ipynb #76094c2d
 LEAST_SIZE = 16  # pixels: of less no network makes anything
@@ -92,16 +93,20 @@ class PrepareConfig:
         return [] if path is None or path.is_dir() else [source.path for source in read_sources(path)]
 
 # %% ../../nbs/04_data/19_prepare.ipynb #4db3efa5
+def _places(path: str) -> list[Path]:
+    "Where a path may lead, seen from the working directory or the project root; a link is not followed."
+    candidates = [Path(path).expanduser().absolute()]
+    with contextlib.suppress(FakefaceError):
+        candidates.append(project_root() / path)
+    return candidates
+
+
 def find_path(
     path: str,
     hint: str = "",  # what to give instead, for the error
 ) -> Path:
     "An existing path, seen from the working directory or the project root; raises `ConfigError`."
-    candidates = [Path(path).expanduser()]
-    try:
-        candidates.append(project_root() / path)
-    except FakefaceError:
-        pass
+    candidates = _places(path)
     found = {candidate.resolve() for candidate in candidates if candidate.exists()}
     if len(found) > 1:
         raise ConfigError(f"{path!r} is there twice: {' and '.join(map(str, sorted(found)))}. Give the whole path.")
@@ -126,13 +131,16 @@ def _rows_of(cfg: PrepareConfig, folder: Path) -> pd.DataFrame:
         path = _listed(cfg.sources)
     if path.is_dir():
         # whoever names a folder looks at a report of their own, on their own machine
-        return scan("folder", path, path.name, may_show=True, framing=cfg.framing)
+        rows = scan("folder", path, path.name, may_show=True, framing=cfg.framing)
+        return with_lists_beside(rows, filter(Path.exists, _places(cfg.sources)))
     if cfg.framing != "centre":
         raise ConfigError(
             f"framing = {cfg.framing!r} is for a single folder. {path} says of each source how it is framed, "
             "in its column framing."
         )
-    return scan_all(read_sources(path), folder / "reals", path)
+    table = scan_all(read_sources(path), folder / "reals", path)
+    # by a link, a list of sources lies elsewhere, too
+    return with_lists_beside(table, filter(Path.exists, _places(cfg.sources)))
 
 
 def collect_sources(

@@ -123,10 +123,19 @@ def _until(look: Callable[[], bool], deadline: float) -> bool:
     return True
 
 # %% ../../nbs/02_images/00_memory.ipynb #bf0c9bec
+def _unlock(file: IO[Any]) -> None:
+    "Give a lock back, also where a process that was forked meanwhile has the file open: closing it alone would not."
+    if sys.platform != "win32":
+        import fcntl
+
+        fcntl.flock(file, fcntl.LOCK_UN)
+    file.close()
+
+
 def _release(held: list[IO[Any]]) -> None:
     "Give shares back."
     while held:
-        held.pop().close()
+        _unlock(held.pop())
 
 
 def _take(count: int, deadline: float) -> list[IO[Any]] | None:
@@ -172,6 +181,17 @@ class _Held(threading.local):
 
 
 _HELD = _Held()
+
+
+def _forget() -> None:
+    "Leave what is held to the parent process."
+    while _HELD.shares:
+        _HELD.shares.pop().close()
+    _HELD.pixels = 0
+
+
+if sys.platform != "win32":
+    os.register_at_fork(after_in_child=_forget)
 
 
 class MemoryTaken(FakefaceError):

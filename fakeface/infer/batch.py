@@ -15,6 +15,7 @@ import numpy as np
 from .detector import Detector
 from .verdict import InferError, Verdict
 from ..models.session import RunError
+from ..models.bundle import BundleError
 from ..models.shelf import bundle_here, find_bundle
 
 # %% ../../nbs/11_infer/07_batch.ipynb #f9a18eb5
@@ -28,7 +29,10 @@ _of_hub = functools.lru_cache(maxsize=4)(find_bundle)  # the hub is asked once a
 
 def _cached(bundle: str | None) -> Detector:
     "The detector, opened anew where another bundle lies in its folder by now."
-    folder = os.path.abspath(bundle_here(bundle) or _of_hub(bundle))
+    try:
+        folder = os.path.abspath(bundle_here(bundle) or _of_hub(bundle))
+    except BundleError as error:
+        raise InferError(str(error)) from None
     try:
         status = os.stat(os.path.join(folder, "bundle.json"))
         state: tuple[int, ...] = (status.st_ino, status.st_size, status.st_mtime_ns)

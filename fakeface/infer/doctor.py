@@ -244,7 +244,7 @@ def doctor(
     yield _face_finder()
     yield _memory()
     yield _credentials()
-    if bundle:
+    if bundle is not None:
         yield _detector("detector", bundle)
         return
     try:

@@ -25,12 +25,16 @@ def clean(
     p: npt.ArrayLike,  # p_fake [n]
 ) -> tuple[npt.NDArray[np.int8], npt.NDArray[np.float64]]:
     "`y` as int8 of 0 and 1, `p` as float64 in [0, 1]; raises `MetricError` with what is wrong."
-    y = np.asarray(y)
-    p = np.asarray(p, dtype=np.float64)
+    try:
+        y = np.asarray(y)
+        p = np.asarray(p, dtype=np.float64)
+    except (TypeError, ValueError, RuntimeError) as error:
+        # of torch's tensors, say, one that needs a gradient
+        raise MetricError(f"Labels and scores should be arrays of numbers: {error}") from None
     if y.shape != p.shape or y.ndim != 1:
         raise MetricError(f"Labels of shape {y.shape} and scores of shape {p.shape} do not match.")
     if not np.isin(y, (0, 1)).all():
-        found = np.setdiff1d(y, (0, 1))[:5].tolist()
+        found = sorted({*y.tolist()} - {0, 1}, key=str)[:5]
         raise MetricError(f"Labels are 0 (real) and 1 (fake); found {found}.")
     possible = (p >= 0) & (p <= 1)
     if not possible.all():

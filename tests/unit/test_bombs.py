@@ -308,6 +308,70 @@ def test_images_in_flight_share_the_budget(monkeypatch, tmp_path):
     assert len(events) == 12 and running.max() == 2
 
 
+FORKS = """
+import multiprocessing, threading, time
+from fakeface.images import memory
+
+def judge():
+    with memory.held_memory():
+        memory.take_memory(10**9)
+        holding.set()
+        time.sleep(1)
+
+def child(ask, answer):
+    # of the thread that forked it, it holds nothing; what ends here is not the parent's
+    with memory.held_memory():
+        pass
+    answer.put("ended")
+    ask.get()
+
+context = multiprocessing.get_context("fork")
+ask, answer = context.Queue(), context.Queue()
+holding, waiting = threading.Event(), threading.Event()
+memory.tell_of_waiting(lambda waits: waiting.set())
+threads = [threading.Thread(target=judge) for _ in range(2)]
+threads[0].start()
+holding.wait()
+threads[1].start()
+waiting.wait()
+time.sleep(0.1)
+others = [context.Process(target=child, args=(ask, answer))]
+others[0].start()
+for thread in threads:
+    thread.join()
+memory.MEMORY_WAIT = 0.5
+with memory.held_memory():
+    memory.take_memory(10**9)
+    print("given back although a child lives")
+    others.append(context.Process(target=child, args=(ask, answer)))
+    others[1].start()
+    assert [answer.get(timeout=20), answer.get(timeout=20)] == ["ended", "ended"]
+    assert memory._lock(memory._share_folder() / "00") is None
+    print("and still held although a child ended its part")
+for process in others:
+    ask.put("end")
+for process in others:
+    process.join()
+"""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="no fork")
+def test_a_forked_process_keeps_no_memory(tmp_path):
+    "A service judges in threads, of which one waits for another, and starts a process while they do."
+    ran = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", FORKS],
+        env={**os.environ, "TMPDIR": str(tmp_path), "FAKEFACE_MEMORY_MB": "1000"},
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert ran.returncode == 0, ran.stderr
+    assert ran.stdout.splitlines() == [
+        "given back although a child lives",
+        "and still held although a child ended its part",
+    ]
+
+
 @pytest.mark.skipif(sys.platform == "win32", reason="shares are files that are locked")
 def test_waiting_for_memory_is_not_taking_long(monkeypatch, tmp_path, tiny):
     "An image that waits longer than its time limit is judged all the same."
