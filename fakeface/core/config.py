@@ -13,7 +13,7 @@ import dataclasses
 import inspect
 import re
 from collections.abc import Iterable, Iterator
-from typing import Any, NamedTuple
+from typing import Any
 
 from .project import ConfigError
 from .spelling import nearest_name
@@ -162,34 +162,53 @@ def assigned_names(source: str) -> list[str]:
     return list(dict.fromkeys(names))
 
 
-class _Parameters(NamedTuple):
-    "What the parameters cells of a session assign."
+@dataclasses.dataclass
+class _Ran:
+    "A parameters cell that has run, as it was when it ran last."
 
-    names: list[str]  # each once
-    held: list[str]  # of these: only in cells that ran before the notebook's own one ran last
+    heading: str  # papermill writes # Parameters, the notebooks # parameters
+    names: set[str]  # that it assigns
+    dropped: set[str] = dataclasses.field(default_factory=set)  # that it assigned before
+    since: int = 0  # how often a config had been made by then
+
+    def likeness(self, other: "_Ran") -> float:
+        "Of the names that either assigns, the share that both do; of none between one's own cells and papermill's."
+        both = self.names & other.names if self.heading == other.heading else set()
+        return len(both) / max(1, len(self.names | other.names))
 
 
-def _parameters(cells: Iterable[str]) -> _Parameters:
-    "The names that the parameters cells among `cells` assign."
-    ran = [cell for cell in cells if re.match(r"\s*# parameters\b", cell, re.IGNORECASE)]
-    assigned = [assigned_names(cell) for cell in ran]
-    last = {name: number for number, names in enumerate(assigned) for name in names}
-    # most names are the notebook's own; papermill's cell says # Parameters
-    own = [
-        number
-        for number, cell in enumerate(ran)
-        if cell.lstrip().startswith("# parameters") and 2 * len(assigned[number]) > len(last)
-    ]
-    return _Parameters(list(last), [name for name, number in last.items() if own and number < own[-1]])
+def _run_again(ran: list[_Ran], new: _Ran) -> _Ran | None:
+    "Which of the cells that ran it is that has run again, perhaps after it was edited."
+    # without a config in between it may be one more cell, unless most of it is the same
+    likely = [old for old in ran if old.likeness(new) > (0.5 if old.since == new.since else 0)]
+    return max(likely, key=new.likeness, default=None)
+
+
+def _parameters(cells: Iterable[str]) -> tuple[set[str], set[str]]:
+    "(the names that the parameters cells among `cells` assign, those that were taken out of one since it ran)."
+    ran: list[_Ran] = []
+    configs = 0
+    for source in cells:
+        configs += bool(re.search(r"\bstage_(train_)?config\(", source))
+        heading = re.match(r"\s*(# parameters)\b", source, re.IGNORECASE)
+        if not heading:
+            continue
+        new = _Ran(heading[1], set(assigned_names(source)), since=configs)
+        if old := _run_again(ran, new):
+            new.dropped = (old.dropped | old.names) - new.names
+            ran.remove(old)
+        ran.append(new)
+    names = set().union(*(cell.names for cell in ran))
+    return names, set().union(*(cell.dropped for cell in ran)) - names
 
 
 def _refuse_held(values: dict[str, Any]) -> None:
-    "Raise `ConfigError` for values of a parameters cell that was edited since, or that has not run again."
+    "Raise `ConfigError` for values that were taken out of a parameters cell."
     if values:
         said = ", ".join(f"{name} = {value!r:.60}" for name, value in values.items())
         raise ConfigError(
-            f"{said}: set by a parameters cell before the notebook's own one ran last. If that is meant, run that cell "
-            "again, or write it into the notebook's own; if it was taken out, restart the kernel."
+            f"{said}: taken out of a parameters cell that has run, but the kernel still has it. Restart the kernel, or "
+            "put it back; if it is in another cell, run that cell again."
         )
 
 
@@ -208,12 +227,12 @@ def stage_config(
     known: Iterable[str] | None = None,  # the valid names; the fields of `cls` if not given
 ) -> Any:  # the config
     "The config from a stage notebook's `# parameters` cell and the cell papermill injected after it."
-    names, held = _parameters(space.get("In", []))
-    _refuse_held({name: space[name] for name in held if name in space})
+    names, dropped = _parameters(space.get("In", []))
+    _refuse_held({name: space[name] for name in sorted(dropped) if name in space})
     if not names:
         raise ConfigError("No parameters cell has run. Run the cell that begins with '# parameters' first.")
-    refuse_unknown(names, known or [field.name for field in dataclasses.fields(cls)])
+    refuse_unknown(sorted(names), known or [field.name for field in dataclasses.fields(cls)])
     # what a cell was to bind that failed before it came to that is not there
-    values = {name: space[name] for name in names if name in space}
+    values = {name: space[name] for name in sorted(names) if name in space}
     _require_text(values.get("run", ""))
     return configure(cls, **values) if isinstance(cls, type) else cls(**values)

@@ -790,7 +790,11 @@ def require_current_rounds(
     if not file.exists() or not prepared.exists():
         return
     manifest = read_manifest(prepared)
-    for record in read_json(file)["rounds"]:
+    listed = read_json(file)
+    for record in listed["rounds"]:
+        if "of_run" in listed and record["run"] == round_name(listed["of_run"], record["left_out"]):
+            # of another run on purpose, as the note says
+            continue
         # of a run that was copied or renamed, the rounds still have its old name
         new = home.with_name(record["run"])
         if _is_made_again(new, record):

@@ -371,8 +371,9 @@ def extra_rows(
     folder = find_path(folder)
     if not folder.is_dir():
         raise EvaluateError(f"extra: {folder} is a file; name a folder with real/ and fake/ in it, or one of them.")
-    if name in set(manifest.domain):
-        raise EvaluateError(f"extra: {name!r} is the name of a domain of this run. Choose another.")
+    for what in ("domain", "source"):
+        if name in set(manifest[what]):
+            raise EvaluateError(f"extra: {name!r} is the name of a {what} of this run. Choose another.")
     rows = _scanned(folder, name)
     _refuse_training_folder(folder, manifest)
     _say_if_unaware_of_crops(manifest)
