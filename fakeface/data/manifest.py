@@ -27,7 +27,7 @@ from ..core.labels import FAKE, LABEL_NAMES, REAL
 from ..core.project import FakefaceError, cores
 from ..faces.frame import FRAME_MODES
 from .groups import group_rows
-from .rows import SourceError, says_yes
+from .rows import says_yes
 from .splits import FRACTIONS, SPLITS, assign_splits, loses_its_split
 from ..images.facts import file_infos
 
