@@ -195,7 +195,11 @@ def _beside(path: Path) -> set[Path]:
 def _folders_of(table: pd.DataFrame) -> set[Path]:
     "The folders that the images of a table lie in, up to the one that holds them all, and the one above it."
     folders = {os.path.dirname(path) for path in table.path}
-    top = Path(os.path.commonpath(folders))
+    try:
+        top = Path(os.path.commonpath(folders))
+    except ValueError:
+        # drives of Windows: nothing holds them all
+        return {Path(folder) for folder in folders}
     above = {parent for folder in folders for parent in Path(folder).parents if parent.is_relative_to(top)}
     return {Path(folder) for folder in folders} | above | {top.parent}
 

@@ -472,6 +472,7 @@ _PLAIN = (
     "manifest_hash",
     "seen_by",
     "given_epochs",
+    "settings",
     "framing",
     "named",
     "met",
@@ -508,6 +509,7 @@ class Round:
     manifest_hash: str | None = None  # of the data that it was made of; None: not recorded
     seen_by: str | None = None  # hash of the detector that `seen` is of
     given_epochs: int | None = None  # as asked for; 0: as the run; None: not recorded
+    settings: dict[str, Any] | None = None  # of its finetuning, those that decide it; None: not recorded
     framing: str | None = None  # of the images in its evaluation; None: not recorded
     named: list[str] | None = None  # of the names left out those of this domain or its sources; None: not recorded
     met: dict[str, list[int]] | None = None  # as in `unseen.DomainClaim`
@@ -587,6 +589,12 @@ def _names_of(domain: str, group: list[str], manifest: pd.DataFrame) -> list[str
     return [name for name in group if (is_of_it & _named(manifest, [name])).any()]
 
 
+def _deciding_settings(new: Path) -> dict[str, Any]:
+    "The settings of a round that decide what its finetuning makes."
+    config = read_json(new / "finetune/config.json")
+    return {name: config[name] for name in identity(TrainConfig()) if name in config}
+
+
 def _rounds_of_group(
     home: Path,
     new: Path,
@@ -599,6 +607,7 @@ def _rounds_of_group(
     trained = read_json(new / "finetune/metrics.json") or {}
     about: dict[str, Any] = {name: trained.get(name) for name in ("megabytes", "ms_an_image")}
     about |= dict(bundle_hash=metrics["bundle_hash"], given_epochs=given_epochs)
+    about["settings"] = _deciding_settings(new)
     data = read_manifest(new / "prepare/manifest.parquet")
     about["manifest_hash"] = manifest_hash(data)
     about["framing"] = _framing_of(new)
@@ -723,12 +732,13 @@ def _changed_settings(
     "In which settings of finetuning a round is not what the run would make now."
     file = home / "finetune/config.json"
     own = read_json(file) if file.exists() else {}
-    config = read_json(new / "finetune/config.json")
+    made = new / "finetune/config.json"
+    config = read_json(made) if made.exists() else record.get("settings") or {}
     # rounds that were asked for other epochs differ in them on purpose
     deciding = _DECIDING | ({"epochs"} if record.get("given_epochs") == 0 else set())
     kept = [name for name in own if name in config and name in deciding]
     changed = differences({name: config[name] for name in kept}, {name: own[name] for name in kept})
-    return changed or _other_names(manifest, own, config, record["left_out"])
+    return changed or (_other_names(manifest, own, config, record["left_out"]) if config else "")
 
 
 def _refuse_other_beginning(
@@ -765,6 +775,9 @@ def _why_not_current(
     changed = _changed_settings(home, new, record, manifest)
     if changed:
         return f"other settings ({changed})"
+    if not (new / "finetune/config.json").exists():
+        # its folder was removed: what is recorded is all that is known
+        return ""
     if manifest_hash(read_manifest(new / "prepare/manifest.parquet")) != manifest_hash(manifest):
         return "other data"
     judged = new / "evaluate/metrics.json"
@@ -805,7 +818,7 @@ def require_current_rounds(
         why = ""
         if record.get("manifest_hash", manifest_hash(manifest)) not in (None, manifest_hash(manifest)):
             why = "other data"
-        elif (new / "finetune/config.json").exists():
+        else:
             why = _why_not_current(home, new, record, manifest)
         if why:
             raise FakefaceError(
@@ -831,8 +844,7 @@ def _still_valid(
         if made_of - {None, manifest_hash(manifest)}:
             print(f"The round without {', '.join(record['left_out'])} was made of other data: it is no longer listed.")
             continue
-        is_there = (new / "finetune/config.json").exists()
-        if is_there and (why := _why_not_current(home, new, record, manifest)):
+        if why := _why_not_current(home, new, record, manifest):
             print(f"The round without {', '.join(record['left_out'])} was made with {why}: it is no longer listed.")
             continue
         valid.append(record)
