@@ -169,6 +169,7 @@ def _meant(
 def with_list_in(
     folder: Path,  # where a list may lie
     table: pd.DataFrame,  # rows
+    is_all: bool = True,  # are they of all sources? A list that is about none of them is worth a warning then
 ) -> pd.DataFrame:
     "Rows with what a file identities.csv in a folder says of them, by whichever way; raises `SourceError`."
     list_file = folder / "identities.csv"
@@ -179,7 +180,7 @@ def with_list_in(
     named = named_in(list_file)
     meant = _meant({image for image, _ in named}, images)
     require_none_lost({image for image, found in meant.items() if not found and not is_there(image)}, list_file)
-    if named and not any(meant.values()):
+    if is_all and named and not any(meant.values()):
         warnings.warn(f"{list_file} says who is shown, but none of the images that it names is in a source.")
     for image, identity in named:
         for each in meant[image] if identity else ():
@@ -247,7 +248,7 @@ def scan(
     table = table.astype(SOURCE_COLUMNS)
     if kind == "csv":
         for folder in sorted(_beside(path) | _folders_of(table)):
-            table = with_list_in(folder, table)
+            table = with_list_in(folder, table, is_all=False)
     table.attrs["other_files"] = _other_files(kind, path)
     return table
 
