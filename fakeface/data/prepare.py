@@ -30,7 +30,7 @@ from .frames import framing_samples
 from .intake import framing_hints, require_readable
 from .plan import require_room
 from .manifest import build_manifest, counts, gaps, manifest_hash, names_no_bundle_holds, write_manifest
-from .sources import read_sources, scan, scan_all, with_lists_beside
+from .sources import Source, read_sources, scan_all
 
 # %% ../../nbs/04_data/19_prepare.ipynb #76094c2d
 LEAST_SIZE = 16  # pixels: of less no network makes anything
@@ -129,18 +129,18 @@ def _rows_of(cfg: PrepareConfig, folder: Path) -> pd.DataFrame:
         path = make_demo(folder / "demo", seed=cfg.seed) / "sources.csv"
     else:
         path = _listed(cfg.sources)
+    # by a link, they lie elsewhere, too
+    also_called = [place for place in _places(cfg.sources) if place.exists()]
     if path.is_dir():
         # whoever names a folder looks at a report of their own, on their own machine
-        rows = scan("folder", path, path.name, may_show=True, framing=cfg.framing)
-        return with_lists_beside(rows, filter(Path.exists, _places(cfg.sources)))
+        source = Source(path.name, "folder", path, may_show=True, framing=cfg.framing)
+        return scan_all([source], also_called=also_called)
     if cfg.framing != "centre":
         raise ConfigError(
             f"framing = {cfg.framing!r} is for a single folder. {path} says of each source how it is framed, "
             "in its column framing."
         )
-    table = scan_all(read_sources(path), folder / "reals", path)
-    # by a link, a list of sources lies elsewhere, too
-    return with_lists_beside(table, filter(Path.exists, _places(cfg.sources)))
+    return scan_all(read_sources(path), folder / "reals", path, also_called)
 
 
 def collect_sources(
