@@ -27,8 +27,9 @@ LONGEST_RUN = LONGEST_NAME - len("-pretrain")  # characters of a run's name, whi
 
 
 def out_root(out: str | os.PathLike = "outputs") -> Path:
-    "The folder of all runs: absolute as given (read-only checkouts), else relative to the project root."
-    return Path(out) if Path(out).is_absolute() else project_root() / out
+    "The folder of all runs: absolute as given (read-only checkouts) or with `~`, else relative to the project root."
+    path = Path(os.path.expanduser(out))
+    return path if path.is_absolute() else project_root() / path
 
 
 def run_dir(run: str, out: str | os.PathLike = "outputs") -> Path:

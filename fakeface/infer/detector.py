@@ -354,9 +354,11 @@ class Detector(_Judge):
         image: StoredImage | Image.Image,  # path, bytes, file object or Pillow image
         square: tuple[float, float, float, float] | None = None,  # of a `Verdict`: this part of it only
     ) -> Image.Image:
-        "Where the network looked (Grad-CAM); needs torch. Raises `InferError` where its folder was replaced."
-        from fakeface.explain.gradcam import heatmap
-
+        "Where the network looked (Grad-CAM). Raises `InferError` without torch, or where its folder was replaced."
+        try:
+            from fakeface.explain.gradcam import heatmap
+        except ModuleNotFoundError as error:
+            raise InferError(f"A heat-map needs {error.name}, which is not installed.") from None
         if read_bundle(self.path).hash != self.hash:
             raise InferError(
                 "Another detector has been put in the place of the one that judged, so there is no heat-map of it. "

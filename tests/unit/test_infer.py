@@ -202,6 +202,14 @@ def test_heatmap_is_a_picture(detector):
     assert detector.heatmap(jpeg_bytes(image, 90), (60, 45, 40, 30)).size == (192, 192)
 
 
+def test_a_heatmap_without_torch_is_a_sentence(detector, monkeypatch):
+    monkeypatch.setitem(sys.modules, "torch", None)
+    for name in [name for name in sys.modules if name.startswith("fakeface.explain")]:
+        monkeypatch.delitem(sys.modules, name)
+    with pytest.raises(InferError, match="needs torch, which is not installed"):
+        detector.heatmap(Image.new("RGB", (120, 90), "red"))
+
+
 def test_three_threads_get_the_same(detector):
     faces = [jpeg_bytes(image, 90) for image in pictures(8)]
     want = [verdict.p_fake for verdict in detector.check_many(faces)]
