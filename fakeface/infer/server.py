@@ -384,7 +384,7 @@ class _PlainLines(logging.Filter):
 
     def filter(self, record: logging.LogRecord) -> bool:
         "Change the message; let it pass."
-        record.msg = plain(re.sub(r"token=[^&\s]+", "token=…", record.getMessage()), 1_000)
+        record.msg = plain(re.sub(r"(?i)token=[^&\s]+", "token=…", record.getMessage()), 1_000)
         record.args = ()
         return True
 
