@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from fakeface.data.prepare import PrepareConfig, collect_sources
 from fakeface.data.rows import SourceError
 from fakeface.data.sources import read_sources, scan, scan_all
 
@@ -118,3 +119,19 @@ def test_a_source_by_itself_reads_the_lists_around_it(tmp_path):
         # about another source, perhaps, of which a source by itself knows nothing
         scan("folder", tmp_path / "photos", "photos")
     assert dict(zip(photos.path.map(os.path.basename), photos.identity)) == {"1.jpg": "anna", "2.jpg": ""}
+
+
+@pytest.mark.parametrize("named", ["photos", "sources.csv"])
+def test_prepare_reads_the_list_beside_a_link(named, tmp_path):
+    "`sources` is a link: who is shown may stand beside it, or where it leads."
+    for name in ("disk/photos/real/1.jpg", "disk/photos/fake/2.jpg"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+    (tmp_path / "disk/sources.csv").write_text("name,kind,path\nphotos,folder,photos\n")
+    (tmp_path / "disk/identities.csv").write_text("path,identity\nphotos/fake/2.jpg,bert\n")
+    project = tmp_path / "project"
+    project.mkdir()
+    (project / named).symlink_to(tmp_path / "disk" / named)
+    (project / "identities.csv").write_text(f"path,identity\n{tmp_path}/disk/photos/real/1.jpg,anna\n")
+    rows = collect_sources(PrepareConfig(sources=str(project / named)), tmp_path)
+    assert dict(zip(rows.path.map(os.path.basename), rows.identity)) == {"1.jpg": "anna", "2.jpg": "bert"}
