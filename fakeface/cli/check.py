@@ -71,7 +71,7 @@ def _image_options(parser: argparse.ArgumentParser) -> None:
     add("--framing", choices=("face", "centre"), help=help)
     help = "also judge each image re-encoded and rescaled (eight times the work)"
     add("--stability", action="store_true", help=help)
-    help = "save heat-maps of where the network looked, one JPEG per verdict (needs torch)"
+    help = "save heat-maps of where the network looked, one JPEG per new verdict (needs torch)"
     add("--heatmap", metavar="DIR", help=help)
 
 

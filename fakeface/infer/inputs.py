@@ -119,9 +119,12 @@ def name_of(
         below = os.path.relpath(os.fsdecode(source), os.fsdecode(folder))
         # as a whole: two files of a name in two folders are two
         return plain(os.fsencode(below), _LONGEST_PATH)
-    path = getattr(source, "name", "") if hasattr(source, "read") else ""
+    path = getattr(source, "name", None) if hasattr(source, "read") else None
     if isinstance(source, (str, os.PathLike)):
         path = source
+    if path is None:
+        # a file in memory has no name, or none yet
+        return "image"
     # an open file may go by a number
     if not isinstance(path, (str, os.PathLike)):
         path = str(path)
