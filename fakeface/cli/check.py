@@ -98,7 +98,7 @@ def add_check_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--retry-errors", action="store_true", help=help)
     help = "time limit per image in seconds; an image that takes longer gets an error (default: 60)"
     parser.add_argument("--timeout", type=_seconds, default=60.0, metavar="S", help=help)
-    help = "images judged at a time (default: one per core)"
+    help = "images judged at a time (default: one per core, fewer if memory is short)"
     parser.add_argument("--workers", type=int, choices=range(1, 257), metavar="N", help=help)
     parser.add_argument("--quiet", action="store_true", help="show no progress and no summary")
 

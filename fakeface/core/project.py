@@ -19,6 +19,8 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+from .container import allowed_memory, allowed_processors
+
 # %% ../../nbs/01_core/02_project.ipynb #eab596ca
 class FakefaceError(Exception):
     "Something the user can mend; the message says what, where and what to do."
@@ -99,9 +101,8 @@ def git_commit() -> str | None:
 # %% ../../nbs/01_core/02_project.ipynb #0b47c77e
 def cores() -> int:
     "How many processors this process may use."
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
+    there = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return min(there, allowed_processors() or there)
 
 
 def threads_here() -> int:
@@ -111,10 +112,11 @@ def threads_here() -> int:
 
 
 def _memory_gib() -> float | None:
-    "The machine's memory, or None where the system does not say."
+    "The machine's memory, or what a container may have of it; None where the system does not say."
     if not hasattr(os, "sysconf"):
         return None
-    return round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30, 1)
+    there = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    return round(min(there, allowed_memory() or there) / 2**30, 1)
 
 
 def _device_name() -> str:

@@ -57,7 +57,7 @@ class PrepareConfig:
     test: float = 0.15
     salt: str = "fakeface"  # of the hashed split
     seed: int = 42
-    workers: int = -1  # processes; -1: all cores; 0: no process of its own, and so no limit of time
+    workers: int = -1  # processes; -1: what cores and memory allow; 0: no process of its own, and so no limit of time
     timeout: float = IMAGE_SECONDS  # seconds that an image may take; then it is left out, with that reason
 
     def check(self) -> None:
@@ -74,7 +74,7 @@ class PrepareConfig:
         if self.min_side < 1:
             raise ConfigError(f"min_side = {self.min_side} should be at least 1 pixel.")
         if self.workers < -1:
-            raise ConfigError(f"workers = {self.workers} should be -1 (all cores) or more.")
+            raise ConfigError(f"workers = {self.workers} should be -1 (what cores and memory allow) or more.")
         if not 0 < self.timeout < math.inf:
             raise ConfigError(f"timeout = {self.timeout} should be a number of seconds above 0.")
         if not (self.valid > 0 and self.test > 0 and self.valid + self.test < 1):
@@ -84,7 +84,7 @@ class PrepareConfig:
 
     @property
     def n_workers(self) -> int | None:
-        "Processes as the other rooms take them: None for all cores."
+        "Processes as the other rooms take them: None for what cores and memory allow."
         return None if self.workers < 0 else self.workers
 
     def inputs(self) -> list[Path]:
