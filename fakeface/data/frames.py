@@ -80,7 +80,7 @@ def _unframed(reason: str) -> Record:
 def file_frames(
     paths: Iterable[str | os.PathLike],  # image files
     cache: str | os.PathLike | None = None,  # SQLite file that remembers; None: nothing is remembered
-    workers: int | None = None,  # processes; `worker_count` if not given
+    workers: int | None = None,  # processes; `process_count` if not given
     timeout: float | None = None,  # seconds that an image may take, as in `in_processes`
 ) -> list[FileFrame]:  # of each, in order
     "How many images are framed by their faces, each looked at once."

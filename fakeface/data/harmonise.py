@@ -323,7 +323,7 @@ def harmonise(
     quality: tuple[int, int] = (70, 95),  # JPEG qualities drawn from, both ends included
     cut: str = "square",  # or "whole"; what is framed by a face is always a square
     seed: int = 0,
-    workers: int | None = None,  # processes; `worker_count` if not given
+    workers: int | None = None,  # processes; `process_count` if not given
     parity: bool = False,  # leave all files alone and say so: allow_bias = "parity"
     min_side: int = 64,  # images with a shorter side under this are left out
     shrink: float = 1.0,  # below 1 everything is made smaller by it, so that no image keeps its own pixel grid

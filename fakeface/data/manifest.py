@@ -265,7 +265,7 @@ def build_manifest(
     salt: str = "fakeface",  # of the hashed split
     fractions: tuple[float, float, float] = FRACTIONS,  # train, valid, test where a source brings no split
     cache: str | os.PathLike | None = None,  # SQLite file that remembers what was found in which file
-    workers: int | None = None,  # processes; `worker_count` if not given
+    workers: int | None = None,  # processes; `process_count` if not given
     previous: pd.DataFrame | None = None,  # an earlier manifest: images it knows keep their split
     timeout: float | None = None,  # seconds that an image may take, as in `in_processes`
 ) -> pd.DataFrame:  # the manifest; bad and clashing files have split "excluded" and a reason

@@ -258,7 +258,7 @@ def require_room(
     rows: pd.DataFrame,  # of sources, from `scan_all`
     folder: Path,  # of the copies; it may not be there yet
     size: int = 1024,  # largest side of a copy
-    workers: int | None = None,  # processes; None: `worker_count`
+    workers: int | None = None,  # processes; None: `process_count`
     timeout: float | None = None,  # seconds that an image may take
     aside: int = 0,  # bytes on the same disk that are removed before the first copy is made
 ) -> None:

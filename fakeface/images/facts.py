@@ -22,7 +22,7 @@ import PIL
 from ..core.project import FakefaceError
 from .decode import ImageError, open_image
 from .header import read_header
-from .memory import held_memory, worker_count
+from .memory import held_memory, process_count
 from .twins import appearance
 from .workers import NoAnswer, staffed, why_lost
 
@@ -133,7 +133,7 @@ def _results(
 def in_processes(
     function: Callable[[_Item], _Result],  # of one item, importable by its name
     items: Iterable[_Item],  # what to apply it to
-    workers: int | None = None,  # processes; `worker_count` if not given; 0: this process, which nothing can end
+    workers: int | None = None,  # processes; `process_count` if not given; 0: this process, which nothing can end
     desc: str = "",  # what the progress bar says
     worth_a_bar: int = _WORTH_A_BAR,  # items; with fewer no progress is shown
     timeout: float | None = None,  # seconds that an item may take in a process; None: no end
@@ -143,7 +143,7 @@ def in_processes(
     from tqdm.auto import tqdm
 
     items = list(items)
-    results = _results(function, items, worker_count() if workers is None else workers, timeout, instead)
+    results = _results(function, items, process_count() if workers is None else workers, timeout, instead)
     try:
         yield from tqdm(results, desc, len(items), disable=len(items) < worth_a_bar, mininterval=1)
     except NoAnswer as lost:
@@ -257,7 +257,7 @@ def remembered(
     paths: Iterable[str | os.PathLike],  # files
     cache: str | os.PathLike | None,  # SQLite file that remembers; None: nothing is remembered
     version: str,  # a word, which names the table, and a number, which changes when `look` does
-    workers: int | None = None,  # processes; `worker_count` if not given
+    workers: int | None = None,  # processes; `process_count` if not given
     desc: str = "",  # what the progress bar says
     worth_a_bar: int = _WORTH_A_BAR,  # as in `in_processes`
     timeout: float | None = None,  # the same
@@ -295,7 +295,7 @@ def _without_facts(reason: str) -> Record:
 def file_infos(
     paths: Iterable[str | os.PathLike],  # files
     cache: str | os.PathLike | None = None,  # SQLite file that remembers; None: nothing is remembered
-    workers: int | None = None,  # processes; `worker_count` if not given
+    workers: int | None = None,  # processes; `process_count` if not given
     timeout: float | None = None,  # seconds that a file may take, as in `in_processes`
 ) -> list[FileInfo]:  # of each, in order
     "The facts of many files, each file looked at once."

@@ -263,7 +263,7 @@ def score_paths(
     detector: Detector,  # best loaded with threads=1
     paths: Iterable[str | os.PathLike],  # files, folders, "-" for names on standard input
     to: Rows | Callable[[list[Verdict]], Any],  # a file of rows, or what is done with the verdicts of each file
-    workers: int | None = None,  # at a time; `worker_count` if not given
+    workers: int | None = None,  # at a time; `process_count` if not given
     heatmaps: str | os.PathLike | None = None,  # a folder for images of where the network looked; needs torch
     bar: bool | None = None,  # show progress; if not given, where standard error is a terminal
     timeout: float | None = None,  # seconds, as in `check_paths`

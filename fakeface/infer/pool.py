@@ -16,7 +16,7 @@ from typing import Any, Callable, Iterable, Iterator, TypedDict, Unpack
 
 from ..core.project import FakefaceError
 from ..core.text import row_name
-from ..images.memory import worker_count
+from ..images.memory import process_count
 from ..images.workers import NoAnswer, Staff
 from .detector import Detector
 from .verdict import Verdict
@@ -129,12 +129,12 @@ class _Conveyor:
 def check_paths(
     detector: Detector,  # best loaded with threads=1: the images run beside one another
     todo: Iterable[tuple[str, str]],  # of `walk`
-    workers: int | None = None,  # at a time; `worker_count` if not given
+    workers: int | None = None,  # at a time; `process_count` if not given
     timeout: float | None = None,  # seconds an image may take, judged in processes; None: in threads, without end
     **options: Unpack[CheckOptions],
 ) -> Iterator[tuple[str, list[Verdict]]]:  # (path, its verdicts) in the order of `todo`
     "Judge files side by side, with at most a few files a worker in memory."
-    count = workers or worker_count()
+    count = workers or process_count()
     conveyor = _Conveyor(4 * count)
     pool = ThreadPoolExecutor(count, "image")
     processes = None if timeout is None else _InProcesses(detector, timeout)
