@@ -18,7 +18,7 @@ import cv2
 import numpy as np
 import torch
 from PIL import Image
-from ..core.labels import FAKE, LABEL_NAMES, REAL, label_of
+from ..core.labels import FAKE, evidence_for, label_of
 from ..core.project import FakefaceError
 from ..core.seeds import rng
 from ..images.preprocess import InputSpec, eval_views, normalise
@@ -225,7 +225,7 @@ def _verdict(net: FaceNet, bundle: Bundle | None, x: torch.Tensor) -> int:
         return int(logits[0, 1] >= logits[0, 0])
     score = p_fake(logits, bundle.temperature, bundle.bias)[0]
     word = label_of(score, bundle.thresholds[bundle.threshold], bundle.band)
-    return REAL if word == LABEL_NAMES[REAL] else FAKE
+    return evidence_for(word)
 
 
 def _members(net: FaceNet) -> list[FaceNet]:

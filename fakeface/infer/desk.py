@@ -12,6 +12,7 @@ import logging
 from pathlib import Path
 from typing import Any, Iterable
 
+from ..core.labels import LABEL_NAMES, evidence_for
 from ..core.project import ConfigError, FakefaceError
 from ..images.clues import plain
 from ..images.jpeg import data_uri
@@ -355,17 +356,21 @@ class Desk(Greeter):
     def heatmap(self, message: Message, buffers: Iterable[Any] = ()) -> list[Message]:
         "Where the network looked, as an image; or the reason why not."
         id, row = message["id"], message["row"]
-        answer = dict(kind="heatmap", id=id, row=row, image="", error="")
+        answer = dict(kind="heatmap", id=id, row=row, image="", shows="", error="")
         if id not in self.source:
             answer["error"] = "The image is no longer in memory. Add it again to see its heat-map."
             return [answer]
-        if row >= len(self.found[id]):
+        rows = self.labels(id)["rows"]
+        if row >= len(rows):
             raise ConfigError("This image has no such face.")
+        # as the sliders stand now
+        word = rows[row]["label"]
+        answer["shows"] = LABEL_NAMES[evidence_for(word)]
         try:
             # what is stopped half-way cannot be imported again: not while a turn's time is counted
             importlib.import_module("fakeface.explain.gradcam")
             with self.turn:
-                overlay = self.judge.heatmap(self._read(self.source[id]), self.found[id][row].square)
+                overlay = self.judge.heatmap(self._read(self.source[id]), self.found[id][row].square, word)
             answer["image"] = data_uri(overlay, 640)
         except ImportError as error:
             missing = f"{error.name or 'torch'}, which is not installed"

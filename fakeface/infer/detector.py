@@ -14,7 +14,7 @@ from typing import Any, Iterable, NamedTuple
 
 import numpy as np
 from PIL import Image
-from ..core.labels import FAKE, REAL, band_at, label_of
+from ..core.labels import FAKE, REAL, band_at, evidence_for, label_of
 from ..faces.detect import MAX_FACES
 from ..faces.earned import NO_FACE, cut_close, unearned
 from ..faces.frame import FRAME_MODES, Square, cut_square
@@ -353,8 +353,9 @@ class Detector(_Judge):
         self,
         image: StoredImage | Image.Image,  # path, bytes, file object or Pillow image
         square: tuple[float, float, float, float] | None = None,  # of a `Verdict`: this part of it only
+        word: str = "",  # of a `Verdict`; not given: by the score, at the bundle's own threshold
     ) -> Image.Image:
-        "Where the network looked (Grad-CAM). Raises `InferError` without torch, or where its folder was replaced."
+        "Where the network found what speaks for a verdict (Grad-CAM); needs torch and the bundle, or `InferError`."
         try:
             from fakeface.explain.gradcam import heatmap
         except ModuleNotFoundError as error:
@@ -368,4 +369,4 @@ class Detector(_Judge):
         opened = open_image(image)
         if square:
             opened = cut_square(opened, Square(*square), 2 * self.bundle.spec.size)
-        return heatmap(self.path, opened)[1]
+        return heatmap(self.path, opened, evidence_for(word) if word else None)[1]

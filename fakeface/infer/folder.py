@@ -152,7 +152,7 @@ def _save_heatmaps(detector: Detector, path: str, verdicts: list[Verdict], folde
             continue
         number = f"-{i}" if len(verdicts) > 1 else ""
         try:
-            shown = detector.heatmap(path, verdict.square)
+            shown = detector.heatmap(path, verdict.square, verdict.label)
         except ImageError as error:
             return _as_error(detector, verdict, f"Was judged, and then {error.reason}.")
         except MemoryError:

@@ -189,6 +189,12 @@ function render({ model, el }) {
         c.rows.map((r, i) => r.box && [s("rect", { x: r.box[0], y: r.box[1], width: r.box[2] - r.box[0], height: r.box[3] - r.box[1] }),
           c.rows.length > 1 && s("text", { x: r.box[0], y: r.box[1], dx: ".25em", dy: ".95em", "font-size": .09 * Math.max(c.width, c.height) }, String(i + 1))])));
   }
+  function dropMaps(c) {                                            // heat-maps of what is no longer said
+    for (const i in c.heat) {
+      const said = c.rows[i]?.label === "real" ? "real" : "fake";
+      if (c.heat[i].image && c.heat[i].shows !== said) { delete c.heat[i]; if (c.shown === +i) c.shown = null; }
+    }
+  }
   function heatButton(c, i) {
     const on = c.shown === i, heat = c.heat?.[i], waiting = on && !heat;
     const click = () => {
@@ -198,7 +204,7 @@ function render({ model, el }) {
       draw(c.id);
     };
     return [h("button", { type: "button", class: "ff-small", "aria-pressed": String(on && !!heat?.image), "aria-disabled": waiting ? "true" : null, "data-key": `heat ${i}`, click }, waiting ? "Heat-map …" : on && heat.image ? "Hide heat-map" : "Heat-map"),
-      on && heat && h("p", { class: heat.error ? "ff-warn" : "ff-soft", role: "status" }, heat.error || `Bright: where the network found what speaks for ${c.rows[i].label === "real" ? "a photograph" : "a generated image"}. It shows where it looked, not that it is right.`)];
+      on && heat && h("p", { class: heat.error ? "ff-warn" : "ff-soft", role: "status" }, heat.error || `Bright: where the network found what speaks for ${heat.shows === "real" ? "a photograph" : "a generated image"}. It shows where it looked, not that it is right.`)];
   }
   function verdict(c, r, i) {
     return h("section", { class: "ff-row", "data-label": r.label }, c.rows.length > 1 && h(head(3), { class: "ff-verdict ff-minor", "data-label": r.label }, icon(r.label), `${r.looked_at[0].toUpperCase()}${r.looked_at.slice(1)}: ${r.head.toLowerCase()}`),
@@ -273,13 +279,13 @@ function render({ model, el }) {
       if (!asked) { faces.checked = m.faces; stable.checked = m.stability; }    // another view of the same cards may have switched
       for (const u of m.cards) {
         const c = cards.get(u.id); if (!c) continue;
-        Object.assign(c, u); draw(u.id); if (u.outdated && u.again && busy?.id !== u.id) again(c);
+        Object.assign(c, u); dropMaps(c); draw(u.id); if (u.outdated && u.again && busy?.id !== u.id) again(c);
       }
       flush(); next(); say();
     },
     ack({ id, part }) { const k = `${id}/${part}`; answered.get(k)?.(); answered.delete(k); },
     paths({ files }) { path.value = ""; for (const { id, name } of files) wait(id, name, { kind: "open" }); next(); },
-    heatmap({ id, row, image, error }) { const c = cards.get(id); if (c) { c.heat[row] = { image, error }; draw(id); } },
+    heatmap({ id, row, image, shows, error }) { const c = cards.get(id); if (c) { c.heat[row] = { image, shows, error }; dropMaps(c); draw(id); } },
     removed({ ids, summary }) { state.summary = summary; for (const id of ids) { cards.get(id)?.node.remove(); cards.delete(id); gone.delete(id); done(id); } },
     csv({ name, text }) {
       const url = URL.createObjectURL(new Blob(["\ufeff", text], { type: "text/csv" })), a = h("a", { href: url, download: name });

@@ -55,7 +55,12 @@ class BrightDetector(Detector):
         squares = [Square(20 + i, 20 + i, 40) for i in (1, 2)]
         return [Shown(face, square, (10, 10, 30, 30), 0.0, (40, 40)) for square in squares]
 
-    def heatmap(self, image: Any, square: tuple[float, float, float, float] | None = None) -> Image.Image:
+    def heatmap(
+        self,
+        image: Any,
+        square: tuple[float, float, float, float] | None = None,
+        word: str = "",
+    ) -> Image.Image:
         "The image upside down."
         return open_image(image).rotate(180)
 

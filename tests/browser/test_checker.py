@@ -40,6 +40,7 @@ class Given(NamedTuple):
     folder: Path  # of the detector's bundle
     images: Path  # folder of a.jpg, b.jpg, c.jpg
     detector: object
+    sure: Path  # of the same without an unsure range
 
 
 @pytest.fixture(scope="module")
@@ -84,7 +85,8 @@ def bundle(tmp_path_factory):
         threshold="youden",
         band=[cut - 0.01, cut + 0.01],
     )
-    return Given(home / "tiny", images, detector)
+    make("sure", temperature=temperature, bias=bias, thresholds={"youden": cut}, threshold="youden")
+    return Given(home / "tiny", images, detector, home / "sure")
 
 
 def wait_for(port, process, seconds=60):
@@ -558,6 +560,24 @@ def own(browser, bundle, tmp_path):
         page.goto(url)
         page.get_by_role("button", name="Choose images").wait_for(timeout=60_000)
         yield page, process
+    finally:
+        context.close()
+        stop(process)
+
+
+def test_a_heatmap_goes_with_the_word_that_it_is_for(browser, bundle, tmp_path):
+    "Without an unsure range the slider turns the word; the map was of what speaks for the other one."
+    process, url = serve(tmp_path / "log.txt", bundle=str(bundle.sure), sessions=1)
+    context = browser.new_context()
+    page = context.new_page()
+    try:
+        page.goto(url)
+        upload(page, bundle.images / "a.jpg")
+        for threshold, spoken_for in ((0, "a generated image"), (1, "a photograph")):
+            slide(page, "ff-threshold", threshold)
+            page.get_by_role("button", name="Hide heat-map").wait_for(state="detached")
+            page.get_by_role("button", name="Heat-map").click()
+            page.get_by_text(f"what speaks for {spoken_for}").wait_for(timeout=60_000)
     finally:
         context.close()
         stop(process)

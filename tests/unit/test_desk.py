@@ -81,6 +81,18 @@ def test_unknown_fields_and_faces_are_refused():
     assert heat["kind"] == "heatmap" and heat["error"] == "This image has no such face." and heat["image"] == ""
 
 
+def test_a_heatmap_is_of_the_word_that_is_shown_now():
+    "Without an unsure range the slider moves the word, and what the map is evidence for with it."
+    desk = Desk(BrightDetector())
+    (answer,) = desk.handle(dict(kind="part", id="1", name="a.jpg", part=0, parts=1), [grey_jpeg(150)])
+    score = answer["card"]["rows"][0]["score"]
+    for threshold, word in ((score + 0.05, "real"), (score - 0.05, "fake")):
+        desk.handle(dict(kind="set", threshold=threshold))
+        assert desk.labels("1")["rows"][0]["label"] == word
+        (heat,) = desk.handle(dict(kind="heatmap", id="1", row=0))
+        assert heat["image"] and heat["shows"] == word
+
+
 def typed(desk, path):
     "The texts of all answers to a typed path, opened where it can be."
     answers = desk.handle(dict(kind="path", path=path))

@@ -202,6 +202,13 @@ def test_heatmap_is_a_picture(detector):
     assert detector.heatmap(jpeg_bytes(image, 90), (60, 45, 40, 30)).size == (192, 192)
 
 
+def test_heatmap_of_a_word(detector):
+    "Of a photograph and of a generated image it shows other evidence; of an unsure one that for a generated image."
+    image = Image.fromarray(np.random.default_rng(0).integers(0, 255, (96, 96, 3), np.uint8))
+    real, fake, unsure = (np.asarray(detector.heatmap(image, word=word)) for word in ("real", "fake", "unsure"))
+    assert (fake == unsure).all() and (real != fake).any()
+
+
 def test_a_heatmap_without_torch_is_a_sentence(detector, monkeypatch):
     monkeypatch.setitem(sys.modules, "torch", None)
     for name in [name for name in sys.modules if name.startswith("fakeface.explain")]:
