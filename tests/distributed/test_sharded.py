@@ -2,11 +2,13 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 
 import numpy as np
 import pytest
+from timm.models import get_pretrained_cfg
 from fakeface.core.files import read_json, write_json
 from fakeface.models.persistence import load_model
 from fakeface.testing.datasets import TOY_TRAINING, toy_run
@@ -24,6 +26,15 @@ def command(root, start: str) -> list[str]:
     "The words of the line that begins so."
     (line,) = [cell for cell in cells_of(root) if cell.startswith(f"!{start}")]
     return line[1:].split()
+
+
+def test_the_size_suits_the_network(root):
+    "The preset's 1,024 px are no whole number of its patches."
+    arch = re.search(r'arch="(\w+)"', cells_of(root)[0])[1]
+    size = int(re.search(r"size=(\d+)", cells_of(root)[0])[1])
+    assert get_pretrained_cfg(arch).input_size == (3, size, size)
+    words = command(root, "fakeface finetune")
+    assert words[words.index("size") + 1] == str(size)
 
 
 @pytest.mark.slow
@@ -58,7 +69,7 @@ def test_shared_weights_are_those_of_one_process_and_the_stage_goes_on_with_them
     # the stage with the settings of the how-to, but for those of the run that is here
     line = command(root, "fakeface finetune")
     given = {line[place + 1]: line[place + 2] for place, word in enumerate(line) if word == "-p"}
-    assert given.keys() == {"run", "domains", "preset", "init", "epochs"} and given["epochs"] == "0"
+    assert given.keys() == {"run", "domains", "preset", "init", "size", "epochs"} and given["epochs"] == "0"
     of_run = {name: value for name, value in CONFIG.items() if name not in ("preset", "epochs")}
     here = given | of_run | dict(out=str(tmp_path / "outputs"), init=str(tmp_path / "outputs/2"))
     settings = [word for name, value in here.items() for word in ("-p", name, str(value))]
