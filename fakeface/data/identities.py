@@ -10,7 +10,7 @@ import os
 import unicodedata
 import warnings
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from functools import cached_property
 from pathlib import Path
 
@@ -23,9 +23,9 @@ from .tables import read_table
 LIST_NAME = "identities.csv"
 
 
-def _composed(path: str | Path) -> str:
-    "A path with its accents as one character each, however the file system or the list has them."
-    return unicodedata.normalize("NFC", str(path))
+def _composed(name: str) -> str:
+    "A path, or a person's name, with its accents as one character each, however a file system or a list has them."
+    return unicodedata.normalize("NFC", name)
 
 
 class _Images:
@@ -48,9 +48,9 @@ class _Images:
         return {name} if name in self._known else self._by_place.get(os.path.realpath(name), set())
 
 # %% ../../nbs/04_data/04_identities.ipynb #1d0e0009
-def _is_there(image: str) -> bool:
-    "Is an image there, under the name in either form of its accents?"
-    return any(os.path.lexists(unicodedata.normalize(form, image)) for form in ("NFC", "NFD"))
+def _is_so(look: Callable[[str], bool], name: str) -> bool:
+    "Does `look` find something by a name in either form of its accents?"
+    return any(look(unicodedata.normalize(form, name)) for form in ("NFC", "NFD"))
 
 
 def _named_in(list_file: Path) -> list[tuple[str, str]]:
@@ -61,9 +61,10 @@ def _named_in(list_file: Path) -> list[tuple[str, str]]:
 
     def image(path: str) -> str:
         ways = [_composed(os.path.normpath(os.path.join(folder, path))) for folder in seen_from]
-        return next(filter(_is_there, ways), ways[0]) if len(ways) > 1 else ways[0]
+        there = (way for way in ways if len(ways) > 1 and _is_so(os.path.lexists, way))
+        return next(there, ways[0])
 
-    return list(zip(map(image, table.path), table.identity))
+    return list(zip(map(image, table.path), map(_composed, table.identity)))
 
 
 def _take(
@@ -74,7 +75,12 @@ def _take(
     "Read a list; raises `SourceError` where it names what is not there, or somebody else than another list."
     named = _named_in(list_file)
     meant_by = {name: images.meant(name) for name, _ in named}
-    lost = [name for name, meant in meant_by.items() if not meant and not _is_there(name)]
+    others = [name for name, meant in meant_by.items() if not meant]
+    if folders := [name for name in others if _is_so(os.path.isdir, name)]:
+        raise SourceError(
+            f"{list_file} names {len(folders):,} folders, e.g. {min(folders)}; each line is about an image."
+        )
+    lost = [name for name in others if not _is_so(os.path.lexists, name)]
     if lost:
         raise SourceError(f"{list_file} names {len(lost):,} images that are not there, e.g. {min(lost)}.")
     for name, identity in named:
@@ -92,9 +98,13 @@ def with_identities(
 ) -> pd.DataFrame:
     "Rows with what files called identities.csv say of them; raises `SourceError` where one cannot be right."
     images = _Images(table.path)
-    known = {image: identity for image, identity in zip(images.names, table.identity) if identity}
+    known = {image: _composed(person) for image, person in zip(images.names, table.identity) if person}
     for list_file in (folder / LIST_NAME for folder in sorted(folders)):
-        if list_file.is_file() and not _take(list_file, images, known) and is_all:
+        if not os.path.lexists(list_file):
+            continue
+        if not list_file.is_file():
+            raise SourceError(f"{list_file} says who is shown, but is no file, or a link to none.")
+        if not _take(list_file, images, known) and is_all:
             warnings.warn(f"{list_file} says who is shown, but none of the images that it names is in a source.")
     return table.assign(identity=[known.get(image, "") for image in images.names])
 
