@@ -102,7 +102,7 @@ class _Doors:
         self.add("audit", audit_command, text).add_argument("folder")
         text = "counts, disk, time and what is missing, before prepare writes anything"
         plan = self.add("plan", plan_command, text)
-        plan.add_argument("sources", metavar="SOURCES.CSV")
+        plan.add_argument("sources", metavar="SOURCES", help="a sources.csv, or a folder with real/ and fake/ in it")
         plan.add_argument("--out", default="outputs", metavar="FOLDER", help="where runs are written")
         plan.add_argument("--size", type=int, default=1024, metavar="PIXELS", help="largest side of a copy")
         fetch = self.add("fetch", fetch_command, "download a public data set through kagglehub")

@@ -217,15 +217,17 @@ def _free(out: Path) -> int:
 
 
 def plan_sources(
-    path: str | os.PathLike,  # a sources.csv
+    path: str | os.PathLike,  # a sources.csv, or a folder with real/ and fake/ in it
     out: str | os.PathLike = "outputs",  # where runs are written: its disk has to have room
     size: int = 1024,  # largest side of a copy
     train_size: int = 224,  # pixels of a cache
 ) -> DataPlan:
     "Look at the sources of a list and try a few images; nothing is written but temporary files."
+    path = Path(os.path.abspath(path))
+    sources = [Source(path.name, "folder", path)] if path.is_dir() else read_sources(path)
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)
-        cells, missing = _cells_of(read_sources(path), folder / "lists")
+        cells, missing = _cells_of(sources, folder / "lists")
         sides = _sides(cells, size)
         costs = [_cost(cell, sides[cell.domain], folder) for cell in cells]
     one_class, notes = _one_class_words(cells)
