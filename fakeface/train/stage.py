@@ -66,13 +66,23 @@ def _launcher(cfg: TrainConfig) -> list[str]:
 _LAUNCHED = "FAKEFACE_LAUNCHED"
 
 
-def _pass_on(launcher: int, number: int) -> None:
+def _pass_on(launcher: int, number: int) -> bool:  # False where there is none yet
     "Send a signal to the training processes of a launcher; what it starts besides is left alone."
+    is_passed = False
     with contextlib.suppress(psutil.NoSuchProcess):
         for child in psutil.Process(launcher).children():
             with contextlib.suppress(psutil.NoSuchProcess):
                 if "fakeface.train" in child.cmdline():
                     child.send_signal(number)
+                    is_passed = True
+    return is_passed
+
+
+def _ended(process: subprocess.Popen, seconds: float = 0.5) -> int | None:
+    "The exit code of a process, if it ends in some seconds."
+    with contextlib.suppress(subprocess.TimeoutExpired):
+        return process.wait(seconds)
+    return None
 
 
 def leave_with(
@@ -103,13 +113,17 @@ def launch(
     environment = {**os.environ, _LAUNCHED: str(os.getpid())}
     launcher = subprocess.Popen(command, stdin=subprocess.DEVNULL, env=environment, start_new_session=True)
     arrived: list[int] = []
+    waiting: list[int] = []  # for the first training process, which a launcher takes seconds to start
 
     def note(number: int) -> None:
         arrived.append(number)
-        _pass_on(launcher.pid, number)
+        if not _pass_on(launcher.pid, number):
+            waiting.append(number)
 
     with catch_signals(note):
-        code = launcher.wait()
+        while (code := _ended(launcher)) is None:
+            if waiting and _pass_on(launcher.pid, waiting[0]):
+                waiting.clear()
     if code and arrived:
         if arrived[0] == signal.SIGINT:
             raise KeyboardInterrupt("Stopped; resume=True continues from the last checkpoint.")

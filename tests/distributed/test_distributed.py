@@ -1,5 +1,6 @@
 "Two processes on this machine (gloo) follow the single process."
 
+import contextlib
 import itertools
 import os
 import signal
@@ -246,3 +247,22 @@ def test_a_stage_that_is_stopped_leaves_a_checkpoint_and_none_of_its_processes(t
             for process in training():
                 process.kill()
         assert newest() > before and not list(folder.glob(".*")), "nothing half-written is left"
+
+
+@pytest.mark.slow
+def test_a_signal_that_comes_before_the_processes_do_is_not_lost(tmp_path):
+    "The launcher is there, and takes seconds to start what would hear it."
+    toy_run(tmp_path, "two")
+    said = tmp_path / "said.txt"
+    path = write_json(tmp_path / "two.json", dict(PLAIN, out=str(tmp_path), run="two", processes=2, epochs=400))
+    stage = stage_of_two(path, said)
+    try:
+        wait_until(lambda: children(stage) or stage.poll() is not None, 100, said.read_text)
+        stage.terminate()
+        assert stage.wait(100) == 128 + signal.SIGTERM, said.read_text()[-3000:]
+    finally:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            for process in psutil.Process(stage.pid).children(recursive=True):
+                process.kill()
+        stage.kill()
+        stage.wait()
