@@ -123,14 +123,15 @@ def _listed(sources: str) -> Path:
 
 def _rows_of(cfg: PrepareConfig, folder: Path) -> pd.DataFrame:
     "All images of all sources."
+    also_called: list[Path] = []
     if cfg.sources == "demo":
         from fakeface.data.demo import make_demo
 
         path = make_demo(folder / "demo", seed=cfg.seed) / "sources.csv"
     else:
         path = _listed(cfg.sources)
-    # by a link, they lie elsewhere, too
-    also_called = [place for place in _places(cfg.sources) if place.exists()]
+        # by a link, they lie elsewhere, too
+        also_called += filter(Path.exists, _places(cfg.sources))
     if path.is_dir():
         # whoever names a folder looks at a report of their own, on their own machine
         source = Source(path.name, "folder", path, may_show=True, framing=cfg.framing)

@@ -135,3 +135,12 @@ def test_prepare_reads_the_list_beside_a_link(named, tmp_path):
     (project / "identities.csv").write_text(f"path,identity\n{tmp_path}/disk/photos/real/1.jpg,anna\n")
     rows = collect_sources(PrepareConfig(sources=str(project / named)), tmp_path)
     assert dict(zip(rows.path.map(os.path.basename), rows.identity)) == {"1.jpg": "anna", "2.jpg": "bert"}
+
+
+def test_a_folder_called_demo_is_not_the_demo(tmp_path, monkeypatch):
+    "Whatever a list in it says, the demo that is made is about other images."
+    (tmp_path / "demo").mkdir()
+    (tmp_path / "demo/identities.csv").write_text("path,identity\ngone.jpg,anna\n")
+    monkeypatch.chdir(tmp_path)
+    rows = collect_sources(PrepareConfig(sources="demo"), tmp_path / "prepare")
+    assert len(rows) and not (rows.identity == "anna").any()
