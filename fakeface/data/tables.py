@@ -40,10 +40,13 @@ def _bytes_of(path: Path) -> bytes:
 
 
 def _text_of(path: Path) -> str:
-    "A file's text: UTF-8, or UTF-16 where the first bytes say so."
+    "A file's text: UTF-8, or UTF-16 where the first bytes say so; raises `SourceError` where it is none."
     data = _bytes_of(path)
     is_utf16 = data[:2] in (b"\xff\xfe", b"\xfe\xff")
-    return data.decode("utf-16" if is_utf16 else "utf-8-sig")
+    text = data.decode("utf-16" if is_utf16 else "utf-8-sig")
+    if "\0" in text:
+        raise SourceError(f"{path} holds bytes that are no text (zeros). Save the table as CSV in UTF-8.")
+    return text
 
 
 def _fitted(fields: list[str], heading: list[str], place: str, separator: str) -> list[str]:
