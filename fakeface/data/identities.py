@@ -98,7 +98,12 @@ def with_identities(
 ) -> pd.DataFrame:
     "Rows with what files called identities.csv say of them; raises `SourceError` where one cannot be right."
     images = _Images(table.path)
-    known = {image: _composed(person) for image, person in zip(images.names, table.identity) if person}
+    own = list(map(_composed, table.identity))
+    known: dict[str, str] = {}
+    for image, person in zip(images.names, own):
+        # an image that two rows bring keeps what each of them says: the manifest compares them
+        if person:
+            known.setdefault(image, person)
     for list_file in (folder / LIST_NAME for folder in sorted(folders)):
         if not os.path.lexists(list_file):
             continue
@@ -106,7 +111,7 @@ def with_identities(
             raise SourceError(f"{list_file} says who is shown, but is no file, or a link to none.")
         if not _take(list_file, images, known) and is_all:
             warnings.warn(f"{list_file} says who is shown, but none of the images that it names is in a source.")
-    return table.assign(identity=[known.get(image, "") for image in images.names])
+    return table.assign(identity=[person or known.get(image, "") for image, person in zip(images.names, own)])
 
 # %% ../../nbs/04_data/04_identities.ipynb #1d0e000d
 def _holding(paths: Iterable[str]) -> set[Path]:

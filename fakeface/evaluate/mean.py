@@ -296,7 +296,7 @@ def mean_of_bundles(
     scores = mean_scores(said)
     cfg = TrainConfig(threshold=threshold)
     cfg.check()
-    decision = fit_decision(scores, cfg)
+    decision = fit_decision(scores, cfg, parts=bundles)
     for note in decision.band.notes:
         print(note)
     scores["p_fake"] = decision.p_fake(scores)

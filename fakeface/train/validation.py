@@ -9,7 +9,7 @@ __all__ = ['ENOUGH_TO_FIT', 'Validator', 'as_built', 'figure_of', 'quick_summary
 import copy
 import dataclasses
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Iterable, Iterator, TypeVar
 import numpy as np
 import pandas as pd
@@ -151,6 +151,19 @@ def _band_between(
     )
 
 
+def _at_least(band: Band, earlier: Sequence[Bundle], p: np.ndarray, labels: np.ndarray) -> Band:
+    "A band that reaches as far as those of earlier detectors, which were validated on more than this one."
+    known = [bundle for bundle in earlier if bundle.band]
+    if not known:
+        return band
+    lows, highs = zip((band.low, band.high), *(bundle.band or () for bundle in known))
+    low, high = min(lows), max(highs)
+    names = " and ".join(bundle.name for bundle in known)
+    note = f"The unsure band reaches at least as far as that of {names}: few images were validated."
+    note += "".join(map(_limits_words, known))
+    return _band_between(low, high, p, labels, [*band.notes, note])
+
+
 def _limits_words(start: Bundle) -> str:
     "What is said of the start's word limits, where they hold on."
     if not start.limits:
@@ -206,6 +219,7 @@ def fit_decision(
     cfg: TrainConfig,
     start: Bundle | None = None,  # the finished detector that training began with
     also: pd.DataFrame | None = None,  # further scores to fit on: `held_out_scores` of a head
+    parts: Sequence[Bundle] = (),  # the detectors that a mean is made of
 ) -> Decision:
     "Fit calibration, thresholds and band, or keep those of the start where there is too little to fit any."
     is_small = _smaller_class(scores) < ENOUGH_TO_FIT
@@ -223,10 +237,7 @@ def fit_decision(
     p = p_fake(scores[_LOGIT_COLUMNS].to_numpy(), temperature, bias)
     thresholds = fit_thresholds(p, labels, domain, split="valid")
     band = fit_band(p, labels, domain, thresholds[cfg.threshold], split="valid")
-    if is_small and start is not None and start.band:
-        note = f"The unsure band reaches at least as far as that of {start.name}: few images were validated."
-        note += _limits_words(start)
-        low, high = min(band.low, start.band[0]), max(band.high, start.band[1])
-        band = _band_between(low, high, p, labels, [*band.notes, note])
+    if is_small:
+        band = _at_least(band, [start] if start else parts, p, labels)
     limits = dict(start.limits) if is_small and start is not None else {}
     return Decision(temperature, bias, thresholds, cfg.threshold, band, limits=limits)
