@@ -70,21 +70,39 @@ def _say_once(sentence: str) -> None:
     print(sentence, file=sys.stderr)
 
 
+_ANSWERS_IN = 20.0  # seconds; the hub's client waits for its first answer without end
+
+
+def _is_silent(repo: str, revision: str | None) -> bool:
+    "Does the hub, or what stands before it, take the question and give no answer?"
+    from huggingface_hub import HfApi
+
+    try:
+        HfApi().model_info(repo, revision=revision, timeout=_ANSWERS_IN)
+    except Exception as error:  # of two libraries for requests, by the client's version
+        return "Timeout" in type(error).__name__
+    return False
+
+
 def from_hub(
     repo: str,  # owner/name
     revision: str | None = None,  # a branch, tag or commit; the main branch if not given
 ) -> Path:  # a folder of the hub's cache
-    "Download the files of a bundle, or take them from the cache; raises `BundleError`."
+    "Download the files of a bundle, or take them from the cache, as where the hub is silent; raises `BundleError`."
     from huggingface_hub import snapshot_download
 
+    is_silent = _is_silent(repo, revision)
     try:
-        folder = snapshot_download(repo, revision=revision, allow_patterns=_HUB_FILES)
+        folder = snapshot_download(repo, revision=revision, allow_patterns=_HUB_FILES, local_files_only=is_silent)
     except Exception as error:  # the hub, its client and the network raise two dozen unrelated classes
         name = f"{repo}@{revision}" if revision else repo
         hidden = [os.environ.get("HF_TOKEN", "")]
         lines = without_secrets(error, hidden).strip().splitlines() or [""]
+        reason = f"{type(error).__name__}: {lines[0][:200]}"
+        if is_silent:
+            reason = f"no answer in {_ANSWERS_IN:g} s, and it is not in the cache"
         raise BundleError(
-            f"The bundle {name} could not be downloaded from the model hub ({type(error).__name__}: {lines[0][:200]}), "
+            f"The bundle {name} could not be downloaded from the model hub ({reason}), "
             f"and there is no such folder (looked at {Path(name).absolute()}). "
             "Check the name and the network, or download its files and name their folder."
         ) from None

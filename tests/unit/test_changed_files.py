@@ -2,6 +2,7 @@
 
 import os
 import shutil
+from unittest.mock import MagicMock
 
 import pytest
 
@@ -48,6 +49,7 @@ def test_the_hub_is_asked_for_every_file_of_a_bundle(tmp_path, monkeypatch):
     import huggingface_hub
 
     asked = {}
+    monkeypatch.setattr(huggingface_hub, "HfApi", MagicMock())
     monkeypatch.setattr(huggingface_hub, "snapshot_download", lambda repo, **options: asked.update(options) or tmp_path)
     shelf.from_hub("owner/name")
     bundle = tiny_bundle(tmp_path / "bundle")
@@ -66,6 +68,7 @@ def test_a_detector_of_the_hub_is_said_once_and_a_mistyped_path_asks_for_none(tm
         asked.append((repo, revision))
         return str(tmp_path / "snapshots" / commit)
 
+    monkeypatch.setattr(huggingface_hub, "HfApi", MagicMock())
     monkeypatch.setattr(huggingface_hub, "snapshot_download", download)
     monkeypatch.chdir(tmp_path)
     shelf._say_once.cache_clear()

@@ -7,6 +7,7 @@ import os
 import pickle
 import resource
 import shutil
+import socket
 import subprocess
 import sys
 import threading
@@ -14,6 +15,7 @@ import time
 import warnings
 import zipfile
 from pathlib import Path
+from unittest.mock import MagicMock
 import numpy as np
 import pandas as pd
 import pytest
@@ -448,6 +450,9 @@ def test_pickled_detector_knows_its_bundle(detector, copy):
         pickle.loads(data)
 
 
+HUB_FILES = [*BUNDLE_FILES, SEEN_FILE, FEATURES_FILE]
+
+
 def test_hub(detector, monkeypatch, tmp_path):
     import huggingface_hub
 
@@ -457,9 +462,10 @@ def test_hub(detector, monkeypatch, tmp_path):
         asked.append((repo, options))
         return str(detector.path)
 
+    monkeypatch.setattr(huggingface_hub, "HfApi", MagicMock())
     monkeypatch.setattr(huggingface_hub, "snapshot_download", download)
     assert Detector.load("someone/lite@v1", threads=1).hash == detector.hash
-    assert asked == [("someone/lite", dict(revision="v1", allow_patterns=[*BUNDLE_FILES, SEEN_FILE, FEATURES_FILE]))]
+    assert asked == [("someone/lite", dict(revision="v1", allow_patterns=HUB_FILES, local_files_only=False))]
 
     def gone(*args, **options):
         raise OSError("no route to host\nand more")
@@ -543,6 +549,26 @@ def test_hub_client_takes_the_five_files_and_no_other(detector, tmp_path):
         server.shutdown()
     assert ran.stdout.strip() == detector.hash, ran.stderr[-500:]
     assert set(asked) == set(BUNDLE_FILES)
+
+
+def test_a_hub_that_does_not_answer_is_not_waited_for(detector, monkeypatch, tmp_path):
+    "A proxy takes the connection and stays silent; what is in the cache is taken from there."
+    import huggingface_hub
+
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        api = huggingface_hub.HfApi(endpoint=f"http://127.0.0.1:{silent.getsockname()[1]}")
+        monkeypatch.setattr(huggingface_hub, "HfApi", lambda: api)
+        monkeypatch.setattr(shelf, "_ANSWERS_IN", 0.5)
+        with pytest.raises(InferError, match="no answer in 0.5 s, and it is not in the cache"):
+            Detector.load("someone/lite")
+        asked = []
+
+        def cached(repo, **options):
+            asked.append(options["local_files_only"])
+            return str(detector.path)
+
+        monkeypatch.setattr(huggingface_hub, "snapshot_download", cached)
+        assert Detector.load("someone/lite", threads=1).hash == detector.hash and asked == [True]
 
 
 def test_shipped_bundle_comes_first(detector, monkeypatch, tmp_path):
@@ -678,6 +704,7 @@ def test_the_hub_s_errors_quote_no_token(monkeypatch):
     def refuse(*_, **__):
         raise ValueError(r"Illegal header value b'Bearer hf_SECRET123\x1bKEY456' at http://me:word@proxy:80")
 
+    monkeypatch.setattr(huggingface_hub, "HfApi", MagicMock())
     monkeypatch.setenv("HF_TOKEN", "hf_SECRET123\x1bKEY456")
     monkeypatch.setattr(huggingface_hub, "snapshot_download", refuse)
     with pytest.raises(BundleError, match="could not be downloaded.*Illegal header value") as raised:
