@@ -18,6 +18,7 @@ import pandas as pd
 
 from .rows import SourceError, files_called
 from .tables import read_table
+from ..images.formats import IMAGE_SUFFIXES
 
 # %% ../../nbs/04_data/04_identities.ipynb #1d0e0006
 LIST_NAME = "identities.csv"
@@ -53,6 +54,11 @@ def _is_so(look: Callable[[str], bool], name: str) -> bool:
     return any(look(unicodedata.normalize(form, name)) for form in ("NFC", "NFD"))
 
 
+def _is_no_image(name: str) -> bool:
+    "Is something that is there a folder, or a file whose name is not one of an image?"
+    return Path(name).suffix.lower() not in IMAGE_SUFFIXES or _is_so(os.path.isdir, name)
+
+
 def _named_in(list_file: Path) -> list[tuple[str, str]]:
     "The images that a list names, and who is shown."
     table = read_table(list_file, ("path", "identity"))
@@ -76,13 +82,13 @@ def _take(
     named = _named_in(list_file)
     meant_by = {name: images.meant(name) for name, _ in named}
     others = [name for name, meant in meant_by.items() if not meant]
-    if folders := [name for name in others if _is_so(os.path.isdir, name)]:
-        raise SourceError(
-            f"{list_file} names {len(folders):,} folders, e.g. {min(folders)}; each line is about an image."
-        )
-    lost = [name for name in others if not _is_so(os.path.lexists, name)]
-    if lost:
+    if lost := [name for name in others if not _is_so(os.path.lexists, name)]:
         raise SourceError(f"{list_file} names {len(lost):,} images that are not there, e.g. {min(lost)}.")
+    if odd := [name for name in others if _is_no_image(name)]:
+        raise SourceError(
+            f"{list_file} names {len(odd):,} folders or files that are no images, e.g. {min(odd)}; "
+            "each line is about an image that is in a source, or may be in another one."
+        )
     for name, identity in named:
         for image in meant_by[name] if identity else ():
             if known.setdefault(image, identity) != identity:
