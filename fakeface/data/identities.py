@@ -87,7 +87,7 @@ def _take(
     if odd := [name for name in others if _is_no_image(name)]:
         raise SourceError(
             f"{list_file} names {len(odd):,} folders or files that are no images, e.g. {min(odd)}; "
-            "each line is about an image that is in a source, or may be in another one."
+            "each line is about one image."
         )
     for name, identity in named:
         for image in meant_by[name] if identity else ():
