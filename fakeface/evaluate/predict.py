@@ -8,6 +8,7 @@ __all__ = ['KEPT_COLUMNS', 'EvaluateError', 'pick_split', 'is_of_this_data', 'On
 
 # %% ../../nbs/09_evaluate/01_predict.ipynb #78be4ff7
 import os
+import warnings
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -253,12 +254,14 @@ def predict(
     batch: int = 32,
     workers: int | None = None,  # as in `run_net`
     device: torch.device | str = "cpu",
-    quarantine: Quarantine | None = None,  # takes what cannot be read
+    quarantine: Quarantine | None = None,  # takes what cannot be read; without one, a warning says what has no score
     progress: Callable[..., Iterable] = lambda items: items,  # e.g. tqdm
     framing: str = "centre",  # face: images as they come, each scored by its largest face, as `Detector` is shown it
     missing: Quarantine | None = None,  # takes what shows no face and so has no score
 ) -> pd.DataFrame:  # KEPT_COLUMNS, logit_real, logit_fake, z, p_fake, pred, image; attrs["missing"]: without a face
-    "Score every image once, by the inference of the bundle; raises `EvaluateError` where none shows a face."
+    """Score every image once, by the inference of the bundle. Raises `EvaluateError` where none shows a face, and
+    `DataError` where more cannot be read than a `Quarantine` allows."""
+    unread = Quarantine(None, len(rows)) if quarantine is None else quarantine
     split = str(rows["split"].iloc[0]) if len(rows) else ""
     faceless: set[int] = set()
 
@@ -266,8 +269,7 @@ def predict(
         without_face = [image for image in bad if image[2] == NO_FACE]
         unreadable = [image for image in bad if image[2] != NO_FACE]
         faceless.update(row for row, *_ in without_face)
-        if quarantine is not None:
-            quarantine.add(unreadable, split)
+        unread.add(unreadable, split)
         if missing is not None:
             missing.add(without_face, split)
 
@@ -282,4 +284,7 @@ def predict(
     pred = _table_of(logits[:, 0], rows.iloc[at][kept], bundle)
     pred["image"] = image_names(rows)[at]
     pred.attrs = {**rows.attrs, "missing": len(faceless)}
+    if quarantine is None and len(unread):
+        path, _, reason = unread.table().iloc[0]
+        warnings.warn(f"{len(unread)} of {len(rows):,} images have no score, e.g. {path} ({reason}).", stacklevel=2)
     return pred
