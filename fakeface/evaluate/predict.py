@@ -247,6 +247,16 @@ def _table_of(logits: np.ndarray, kept: pd.DataFrame, bundle: Bundle) -> pd.Data
     return pred
 
 
+def _warn_of(unread: Quarantine) -> None:
+    "Say how many images have no score."
+    first = unread.table().iloc[0]
+    count = f"{len(unread)} of {unread.total:,} images"
+    warnings.warn(
+        f"{count} have no score, e.g. {first.path} ({first.reason}).",
+        stacklevel=3,
+    )
+
+
 def predict(
     net: OnnxNet | FaceNet,  # of `open_net` or `load_model`
     bundle: Bundle,  # temperature, bias and threshold
@@ -285,6 +295,5 @@ def predict(
     pred["image"] = image_names(rows)[at]
     pred.attrs = {**rows.attrs, "missing": len(faceless)}
     if quarantine is None and len(unread):
-        path, _, reason = unread.table().iloc[0]
-        warnings.warn(f"{len(unread)} of {len(rows):,} images have no score, e.g. {path} ({reason}).", stacklevel=2)
+        _warn_of(unread)
     return pred
