@@ -10,7 +10,7 @@ import os
 import unicodedata
 import warnings
 from collections import defaultdict
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from functools import cached_property
 from pathlib import Path
 
@@ -59,11 +59,9 @@ def _is_no_image(name: str) -> bool:
     return Path(name).suffix.lower() not in IMAGE_SUFFIXES or _is_so(os.path.isdir, name)
 
 
-def _named_in(list_file: Path) -> list[tuple[str, str]]:
-    "The images that a list names, and who is shown."
+def _named_in(list_file: Path, seen_from: Collection[str]) -> list[tuple[str, str]]:
+    "The images that a list names, as seen from any name of its folder, and who is shown."
     table = read_table(list_file, ("path", "identity"))
-    # of a folder that is reached by a link, a path may lead up by its name or from where it really is
-    seen_from = dict.fromkeys([str(list_file.parent), os.path.realpath(list_file.parent)])
 
     def image(path: str) -> str:
         ways = [_composed(os.path.normpath(os.path.join(folder, path))) for folder in seen_from]
@@ -75,11 +73,12 @@ def _named_in(list_file: Path) -> list[tuple[str, str]]:
 
 def _take(
     list_file: Path,
+    seen_from: Collection[str],  # names of its folder: by a link, a path may lead up from any of them
     images: _Images,
     known: dict[str, str],  # who is shown in each of them; what the list says is added
 ) -> bool:  # whether it is about any of `images`, or empty
     "Read a list; raises `SourceError` where it names what is not there, or somebody else than another list."
-    named = _named_in(list_file)
+    named = _named_in(list_file, seen_from)
     meant_by = {name: images.meant(name) for name, _ in named}
     others = [name for name, meant in meant_by.items() if not meant]
     if lost := [name for name in others if not _is_so(os.path.lexists, name)]:
@@ -110,19 +109,24 @@ def with_identities(
         # an image that two rows bring keeps what each of them says: the manifest compares them
         if person:
             known.setdefault(image, person)
-    for list_file in (folder / LIST_NAME for folder in sorted(folders)):
+    names: dict[str, dict[str, None]] = defaultdict(dict)  # of each folder, by where it really is
+    for folder in sorted(folders):
+        real_path = os.path.realpath(folder)
+        names[real_path][str(folder)] = None
+    for real_path, seen_from in names.items():
+        list_file = Path(next(iter(seen_from)), LIST_NAME)
+        seen_from[real_path] = None
         if not os.path.lexists(list_file):
             continue
         if not list_file.is_file():
             raise SourceError(f"{list_file} says who is shown, but is no file, or a link to none.")
-        if not _take(list_file, images, known) and is_all:
+        if not _take(list_file, seen_from, images, known) and is_all:
             warnings.warn(f"{list_file} says who is shown, but none of the images that it names is in a source.")
     return table.assign(identity=[person or known.get(image, "") for image, person in zip(images.names, own)])
 
 # %% ../../nbs/04_data/04_identities.ipynb #1d0e000d
-def _holding(paths: Iterable[str]) -> set[Path]:
-    "The folders that images lie in, up to the one that holds them all, and the one above it."
-    folders = {os.path.dirname(path) for path in paths}
+def _and_above(folders: set[str]) -> set[Path]:
+    "Folders of images, those above them up to the one that holds them all, and the one above that."
     try:
         top = Path(os.path.commonpath(folders))
     except ValueError:
@@ -137,7 +141,8 @@ def list_folders(
     places: Iterable[Path],  # of their sources, and of the list of these
 ) -> set[Path]:
     "The folders in which a list about the images of `table` may lie."
-    folders = _holding(table.path)
+    holding = {os.path.dirname(path) for path in table.path}
+    folders = _and_above(holding) | _and_above(set(map(os.path.realpath, holding)))
     for place in places:
         folders |= {place.parent, Path(os.path.realpath(place)).parent}
         if place.is_dir():
