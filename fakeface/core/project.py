@@ -19,7 +19,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from .container import allowed_memory, allowed_processors
+from .container import allowed_processors, memory_here
 
 # %% ../../nbs/01_core/02_project.ipynb #eab596ca
 class FakefaceError(Exception):
@@ -113,10 +113,8 @@ def threads_here() -> int:
 
 def _memory_gib() -> float | None:
     "The machine's memory, or what a container may have of it; None where the system does not say."
-    if not hasattr(os, "sysconf"):
-        return None
-    there = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    return round(min(there, allowed_memory() or there) / 2**30, 1)
+    size = memory_here()
+    return None if size is None else round(size / 2**30, 1)
 
 
 def _device_name() -> str:

@@ -49,14 +49,14 @@ class _Images:
         return {name} if name in self._known else self._by_place.get(os.path.realpath(name), set())
 
 # %% ../../nbs/04_data/04_identities.ipynb #1d0e0009
-def _is_so(look: Callable[[str], bool], name: str) -> bool:
-    "Does `look` find something by a name in either form of its accents?"
+def _either_way(look: Callable[[str], bool], name: str) -> bool:
+    "Does `look` say yes to a name, with its accents as one character or as two?"
     return any(look(unicodedata.normalize(form, name)) for form in ("NFC", "NFD"))
 
 
 def _is_no_image(name: str) -> bool:
     "Is something that is there a folder, or a file whose name is not one of an image?"
-    return Path(name).suffix.lower() not in IMAGE_SUFFIXES or _is_so(os.path.isdir, name)
+    return Path(name).suffix.lower() not in IMAGE_SUFFIXES or _either_way(os.path.isdir, name)
 
 
 def _named_in(list_file: Path, seen_from: Collection[str]) -> list[tuple[str, str]]:
@@ -65,7 +65,7 @@ def _named_in(list_file: Path, seen_from: Collection[str]) -> list[tuple[str, st
 
     def image(path: str) -> str:
         ways = [_composed(os.path.normpath(os.path.join(folder, path))) for folder in seen_from]
-        there = (way for way in ways if len(ways) > 1 and _is_so(os.path.lexists, way))
+        there = (way for way in ways if len(ways) > 1 and _either_way(os.path.lexists, way))
         return next(there, ways[0])
 
     return list(zip(map(image, table.path), map(_composed, table.identity)))
@@ -81,7 +81,7 @@ def _take(
     named = _named_in(list_file, seen_from)
     meant_by = {name: images.meant(name) for name, _ in named}
     others = [name for name, meant in meant_by.items() if not meant]
-    if lost := [name for name in others if not _is_so(os.path.lexists, name)]:
+    if lost := [name for name in others if not _either_way(os.path.lexists, name)]:
         raise SourceError(f"{list_file} names {len(lost):,} images that are not there, e.g. {min(lost)}.")
     if odd := [name for name in others if _is_no_image(name)]:
         raise SourceError(

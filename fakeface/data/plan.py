@@ -9,7 +9,6 @@ __all__ = ['SAMPLED', 'QUALITY', 'CellPlan', 'CellCost', 'DataPlan', 'plan_sourc
 import os
 import shutil
 import tempfile
-import warnings
 import time
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -21,7 +20,6 @@ from ..core.project import FakefaceError, cores
 from .harmonise import harmonise_one
 from .reals import auto_count
 from .rows import SourceError
-from .identities import LIST_NAME
 from .sources import Source, read_sources, scan_all
 from ..images.decode import ImageError
 from ..images.facts import in_processes
@@ -55,13 +53,11 @@ def _cells(rows: pd.DataFrame) -> list[CellPlan]:
 
 def _scanned(source: Source, lists: Path) -> tuple[list[CellPlan], str]:
     "The cells of a source, or why there are none."
-    with warnings.catch_warnings():
+    try:
         # a list of persons may be about the images of the other sources
-        warnings.filterwarnings("ignore", f".*{LIST_NAME} says who is shown")
-        try:
-            return _cells(scan_all([source], lists)), ""
-        except FakefaceError as error:
-            return [], str(error)
+        return _cells(scan_all([source], lists, is_all=False)), ""
+    except FakefaceError as error:
+        return [], str(error)
 
 # %% ../../nbs/04_data/19_plan.ipynb #b9769fe6
 QUALITY = 83  # in the middle of what `prepare` draws from

@@ -295,6 +295,7 @@ def scan_all(
     lists: Path | None = None,  # a folder for the lists of what is drawn (ids = auto:10000)
     listed_in: Path | None = None,  # the sources.csv: none of the other files; who is shown may stand beside it
     also_called: Iterable[Path] = (),  # other names, links for instance, of it or of a source: beside these, too
+    is_all: bool = True,  # as for `with_identities`
 ) -> pd.DataFrame:  # all rows; attrs["other_files"]: how many files beside the images, by ending
     "Scan every source; raises `SourceError` for the first that is not as it should be."
     if any(auto_count(source.ids) for source in sources):
@@ -310,7 +311,8 @@ def scan_all(
         tables.append(_rows(source.kind, path, source.name, *known, options))
     table = pd.concat(tables, ignore_index=True)
     places = {Path(os.path.abspath(place)) for place in (listed_in, *also_called) if place}
-    table = with_identities(table, list_folders(table, places.union(source.path for source in sources)))
+    folders = list_folders(table, places.union(source.path for source in sources))
+    table = with_identities(table, folders, is_all)
     _require_distinct_names(table["domain"].unique())
     table.attrs["other_files"] = _all_other_files(sources, listed_in)
     return table

@@ -17,25 +17,18 @@ import time
 from pathlib import Path
 from typing import IO, Any, Callable, Iterator
 
-from ..core.container import allowed_memory
+from ..core.container import memory_here
 from ..core.project import FakefaceError, cores
 
 # %% ../../nbs/02_images/00_memory.ipynb #7ffadd16
 BYTES_A_PIXEL = 16  # at most, while an image is decoded, converted, turned and searched for faces
 UNCOUNTED = 16_000_000  # pixels; smaller images take no share
 _PART = 4  # a quarter of the memory is for images
-_NO_LIMIT = 2**60
 
 
 def machine_memory() -> int:  # bytes
     "The memory of this machine, or what a container may have of it; 4 GB where the system does not say."
-    found = [_NO_LIMIT]
-    with contextlib.suppress(AttributeError, OSError, ValueError):
-        found.append(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"))
-    if allowed := allowed_memory():
-        found.append(allowed)
-    least = min(size for size in found if size > 0)
-    return least if least < _NO_LIMIT else 4 * 10**9
+    return memory_here() or 4 * 10**9
 
 
 def memory_budget() -> int:  # bytes

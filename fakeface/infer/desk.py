@@ -6,7 +6,6 @@
 __all__ = ['log', 'PRIVACY_NOTE', 'FOOT', 'too_big', 'Pieces', 'Talk', 'Greeter', 'Desk']
 
 # %% ../../nbs/11_infer/15_desk.ipynb #a1f31504
-import importlib
 import itertools
 import logging
 from pathlib import Path
@@ -17,7 +16,7 @@ from ..core.project import ConfigError, FakefaceError
 from ..images.clues import plain
 from ..images.jpeg import data_uri
 from .cards import Tally
-from .detector import Detector
+from .detector import Detector, gradcam_module
 from .messages import Message, checked_message
 from .turns import Turn
 from .verdict import InferError
@@ -368,13 +367,10 @@ class Desk(Greeter):
         answer["shows"] = LABEL_NAMES[evidence_for(word)]
         try:
             # what is stopped half-way cannot be imported again: not while a turn's time is counted
-            importlib.import_module("fakeface.explain.gradcam")
+            gradcam_module()
             with self.turn:
                 overlay = self.judge.heatmap(self._read(self.source[id]), self.found[id][row].square, word)
             answer["image"] = data_uri(overlay, 640)
-        except ImportError as error:
-            missing = f"{error.name or 'torch'}, which is not installed"
-            answer["error"] = f"Heat-maps need {missing}: pip install torch torchvision timm"
         except InferError as error:
             answer["error"] = self._told(error)
         return [answer]

@@ -215,7 +215,7 @@ def test_a_heatmap_without_torch_is_a_sentence(detector, monkeypatch):
     monkeypatch.setitem(sys.modules, "torch", None)
     for name in [name for name in sys.modules if name.startswith("fakeface.explain")]:
         monkeypatch.delitem(sys.modules, name)
-    with pytest.raises(InferError, match="needs torch, which is not installed"):
+    with pytest.raises(InferError, match="Heat-maps need torch, which is not installed"):
         detector.heatmap(Image.new("RGB", (120, 90), "red"))
 
 
