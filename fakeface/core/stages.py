@@ -18,7 +18,7 @@ from typing import Any
 
 from .project import ConfigError, FakefaceError, environment, project_root
 from .files import empty_folder, read_json, remove_unfinished, write_json
-from .locks import LOCK, give_lock, take_lock
+from .locks import LOCK, give_lock, require_free, take_lock
 from .text import LONGEST_NAME, is_plain_name
 
 # %% ../../nbs/01_core/07_stages.ipynb #a8fed812
@@ -247,8 +247,10 @@ class Stage:
         return stage
 
     def _put_aside(self, cfg: Any) -> None:
-        "Begin with an empty folder; raises where the config names something in it."
+        "Begin with an empty folder; raises where the config names something in it, or a later stage works."
         refuse_own_inputs(cfg, self.dir)
+        for later in STAGES[STAGES.index(self.name) + 1 :]:
+            require_free(self.dir.parent / later / LOCK)
         put_aside(self.dir)
         self.again = True
 
