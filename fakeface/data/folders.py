@@ -184,8 +184,8 @@ def one_class(path: Path, label: Label) -> list[SourceRow]:
         raise SourceError(f"{path} holds real/ and fake/: its kind is 'folder'.")
     rows = []
     for image in image_files(path):
-        parts = image.relative_to(path).parts
-        other = [part for part in parts[:-1] if class_of(part) not in (None, label)]
+        folders = (path.name, *image.relative_to(path).parts[:-1])
+        other = [folder for folder in folders if class_of(folder) not in (None, label)]
         if other:
             raise SourceError(f"{image} is in a folder called {other[0]}, but this kind is all {LABEL_NAMES[label]}.")
         rows.append(SourceRow(path=str(image), label=int(label), split=_split_within(image, path)))

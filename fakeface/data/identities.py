@@ -96,6 +96,19 @@ def _take(
     return not named or any(meant_by.values())
 
 
+def _warn_of_spellings(persons: Iterable[str]) -> None:
+    "Say which names differ in capitals or spaces only: they count as several persons."
+    spelt = defaultdict(set)
+    for person in persons:
+        spelt["".join(person.casefold().split())].add(person)
+    if unlike := [sorted(names) for names in spelt.values() if len(names) > 1]:
+        names = " and ".join(map(repr, min(unlike)))
+        warnings.warn(
+            f"Persons that differ in capitals or spaces only count as different ones ({len(unlike):,} names, e.g. "
+            f"{names}). Where they are one, write the name in one way: images of one person could come into two splits."
+        )
+
+
 def with_identities(
     table: pd.DataFrame,  # rows, with path and identity
     folders: Iterable[Path],  # where lists may lie, as `list_folders` gives them
@@ -122,7 +135,9 @@ def with_identities(
             raise SourceError(f"{list_file} says who is shown, but is no file, or a link to none.")
         if not _take(list_file, seen_from, images, known) and is_all:
             warnings.warn(f"{list_file} says who is shown, but none of the images that it names is in a source.")
-    return table.assign(identity=[person or known.get(image, "") for image, person in zip(images.names, own)])
+    persons = [person or known.get(image, "") for image, person in zip(images.names, own)]
+    _warn_of_spellings(set(persons))
+    return table.assign(identity=persons)
 
 # %% ../../nbs/04_data/04_identities.ipynb #1d0e000d
 def _and_above(folders: set[str]) -> set[Path]:
