@@ -53,6 +53,13 @@ _ABOUT_ROWS = (
 CHECK_HELP = f"{_EXIT_CODES}\n{_ABOUT_ROWS}"
 
 
+def _name(text: str) -> str:
+    "A name that is not empty, as that of a variable that a shell does not know would be."
+    if text:
+        return text
+    raise argparse.ArgumentTypeError("the name is empty; is a variable of the shell not set?")
+
+
 def _image_options(parser: argparse.ArgumentParser) -> None:
     "What is judged, and how."
     add = parser.add_argument
@@ -72,7 +79,7 @@ def _image_options(parser: argparse.ArgumentParser) -> None:
     help = "also judge each image re-encoded and rescaled (eight times the work)"
     add("--stability", action="store_true", help=help)
     help = "save heat-maps of where the network looked, one JPEG per new verdict (needs torch)"
-    add("--heatmap", metavar="DIR", help=help)
+    add("--heatmap", type=_name, metavar="DIR", help=help)
 
 
 def _seconds(text: str) -> float:
@@ -89,8 +96,8 @@ def add_check_options(parser: argparse.ArgumentParser) -> None:
     parser.epilog = CHECK_HELP
     _image_options(parser)
     to = parser.add_mutually_exclusive_group()
-    to.add_argument("--csv", metavar="FILE", help="write rows to FILE (- for standard output)")
-    to.add_argument("--json", metavar="FILE", help="the same as JSON, one object per line")
+    to.add_argument("--csv", type=_name, metavar="FILE", help="write rows to FILE (- for standard output)")
+    to.add_argument("--json", type=_name, metavar="FILE", help="the same as JSON, one object per line")
     on = parser.add_mutually_exclusive_group()
     on.add_argument("--resume", action="store_true", help="continue FILE: judge the images that have no row yet")
     on.add_argument("--overwrite", action="store_true", help="replace FILE")

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['Audit', 'write_audit', 'read_audit', 'audit', 'require_unbiased', 'require_same_data', 'trained_on',
-           'require_trained_on', 'verdicts', 'plot_gate']
+           'require_trained_on', 'verdicts', 'shortcuts', 'plot_gate']
 
 # %% ../../nbs/04_data/18_audit.ipynb #014bdde4
 import os
@@ -45,7 +45,8 @@ def _grid_warnings(grid: dict[str, GridProbe]) -> list[str]:
         if found.auc > max(0.65, found.luck):
             sentences.append(
                 f"{domain}: 8×8 blocks tell the classes apart (AUC {found.auc:.2f}): "
-                "the classes were saved as JPEG in different ways."
+                "the classes were saved as JPEG in different ways. A detector may learn that instead of faces; "
+                "what helps are images of both classes that were saved in one way."
             )
     return sentences
 
@@ -249,6 +250,13 @@ def verdicts(
             rows = {domain: _verdict_row(audited, domain) for domain in audited.domains}
             tables[name] = pd.DataFrame(rows).T
     return pd.concat(tables, axis=1)
+
+
+def shortcuts(
+    audited: Audit,
+) -> list[str]:
+    "Sentences on what gives the class away although the header does not: no reason to refuse, but to look for others."
+    return _grid_warnings(audited.grid) + _shrink_warnings((audited.harmonised or {}).get("shrunk", {}))
 
 # %% ../../nbs/04_data/18_audit.ipynb #4d0098e6
 def plot_gate(

@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 from ..core.labels import FAKE, LABEL_NAMES, REAL, Label
 from .names import class_of, is_skipped, plain_name, split_of
-from .rows import SourceError, SourceRow, folder_content, image_files
+from .rows import SourceError, SourceRow, folder_content, image_files, require_no_lost_links
 from ..images.formats import IMAGE_SUFFIXES
 
 # %% ../../nbs/04_data/03_folders.ipynb #20504253
@@ -24,7 +24,8 @@ class ClassFolder(NamedTuple):
 
 
 def _subfolders(folder: Path) -> list[Path]:
-    "Folders directly in a folder, without what is skipped."
+    "Folders directly in a folder, without what is skipped; raises `SourceError` for a link to none."
+    require_no_lost_links(folder, (path.name for path in folder.iterdir()))
     return [path for path in sorted(folder.iterdir()) if path.is_dir() and not is_skipped(path.name)]
 
 
@@ -74,15 +75,20 @@ def _rows_of_class(folder: ClassFolder, source: str, split: str) -> list[SourceR
     return rows
 
 
-def _require_all_understood(folder: Path, understood: list[Path]) -> None:
-    "Raise `SourceError` for images that no class or split holds."
+def _require_none_loose(folder: Path, beside: str) -> None:
+    "Raise `SourceError` for images directly in a folder whose folders say what their images are."
     loose = [path.name for path in sorted(folder.iterdir()) if path.is_file()]
     loose = [name for name in loose if Path(name).suffix.lower() in IMAGE_SUFFIXES and not is_skipped(name)]
     if loose:
         raise SourceError(
-            f"{len(loose):,} images are next to the class folders in {folder}, e.g. {loose[0]}: "
+            f"{len(loose):,} images are next to the {beside} folders in {folder}, e.g. {loose[0]}: "
             "are they real or fake? Move them into a folder that says so, or into one whose name begins with a dot."
         )
+
+
+def _require_all_understood(folder: Path, understood: list[Path]) -> None:
+    "Raise `SourceError` for images that no class or split holds."
+    _require_none_loose(folder, "class")
     beside = ", ".join(path.name + "/" for path in understood)
     for path in _subfolders(folder):
         if path not in understood and image_files(path):
@@ -170,6 +176,7 @@ def read_tree(path: Path, name: str) -> list[SourceRow]:
             f"{path} should hold one folder for each domain; there is {folder_content(path)}. "
             "Is it a single domain? Then its kind is 'folder'."
         )
+    _require_none_loose(path, "domains'")
     rows = []
     for domain in domains:
         for row in _two_classes(domain, name):

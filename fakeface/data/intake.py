@@ -9,6 +9,7 @@ __all__ = ['WARN_ABOVE', 'STOP_ABOVE', 'AUDIT_WORDS', 'is_unreadable', 'require_
 # %% ../../nbs/04_data/19_intake.ipynb #a703b527
 import re
 import sys
+from collections.abc import Iterable
 from typing import cast
 
 import pandas as pd
@@ -151,7 +152,7 @@ def crossed_hint(
 AUDIT_WORDS = (
     "Can the class be told without looking at a face? A detector would learn that instead of faces.\n"
     "  header_auc: from size, format and quality of the files; grid: from traces of an older JPEG; .5 if not at all\n"
-    "  verdict: pass if it cannot be told, refuse if it can, few if there are too few images to say\n"
+    "  verdict: of the first: pass if it does not tell, refuse if it does, few if there are too few images to say\n"
     "Training does not start if a domain has the verdict refuse as harmonised (as found, if nothing was harmonised), "
     "unless allow_bias gives a reason."
 )
@@ -174,6 +175,7 @@ def form_lines(
 def tell_intake(
     manifest: pd.DataFrame,  # the one to train on
     verdicts: pd.DataFrame,  # of `audit.verdicts`
+    shortcuts: Iterable[str] = (),  # of `audit.shortcuts`
 ) -> None:
     "Print what came in: a line, a table, the gate's verdicts, and on stderr what cannot be overlooked."
     print(intake_line(manifest))
@@ -186,5 +188,6 @@ def tell_intake(
     print(AUDIT_WORDS, verdicts.to_string(), sep="\n")
     losses = (manifest.attrs.get("harmonised") or {}).get("losses", [])
     hints, crossed = manifest.attrs.get("hints", []), crossed_hint(manifest)
-    for warning in filter(None, [warning_line(manifest), *(f"WARNING: {loss}" for loss in losses), *hints, crossed]):
+    warned = [f"WARNING: {sentence}" for sentence in (*losses, *shortcuts)]
+    for warning in filter(None, [warning_line(manifest), *warned, *hints, crossed]):
         print(warning, file=sys.stderr)

@@ -98,7 +98,7 @@ def _places(path: str) -> list[Path]:
     candidates = [Path(path).expanduser().absolute()]
     with contextlib.suppress(FakefaceError):
         candidates.append(project_root() / path)
-    return candidates
+    return list(dict.fromkeys(candidates))
 
 
 def find_path(

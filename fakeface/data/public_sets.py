@@ -12,9 +12,10 @@ from collections import Counter
 from pathlib import Path
 
 from ..core.labels import FAKE, REAL, Label
+from ..images.formats import IMAGE_SUFFIXES
 from .folders import one_class, split_folders
 from .rows import SourceError, SourceRow, folder_content, image_files
-from .tables import read_table
+from .tables import read_table, text_of
 
 # %% ../../nbs/04_data/04_public_sets.ipynb #17303c6b
 def ffhq_identity(stem: str) -> str:
@@ -120,11 +121,18 @@ def _in_its_thousand(image: Path, identity: str) -> bool:
     return not re.fullmatch(r"\d{5}", folder) or int(folder) == thousand
 
 # %% ../../nbs/04_data/04_public_sets.ipynb #8648ebd5
-def listed_ids(ids: str | os.PathLike) -> list[str]:
-    "The words of a list of FFHQ numbers; raises `SourceError` where it is not there."
+def listed_ids(ids: str | os.PathLike) -> set[str]:
+    "The identities that a text file lists, as 185, 00185 or 00000/00185.png; raises `SourceError` for other words."
     if not Path(ids).is_file():
         raise SourceError(f"The list of FFHQ numbers {ids} is not there.")
-    return Path(ids).read_text(encoding="utf-8").replace(",", " ").split()
+    identities = set()
+    for word in text_of(Path(ids)).replace(",", " ").split():
+        name = Path(word)
+        identity = ffhq_identity(name.stem if name.suffix.lower() in IMAGE_SUFFIXES else name.name)
+        if not identity:
+            raise SourceError(f"{ids}: {word!r} is not an FFHQ number.")
+        identities.add(identity)
+    return identities
 
 
 def ffhq_there(path: Path) -> set[str]:
@@ -138,14 +146,10 @@ def ffhq_there(path: Path) -> set[str]:
 
 def _chosen_ffhq(path: Path, ids: str | os.PathLike, there: set[str]) -> set[str]:
     "The identities that the text file `ids` lists; all of them must be there."
-    words = listed_ids(ids)
-    word_of = {ffhq_identity(Path(word).stem): word for word in words}
-    if "" in word_of:
-        raise SourceError(f"{ids}: {word_of['']!r} is not an FFHQ number.")
-    lost = word_of.keys() - there
-    if lost:
-        raise SourceError(f"{path} lacks {len(lost):,} of the {len(word_of):,} FFHQ images in {ids}, e.g. {min(lost)}.")
-    return set(word_of)
+    listed = listed_ids(ids)
+    if lost := listed - there:
+        raise SourceError(f"{path} lacks {len(lost):,} of the {len(listed):,} FFHQ images in {ids}, e.g. {min(lost)}.")
+    return listed
 
 
 def read_ffhq(

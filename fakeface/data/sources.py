@@ -23,7 +23,7 @@ from ..core.labels import FAKE
 from ..faces.frame import FRAME_MODES
 from .folders import read_fake, read_folder, read_real, read_tree
 from .identities import LIST_NAME, list_folders, with_identities
-from .public_sets import ffhq_identity, ffhq_there, listed_ids
+from .public_sets import ffhq_there, listed_ids
 from .public_sets import read_140k, read_dalle2, read_ffhq, read_tpdne
 from .reals import auto_count, drawn_reals
 from .rows import SOURCE_COLUMNS, SourceError, SourceRow, other_files, says_yes
@@ -266,7 +266,7 @@ def _with_lists(sources: list[Source], folder: Path) -> list[Source]:
     taken: set[str] = set()
     for source in sources:
         if source.ids and not auto_count(source.ids):
-            taken.update(ffhq_identity(Path(word).stem) for word in listed_ids(source.ids))
+            taken.update(listed_ids(source.ids))
     listed = []
     for i, source in enumerate(sources):
         if auto_count(source.ids):

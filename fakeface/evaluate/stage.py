@@ -33,6 +33,7 @@ from ..metrics.figures import by_domain, by_domain_records
 from ..models.bundle import Bundle
 from ..models.card import are_too_few, backwards_words, groups_words, ranked_backwards, too_few_words
 from ..models.seen import MOST_MET, Seen
+from ..models.shelf import list_bundles
 from ..models.storage import read_bundle, read_seen
 from ..train.known import Acquaintance, acquaintance
 from ..models.network import FaceNet
@@ -52,7 +53,9 @@ class EvaluateConfig:
     out: str = "outputs"  # root of all runs
     overwrite: bool = False  # make a finished stage again
     resume: bool = False  # go on with an unfinished one
-    bundle: str = ""  # a bundle's folder; empty: finetune's, or its start where that is not shown to be better
+    bundle: str = (
+        ""  # a bundle's folder or installed name; empty: finetune's, or its start if that is not shown to be better
+    )
     domains: str = ""  # names of domains or sources, with commas; empty: all that the split has
     split: str = "test"  # test | valid
     framing: str = "centre"  # centre: images that are framed already; face: as they come, by their largest face
@@ -144,7 +147,12 @@ def _kept_start(
 def the_bundle(cfg: EvaluateConfig) -> Path:
     "The bundle's folder; raises where it is not there."
     if cfg.bundle:
-        return find_path(cfg.bundle)
+        installed = list_bundles()
+        if cfg.bundle in installed and not Path(cfg.bundle).exists():
+            return installed[cfg.bundle]
+        return find_path(
+            cfg.bundle, f"Give a bundle's folder, or the name of an installed one: {', '.join(installed)}."
+        )
     new = require(run_dir(cfg.run, cfg.out) / "finetune/bundle", "finetune")
     if Stage.state(new.parent) == "running":
         raise EvaluateError(
