@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['SAMPLE', 'FileFrame', 'file_frame', 'file_frames', 'frames_of', 'why_unframed', 'sized_by', 'frames_hash',
-           'FramingSample', 'framing_samples']
+           'rows_alike', 'FramingSample', 'framing_samples']
 
 # %% ../../nbs/04_data/16_frames.ipynb #9fb89d2c
 import dataclasses
@@ -12,16 +12,19 @@ import os
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from ..core.files import sha256_json
+from ..faces.alike import face_looks, same_faces
 from ..faces.earned import NO_FACE
 from ..faces.frame import Square
-from ..faces.shown import shown_of
-from ..images.decode import ImageError
+from ..faces.shown import Shown, decode_side, shown_of
+from ..images.decode import Decoded, ImageError, decode
 from ..images.memory import held_memory
 from ..images.facts import Record, remembered
 from ..images.preprocess import InputSpec
+from ..images.twins import Hashes, Indices
 
 # %% ../../nbs/04_data/16_frames.ipynb #2e7bb922
 # of `shown_of` only the square is wanted here, so its pixels are made as few as can be
@@ -35,11 +38,17 @@ class FileFrame:
     faces: int = 0  # how many the image shows
     side: int = 0  # of the square in native pixels
     square: Square | None = None  # around the largest face, in native pixels; None: the middle square of the image
+    looks: str = ""  # of that face, `face_looks` as hex digits; "" where it is none
     reason: str = ""  # why the image cannot be framed; "" if all is well
 
     def to_dict(self) -> dict[str, Any]:
         "As the cache keeps it."
         return dataclasses.asdict(self)
+
+    def hashes(self) -> Hashes:  # [15, 10]
+        "Its `looks`, of which there are some."
+        words = np.frombuffer(bytes.fromhex(self.looks), ">u8")
+        return words.astype(np.uint64).reshape(-1, 10)
 
     @classmethod
     def from_dict(cls, record: Mapping[str, Any]) -> "FileFrame":
@@ -48,13 +57,24 @@ class FileFrame:
         return cls(**{**record, "square": Square(**square) if square else None})
 
 # %% ../../nbs/04_data/16_frames.ipynb #363954b2
+def _looks(shown: Shown, decoded: Decoded) -> str:
+    "How the face that is shown looks, as hex digits; empty where it is not found again."
+    if shown.face is None:
+        return ""
+    left, top, right, bottom = (edge // decoded.factor for edge in shown.face)
+    looks = face_looks(decoded.image, (left, top, right, bottom), shown.angle)
+    return looks.astype(">u8").tobytes().hex() if looks.any() else ""
+
+
 def file_frame(
     path: str | os.PathLike,  # an image file
 ) -> FileFrame:
     "How an image is framed by its largest face; raises `FacesError` where the finder is damaged."
     try:
         with held_memory():
-            shown = shown_of(path, _SMALL, "face")
+            decoded = decode(path, reduce=decode_side(_SMALL))
+            shown = shown_of(path, _SMALL, "face", decoded)
+            looks = _looks(shown[0], decoded) if shown else ""
     except ImageError as error:
         return FileFrame(reason=error.reason)
     except MemoryError:
@@ -62,10 +82,10 @@ def file_frame(
     if not shown:
         return FileFrame()
     largest = shown[0]
-    return FileFrame(len(shown), min(largest.native), largest.square)
+    return FileFrame(len(shown), min(largest.native), largest.square, looks)
 
 # %% ../../nbs/04_data/16_frames.ipynb #0519898d
-_VERSION = "frames 1"  # another number when the finder or the square changes
+_VERSION = "frames 2"  # another number when the finder or the square changes
 _WORTH_A_BAR = 100  # images
 
 
@@ -130,8 +150,25 @@ def frames_hash(
     if frames.empty:
         return ""
     pixels = table.sha256.loc[frames.index]
-    squares = [[sha256, frame.to_dict()] for sha256, frame in zip(pixels, frames)]
+    # `looks` follows from the others
+    found = [{name: value for name, value in frame.to_dict().items() if name != "looks"} for frame in frames]
+    squares = [[sha256, frame] for sha256, frame in zip(pixels, found)]
     return sha256_json(sorted(squares, key=str))[:16]
+
+# %% ../../nbs/04_data/16_frames.ipynb #fa11ce02
+def rows_alike(
+    table: pd.DataFrame,  # a manifest, or rows of one
+    cache: str | os.PathLike | None = None,
+    workers: int | None = None,
+    timeout: float | None = None,  # seconds that an image may take, as in `in_processes`
+) -> Indices:  # [P, 2], positions in the table
+    "Pairs of rows with `framing = face` whose largest face is the same photograph."
+    frames = frames_of(table, cache, workers, timeout)
+    frames = frames.loc[[bool(frame.looks) for frame in frames]]
+    if frames.empty:
+        return np.empty((0, 2), np.int64)
+    positions = table.index.get_indexer(frames.index)
+    return positions[same_faces(np.stack([frame.hashes() for frame in frames]))]
 
 # %% ../../nbs/04_data/16_frames.ipynb #cd9b246c
 SAMPLE = 24  # images of each domain

@@ -55,16 +55,16 @@ class Groups(NamedTuple):
 def group_rows(
     table: pd.DataFrame,  # columns sha256, width, height, identity; readable rows only
     looks: np.ndarray,  # uint64 [n, 10] from `twins.appearance`
+    also: np.ndarray = np.empty((0, 2), np.int64),  # [P, 2], rows known by other means to show the same image
 ) -> Groups:
     "Name each row's group."
     size = table.width.astype(str) + "x" + table.height.astype(str)
     pixels = table.sha256 + size
     is_copy = pixels.duplicated().to_numpy()
     distinct = np.flatnonzero(~is_copy)
-    found = twins(looks[distinct])
-    pairs, too_large = merge(len(distinct), found)
-    look_alikes, pairs = distinct[found[:, :2]], distinct[pairs[:, :2]]
-    listed = [distinct[positions].tolist() for positions in too_large]
+    first_copy = distinct[pd.factorize(pixels)[0]]
+    look_alikes = np.concatenate([distinct[twins(looks[distinct])[:, :2]], first_copy[also]])
+    pairs, listed = merge(len(table), look_alikes)
     copies = np.concatenate([_chain(pixels), pairs])
     images = _image_names(table, components(len(table), copies))
     ties = np.concatenate([copies, look_alikes, _chain(table.identity)])

@@ -11,7 +11,7 @@ __all__ = ['MANIFEST_COLUMNS', 'SAME_PIXELS', 'SAMPLED_FILES', 'ManifestError', 
 import hashlib
 import os
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
@@ -233,6 +233,7 @@ def _tie_and_split(
     salt: str,
     fractions: tuple[float, float, float],
     known_splits: dict[str, str],  # of an earlier manifest
+    also_alike: Callable[[pd.DataFrame], np.ndarray],
 ) -> dict:  # twins: how many pairs; listed: the paths of look-alikes
     "Name the groups of the readable rows, and give each its split or the reason why it has none."
     is_readable = table.reason == ""
@@ -240,7 +241,7 @@ def _tie_and_split(
     if good.empty:
         return dict(twins=0, listed=[])
     looks = _hash_words(good["look"])
-    groups = group_rows(good, looks)
+    groups = group_rows(good, looks, also_alike(good))
     for column, values in dict(group=groups.names, image=groups.images, phash=looks[:, 0]).items():
         table.loc[is_readable, column] = values
     good["group"] = groups.names
@@ -259,6 +260,11 @@ def _tie_and_split(
     return dict(twins=len(groups.pairs), listed=listed)
 
 # %% ../../nbs/04_data/13_manifest.ipynb #2a7621be
+def _none_alike(table: pd.DataFrame) -> np.ndarray:
+    "No pair of rows but those that look alike as a whole."
+    return np.empty((0, 2), np.int64)
+
+
 def build_manifest(
     rows: pd.DataFrame,  # from `sources`: path (absolute), domain, label, and the other `SOURCE_COLUMNS` where known
     root: str | os.PathLike,  # the folder that the manifest is for; paths become relative to it
@@ -268,6 +274,7 @@ def build_manifest(
     workers: int | None = None,  # processes; `process_count` if not given
     previous: pd.DataFrame | None = None,  # an earlier manifest: images it knows keep their split
     timeout: float | None = None,  # seconds that an image may take, as in `in_processes`
+    also_alike: Callable[[pd.DataFrame], np.ndarray] = _none_alike,  # rows → [P, 2], those that show the same image
 ) -> pd.DataFrame:  # the manifest; bad and clashing files have split "excluded" and a reason
     "Look at every image, tie together what belongs together, and split."
     table = _checked(rows)
@@ -280,7 +287,8 @@ def build_manifest(
     table["look_from"] = np.uint64(0)
     table["faces"] = None
     table["phash"] = np.zeros(len(table), np.uint64)
-    found = _tie_and_split(table, salt, fractions, _known_splits(previous))
+    table.attrs["root"] = os.path.realpath(root)
+    found = _tie_and_split(table, salt, fractions, _known_splits(previous), also_alike)
     table.loc[table.reason != "", "split"] = "excluded"
     table = _typed(table)
     build = dict(salt=salt, fractions=list(fractions)) | found

@@ -26,7 +26,7 @@ from ..faces.frame import FRAME_MODES
 from ..images.workers import IMAGE_SECONDS
 from .audit import audit, write_audit
 from .harmonise import CUTS, harmonise, refuse_parity_of_faces
-from .frames import framing_samples
+from .frames import framing_samples, rows_alike
 from .intake import framing_hints, require_readable
 from .plan import require_room
 from .manifest import build_manifest, counts, gaps, manifest_hash, names_no_bundle_holds, write_manifest
@@ -188,8 +188,10 @@ def index_images(
     "Look at every image, tie together what belongs together, split; raises where a class is missing."
     fractions = (1 - cfg.valid - cfg.test, cfg.valid, cfg.test)
     with as_before_if_refused(folder, cfg.overwrite):
+        cache, workers, timeout = _facts_cache(folder), cfg.n_workers, cfg.timeout
+        also_alike = partial(rows_alike, cache=cache, workers=workers, timeout=timeout)
         manifest = build_manifest(
-            rows, folder, cfg.salt, fractions, _facts_cache(folder), cfg.n_workers, timeout=cfg.timeout
+            rows, folder, cfg.salt, fractions, cache, workers, timeout=timeout, also_alike=also_alike
         )
         require_readable(manifest)
         _require_both_classes(manifest)

@@ -9,7 +9,7 @@ from dataclasses import replace
 import numpy as np
 import pandas as pd
 import pytest
-from PIL import Image
+from PIL import Image, ImageOps
 from scipy import stats
 
 import fakeface.augment.operations as operations
@@ -326,6 +326,35 @@ def test_each_source_has_its_own_framing(tmp_path):
     built = harmonise(manifest, tmp_path / "built", workers=0)
     assert built.faces[built.label == 0].eq(1).all() and built.faces[built.label == 1].isna().all()
     assert built.width.nunique() == 1 and audit(built).domains["mix"].verdict != "refuse"
+
+
+def test_a_photograph_and_a_scene_of_it_are_in_one_split(tmp_path):
+    "As originals and screenshots of them; what is cut out is the same square."
+    generator = np.random.default_rng(0)
+    heads = demo_faces(40)
+    for number, head in enumerate(heads):
+        folder = tmp_path / "photos" / ("real", "fake")[number % 2]
+        folder.mkdir(parents=True, exist_ok=True)
+        head.resize((368, 448), Image.Resampling.BICUBIC).save(folder / f"{number}.jpg", quality=92)
+        patches = Image.fromarray(generator.integers(0, 255, (9, 12, 3), dtype=np.uint8))
+        around = patches.resize((1200, 900), Image.Resampling.BICUBIC)
+        width, left, top = generator.integers((220, 40, 40), (400, 700, 350))
+        seen = ImageOps.mirror(head) if number % 4 > 1 else head
+        around.paste(seen.resize((int(width), int(width) * 112 // 92), Image.Resampling.BICUBIC), (int(left), int(top)))
+        around.save(folder / f"{number} seen.jpg", quality=85)
+    cfg = PrepareConfig(run="mine", sources=str(tmp_path / "photos"), framing="face", workers=0)
+    rows = collect_sources(cfg, tmp_path / "run/prepare")
+    found = index_images(cfg, rows, tmp_path / "run/prepare")
+    built = build_dataset(cfg, found, tmp_path / "run/prepare")
+    person = found.path.str.extract(r"(\d+)(?: seen)?\.jpg$", expand=False)
+    used = built[built.split != "excluded"]
+    assert len(found) == 80 and len(used) > 70
+    together = (found.groupby(person).group.nunique() == 1).sum()
+    assert together >= 36, f"{together} of 40 photographs are known again in their scene"
+    assert (person.groupby(found.group).nunique() == 1).all(), "of nobody else"
+    assert (found.image == found.groupby("group").image.transform("first")).all(), "which is one image, not two"
+    assert (used.groupby("group").split.nunique() == 1).all() and used.split.nunique() == 3
+    assert build_manifest(rows, tmp_path, workers=0).group.nunique() == 80, "whole images do not look alike"
 
 
 class Killed(BaseException):
