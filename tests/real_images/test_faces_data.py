@@ -14,6 +14,8 @@ from fakeface.data.gate import AuditError, header_gate
 from fakeface.data.harmonise import harmonise
 from fakeface.data.manifest import build_manifest, gaps, manifest_hash, read_manifest, write_manifest
 from fakeface.data.sources import scan
+from fakeface.faces.alike import face_looks, same_faces
+from fakeface.faces.detect import find_faces
 from fakeface.images.jpeg import jpeg_bytes, save_jpeg
 from fakeface.images.decode import open_image
 from fakeface.images.twins import candidates, confirmed, hamming, appearance
@@ -177,3 +179,21 @@ def test_strangers_lie_above_the_limit():
     nearest = min(hamming(looks[first, 2:6], fine).min(), 256)
     print(f"{len(pairs)} pairs of strangers pass the first test, the nearest differs in {nearest} of 256 bits")
     assert len(pairs) > 30 and nearest > 24 and not len(confirmed(looks, pairs))
+
+
+def test_faces_are_known_again_in_scenes_and_nobody_else_is():
+    generator = np.random.default_rng(0)
+    files = sorted((FACES / "140k").rglob("*.jpg"))[::26][:60]
+    looks = []
+    for file in files:
+        head = open_image(file).crop((14, 22, 238, 246))
+        patches = Image.fromarray(generator.integers(0, 255, (12, 16, 3), dtype=np.uint8))
+        scene = patches.resize((1200, 900), Image.Resampling.BICUBIC)
+        side, left, top = (int(number) for number in generator.integers((220, 40, 40), (420, 700, 400)))
+        scene.paste(ImageOps.mirror(head).resize((side, side), Image.Resampling.BICUBIC), (left, top))
+        for image in (head.resize((360, 360), Image.Resampling.BICUBIC), open_image(jpeg_bytes(scene, 80))):
+            face = find_faces(image, 1)
+            looks.append(face_looks(image, face[0].box, face[0].angle) if face else np.zeros((15, 10), np.uint64))
+    pairs = same_faces(np.stack(looks)) // 2
+    is_own = pairs[:, 0] == pairs[:, 1]
+    assert is_own.sum() >= 51 and is_own.all(), (is_own.sum(), pairs[~is_own])
