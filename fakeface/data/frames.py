@@ -162,8 +162,10 @@ def rows_alike(
     workers: int | None = None,
     timeout: float | None = None,  # seconds that an image may take, as in `in_processes`
 ) -> Indices:  # [P, 2], positions in the table
-    "Pairs of rows with `framing = face` whose largest face is the same photograph."
-    frames = frames_of(table, cache, workers, timeout)
+    "Pairs of rows whose largest face is the same photograph; none where no row is framed by a face."
+    if not (table.framing == "face").any():
+        return np.empty((0, 2), np.int64)
+    frames = frames_of(table.assign(framing="face"), cache, workers, timeout)
     frames = frames.loc[[bool(frame.looks) for frame in frames]]
     if frames.empty:
         return np.empty((0, 2), np.int64)

@@ -135,7 +135,7 @@ def require_no_lost_links(folder: Path, names: Iterable[str]) -> None:
         if os.path.islink(path) and not os.path.exists(path) and not is_skipped(name):
             raise SourceError(
                 f"{path} is a link to {os.readlink(path)}, which is not there. Connect the drive that it leads to, "
-                "or remove the link: images behind it would be missing."
+                "or remove the link: if images are behind it, they would be missing."
             )
 
 

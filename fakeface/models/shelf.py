@@ -13,8 +13,9 @@ import importlib.resources
 import os
 import re
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import Any
 
 from ..core.project import FakefaceError, project_root
 from ..core.text import without_secrets, written_out
@@ -71,44 +72,93 @@ def _say_once(sentence: str) -> None:
 
 
 _ANSWERS_IN = 20.0  # seconds; the hub's client waits for its first answer without end
+_COMMIT = re.compile(r"[0-9a-f]{40}")
+_ETAG = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 
 
-def _is_silent(repo: str, revision: str | None) -> bool:
-    "Does the hub, or what stands before it, take the question and give no answer?"
-    from huggingface_hub import HfApi
+@contextlib.contextmanager
+def _answers_are_no_paths(commit: str) -> Iterator[None]:
+    "The client names files by what the hub answers: `BundleError` for what is not of this commit, or leads elsewhere."
+    from huggingface_hub import file_download
 
+    true_answer = file_download.get_hf_file_metadata
+
+    def checked(*args: Any, **options: Any) -> Any:
+        try:
+            found = true_answer(*args, **options)
+        except Exception as error:
+            # of its error, too, the client would make a path
+            raise BundleError(_shown(error)) from None
+        if found.commit_hash != commit or not _ETAG.fullmatch(found.etag or ""):
+            raise BundleError(f"The hub answers with what is not of the commit {commit[:12]}, or no name of a file.")
+        return found
+
+    file_download.get_hf_file_metadata = checked
     try:
-        HfApi().model_info(repo, revision=revision, timeout=_ANSWERS_IN)
-    except Exception as error:  # of two libraries for requests, by the client's version
-        return "Timeout" in type(error).__name__
-    return False
+        yield
+    finally:
+        file_download.get_hf_file_metadata = true_answer
+
+
+def _shown(error: Exception) -> str:
+    "The kind and the first line of an error of the hub's client, without what it quotes of a token."
+    hidden = [os.environ.get("HF_TOKEN", "")]
+    lines = without_secrets(error, hidden).strip().splitlines() or [""]
+    return f"{type(error).__name__}: {lines[0][:200]}"
+
+
+def _downloaded(repo: str, revision: str | None) -> Path:
+    "The folder of a bundle whose files have been downloaded; raises what its client raises, and `BundleError`."
+    from huggingface_hub import HfApi, hf_hub_download
+
+    found = HfApi().model_info(repo, revision=revision, timeout=_ANSWERS_IN)
+    commit = str(found.sha)
+    if not _COMMIT.fullmatch(commit):
+        raise BundleError("The hub answers with a commit that is none.")
+    there = {file.rfilename for file in found.siblings or ()}
+    names = [name for name in _HUB_FILES if name in there]
+    if INDEX not in names:
+        raise BundleError(f"There is no {INDEX} in it.")
+    with _answers_are_no_paths(commit):
+        paths = [Path(hf_hub_download(repo, name, revision=revision)) for name in names]
+    folders = {path.parent for path in paths}
+    if {folder.name for folder in folders} != {commit}:
+        raise BundleError("It has changed while it was downloaded: try again.")
+    return folders.pop()
+
+
+def _cached(repo: str, revision: str | None) -> Path | None:
+    "The folder of a bundle that was downloaded before; None where it was not."
+    from huggingface_hub import snapshot_download
+
+    with contextlib.suppress(Exception):  # of the hub's client, by its version
+        return Path(snapshot_download(repo, revision=revision, allow_patterns=_HUB_FILES, local_files_only=True))
+    return None
 
 
 def from_hub(
     repo: str,  # owner/name
     revision: str | None = None,  # a branch, tag or commit; the main branch if not given
 ) -> Path:  # a folder of the hub's cache
-    "Download the files of a bundle, or take them from the cache, as where the hub is silent; raises `BundleError`."
-    from huggingface_hub import snapshot_download
-
-    is_silent = _is_silent(repo, revision)
+    "Download the files of a bundle, or take them from the cache where they cannot be had; raises `BundleError`."
     try:
-        folder = snapshot_download(repo, revision=revision, allow_patterns=_HUB_FILES, local_files_only=is_silent)
+        folder = _downloaded(repo, revision)
     except Exception as error:  # the hub, its client and the network raise two dozen unrelated classes
-        name = f"{repo}@{revision}" if revision else repo
-        hidden = [os.environ.get("HF_TOKEN", "")]
-        lines = without_secrets(error, hidden).strip().splitlines() or [""]
-        reason = f"{type(error).__name__}: {lines[0][:200]}"
-        if is_silent:
-            reason = f"no answer in {_ANSWERS_IN:g} s, and it is not in the cache"
-        raise BundleError(
-            f"The bundle {name} could not be downloaded from the model hub ({reason}), "
-            f"and there is no such folder (looked at {Path(name).absolute()}). "
-            "Check the name and the network, or download its files and name their folder."
-        ) from None
+        cached = _cached(repo, revision)
+        if cached is None:
+            name = f"{repo}@{revision}" if revision else repo
+            is_own = isinstance(error, BundleError)
+            is_silent = "Timeout" in type(error).__name__
+            reason = f"no answer in {_ANSWERS_IN:g} s" if is_silent else str(error) if is_own else _shown(error)
+            raise BundleError(
+                f"The bundle {name} could not be downloaded from the model hub ({reason}), it is not in the cache, "
+                f"and there is no such folder (looked at {Path(name).absolute()}). "
+                "Check the name and the network, or download its files and name their folder."
+            ) from None
+        folder = cached
     # the folder of a download is called like its commit
-    _say_once(f"The detector comes from the model hub: {repo}, commit {written_out(Path(folder).name)}.")
-    return Path(folder)
+    _say_once(f"The detector comes from the model hub: {repo}, commit {written_out(folder.name)}.")
+    return folder
 
 
 def _refuse_mistyped(repo: str, revision: str | None) -> None:

@@ -2,7 +2,6 @@
 
 import os
 import shutil
-from unittest.mock import MagicMock
 
 import pytest
 
@@ -11,7 +10,6 @@ from fakeface.evaluate.mean import mean_of_bundles
 from fakeface.images.facts import file_infos
 from fakeface.images.twins import cloud
 from fakeface.models import shelf
-from fakeface.models.bundle import SEEN_FILE
 from fakeface.testing.bundles import tiny_bundle
 from fakeface.testing.datasets import toy_manifest
 
@@ -45,41 +43,29 @@ def test_a_mean_is_not_fitted_on_images_that_were_exchanged(tmp_path):
     assert not (tmp_path / "mean").exists()
 
 
-def test_the_hub_is_asked_for_every_file_of_a_bundle(tmp_path, monkeypatch):
-    import huggingface_hub
-
-    asked = {}
-    monkeypatch.setattr(huggingface_hub, "HfApi", MagicMock())
-    monkeypatch.setattr(huggingface_hub, "snapshot_download", lambda repo, **options: asked.update(options) or tmp_path)
-    shelf.from_hub("owner/name")
+def test_the_hub_is_asked_for_every_file_of_a_bundle(tmp_path, hub):
     bundle = tiny_bundle(tmp_path / "bundle")
-    assert SEEN_FILE in asked["allow_patterns"]
-    assert set(os.listdir(tmp_path / "bundle")) <= set(asked["allow_patterns"]), bundle
+    hub.serve(tmp_path / "bundle")
+    shelf.from_hub("owner/name")
+    assert {name for _, name, _ in hub.asked} == set(os.listdir(tmp_path / "bundle")), bundle
 
 
-def test_a_detector_of_the_hub_is_said_once_and_a_mistyped_path_asks_for_none(tmp_path, monkeypatch, capsys):
-    import huggingface_hub
+def test_a_detector_of_the_hub_is_said_once_and_a_mistyped_path_asks_for_none(tmp_path, monkeypatch, capsys, hub):
     from fakeface.models.bundle import BundleError
 
-    commit = "0123456789abcdef0123456789abcdef01234567"
-    asked = []
-
-    def download(repo, revision=None, **_):
-        asked.append((repo, revision))
-        return str(tmp_path / "snapshots" / commit)
-
-    monkeypatch.setattr(huggingface_hub, "HfApi", MagicMock())
-    monkeypatch.setattr(huggingface_hub, "snapshot_download", download)
+    tiny_bundle(tmp_path / "bundle")
+    hub.serve(tmp_path / "bundle")
     monkeypatch.chdir(tmp_path)
     shelf._say_once.cache_clear()
     for _ in range(2):
-        assert shelf.find_bundle("someone/detector").name == commit
+        assert shelf.find_bundle("someone/detector").name == hub.commit
     out, err = capsys.readouterr()
-    assert out == "" and err == f"The detector comes from the model hub: someone/detector, commit {commit}.\n"
+    assert out == "" and err == f"The detector comes from the model hub: someone/detector, commit {hub.commit}.\n"
     # a folder of the first part: a path was meant
     (tmp_path / "someone").mkdir()
     with pytest.raises(BundleError, match="is a folder, and nothing of this name is in it.*someone/detector@main"):
         shelf.find_bundle("someone/detector")
-    assert asked == [("someone/detector", None)] * 2
+    before = len(hub.asked)
+    assert {(repo, revision) for repo, _, revision in hub.asked} == {("someone/detector", None)}
     shelf.find_bundle("someone/detector@main")
-    assert asked[2:] == [("someone/detector", "main")]
+    assert {(repo, revision) for repo, _, revision in hub.asked[before:]} == {("someone/detector", "main")}

@@ -453,26 +453,15 @@ def test_pickled_detector_knows_its_bundle(detector, copy):
 HUB_FILES = [*BUNDLE_FILES, SEEN_FILE, FEATURES_FILE]
 
 
-def test_hub(detector, monkeypatch, tmp_path):
-    import huggingface_hub
-
-    asked = []
-
-    def download(repo, **options):
-        asked.append((repo, options))
-        return str(detector.path)
-
-    monkeypatch.setattr(huggingface_hub, "HfApi", MagicMock())
-    monkeypatch.setattr(huggingface_hub, "snapshot_download", download)
+def test_hub(detector, hub):
+    hub.serve(detector.path)
     assert Detector.load("someone/lite@v1", threads=1).hash == detector.hash
-    assert asked == [("someone/lite", dict(revision="v1", allow_patterns=HUB_FILES, local_files_only=False))]
-
-    def gone(*args, **options):
-        raise OSError("no route to host\nand more")
-
-    monkeypatch.setattr(huggingface_hub, "snapshot_download", gone)
+    there = [name for name in HUB_FILES if (detector.path / name).exists()]
+    assert hub.asked == [("someone/lite", name, "v1") for name in there] and hub.cached == []
+    hub.fail(OSError("no route to host\nand more"))
     with pytest.raises(InferError, match=r"could not be downloaded from the model hub \(OSError: no route to host\)"):
         Detector.load("someone/lite")
+    assert hub.cached == [("someone/lite", None)], "what is in the cache would have done"
     for odd in ("someone/../lite", "a/b/c", "-x/y", "someone/lite@../../x", "someone/li te", "a--b/c", "someone\\lite"):
         with pytest.raises(InferError, match="There is no bundle"):
             Detector.load(odd)
@@ -481,14 +470,15 @@ def test_hub(detector, monkeypatch, tmp_path):
 COMMIT = "a" * 40
 
 
-def hub_handler(folder, asked):
-    "A hub with one repository, `someone/lite`, of a bundle's files and two more; what is fetched goes into `asked`."
+def hub_handler(folder, asked, sha=COMMIT, error=None, **headers_of_files):
+    """A hub with one repository, `someone/lite`, of a bundle's files and two more; what is fetched goes into `asked`.
+    The commit that it says, headers of each file, and those of an error for each may be given."""
     import hashlib
     from http.server import BaseHTTPRequestHandler
 
     names = [*sorted(path.name for path in folder.iterdir()), "evil.pkl", "sub/bundle.json"]
     tree = [dict(type="file", path=name, size=3, oid="0" * 40) for name in names]
-    about = dict(id="someone/lite", sha=COMMIT, private=False, tags=[])
+    about = dict(id="someone/lite", sha=sha, private=False, tags=[])
     about["siblings"] = [dict(rfilename=name) for name in names]
 
     def answer(path):
@@ -500,9 +490,12 @@ def hub_handler(folder, asked):
         if path.startswith("/someone/lite/resolve/"):
             name = path.split("/", 5)[5]
             asked.append(name)
+            if error:
+                return 404, b"", {"X-Error-Code": "EntryNotFound", "X-Repo-Commit": error}
             if (folder / name).is_file():
                 content = (folder / name).read_bytes()
-                return 200, content, {"ETag": f'"{hashlib.sha256(content).hexdigest()}"', "X-Repo-Commit": COMMIT}
+                headers = {"ETag": f'"{hashlib.sha256(content).hexdigest()}"', "X-Repo-Commit": COMMIT}
+                return 200, content, headers | headers_of_files
         return 404, b"", {}
 
     class Hub(BaseHTTPRequestHandler):
@@ -528,17 +521,16 @@ def hub_handler(folder, asked):
 LOAD_FROM_HUB = "from fakeface.infer.detector import Detector; print(Detector.load('someone/lite@main').hash)"
 
 
-def test_hub_client_takes_the_five_files_and_no_other(detector, tmp_path):
-    "The real client against a hub of our own on the loopback: a repository with a pickle and a second index in it."
+def loaded_from(handler, home):
+    "What a process prints that loads the detector of a hub on the loopback with the real client, and its errors."
     from http.server import ThreadingHTTPServer
 
-    asked = []
-    server = ThreadingHTTPServer(("127.0.0.1", 0), hub_handler(detector.path, asked))
+    server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
     threading.Thread(target=server.serve_forever, daemon=True).start()
     env = {
         **os.environ,
         "HF_ENDPOINT": f"http://127.0.0.1:{server.server_port}",
-        "HF_HOME": str(tmp_path),
+        "HF_HOME": str(home),
         "HF_HUB_DISABLE_XET": "1",
         "HF_HUB_DISABLE_PROGRESS_BARS": "1",
     }
@@ -547,19 +539,59 @@ def test_hub_client_takes_the_five_files_and_no_other(detector, tmp_path):
         ran = subprocess.run(command, env=env, capture_output=True, text=True, timeout=300)
     finally:
         server.shutdown()
-    assert ran.stdout.strip() == detector.hash, ran.stderr[-500:]
+    return ran.stdout.strip(), ran.stderr
+
+
+def test_hub_client_takes_the_five_files_and_no_other(detector, tmp_path):
+    "A repository with a pickle and a second index in it."
+    asked = []
+    said, errors = loaded_from(hub_handler(detector.path, asked), tmp_path)
+    assert said == detector.hash, errors[-500:]
     assert set(asked) == set(BUNDLE_FILES)
+    (gone,) = (tmp_path / "hub").glob("models--*/refs/main")
+    assert gone.read_text() == COMMIT
+    # the repository is gone; what was downloaded is in the cache
+    said, errors = loaded_from(hub_handler(detector.path, asked, sha="../../none"), tmp_path)
+    assert said == detector.hash, errors[-500:]
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        {"ETag": '"../../../../../escaped"'},
+        {"X-Linked-Etag": '"../../../../../escaped"'},
+        {"ETag": '"..\\\\..\\\\escaped"'},
+        {"ETag": '".."'},
+        {"X-Repo-Commit": "../../../../escaped"},
+        {"X-Repo-Commit": "f" * 40},
+        {"error": "../../../../escaped"},
+        {"sha": "../../../../escaped"},
+    ],
+)
+def test_a_hub_that_answers_with_paths_writes_nothing(detector, tmp_path, answer):
+    "Its client names files by what it is told."
+    home = tmp_path / "one/two/home"
+    home.mkdir(parents=True)
+    said, errors = loaded_from(hub_handler(detector.path, [], **answer), home)
+    assert not said and "could not be downloaded from the model hub" in errors, errors[-500:]
+    assert [path.name for path in tmp_path.iterdir()] == ["one"]
+    assert [path.name for path in (tmp_path / "one").rglob("*") if path.name not in ("two", "home")] == [
+        path.name for path in home.rglob("*")
+    ]
+    written = [path for path in tmp_path.rglob("*") if path.is_file() and path.suffix not in (".lock", ".TAG")]
+    assert all("escaped" not in str(path) and path.read_bytes()[:4] != b"ONNX" for path in written), written
 
 
 def test_a_hub_that_does_not_answer_is_not_waited_for(detector, monkeypatch, tmp_path):
     "A proxy takes the connection and stays silent; what is in the cache is taken from there."
     import huggingface_hub
 
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", MagicMock(side_effect=FileNotFoundError))
     with socket.create_server(("127.0.0.1", 0)) as silent:
         api = huggingface_hub.HfApi(endpoint=f"http://127.0.0.1:{silent.getsockname()[1]}")
         monkeypatch.setattr(huggingface_hub, "HfApi", lambda: api)
         monkeypatch.setattr(shelf, "_ANSWERS_IN", 0.5)
-        with pytest.raises(InferError, match="no answer in 0.5 s, and it is not in the cache"):
+        with pytest.raises(InferError, match=r"\(no answer in 0.5 s\), it is not in the cache"):
             Detector.load("someone/lite")
         asked = []
 
@@ -697,16 +729,10 @@ def test_a_file_object_that_gives_no_bytes_is_a_sentence(tiny, given):
     assert f"read gives {type(given).__name__}, not bytes" in verdict.error and not sound.error
 
 
-def test_the_hub_s_errors_quote_no_token(monkeypatch):
+def test_the_hub_s_errors_quote_no_token(monkeypatch, hub):
     "Its client quotes the header that cannot be sent."
-    import huggingface_hub
-
-    def refuse(*_, **__):
-        raise ValueError(r"Illegal header value b'Bearer hf_SECRET123\x1bKEY456' at http://me:word@proxy:80")
-
-    monkeypatch.setattr(huggingface_hub, "HfApi", MagicMock())
+    hub.fail(ValueError(r"Illegal header value b'Bearer hf_SECRET123\x1bKEY456' at http://me:word@proxy:80"))
     monkeypatch.setenv("HF_TOKEN", "hf_SECRET123\x1bKEY456")
-    monkeypatch.setattr(huggingface_hub, "snapshot_download", refuse)
     with pytest.raises(BundleError, match="could not be downloaded.*Illegal header value") as raised:
         shelf.from_hub("someone/faces")
     assert not any(part in str(raised.value) for part in ("SECRET", "KEY456", "me:word"))
