@@ -20,7 +20,7 @@ import torch
 from accelerate import Accelerator
 from accelerate.optimizer import AcceleratedOptimizer
 from accelerate.state import AcceleratorState, PartialState
-from accelerate.utils import gather_object
+from accelerate.utils import GradientAccumulationPlugin, gather_object
 from torch import nn
 from ..augment.batches import BatchPart
 from ..augment.mixup import mixup, mixup_draw, soft_ce
@@ -236,6 +236,8 @@ def fresh_accelerator(cfg: TrainConfig, precision: str) -> Accelerator:
     return Accelerator(
         mixed_precision="no" if precision == "fp32" else precision,
         cpu=device_for(cfg.device).type == "cpu",
+        # given as a number, one in the environment (of `accelerate launch`) would divide all gradients by itself
+        gradient_accumulation_plugin=GradientAccumulationPlugin(num_steps=1),
     )
 
 # %% ../../nbs/08_train/11_trainer.ipynb #6a815fe0
