@@ -47,13 +47,13 @@ def face_looks(
     return np.stack(looks)
 
 # %% ../../nbs/03_faces/07_alike.ipynb #a11ce009
-_COARSE_BITS, _FINE_BITS = 6, 40  # of 64 and of 256 that may differ
+_SAME_BITS = 40  # of 256 that may differ
 
 
 def same_faces(
     looks: Hashes,  # [n, 15, 10], of `face_looks`
 ) -> Indices:  # [P, 2], sorted: i < j
     "Pairs of faces that are the same photograph, mirrored or not; a face with nothing to see is like none."
-    pairs = twins(looks.reshape(-1, _WORDS), _COARSE_BITS, _FINE_BITS)
+    pairs = twins(looks.reshape(-1, _WORDS), _SAME_BITS)
     faces = np.sort(pairs[:, :2] // len(_PLACES), axis=1)
     return np.unique(faces[faces[:, 0] != faces[:, 1]], axis=0)

@@ -272,14 +272,13 @@ def confirmed(
 
 def twins(
     appearances: Hashes,  # [n, 10], rows from `appearance`
-    coarse_bits: int = 4,  # as for `candidates`
-    fine_bits: int = 24,  # as for `confirmed`
+    max_bits: int = 24,  # as for `confirmed`
 ) -> Indices:  # [P, 3]: i < j, and 1 where one is the other's mirror image
     "Pairs of the same image; an image with nothing to see has no twin."
     visible = np.flatnonzero(appearances[:, 0])
     hashes = appearances[visible]
-    likely = candidates(hashes[:, 0], hashes[:, 1], coarse_bits)
-    pairs = confirmed(hashes, likely, fine_bits)
+    likely = candidates(hashes[:, 0], hashes[:, 1])
+    pairs = confirmed(hashes, likely, max_bits)
     i, j, mirrored = pairs.T
     return np.column_stack([visible[i], visible[j], mirrored])
 
