@@ -19,8 +19,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from ..core.project import ConfigError, FakefaceError
-from ..core.stages import LONGEST_RUN, Stage, as_before_if_refused, put_aside, require, run_dir, settle
-from ..core.stages import under_way
+from ..core.stages import LONGEST_RUN, WITHOUT, Stage, as_before_if_refused, put_aside, require, run_dir
+from ..core.stages import settle, under_way
 from ..core.locks import LOCK, give_lock, take_lock
 from ..core.files import atomic_path, naming_full_disk, read_json, sha256_json, to_json, write_json
 from ..core.config import split_csv
@@ -93,7 +93,7 @@ def rounds_of(
 # %% ../../nbs/09_evaluate/09_leave_one_out.ipynb #2467a783
 def round_name(run: str, group: list[str]) -> str:
     "The name of a round's run; what a run's name cannot have, like the slash of a source's, becomes a hyphen."
-    name = re.sub(r"[^\w.+-]", "-", f"{run}-without-{'+'.join(group)}")
+    name = re.sub(r"[^\w.+-]", "-", f"{run}{WITHOUT}{'+'.join(group)}")
     if is_plain_name(name, LONGEST_RUN):
         return name
     # without its other letters or its end a name could be that of two rounds
