@@ -316,7 +316,6 @@ def _answer(
     found |= {name: value.to_dict() for name, value in figures.items()}
     write_atomic(folder / "cross_validation.csv", scores.to_csv(index=False))
     write_json(folder / "cross_validation.json", found)
-    shutil.rmtree(folder / "parts")
     print(line)
     told = compare_out_of_fold(cfg, scores, unmet, new)
     path = folder / "before_after.json"
@@ -333,7 +332,10 @@ def cross_validate(
     manifest: pd.DataFrame,  # from `read_manifest`
 ) -> dict[str, Any]:  # for metrics.json
     "Where the test split is too small for an answer: cross-validation; writes cross_validation.json and .csv."
-    if not cfg.folds or _is_answered(folder) or (_is_large(manifest) and not (folder / "before_after.json").exists()):
+    if _is_answered(folder):
+        shutil.rmtree(folder / "parts", ignore_errors=True)
+        return {}
+    if not cfg.folds or (_is_large(manifest) and not (folder / "before_after.json").exists()):
         return {}
     rows = usable_rows(manifest, cfg)
     n_real, n_fake = class_sizes(rows).sum().tolist()
@@ -363,4 +365,7 @@ def cross_validate(
         domains=sorted(rows["domain"].unique()),
         by="cross-validation",
     )
-    return _answer(cfg, folder, rows, part, unmet)
+    answer = _answer(cfg, folder, rows, part, unmet)
+    # only now: a run that is killed before trains no part again
+    shutil.rmtree(folder / "parts")
+    return answer

@@ -88,7 +88,7 @@ def _answers_are_no_paths(commit: str) -> Iterator[None]:
             found = true_answer(*args, **options)
         except Exception as error:
             # of its error, too, the client would make a path
-            raise BundleError(_shown(error)) from None
+            raise FakefaceError(_shown(error)) from None
         if found.commit_hash != commit or not _ETAG.fullmatch(found.etag or ""):
             raise BundleError(f"The hub answers with what is not of the commit {commit[:12]}, or no name of a file.")
         return found
@@ -105,6 +105,14 @@ def _shown(error: Exception) -> str:
     hidden = [os.environ.get("HF_TOKEN", "")]
     lines = without_secrets(error, hidden).strip().splitlines() or [""]
     return f"{type(error).__name__}: {lines[0][:200]}"
+
+
+def _why(error: Exception) -> str:
+    "Why a bundle is not to be had, for a sentence."
+    if isinstance(error, FakefaceError):
+        return str(error)
+    is_silent = "Timeout" in type(error).__name__
+    return f"no answer in {_ANSWERS_IN:g} s, and it is not in the cache" if is_silent else _shown(error)
 
 
 def _downloaded(repo: str, revision: str | None) -> Path:
@@ -144,14 +152,12 @@ def from_hub(
     try:
         folder = _downloaded(repo, revision)
     except Exception as error:  # the hub, its client and the network raise two dozen unrelated classes
-        cached = _cached(repo, revision)
+        # an answer that is refused is no reason to take an older one
+        cached = None if isinstance(error, BundleError) else _cached(repo, revision)
         if cached is None:
             name = f"{repo}@{revision}" if revision else repo
-            is_own = isinstance(error, BundleError)
-            is_silent = "Timeout" in type(error).__name__
-            reason = f"no answer in {_ANSWERS_IN:g} s" if is_silent else str(error) if is_own else _shown(error)
             raise BundleError(
-                f"The bundle {name} could not be downloaded from the model hub ({reason}), it is not in the cache, "
+                f"The bundle {name} could not be downloaded from the model hub ({_why(error)}), "
                 f"and there is no such folder (looked at {Path(name).absolute()}). "
                 "Check the name and the network, or download its files and name their folder."
             ) from None

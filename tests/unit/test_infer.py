@@ -550,9 +550,11 @@ def test_hub_client_takes_the_five_files_and_no_other(detector, tmp_path):
     assert set(asked) == set(BUNDLE_FILES)
     (gone,) = (tmp_path / "hub").glob("models--*/refs/main")
     assert gone.read_text() == COMMIT
-    # the repository is gone; what was downloaded is in the cache
-    said, errors = loaded_from(hub_handler(detector.path, asked, sha="../../none"), tmp_path)
+    # it answers with nothing now, and what was downloaded is in the cache; or with what is refused
+    said, errors = loaded_from(hub_handler(detector.path, asked, error="gone"), tmp_path)
     assert said == detector.hash, errors[-500:]
+    said, errors = loaded_from(hub_handler(detector.path, asked, sha="../../none"), tmp_path)
+    assert not said and "answers with a commit that is none" in errors, errors[-500:]
 
 
 @pytest.mark.parametrize(
@@ -591,7 +593,7 @@ def test_a_hub_that_does_not_answer_is_not_waited_for(detector, monkeypatch, tmp
         api = huggingface_hub.HfApi(endpoint=f"http://127.0.0.1:{silent.getsockname()[1]}")
         monkeypatch.setattr(huggingface_hub, "HfApi", lambda: api)
         monkeypatch.setattr(shelf, "_ANSWERS_IN", 0.5)
-        with pytest.raises(InferError, match=r"\(no answer in 0.5 s\), it is not in the cache"):
+        with pytest.raises(InferError, match="no answer in 0.5 s, and it is not in the cache"):
             Detector.load("someone/lite")
         asked = []
 
