@@ -211,8 +211,13 @@ def scored_by(
 ) -> str:
     "What is known of the detectors that score each image."
     seen = seen_at_start(cfg)
-    if seen is None or seen.whole:
+    if seen is None:
         return "each scored by a detector that had not seen it"
+    if seen.whole:
+        return (
+            "each scored by a detector that had not seen it, as far as is known (of what the start was trained on, "
+            "crops and screenshots are not known again)"
+        )
     return (
         "each scored by a detector that was trained without it (whether the start had seen it before is not recorded)"
     )

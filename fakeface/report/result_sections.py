@@ -155,7 +155,7 @@ def overlap_text(
         " their figures stand in the table of results."
         f" Left out: {listed(left_out) or 'none'}."
         " Files, pixels, perceptual hashes (also mirrored), named sources and named people were compared"
-        " with training and validation."
+        " with training and validation; crops of those images, and screenshots of them, are not known again."
     )
 
 # %% ../../nbs/12_report/12_result_sections.ipynb #af2ed360
