@@ -24,7 +24,7 @@ from ..images.decode import Decoded, ImageError, decode
 from ..images.memory import held_memory
 from ..images.facts import Record, remembered
 from ..images.preprocess import InputSpec
-from ..images.twins import Hashes, Indices
+from ..images.twins import HASH_WORDS, Hashes, Indices, from_hex, to_hex
 
 # %% ../../nbs/04_data/16_frames.ipynb #2e7bb922
 # of `shown_of` only the square is wanted here, so its pixels are made as few as can be
@@ -47,8 +47,7 @@ class FileFrame:
 
     def hashes(self) -> Hashes:  # [15, 10]
         "Its `looks`, of which there are some."
-        words = np.frombuffer(bytes.fromhex(self.looks), ">u8")
-        return words.astype(np.uint64).reshape(-1, 10)
+        return from_hex(self.looks).reshape(-1, HASH_WORDS)
 
     @classmethod
     def from_dict(cls, record: Mapping[str, Any]) -> "FileFrame":
@@ -63,7 +62,7 @@ def _looks(shown: Shown, decoded: Decoded) -> str:
         return ""
     left, top, right, bottom = (edge // decoded.factor for edge in shown.face)
     looks = face_looks(decoded.image, (left, top, right, bottom), shown.angle)
-    return looks.astype(">u8").tobytes().hex() if looks.any() else ""
+    return to_hex(looks) if looks.any() else ""
 
 
 def file_frame(

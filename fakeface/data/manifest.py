@@ -30,6 +30,7 @@ from .groups import group_rows
 from .rows import says_yes
 from .splits import FRACTIONS, SPLITS, assign_splits, loses_its_split
 from ..images.facts import file_infos
+from ..images.twins import from_hex
 
 # %% ../../nbs/04_data/13_manifest.ipynb #8b87f1e5
 class ManifestError(FakefaceError):
@@ -178,11 +179,6 @@ def relative(path: str, root: str | os.PathLike) -> str:
     return Path(os.path.relpath(path, os.path.realpath(root))).as_posix()
 
 
-def _hash_words(looks: pd.Series) -> np.ndarray:
-    "The ten words of each image's perceptual hashes, uint64 [n, 10], from their hex digits."
-    return np.stack([np.frombuffer(bytes.fromhex(digits), ">u8") for digits in looks]).astype(np.uint64)
-
-
 def _known_splits(previous: pd.DataFrame | None) -> dict[str, str]:
     "{sha256: split} of an earlier manifest."
     if previous is None:
@@ -240,7 +236,7 @@ def _tie_and_split(
     good = table.loc[is_readable].copy()
     if good.empty:
         return dict(twins=0, listed=[])
-    looks = _hash_words(good["look"])
+    looks = np.stack([from_hex(digits) for digits in good["look"]])
     groups = group_rows(good, looks, also_alike(good))
     for column, values in dict(group=groups.names, image=groups.images, phash=looks[:, 0]).items():
         table.loc[is_readable, column] = values

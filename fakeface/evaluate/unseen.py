@@ -18,6 +18,7 @@ from ..core.labels import LABEL_NAMES
 from ..core.project import FakefaceError
 from ..data.folders import class_folders
 from ..images.facts import file_infos
+from ..images.twins import from_hex
 from ..images.workers import IMAGE_SECONDS
 from ..data.manifest import SAME_PIXELS, build_manifest
 from ..data.prepare import find_path
@@ -292,8 +293,7 @@ def _mirror_hash(look: str) -> int:
     "Of a look, which is a hash of the image, then one of its mirror image; 0 where there is none."
     if not look:
         return 0
-    hashes = np.frombuffer(bytes.fromhex(look), ">u8")
-    return hashes[1]
+    return int(from_hex(look)[1])
 
 
 def mirrored_hashes(

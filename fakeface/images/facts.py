@@ -23,7 +23,7 @@ from ..core.project import FakefaceError
 from .decode import ImageError, open_image
 from .header import read_header
 from .memory import held_memory, process_count
-from .twins import appearance
+from .twins import appearance, to_hex
 from .workers import NoAnswer, staffed, why_lost
 
 # %% ../../nbs/02_images/06_facts.ipynb #13f8d4ca
@@ -86,7 +86,7 @@ def _with_pixels(info: FileInfo, path: str | os.PathLike) -> FileInfo:
         width=image.width,
         height=image.height,
         sha256=hashlib.sha256(image.tobytes()).hexdigest(),
-        look=appearance(image).astype(">u8").tobytes().hex(),
+        look=to_hex(appearance(image)),
     )
 
 
