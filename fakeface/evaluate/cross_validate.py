@@ -234,7 +234,7 @@ def unmet_rows(
         is_met |= known_rows(seen, rows)
     replayed = replayed_rows(cfg)
     if replayed is not None:
-        is_met |= shared_rows(rows, replayed, run_dir(cfg.run, cfg.out) / ".facts.sqlite")
+        is_met |= shared_rows(rows, replayed)
     unmet = rows.loc[~is_met].reset_index(drop=True)
     unmet.attrs = rows.attrs
     return unmet

@@ -59,15 +59,15 @@ def same_faces(
     return np.unique(faces[faces[:, 0] != faces[:, 1]], axis=0)
 
 # %% ../../nbs/03_faces/07_alike.ipynb #a11ce00e
-_MIDDLE = _PLACES.index((0, 0, 1))
+_MARKED = [_PLACES.index((0, 0, scale)) for scale in (0.95, 1, 1.05)]
 
 
 def face_marks(
     looks: Hashes,  # [n, 15, 10], of `face_looks`
 ) -> Hashes:  # [m, 5], sorted, each once; those of faces with nothing to see are left out
-    "By what a face is known again."
-    middle = looks[:, _MIDDLE, ONE_WAY]
-    return np.unique(middle[middle[:, 0] != 0], axis=0)
+    "By what faces are known again: three marks each."
+    marks = looks[:, _MARKED][..., ONE_WAY].reshape(-1, len(ONE_WAY))
+    return np.unique(marks[marks[:, 0] != 0], axis=0)
 
 
 def faces_among(
@@ -76,4 +76,4 @@ def faces_among(
 ) -> npt.NDArray[np.bool_]:  # [n]
     "Which faces are the same photograph as one with a mark, mirrored or not."
     is_same = among(looks.reshape(-1, HASH_WORDS), marks, _SAME_BITS)
-    return is_same.reshape(-1, len(_PLACES)).any(1)
+    return np.asarray(is_same.reshape(-1, len(_PLACES)).any(axis=1))

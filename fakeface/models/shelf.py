@@ -13,13 +13,24 @@ import importlib.resources
 import os
 import re
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
+from contextvars import ContextVar
 from pathlib import Path
 from typing import Any
 
 from ..core.project import FakefaceError, project_root
 from ..core.text import without_secrets, written_out
-from .bundle import CARD, FEATURES_FILE, INDEX, LICENSE, ONNX, SEEN_FILE, WEIGHTS, BundleError
+from fakeface.models.bundle import (
+    CARD,
+    FACES_FILE,
+    FEATURES_FILE,
+    INDEX,
+    LICENSE,
+    ONNX,
+    SEEN_FILE,
+    WEIGHTS,
+    BundleError,
+)
 
 # %% ../../nbs/06_models/04_shelf.ipynb #b8cd3901
 SHIPPED = "fakeface-lite0"  # the bundle that is used when none is named
@@ -62,7 +73,7 @@ def hub_id(
     return match["repo"], match["revision"]
 
 # %% ../../nbs/06_models/04_shelf.ipynb #0c5e60b1
-_HUB_FILES = [INDEX, ONNX, WEIGHTS, CARD, LICENSE, SEEN_FILE, FEATURES_FILE]
+_HUB_FILES = [INDEX, ONNX, WEIGHTS, CARD, LICENSE, SEEN_FILE, FACES_FILE, FEATURES_FILE]
 
 
 @functools.cache
@@ -76,14 +87,22 @@ _COMMIT = re.compile(r"[0-9a-f]{40}")
 _ETAG = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 
 
-@contextlib.contextmanager
-def _answers_are_no_paths(commit: str) -> Iterator[None]:
-    "The client names files by what the hub answers: `BundleError` for what is not of this commit, or leads elsewhere."
+_commit_of_download: ContextVar[str] = ContextVar("_commit_of_download", default="")  # of this thread; empty: none
+
+
+@functools.cache
+def _guard_client() -> None:
+    """The client names files by what the hub answers. From now on, while a thread is at a download of ours, there is a
+    `BundleError` for what is not of its commit, or leads elsewhere; others get the client's own answer."""
     from huggingface_hub import file_download
 
     true_answer = file_download.get_hf_file_metadata
 
+    @functools.wraps(true_answer)
     def checked(*args: Any, **options: Any) -> Any:
+        commit = _commit_of_download.get()
+        if not commit:
+            return true_answer(*args, **options)
         try:
             found = true_answer(*args, **options)
         except Exception as error:
@@ -94,10 +113,6 @@ def _answers_are_no_paths(commit: str) -> Iterator[None]:
         return found
 
     file_download.get_hf_file_metadata = checked
-    try:
-        yield
-    finally:
-        file_download.get_hf_file_metadata = true_answer
 
 
 def _shown(error: Exception) -> str:
@@ -127,8 +142,12 @@ def _downloaded(repo: str, revision: str | None) -> Path:
     names = [name for name in _HUB_FILES if name in there]
     if INDEX not in names:
         raise BundleError(f"There is no {INDEX} in it.")
-    with _answers_are_no_paths(commit):
+    _guard_client()
+    before = _commit_of_download.set(commit)
+    try:
         paths = [Path(hf_hub_download(repo, name, revision=revision)) for name in names]
+    finally:
+        _commit_of_download.reset(before)
     folders = {path.parent for path in paths}
     if {folder.name for folder in folders} != {commit}:
         raise BundleError("It has changed while it was downloaded: try again.")

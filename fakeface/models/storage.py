@@ -18,11 +18,11 @@ import numpy as np
 
 from ..core.files import atomic_dir, sha256_file, to_json, write_atomic
 from ..core.text import written_out
-from .bundle import CARD, FEATURES_FILE, INDEX, LICENSE, ONNX, SEEN_FILE, WEIGHTS
+from .bundle import CARD, FACES_FILE, FEATURES_FILE, INDEX, LICENSE, ONNX, SEEN_FILE, WEIGHTS
 from .bundle import Bundle, BundleError, parse_bundle
 from .card import model_card
 from .feature_stats import Stats, parse_stats, stats_bytes
-from .seen import NOTHING_KNOWN, Seen, parse_seen, seen_bytes
+from .seen import NOTHING_KNOWN, Seen, faces_bytes, parse_faces, parse_seen, seen_bytes
 
 # %% ../../nbs/06_models/03_storage.ipynb #1391d3fc
 _LONGEST_HEADER = 2**26  # bytes
@@ -92,7 +92,7 @@ def load_tensors(
     return tensors
 
 # %% ../../nbs/06_models/03_storage.ipynb #a0dcce2b
-_LISTED = {WEIGHTS, ONNX, CARD, LICENSE, SEEN_FILE, FEATURES_FILE}  # what bundle.json may name
+_LISTED = {WEIGHTS, ONNX, CARD, LICENSE, SEEN_FILE, FACES_FILE, FEATURES_FILE}  # what bundle.json may name
 _MAY_HOLD_CODE = {".pkl", ".pickle", ".pt", ".pth", ".bin", ".ckpt", ".joblib", ".npy", ".npz"}
 
 
@@ -128,6 +128,7 @@ _LARGEST = {
     CARD: 2**24,
     LICENSE: 2**24,
     SEEN_FILE: 2**30,
+    FACES_FILE: 2**30,
     FEATURES_FILE: 2**28,
 }  # bytes; what onnxruntime reads ends at 2 GB
 
@@ -181,6 +182,8 @@ def read_bundle(
     check_tensors(folder / WEIGHTS)
     if SEEN_FILE in bundle.files:
         parse_seen((folder / SEEN_FILE).read_bytes(), SEEN_FILE)
+    if FACES_FILE in bundle.files:
+        parse_faces((folder / FACES_FILE).read_bytes(), FACES_FILE)
     if FEATURES_FILE in bundle.files:
         parse_stats((folder / FEATURES_FILE).read_bytes(), FEATURES_FILE)
     return bundle
@@ -190,9 +193,12 @@ def read_seen(
     folder: str | os.PathLike,  # a bundle's folder
 ) -> Seen:  # `NOTHING_KNOWN` of a bundle from before it was recorded
     "The images that a bundle has seen, as hashes; raises `BundleError`."
-    if SEEN_FILE not in read_bundle(folder).files:
-        return NOTHING_KNOWN
-    return parse_seen((Path(folder) / SEEN_FILE).read_bytes(), SEEN_FILE)
+    files = read_bundle(folder).files
+    seen = parse_seen((Path(folder) / SEEN_FILE).read_bytes(), SEEN_FILE) if SEEN_FILE in files else NOTHING_KNOWN
+    if FACES_FILE not in files:
+        return seen
+    faces, all_faces = parse_faces((Path(folder) / FACES_FILE).read_bytes(), FACES_FILE)
+    return dataclasses.replace(seen, faces=faces, all_faces=all_faces)
 
 
 def read_stats(
@@ -259,6 +265,8 @@ def write_bundle(
             write_atomic(draft / ONNX, onnx if isinstance(onnx, bytes) else Path(onnx).read_bytes())
         if seen is not None:
             write_atomic(draft / SEEN_FILE, seen_bytes(seen))
+        if seen is not None and (seen.all_faces or len(seen.faces)):
+            write_atomic(draft / FACES_FILE, faces_bytes(seen))
         if stats:
             write_atomic(draft / FEATURES_FILE, stats_bytes(stats))
         write_atomic(draft / LICENSE, license or WEIGHTS_LICENSE)

@@ -135,7 +135,7 @@ def replayed_rows(
 
 def _refuse_shared(mine: pd.DataFrame, old: pd.DataFrame, cfg: TrainConfig) -> None:
     "Raise `TrainError` where images of the run, whatever their split, would be trained on through replay."
-    shared = shared_rows(mine, old, run_dir(cfg.run, cfg.out) / ".facts.sqlite")
+    shared = shared_rows(mine, old)
     if shared.any():
         raise TrainError(
             f"{shared.sum():,} of the run's {len(mine):,} images are among those that replay = {cfg.replay!r} trains "

@@ -250,7 +250,7 @@ def _seen(trainer: Trainer, abroad: pd.DataFrame | None = None) -> Seen:
     rows = [trainer.data.rows, trainer.validator.rows]
     if abroad is not None and len(abroad):
         rows.append(abroad)
-    return seen_after(trainer.cfg, rows, trainer.folder.parent / ".facts.sqlite")
+    return seen_after(trainer.cfg, rows)
 
 
 def _own_stats(trainer: Trainer, model: FaceNet) -> Stats:

@@ -34,11 +34,10 @@ def seen_at_start(cfg: TrainConfig) -> Seen | None:
 def seen_after(
     cfg: TrainConfig,
     parts: Iterable[pd.DataFrame],  # rows that were trained and chosen on
-    cache: Path | None = None,
 ) -> Seen:
     "What a detector has seen at the end of its training."
     before = seen_at_start(cfg)
-    own = reduce(or_, (seen_of(rows, cache) for rows in parts))
+    own = reduce(or_, map(seen_of, parts))
     return own if before is None else before | own
 
 # %% ../../nbs/08_train/12_known.ipynb #05f929df
@@ -94,5 +93,5 @@ def with_seen(
     "A copy of a bundle that knows its training and validation images; raises `FakefaceError`."
     learned = manifest.loc[manifest["split"].isin(("train", "valid"))]
     learned.attrs = manifest.attrs
-    seen = replace(seen_of(learned) | read_seen(bundle), whole=whole)
+    seen = replace(seen_of(learned) | read_seen(bundle), whole=whole, all_faces=whole)
     return copy_bundle(bundle, out, seen, overwrite=overwrite)

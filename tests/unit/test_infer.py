@@ -14,8 +14,11 @@ import threading
 import time
 import warnings
 import zipfile
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from types import SimpleNamespace
 from unittest.mock import MagicMock
+import huggingface_hub
 import numpy as np
 import pandas as pd
 import pytest
@@ -580,10 +583,37 @@ def test_a_hub_that_answers_with_paths_writes_nothing(tiny, tmp_path, answer):
     assert not outside and not list(home.rglob("*escaped*"))
 
 
+def test_what_a_hub_answers_is_checked_in_each_thread(monkeypatch, hub, tiny):
+    from huggingface_hub import file_download
+
+    path = SimpleNamespace(commit_hash=hub.commit, etag="../../elsewhere")
+    monkeypatch.setattr(file_download, "get_hf_file_metadata", lambda *_: path)
+    shelf._guard_client.cache_clear()
+    first_is_done, second_has_begun = threading.Event(), threading.Event()
+
+    def download(repo, name, revision=None):
+        if repo == "first/lite":
+            second_has_begun.wait(20)
+        else:
+            second_has_begun.set()
+            first_is_done.wait(20)
+            file_download.get_hf_file_metadata(name)
+        return str(hub.snapshot / name)
+
+    hub.serve(tiny)
+    monkeypatch.setattr(huggingface_hub, "hf_hub_download", download)
+    with ThreadPoolExecutor(2) as threads:
+        second = threads.submit(shelf.from_hub, "second/lite")
+        threads.submit(shelf.from_hub, "first/lite").result(30)
+        first_is_done.set()
+        with pytest.raises(BundleError, match="no name of a file"):
+            second.result(30)
+    assert file_download.get_hf_file_metadata("a file of somebody else") is path, "what is not ours is left alone"
+    shelf._guard_client.cache_clear()
+
+
 def test_a_hub_that_does_not_answer_is_not_waited_for(detector, monkeypatch, tmp_path):
     "A proxy takes the connection and stays silent; what is in the cache is taken from there."
-    import huggingface_hub
-
     monkeypatch.setattr(huggingface_hub, "snapshot_download", MagicMock(side_effect=FileNotFoundError))
     with socket.create_server(("127.0.0.1", 0)) as silent:
         api = huggingface_hub.HfApi(endpoint=f"http://127.0.0.1:{silent.getsockname()[1]}")
