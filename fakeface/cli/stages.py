@@ -279,6 +279,9 @@ def run_stage_notebook(
     except OSError as error:
         raise StageFailed(f"out: {home} cannot be written ({error.strerror}). Name another folder.") from None
     live = home / f"{stage}.ipynb"
+    # in a run that was unpacked it may lead anywhere: papermill would write over what is there
+    if live.is_symlink():
+        live.unlink()
     stopped: list[int] = []
     error = _execute(stage, live, params, stopped)
     kept = _keep(live, home / stage / "notebook.ipynb", failed=error is not None)

@@ -79,9 +79,14 @@ def _written(descriptor: int) -> Holder | None:
 
 
 def _opened(path: Path) -> tuple[int, bool | None]:  # of the file that is there; whether this process has it
-    "Open a lock's file and try to take it."
+    "Open a lock's file and try to take it; raises `FakefaceError` where it is a link, of which the other end stays."
     while True:
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+        try:
+            descriptor = os.open(path, os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0), 0o666)
+        except OSError as error:
+            if error.errno != errno.ELOOP:
+                raise
+            raise FakefaceError(f"{path} is a link; a lock is a file of its own. Remove it.") from None
         owns = _owns(descriptor)
         with contextlib.suppress(FileNotFoundError):
             if os.path.samestat(os.fstat(descriptor), os.stat(path)):

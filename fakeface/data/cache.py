@@ -226,7 +226,7 @@ def _locked(folder: Path) -> Iterator[None]:
         return
     import fcntl
 
-    with open(folder / ".lock", "w") as lock:
+    with open(folder / ".lock", "a") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         yield
 

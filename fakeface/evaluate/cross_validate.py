@@ -214,9 +214,10 @@ def scored_by(
     if seen is None:
         return "each scored by a detector that had not seen it"
     if seen.whole:
+        known = "not always" if seen.all_faces else "not"
         return (
-            "each scored by a detector that had not seen it, as far as is known (of what the start was trained on, "
-            "crops and screenshots are not known again)"
+            "each scored by a detector that had not seen it, as far as is known (a photograph that the start was "
+            f"trained on is {known} known again within another image, as in a screenshot)"
         )
     return (
         "each scored by a detector that was trained without it (whether the start had seen it before is not recorded)"

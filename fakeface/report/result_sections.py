@@ -155,7 +155,8 @@ def overlap_text(
         " their figures stand in the table of results."
         f" Left out: {listed(left_out) or 'none'}."
         " Files, pixels, perceptual hashes (also mirrored), named sources and named people were compared"
-        " with training and validation; crops of those images, and screenshots of them, are not known again."
+        " with training and validation, and, where the bundle has marks of them, the faces;"
+        " not every crop or screenshot of those images is known again."
     )
 
 # %% ../../nbs/12_report/12_result_sections.ipynb #af2ed360

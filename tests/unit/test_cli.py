@@ -48,8 +48,14 @@ def with_closed(streams, *args, folder="/"):
 
 
 def test_a_stage_needs_no_stdin_and_no_stderr(checkout):
+    # a run that was unpacked may hold a link
+    diary = checkout / "diary.txt"
+    diary.write_text("dear diary")
+    (checkout / "outputs/demo").mkdir(parents=True)
+    (checkout / "outputs/demo/prepare.ipynb").symlink_to(diary)
     ran = with_closed("<&- 2>&-", "prepare", "-p", "epochs", "1", folder=checkout)
     assert ran.returncode == 0 and "epoch 1 of 1" in ran.stdout
+    assert diary.read_text() == "dear diary"
 
 
 @pytest.mark.parametrize("args", [["--version"], ["check", "BUNDLE/README.md"], ["prepare"]], ids=lambda args: args[0])

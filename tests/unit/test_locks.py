@@ -155,3 +155,14 @@ def test_a_lock_of_another_machine_is_believed(config):
     (folder / ".lock").write_text(json.dumps(dict(pid=os.getpid(), host="elsewhere", since="2026-01-01")))
     with pytest.raises(FakefaceError, match="on elsewhere, since 2026-01-01.*remove .*lock"):
         Stage.begin("prepare", config)
+
+
+def test_what_a_lock_s_link_leads_to_stays_as_it_is(config, tmp_path):
+    folder = Path(config.out) / "first/prepare"
+    folder.mkdir(parents=True)
+    diary = tmp_path / "diary.txt"
+    diary.write_text("dear diary")
+    (folder / ".lock").symlink_to(diary)
+    with pytest.raises(FakefaceError, match="is a link; a lock is a file of its own"):
+        Stage.begin("prepare", config)
+    assert diary.read_text() == "dear diary"
