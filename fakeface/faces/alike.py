@@ -59,13 +59,13 @@ def same_faces(
     return np.unique(faces[faces[:, 0] != faces[:, 1]], axis=0)
 
 # %% ../../nbs/03_faces/07_alike.ipynb #a11ce00e
-_MARKED = [_PLACES.index((0, 0, scale)) for scale in (0.95, 1, 1.05)]
+_MARKED = [_PLACES.index((across, down, 1)) for across, down in _SHIFTS]
 
 
 def face_marks(
     looks: Hashes,  # [n, 15, 10], of `face_looks`
 ) -> Hashes:  # [m, 5], sorted, each once; those of faces with nothing to see are left out
-    "By what faces are known again: three marks each."
+    "By what faces are known again: five marks each."
     marks = looks[:, _MARKED][..., ONE_WAY].reshape(-1, len(ONE_WAY))
     return np.unique(marks[marks[:, 0] != 0], axis=0)
 

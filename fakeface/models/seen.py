@@ -62,6 +62,10 @@ class Seen:
         faces = np.unique(np.concatenate([self.faces, other.faces]), axis=0)
         return Seen(files, looks, self.whole and other.whole, faces, self.all_faces and other.all_faces)
 
+    def without_faces(self) -> "Seen":
+        "The same without marks of faces, to be given away."
+        return dataclasses.replace(self, faces=_no_faces(), all_faces=False)
+
 
 NOTHING_KNOWN = Seen(np.zeros(0, np.uint64), np.zeros(0, np.uint64), whole=False)
 

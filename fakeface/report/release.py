@@ -54,6 +54,7 @@ def ship(
     dest: str | os.PathLike | None = None,  # where to; outputs/models/<name> of the checkout if not given
     stage: str = "finetune",  # whose bundle
     overwrite: bool = False,  # replace what ships now
+    faces: bool = False,  # with the marks of the faces that it was trained on: where their photographs are public
 ) -> Bundle:
     "Make the bundle that ships out of a trained one, with ONNX file and reference scores; raises `FakefaceError`."
     source = require(run_dir(run, out) / stage / "bundle", stage)
@@ -61,6 +62,7 @@ def ship(
     model, trained = load_model(source)
     tensors = rounded(model)
     shipped = dataclasses.replace(trained, name=name, parent=trained.hash, files={}, reference=[])
+    seen = read_seen(source) if faces else read_seen(source).without_faces()
     onnx = dest.parent / f".{name}.onnx.tmp"
     dest.parent.mkdir(parents=True, exist_ok=True)
     try:
@@ -72,7 +74,7 @@ def ship(
             license=WEIGHTS_LICENSE,
             onnx=onnx,
             overwrite=overwrite,
-            seen=read_seen(source),
+            seen=seen,
             stats=read_stats(source),
         )
     finally:
