@@ -53,6 +53,8 @@ def settle(
 ) -> None:
     "Move back what a killed process was moving: after this, a folder holds all that it did before, or all is aside."
     moving = folder / _MOVING
+    if moving.is_symlink():
+        raise FakefaceError(f"{moving} is a link, which no stage makes: what it leads to is not moved. Remove it.")
     if not moving.exists():
         return
     # what may say that it is finished comes last

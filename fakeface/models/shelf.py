@@ -10,6 +10,7 @@ import contextlib
 import filecmp
 import functools
 import importlib.resources
+import logging
 import os
 import re
 import sys
@@ -90,12 +91,21 @@ _ETAG = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 _commit_of_download: ContextVar[str] = ContextVar("_commit_of_download", default="")  # of this thread; empty: none
 
 
+def _escaped(record: logging.LogRecord) -> bool:
+    "A filter that lets everything pass, in letters that a terminal only shows."
+    record.msg, record.args = written_out(record.getMessage()), ()
+    return True
+
+
 @functools.cache
 def _guard_client() -> None:
     """The client names files by what the hub answers. From now on, while a thread is at a download of ours, there is a
-    `BundleError` for what is not of its commit, or leads elsewhere; others get the client's own answer."""
+    `BundleError` for what is not of its commit, or leads elsewhere; others get the client's own answer. It also shows
+    what the hub says in a header, as it is: that is escaped, like all text from outside."""
     from huggingface_hub import file_download
 
+    for handler in logging.getLogger("huggingface_hub").handlers:
+        handler.addFilter(_escaped)
     true_answer = file_download.get_hf_file_metadata
 
     @functools.wraps(true_answer)
@@ -134,6 +144,7 @@ def _downloaded(repo: str, revision: str | None) -> Path:
     "The folder of a bundle whose files have been downloaded; raises what its client raises, and `BundleError`."
     from huggingface_hub import HfApi, hf_hub_download
 
+    _guard_client()
     found = HfApi().model_info(repo, revision=revision, timeout=_ANSWERS_IN)
     commit = str(found.sha)
     if not _COMMIT.fullmatch(commit):
@@ -142,7 +153,6 @@ def _downloaded(repo: str, revision: str | None) -> Path:
     names = [name for name in _HUB_FILES if name in there]
     if INDEX not in names:
         raise BundleError(f"There is no {INDEX} in it.")
-    _guard_client()
     before = _commit_of_download.set(commit)
     try:
         paths = [Path(hf_hub_download(repo, name, revision=revision)) for name in names]

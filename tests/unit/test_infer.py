@@ -548,9 +548,11 @@ def loaded_from(handler, home):
 def test_hub_client_takes_the_five_files_and_no_other(detector, tmp_path):
     "A repository with a pickle and a second index in it."
     asked = []
-    said, errors = loaded_from(hub_handler(detector.path, asked), tmp_path)
+    warning = {"X-HF-Warning": "topic; \x1b[31mred"}
+    said, errors = loaded_from(hub_handler(detector.path, asked, **warning), tmp_path)
     assert said == detector.hash, errors[-500:]
     assert set(asked) == set(BUNDLE_FILES)
+    assert "[31mred" in errors and "\x1b" not in errors, "what the hub says is shown in letters only"
     (gone,) = (tmp_path / "hub").glob("models--*/refs/main")
     assert gone.read_text() == COMMIT
     # it answers with nothing now, and what was downloaded is in the cache; or with what is refused
