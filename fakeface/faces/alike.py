@@ -14,7 +14,7 @@ from PIL import Image
 
 from .detect import Box, find_faces
 from .frame import Square, cut_square, ffhq_square
-from ..images.twins import HASH_WORDS, ONE_WAY, Hashes, Indices, among, appearance, twins
+from ..images.twins import HASH_WORDS, ONE_WAY, Hashes, Indices, among, appearance, components, twins
 
 # %% ../../nbs/03_faces/07_alike.ipynb #a11ce006
 _AROUND = 2.6  # times the face's longer side: the cut in which it is found again
@@ -48,15 +48,37 @@ def face_looks(
 
 # %% ../../nbs/03_faces/07_alike.ipynb #a11ce009
 _SAME_BITS = 40  # of 256 that may differ
+_BLOCK = 1_000  # neighbours that are compared at their own places first
+_KEPT = 8  # of those that are the same there
+
+
+def _thinned(looks: Hashes) -> tuple[Indices, Indices]:  # [m] faces that are left; [P, 2] ties of the others
+    "Of many neighbours that are the same, as the frames of a film are, keep a few, and tie the others to the first."
+    kept, ties = [], []
+    for start in range(0, len(looks), _BLOCK):
+        here = looks[start : start + _BLOCK, _PLACES.index((0, 0, 1))]
+        component = components(len(here), twins(here, _SAME_BITS))
+        order = np.argsort(component, kind="stable")
+        first = np.searchsorted(component[order], component[order])
+        share = (np.arange(len(here)) - first) * _KEPT // np.bincount(component)[component[order]]
+        # the first of each eighth
+        is_kept = np.diff(share, prepend=-1) != 0
+        is_kept |= first == np.arange(len(here))
+        kept.append(start + order[is_kept])
+        ties.append(start + np.stack([order[first], order], 1)[~is_kept])
+    return np.sort(np.concatenate(kept)), np.concatenate(ties)
 
 
 def same_faces(
     looks: Hashes,  # [n, 15, 10], of `face_looks`
-) -> Indices:  # [P, 2], sorted: i < j
+) -> Indices:  # [P, 2], sorted: i < j; of more than eight that are the same next to each other, enough to tie all
     "Pairs of faces that are the same photograph, mirrored or not; a face with nothing to see is like none."
-    pairs = twins(looks.reshape(-1, HASH_WORDS), _SAME_BITS)
-    faces = np.sort(pairs[:, :2] // len(_PLACES), axis=1)
-    return np.unique(faces[faces[:, 0] != faces[:, 1]], axis=0)
+    if not len(looks):
+        return np.empty((0, 2), np.int64)
+    kept, ties = _thinned(looks)
+    pairs = twins(looks[kept].reshape(-1, HASH_WORDS), _SAME_BITS)
+    faces = np.sort(kept[pairs[:, :2] // len(_PLACES)], axis=1)
+    return np.unique(np.concatenate([ties, faces[faces[:, 0] != faces[:, 1]]]), axis=0)
 
 # %% ../../nbs/03_faces/07_alike.ipynb #a11ce00e
 _MARKED = [_PLACES.index((across, down, 1)) for across, down in _SHIFTS]
