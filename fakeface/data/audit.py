@@ -63,11 +63,15 @@ def _shrink_warnings(shrunk: dict[str, dict[str, float]]) -> list[str]:
     return sentences
 
 # %% ../../nbs/04_data/18_audit.ipynb #d4576fa2
+def _shortcut_warnings(grid: dict[str, GridProbe], harmonised: Mapping[str, Any]) -> list[str]:
+    "What tells the classes apart without a face."
+    return _grid_warnings(grid) + _shrink_warnings(harmonised.get("shrunk", {}))
+
+
 def _warnings(table: pd.DataFrame, gate: dict[str, DomainGate], grid: dict[str, GridProbe]) -> list[str]:
     "What a reader should know beyond the verdicts."
     harmonised = table.attrs.get("harmonised", {})
-    sentences = gaps(table) + _gate_warnings(gate) + _grid_warnings(grid)
-    sentences += _shrink_warnings(harmonised.get("shrunk", {}))
+    sentences = gaps(table) + _gate_warnings(gate) + _shortcut_warnings(grid, harmonised)
     for paths in table.attrs.get("build", {}).get("listed", []):
         examples = ", ".join(paths[:3])
         sentences.append(
@@ -256,7 +260,7 @@ def shortcuts(
     audited: Audit,
 ) -> list[str]:
     "Sentences on what gives the class away although the header does not: no reason to refuse, but to look for others."
-    return _grid_warnings(audited.grid) + _shrink_warnings((audited.harmonised or {}).get("shrunk", {}))
+    return _shortcut_warnings(audited.grid, audited.harmonised or {})
 
 # %% ../../nbs/04_data/18_audit.ipynb #4d0098e6
 def plot_gate(
