@@ -55,17 +55,23 @@ _KEPT = 8  # of those that are the same there
 def _thinned(looks: Hashes) -> tuple[Indices, Indices]:  # [m] faces that are left; [P, 2] ties of the others
     "Of many neighbours that are the same, as the frames of a film are, keep a few, and tie the others to the first."
     kept, ties = [], []
+    own_place = _PLACES.index((0, 0, 1))
     for start in range(0, len(looks), _BLOCK):
-        here = looks[start : start + _BLOCK, _PLACES.index((0, 0, 1))]
-        component = components(len(here), twins(here, _SAME_BITS))
+        here = looks[start : start + _BLOCK, own_place]
+        pairs = twins(here, _SAME_BITS)
+        component = components(len(here), pairs)
+        # those that are the same stand next to each other now
         order = np.argsort(component, kind="stable")
-        first = np.searchsorted(component[order], component[order])
-        share = (np.arange(len(here)) - first) * _KEPT // np.bincount(component)[component[order]]
-        # the first of each eighth
-        is_kept = np.diff(share, prepend=-1) != 0
-        is_kept |= first == np.arange(len(here))
+        sorted_component = component[order]
+        first = np.searchsorted(sorted_component, sorted_component)
+        number = np.arange(len(here)) - first
+        size = np.bincount(component)[sorted_component]
+        # of each, its first and the first of each further eighth
+        eighth = number * _KEPT // size
+        is_kept = (number == 0) | (np.diff(eighth, prepend=-1) != 0)
         kept.append(start + order[is_kept])
-        ties.append(start + np.stack([order[first], order], 1)[~is_kept])
+        to_first = np.stack([order[first], order], 1)
+        ties.append(start + to_first[~is_kept])
     return np.sort(np.concatenate(kept)), np.concatenate(ties)
 
 
@@ -77,8 +83,10 @@ def same_faces(
         return np.empty((0, 2), np.int64)
     kept, ties = _thinned(looks)
     pairs = twins(looks[kept].reshape(-1, HASH_WORDS), _SAME_BITS)
-    faces = np.sort(kept[pairs[:, :2] // len(_PLACES)], axis=1)
-    return np.unique(np.concatenate([ties, faces[faces[:, 0] != faces[:, 1]]]), axis=0)
+    positions = pairs[:, :2] // len(_PLACES)
+    faces = np.sort(kept[positions], axis=1)
+    of_two = faces[faces[:, 0] != faces[:, 1]]
+    return np.unique(np.concatenate([ties, of_two]), axis=0)
 
 # %% ../../nbs/03_faces/07_alike.ipynb #a11ce00e
 _MARKED = [_PLACES.index((across, down, 1)) for across, down in _SHIFTS]

@@ -11,7 +11,6 @@ from collections.abc import Iterable
 from dataclasses import asdict, dataclass, replace
 from functools import reduce
 from operator import or_
-from pathlib import Path
 from typing import Any
 
 import pandas as pd
