@@ -179,6 +179,32 @@ def _versions_of(was: dict[str, Any]) -> list[str]:
     return [*earlier, _VERSION]
 
 
+def _face_of(row: dict[str, Any]) -> tuple[int, int]:
+    "Which face of how many a row is about."
+    face = _FACE.fullmatch(row["looked_at"])
+    return (int(face[1]), int(face[2])) if face else (1, 1)
+
+
+def _goes_on(
+    row: dict[str, Any] | None,  # the next one; None: there is none
+    rows: list[dict[str, Any]],  # of an image, so far
+    path: Path,
+) -> bool:
+    "Is a row about the image of the rows before it? Raises `FolderError` where the faces of an image stand apart."
+    last = rows[-1] if rows else None
+    before, most = _face_of(last) if last else (0, 0)
+    number, of = _face_of(row) if row else (1, 1)
+    if before == most and number == 1:
+        return False
+    if last and row and (number, of) == (before + 1, most) and row["file_key"] == last["file_key"]:
+        return True
+    apart = row if row and before == most else rows[-1]
+    raise FolderError(
+        f"{path}: the faces of {apart['name']} do not stand one below the other, as they were written. If the file was "
+        "sorted, put it back into its order; or replace it (--overwrite), or choose another name."
+    )
+
+
 class Rows:
     "A file that takes whole rows only; `before` gives what was in it."
 
@@ -231,12 +257,14 @@ class Rows:
         self._lock()
         # some file systems have no lasting numbers for files
         self._can_tell = self._is_in_place()
-        self.is_replaced = overwrite and self._file.seek(0, 2) > 0
-        if not self.is_replaced:
-            self._begin(_whole_length(self._file, self.kind))
+        there = self._file.seek(0, 2)
+        self.is_replaced = overwrite and there > 0
+        self.size = 0 if overwrite else _whole_length(self._file, self.kind)
+        self.is_torn = not overwrite and self.size < there
+        if not there:
+            self._begin(0)
         if len(self.versions) > 1:
             self._write_note()
-        self.size = 0 if overwrite else self._file.seek(0, 2)
 
     def _begin(self, length: int) -> None:
         "Keep so many bytes; where that is nothing, begin with the note and the head."
@@ -246,11 +274,11 @@ class Rows:
             if self.kind == "csv":
                 self._append(_HEAD)
 
-    def _make_way(self) -> None:
-        "Earlier rows go when the first new one comes, not before: until then a run may be refused."
-        if self.is_replaced:
-            self.is_replaced = False
-            self._begin(0)
+    def make_way(self) -> None:
+        "Earlier rows, or what is torn, go when the first new row comes, not before: until then a run may be refused."
+        if self.is_replaced or self.is_torn:
+            self.is_replaced = self.is_torn = False
+            self._begin(self.size)
 
     def _is_in_place(self) -> bool:
         "Is the file that is open the one that has its name?"
@@ -306,14 +334,12 @@ class Rows:
                 line = file.readline()
                 row = _row(line, self.kind)
                 self._refuse_foreign(row)
-                face = _FACE.fullmatch(row["looked_at"])
-                goes_on = face is not None and face[1] != "1"
-                if rows and not goes_on:
+                if not _goes_on(row, rows, self.path) and rows:
                     yield rows, lines
                     rows, lines = [], []
                 rows.append(row)
                 lines.append(line)
-            if rows:
+            if rows and not _goes_on(None, rows, self.path):
                 yield rows, lines
 
     def before(self) -> Iterator[list[dict[str, Any]]]:
@@ -338,7 +364,7 @@ class Rows:
         mark: FileMark = FileMark(),  # of that file, from before it was judged
     ) -> None:
         "Add the rows of one file in one call; raises `FolderError`, as where the disk is full."
-        self._make_way()
+        self.make_way()
         self._append("".join(row_text(verdict, self.kind, mark) for verdict in verdicts).encode())
         self._require_in_place()
 
@@ -357,7 +383,7 @@ class Rows:
             return
         try:
             if counts:
-                self._make_way()
+                self.make_way()
                 self._require_in_place()
                 self._write_note(**counts)
         finally:
@@ -376,6 +402,7 @@ def keep_last(
     rows: Rows,  # open
 ) -> bool:  # was there anything to take out?
     "Keep the last rows of each file only."
+    rows.make_way()
     rows.size = rows.path.stat().st_size
     keys = np.fromiter((bytes.fromhex(group[0]["file_key"]) for group in rows.before()), "S16")
     is_last = _is_last(keys)
