@@ -399,26 +399,37 @@ def _rounds(metrics: dict, facts: RunFacts) -> list[Statement]:
 MARGIN = 0.05  # a loss of accuracy that still counts as none
 
 
+def _grid_figure(row: pd.Series, key: str) -> str:
+    "A figure of the grid with its interval, where it has one."
+    ends = {end: row.get(f"{key}_{end}") for end in ("low", "high")}
+    return record_cell(dict(value=row[key], **ends), key).inline()
+
+
 def _robustness(metrics: dict, facts: RunFacts) -> list[Statement]:
     "Under how many corruptions it holds, and the worst of them."
     if facts.robustness is None:
         text = "How well it withstands re-saving, scaling, noise or screenshots was not measured."
         return [Statement(CANNOT, text)]
     means = facts.robustness[facts.robustness.domain == "macro"].set_index("corruption")
-    corrupted = means.accuracy.drop("none", errors="ignore")
+    corrupted = means.drop("none", errors="ignore")
     untouched = means.accuracy["none"]
-    costly = int((corrupted < untouched - MARGIN).sum())
-    worst = corrupted.idxmin()
+    costly = int((corrupted.accuracy < untouched - MARGIN).sum())
+    worst = corrupted.loc[corrupted.accuracy.idxmin()]
+    # earlier grids have no intervals
+    may_be_costly = bool((corrupted.get("accuracy_low", corrupted.accuracy) < untouched - MARGIN).any())
     how_many = f"{costly} of" if costly else "None of"
     cost = "cost" if costly > 1 else "costs"
     # images of one class show only one of them
     rates = dict(fpr="real faces called fake", fnr="fakes missed")
-    errors = [f", {what} {means[name][worst]:.1%}" for name, what in rates.items() if np.isfinite(means[name][worst])]
+    errors = [f", {what} {_grid_figure(worst, name)}" for name, what in rates.items() if np.isfinite(worst[name])]
+    of_images = f", by the figures of {int(worst['n']):,} images" if "n" in worst else ""
+    doubt = " With so few, one may cost more." if may_be_costly and not costly else ""
     text = (
         f"{how_many} {len(corrupted)} corruptions {cost} more than five points of the accuracy of {untouched:.1%}"
-        f" without corruption. The worst is {worst}: accuracy {means.accuracy[worst]:.1%}{''.join(errors)}."
+        f" without corruption{of_images}.{doubt}"
+        f" The worst is {worst.name}: accuracy {_grid_figure(worst, 'accuracy')}{''.join(errors)}."
     )
-    return [Statement(CANNOT if costly else CAN, text)]
+    return [Statement(CANNOT if may_be_costly else CAN, text)]
 
 
 MOST_CHANGED = 0.05  # a share of changed labels that still counts as keeping them
