@@ -16,6 +16,7 @@ import numpy as np
 import pandas as pd
 
 from ..core.files import sha256_json
+from ..core.labels import LABEL_NAMES
 from ..faces.alike import face_looks, same_faces
 from ..faces.earned import NO_FACE
 from ..faces.frame import Square
@@ -172,14 +173,14 @@ def rows_alike(
     return positions[same_faces(np.stack([frame.hashes() for frame in frames]))]
 
 # %% ../../nbs/04_data/16_frames.ipynb #cd9b246c
-SAMPLE = 24  # images of each domain
+SAMPLE = 24  # images of each class of a domain
 _FIRST_LOOK = 8  # of them; the others only if one of these shows a face and much around it
 _LEAST_SIDE = 160  # pixels of the shorter side; a head that is cut out of a smaller image has too few
 
 
 @dataclasses.dataclass(frozen=True)
 class FramingSample:
-    "What a sample of a domain's images shows."
+    "What a sample of the images of a domain's class shows."
 
     images: int  # in the sample
     unframed: int  # that show a face and much around it
@@ -211,14 +212,14 @@ def framing_samples(
     cache: str | os.PathLike | None = None,
     workers: int | None = None,
     timeout: float | None = None,  # seconds that an image may take, as in `in_processes`
-) -> dict[str, FramingSample]:  # for each domain with images of which the middle square is taken
-    "What a few images of each domain show that are taken as they are."
+) -> dict[tuple[str, str], FramingSample]:  # by domain and class, where the middle square of images is taken
+    "What a few images of each class of a domain show that are taken as they are."
     as_they_are = table.loc[(table.framing == "centre") & (table.split != "excluded")]
     samples = {}
-    for domain, rows in as_they_are.groupby("domain", sort=False):
+    for (domain, label), rows in as_they_are.groupby(["domain", "label"], sort=False):
         drawn = rows.sort_values("sha256").head(SAMPLE)
         shorter_side = drawn[["width", "height"]].min(axis=1)
         large = drawn.path[shorter_side >= _LEAST_SIDE]
         paths = [os.path.normpath(os.path.join(table.attrs["root"], path)) for path in large]
-        samples[str(domain)] = _sample_of(paths, len(drawn), cache, workers, timeout)
+        samples[str(domain), LABEL_NAMES[int(label)]] = _sample_of(paths, len(drawn), cache, workers, timeout)
     return samples

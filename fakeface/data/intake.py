@@ -112,22 +112,36 @@ def warning_line(
     )
 
 # %% ../../nbs/04_data/19_intake.ipynb #a366fd02
+_UNLIKE = 1 / 3  # difference of two shares from which on the classes count as framed differently
+
+
+def _framing_hint(domain: str, samples: dict[str, FramingSample]) -> str:
+    "The line for a domain, of the samples of its classes; empty where all is well."
+    shares = [sample.unframed / sample.images for sample in samples.values()]
+    are_unlike = max(shares) - min(shares) > _UNLIKE
+    if not are_unlike and not any(sample.is_unframed for sample in samples.values()):
+        return ""
+    counts = [f"{sample.unframed} of {sample.images} {name}" for name, sample in samples.items()]
+    images, no_face = (sum(getattr(sample, what) for sample in samples.values()) for what in ("images", "no_face"))
+    without = f" ({no_face} of the {images})" if no_face else ""
+    unlike = " The classes differ in that, and a detector learns it instead of faces." if are_unlike else ""
+    return (
+        f"{'WARNING' if are_unlike else 'HINT'}: {written_out(domain)}: in {' and '.join(counts)} images that were "
+        f"looked at, a face does not fill the image.{unlike} Training sees the middle square of each. To cut out the "
+        "square around each face, as `fakeface check` does, prepare again with framing=face and overwrite=True (in a "
+        f"sources.csv: face in the column framing). Images in which no face is found{without} are then left out."
+    )
+
+
 def framing_hints(
-    samples: dict[str, FramingSample],  # of `framing_samples`
+    samples: dict[tuple[str, str], FramingSample],  # of `framing_samples`
 ) -> list[str]:
-    "A line for each domain of which more than half is not framed: what to set."
-    hints = []
-    for domain, sample in samples.items():
-        if not sample.is_unframed:
-            continue
-        without = f" ({sample.no_face} of the {sample.images})" if sample.no_face else ""
-        hints.append(
-            f"HINT: {written_out(domain)}: in {sample.unframed} of {sample.images} images that were looked at, a face "
-            "does not fill the image. Training sees the middle square of each. To cut out the square around each face, "
-            "as `fakeface check` does, prepare again with framing=face and overwrite=True (in a sources.csv: "
-            f"face in the column framing). Images in which no face is found{without} are then left out."
-        )
-    return hints
+    "A line for each domain of which more than half of a class is not framed, or one class is and the other is not."
+    of_domains: dict[str, dict[str, FramingSample]] = {}
+    for (domain, label), sample in sorted(samples.items(), key=lambda each: LABEL_NAMES.index(each[0][1])):
+        of_domains.setdefault(domain, {})[label] = sample
+    hints = [_framing_hint(domain, each) for domain, each in of_domains.items()]
+    return [hint for hint in hints if hint]
 
 # %% ../../nbs/04_data/19_intake.ipynb #9ac4e101
 def crossed_hint(

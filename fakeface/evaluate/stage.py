@@ -108,18 +108,18 @@ def note_test_read(
 
 # %% ../../nbs/09_evaluate/08_stage.ipynb #b9546be1
 def _unframed_words(
-    samples: dict[str, FramingSample],  # of the extra folder
+    samples: dict[tuple[str, str], FramingSample],  # of the extra folder
 ) -> str:  # "" where its images are framed
     "That the middle squares of photographs are judged, and what to give instead."
-    for sample in samples.values():
-        if sample.is_unframed:
-            return (
-                f"In {sample.unframed} of {sample.images} images of the extra folder that were looked at, a face does "
-                "not fill the image, and the middle square of each was judged. To judge the square around the face, as "
-                "`fakeface check` does, evaluate with framing=face. (Evaluation goes by scores alone; check is also "
-                "unsure where a head is small, leans or is cut off.)"
-            )
-    return ""
+    if not any(sample.is_unframed for sample in samples.values()):
+        return ""
+    unframed, images = (sum(getattr(each, what) for each in samples.values()) for what in ("unframed", "images"))
+    return (
+        f"In {unframed} of {images} images of the extra folder that were looked at, a face does not fill the image, "
+        "and the middle square of each was judged. To judge the square around the face, as `fakeface check` does, "
+        "evaluate with framing=face. (Evaluation goes by scores alone; check is also unsure where a head is small, "
+        "leans or is cut off.)"
+    )
 
 # %% ../../nbs/09_evaluate/08_stage.ipynb #8240567e
 def _compared(cfg: EvaluateConfig) -> dict[str, Any]:

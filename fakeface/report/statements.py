@@ -615,9 +615,9 @@ def _backwards_warning(metrics: dict, facts: RunFacts) -> list[str]:
 
 def _may_have_met(metrics: dict, facts: RunFacts) -> bool:
     "Whether the detector was trained on another split, and may have met images of this test."
-    known = metrics.get("known") or {}
-    is_new = known.get("whole") and not known["met"]
-    return metrics.get("same_split") is False and not is_new and not _is_kept_start(metrics, facts)
+    # where it is, another sentence says how many
+    is_recorded = (metrics.get("known") or {}).get("whole")
+    return metrics.get("same_split") is False and not is_recorded and not _is_kept_start(metrics, facts)
 
 
 def _unrecorded_warning(metrics: dict, facts: RunFacts) -> list[str]:
