@@ -14,7 +14,7 @@ from PIL import Image
 
 from .detect import Box, find_faces
 from .frame import Square, cut_square, ffhq_square
-from ..images.twins import HASH_WORDS, ONE_WAY, Hashes, Indices, among, appearance, components, twins
+from ..images.twins import HASH_WORDS, ONE_WAY, Hashes, Indices, among, appearance, components, hamming, twins
 
 # %% ../../nbs/03_faces/07_alike.ipynb #a11ce006
 _AROUND = 2.6  # times the face's longer side: the cut in which it is found again
@@ -49,7 +49,7 @@ def face_looks(
 # %% ../../nbs/03_faces/07_alike.ipynb #a11ce009
 _SAME_BITS = 40  # of 256 that may differ
 _BLOCK = 1_000  # neighbours that are compared at their own places first
-_KEPT = 8  # of those that are the same there
+_KEPT = 32  # of those that are the same there
 
 
 def _thinned(looks: Hashes) -> tuple[Indices, Indices]:  # [m] faces that are left; [P, 2] ties of the others
@@ -66,18 +66,37 @@ def _thinned(looks: Hashes) -> tuple[Indices, Indices]:  # [m] faces that are le
         first = np.searchsorted(sorted_component, sorted_component)
         number = np.arange(len(here)) - first
         size = np.bincount(component)[sorted_component]
-        # of each, its first and the first of each further eighth
-        eighth = number * _KEPT // size
-        is_kept = (number == 0) | (np.diff(eighth, prepend=-1) != 0)
+        # of each, the first of each of so many parts
+        part = number * _KEPT // size
+        is_kept = (number == 0) | (np.diff(part, prepend=-1) != 0)
         kept.append(start + order[is_kept])
         to_first = np.stack([order[first], order], 1)
         ties.append(start + to_first[~is_kept])
     return np.sort(np.concatenate(kept)), np.concatenate(ties)
 
 
+_STEPS = (1, 2, 5)  # to the neighbours that each is compared with, in all places
+
+
+def _next_to(looks: Hashes) -> Indices:  # [P, 2]
+    "Neighbours that are the same: what ties a film together where a head turns."
+    found = [np.empty((0, 2), np.int64)]
+    coarse, fine = looks[..., 0], looks[..., 2:6]
+    for step in _STEPS:
+        for start in range(0, len(looks) - step, _BLOCK):
+            end = min(start + _BLOCK, len(looks) - step)
+            distance = np.bitwise_count(coarse[start:end, :, None] ^ coarse[start + step : end + step, None])
+            is_visible = coarse[start:end, :, None] != 0
+            face, one, other = np.nonzero((distance <= 4) & is_visible)
+            first = start + face
+            is_same = hamming(fine[first, one], fine[first + step, other]) <= _SAME_BITS
+            found.append(np.stack([first, first + step], 1)[is_same])
+    return np.unique(np.concatenate(found), axis=0)
+
+
 def same_faces(
     looks: Hashes,  # [n, 15, 10], of `face_looks`
-) -> Indices:  # [P, 2], sorted: i < j; of more than eight that are the same next to each other, enough to tie all
+) -> Indices:  # [P, 2], sorted: i < j; of many that are the same next to each other, enough to tie all
     "Pairs of faces that are the same photograph, mirrored or not; a face with nothing to see is like none."
     if not len(looks):
         return np.empty((0, 2), np.int64)
@@ -86,7 +105,7 @@ def same_faces(
     positions = pairs[:, :2] // len(_PLACES)
     faces = np.sort(kept[positions], axis=1)
     of_two = faces[faces[:, 0] != faces[:, 1]]
-    return np.unique(np.concatenate([ties, of_two]), axis=0)
+    return np.unique(np.concatenate([ties, _next_to(looks), of_two]), axis=0)
 
 # %% ../../nbs/03_faces/07_alike.ipynb #a11ce00e
 _MARKED = [_PLACES.index((across, down, 1)) for across, down in _SHIFTS]
