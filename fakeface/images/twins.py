@@ -172,26 +172,37 @@ def _close_in_bucket(
             yield np.stack([start + i, j], 1)
 
 # %% ../../nbs/02_images/05_twins.ipynb #ffae17b5
-def _close(
+def _close_parts(
     hashes: Hashes,  # [n]
     others: Hashes,  # [m]
     max_bits: int,
-) -> Indices:  # [P, 2], sorted: index into `hashes`, index into `others`
-    "Pairs of hashes that agree in a band and differ in at most `max_bits` bits."
+    done: npt.NDArray[np.bool_] | None = None,  # [n]: hashes of which no pair is wanted any more; may change meanwhile
+) -> Iterator[Indices]:  # [P, 2] each: index into `hashes`, index into `others`; some twice
+    "Pairs of hashes that agree in a band and differ in at most `max_bits` bits, some at a time."
     n = len(hashes)
-    found = [np.empty((0, 2), np.int64)]
     bands = _bands(np.concatenate([hashes, others]), max_bits + 1)
     for key in bands:
         for bucket in _buckets(key):
             border = np.searchsorted(bucket, n)
             left = bucket[:border]
             right = bucket[border:] - n
+            if done is not None:
+                left = left[~done[left]]
             if not len(left) or not len(right):
                 continue
             for pairs in _close_in_bucket(hashes[left], others[right], max_bits):
                 i, j = pairs.T
-                found.append(np.stack([left[i], right[j]], 1))
-    return np.unique(np.concatenate(found), axis=0)
+                yield np.stack([left[i], right[j]], 1)
+
+
+def _close(
+    hashes: Hashes,  # [n]
+    others: Hashes,  # [m]
+    max_bits: int,
+) -> Indices:  # [P, 2], sorted: index into `hashes`, index into `others`
+    "All such pairs, each once."
+    found = list(_close_parts(hashes, others, max_bits))
+    return np.unique(np.concatenate([np.empty((0, 2), np.int64), *found]), axis=0)
 
 # %% ../../nbs/02_images/05_twins.ipynb #1370cb1a
 class _Owners(NamedTuple):
@@ -311,10 +322,13 @@ def among(
     mirrored = (1, 6, 7, 8, 9)
     for words in (ONE_WAY, mirrored):
         hashes = appearances[:, words]
-        visible = np.flatnonzero(hashes[:, 0])
-        i, j = _close(hashes[visible, 0], known[:, 0], 4).T
-        is_same = hamming(hashes[visible[i], 1:], known[j, 1:]) <= max_bits
-        found[visible[i[is_same]]] = True
+        visible = np.flatnonzero((hashes[:, 0] != 0) & ~found)
+        done = np.zeros(len(visible), bool)
+        for pairs in _close_parts(hashes[visible, 0], known[:, 0], 4, done):
+            i, j = pairs.T
+            is_same = hamming(hashes[visible[i], 1:], known[j, 1:]) <= max_bits
+            done[i[is_same]] = True
+        found[visible[done]] = True
     return found
 
 # %% ../../nbs/02_images/05_twins.ipynb #9f11e033

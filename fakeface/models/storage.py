@@ -128,7 +128,7 @@ _LARGEST = {
     CARD: 2**24,
     LICENSE: 2**24,
     SEEN_FILE: 2**30,
-    FACES_FILE: 2**30,
+    FACES_FILE: 2**28,
     FEATURES_FILE: 2**28,
 }  # bytes; what onnxruntime reads ends at 2 GB
 
