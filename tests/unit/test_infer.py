@@ -5,6 +5,7 @@ import io
 import json
 import os
 import pickle
+import re
 import resource
 import shutil
 import socket
@@ -524,7 +525,7 @@ def hub_handler(folder, asked, sha=COMMIT, error=None, **headers_of_files):
 LOAD_FROM_HUB = "from fakeface.infer.detector import Detector; print(Detector.load('someone/lite@main').hash)"
 
 
-def loaded_from(handler, home):
+def loaded_from(handler, home, load=LOAD_FROM_HUB):
     "What a process prints that loads the detector of a hub on the loopback with the real client, and its errors."
     from http.server import ThreadingHTTPServer
 
@@ -537,7 +538,7 @@ def loaded_from(handler, home):
         "HF_HUB_DISABLE_XET": "1",
         "HF_HUB_DISABLE_PROGRESS_BARS": "1",
     }
-    command = [sys.executable, "-c", LOAD_FROM_HUB]
+    command = [sys.executable, "-c", load]
     try:
         ran = subprocess.run(command, env=env, capture_output=True, text=True, timeout=300)
     finally:
@@ -562,25 +563,43 @@ def test_hub_client_takes_the_five_files_and_no_other(detector, tmp_path):
     assert not said and "answers with a commit that is none" in errors, errors[-500:]
 
 
-@pytest.mark.parametrize(
-    "answer",
-    [
-        {"ETag": '"../../../../../escaped"'},
-        {"X-Linked-Etag": '"../../../../../escaped"'},
-        {"ETag": '"..\\\\..\\\\escaped"'},
-        {"ETag": '".."'},
-        {"X-Repo-Commit": "../../../../escaped"},
-        {"X-Repo-Commit": "f" * 40},
-        {"error": "../../../../escaped"},
-        {"sha": "../../../../escaped"},
-    ],
-)
-def test_a_hub_that_answers_with_paths_writes_nothing(tiny, tmp_path, answer):
-    "Its client names files by what it is told."
+PATHS = [
+    {"ETag": '"../../../../../escaped"'},
+    {"X-Linked-Etag": '"../../../../../escaped"'},
+    {"ETag": '"..\\..\\escaped"'},
+    {"ETag": '".."'},
+    {"X-Repo-Commit": "../../../../escaped"},
+    {"X-Repo-Commit": "f" * 40},
+    {"error": "../../../../escaped"},
+    {"sha": "../../../../escaped"},
+]
+LOAD_ALL = """
+from fakeface.infer.detector import Detector
+for number in range(8):
+    try:
+        print(Detector.load(f"someone/lite{number}@main").hash)
+    except Exception as error:
+        print(error)
+"""
+
+
+def test_a_hub_that_answers_with_paths_writes_nothing(tiny, tmp_path):
+    "Its client names files by what it is told; each of eight repositories tells it another way out."
+    hubs = [hub_handler(tiny, [], **answer) for answer in PATHS]
+
+    class Hub(hubs[0]):
+        def do_GET(self):
+            before, number, after = re.split(r"(?<=someone/lite)(\d)", self.path, maxsplit=1)
+            self.path = before + after
+            hubs[int(number)].do_GET(self)
+
     home = tmp_path / "one/two/home"
     home.mkdir(parents=True)
-    said, errors = loaded_from(hub_handler(tiny, [], **answer), home)
-    assert not said and "could not be downloaded from the model hub" in errors, errors[-500:]
+    said, errors = loaded_from(Hub, home, LOAD_ALL)
+    lines = said.splitlines()
+    assert len(lines) == len(PATHS), errors[-500:]
+    for answer, line in zip(PATHS, lines):
+        assert "could not be downloaded from the model hub" in line, (answer, line)
     outside = [path for path in tmp_path.rglob("*") if home not in (path, *path.parents) and path not in home.parents]
     assert not outside and not list(home.rglob("*escaped*"))
 
