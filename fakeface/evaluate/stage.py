@@ -266,7 +266,7 @@ def _request(cfg: EvaluateConfig) -> _Request:
     request = _Request(cfg, manifest, rows, None, None, net, bundle, device, read_seen(folder))
     if not cfg.extra:
         return request
-    extra, left_out = extra_rows(cfg.extra, manifest, home, request.workers, request.seen)
+    extra, left_out = extra_rows(cfg.extra, manifest, home, request.workers)
     unframed = ""
     if cfg.framing == "centre":
         unframed = _unframed_words(framing_samples(extra, None, request.workers, IMAGE_SECONDS))

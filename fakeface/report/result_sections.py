@@ -155,8 +155,8 @@ def overlap_text(
         " their figures stand in the table of results."
         f" Left out: {listed(left_out) or 'none'}."
         " Files, pixels, perceptual hashes (also mirrored), named sources and named people were compared"
-        " with training and validation, and, where the bundle has marks of them, the faces;"
-        " not every crop or screenshot of those images is known again."
+        " with training and validation. Crops of those images, and screenshots of them, are not left out; where the"
+        " bundle knows many by their faces, the report says that this is no test."
     )
 
 # %% ../../nbs/12_report/12_result_sections.ipynb #af2ed360
