@@ -296,6 +296,11 @@ def _cannot(folder: Path, sentence: str) -> dict[str, Any]:
     return found
 
 
+def _or_persons(rows: pd.DataFrame) -> str:
+    "That an image may be known by who is shown, where that is said of some."
+    return ", or persons whom they show," if np.any(rows["identity"] != "") else ""
+
+
 def _answer(
     cfg: TrainConfig,
     folder: Path,
@@ -307,8 +312,8 @@ def _answer(
     print(parts_line(int(part.max()) + 1, len(rows)))
     if len(unmet) < len(rows):
         print(
-            f"{len(rows) - len(unmet):,} of the {len(rows):,} images were in the training of what this training began "
-            "with: they are trained on again, and are not a part of the answer."
+            f"{len(rows) - len(unmet):,} of the {len(rows):,} images{_or_persons(rows)} were in the training of what "
+            "this training began with: they are trained on again, and are not a part of the answer."
         )
     scores = scores_of_rows(out_of_fold(cfg, rows, part, folder / "parts"), unmet)
     figures = pooled_figures(scores)
@@ -360,9 +365,9 @@ def cross_validate(
     if min(n_real, n_fake) < ENOUGH_TO_CLAIM:
         return _cannot(
             folder,
-            f"Not known: {len(rows) - len(unmet):,} of {len(rows):,} images were in the training of what this training "
-            f"began with, and the other {n_real} real and {n_fake} generated ones are too few to say how "
-            "good the new detector is. Add images that it has not seen.",
+            f"Not known: {len(rows) - len(unmet):,} of {len(rows):,} images{_or_persons(rows)} were in the training of "
+            f"what this training began with, and the other {n_real} real and {n_fake} generated ones are too few to "
+            "say how good the new detector is. Add images that it has not seen.",
         )
     note_test_read(
         run_dir(cfg.run, cfg.out),

@@ -235,7 +235,12 @@ class _Request:
     @property
     def tested(self) -> pd.DataFrame:
         "All images that are to be scored."
-        return self.rows if self.extra is None else pd.concat([self.rows, self.extra])
+        if self.extra is None:
+            return self.rows
+        both = pd.concat([self.rows, self.extra])
+        # their paths are below the same folder
+        both.attrs = self.rows.attrs
+        return both
 
     @property
     def known(self) -> Acquaintance:

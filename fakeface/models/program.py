@@ -176,19 +176,24 @@ _MOST_OUTPUTS = 1_024  # of an operation
 
 def _read_attribute(data: memoryview, budget: Iterator) -> list[_Tensor]:
     "The values of an attribute as tensors; raises `BundleError` where it makes text, whose letters no store counts."
-    found, name, whole, largest = [], "", 0, 0
+    found, name, whole, largest, word = [], "", 0, 0, ""
     for number, value in _parts(data, "attribute", budget):
         if number == 1:
             name = _text(value)
         elif number == 3:
             whole = sum(_numbers(value))
             largest = max(largest, whole)
+        elif number == 4:
+            word = _text(value)
         elif number in (5, 10):
             found.append(_read_tensor(value, budget))
         elif number in (7, 8, 9):
             found.append(_Tensor("", 2 * len(value) + 1, None))
     if name.startswith("value_string") or (name == "to" and whole == _TEXT):
         raise BundleError(f"{ONNX} computes with text; no network of fakeface does.")
+    # of the sizes that are stated another one would follow
+    if name == "keep_aspect_ratio_policy" and word != "stretch":
+        raise BundleError(f"{ONNX} enlarges something by its aspect ratio, which no network of fakeface needs.")
     # onnxruntime makes room for them before it compares their number with that of the node's outputs
     if name == "num_outputs" and largest > _MOST_OUTPUTS:
         raise BundleError(f"{ONNX} splits something into {largest:,} parts, which no network of fakeface needs.")

@@ -197,8 +197,8 @@ def read_seen(
     seen = parse_seen((Path(folder) / SEEN_FILE).read_bytes(), SEEN_FILE) if SEEN_FILE in files else NOTHING_KNOWN
     if FACES_FILE not in files:
         return seen
-    faces, all_faces = parse_faces((Path(folder) / FACES_FILE).read_bytes(), FACES_FILE)
-    return dataclasses.replace(seen, faces=faces, all_faces=all_faces)
+    faces, all_faces, persons = parse_faces((Path(folder) / FACES_FILE).read_bytes(), FACES_FILE)
+    return dataclasses.replace(seen, faces=faces, all_faces=all_faces, persons=persons)
 
 
 def read_stats(
@@ -265,7 +265,7 @@ def write_bundle(
             write_atomic(draft / ONNX, onnx if isinstance(onnx, bytes) else Path(onnx).read_bytes())
         if seen is not None:
             write_atomic(draft / SEEN_FILE, seen_bytes(seen))
-        if seen is not None and (seen.all_faces or len(seen.faces)):
+        if seen is not None and (seen.all_faces or len(seen.faces) or len(seen.persons)):
             write_atomic(draft / FACES_FILE, faces_bytes(seen))
         if stats:
             write_atomic(draft / FEATURES_FILE, stats_bytes(stats))

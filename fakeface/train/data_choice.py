@@ -137,10 +137,11 @@ def _refuse_shared(mine: pd.DataFrame, old: pd.DataFrame, cfg: TrainConfig) -> N
     "Raise `TrainError` where images of the run, whatever their split, would be trained on through replay."
     shared = shared_rows(mine, old)
     if shared.any():
+        example = mine["path"].to_numpy()[shared][0]
         raise TrainError(
             f"{shared.sum():,} of the run's {len(mine):,} images are among those that replay = {cfg.replay!r} trains "
-            f"on, or were made from the same files, for instance {mine['path'].to_numpy()[shared][0]}: a test on them "
-            "would be none. Leave them out of one."
+            f"on, were made from the same files or show the same persons, for instance {example}: a test on them would "
+            "be none. Leave them out of one."
         )
 
 # %% ../../nbs/08_train/06_data_choice.ipynb #9c6702df

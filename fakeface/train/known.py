@@ -50,13 +50,15 @@ class Acquaintance:
     whole: bool  # whether all is recorded that it was trained on
     by_domain: dict[str, int]  # those that were met
     split: str = "test"
+    by_person: int = 0  # of those that were met: by the name of who is shown alone
 
     def sentence(self) -> str:
         "What is to be said; empty where none was met and all is known."
         if self.met:
+            others = f" ({self.by_person:,} of them by other images of the same person)" if self.by_person else ""
             return (
-                f"{self.met:,} of {self.images:,} {self.split} images were in the training of {self.detector}: "
-                "a figure on them would not be a test. Test on images that it has not seen."
+                f"{self.met:,} of {self.images:,} {self.split} images were in the training of {self.detector}{others}"
+                ": a figure on them would not be a test. Test on images that it has not seen."
             )
         if self.whole:
             return ""
@@ -79,7 +81,8 @@ def acquaintance(
     "How many of the rows a detector had met."
     met = known_rows(seen, rows)
     counts = {str(domain): int(count) for domain, count in rows.loc[met, "domain"].value_counts().items()}
-    return Acquaintance(detector, len(rows), int(met.sum()), seen.whole, counts, split)
+    others = met & ~known_rows(replace(seen, persons=seen.persons[:0]), rows)
+    return Acquaintance(detector, len(rows), int(met.sum()), seen.whole, counts, split, int(others.sum()))
 
 # %% ../../nbs/08_train/12_known.ipynb #8aa721f5
 def with_seen(
