@@ -155,7 +155,9 @@ def _fresh_rows(
 ) -> tuple[pd.DataFrame, Acquaintance]:
     "The test images that neither detector has met; and how many the one has that has met more."
     seen, new_seen = map(read_seen, folders)
-    fresh = rows.loc[~(known_rows(seen, rows) | known_rows(new_seen, rows))].reset_index(drop=True)
+    is_met = known_rows(seen, rows) | known_rows(new_seen, rows)
+    belongs = rows["group"].isin(rows.loc[is_met, "group"])
+    fresh = rows.loc[~belongs].reset_index(drop=True)
     fresh.attrs = rows.attrs
     known = acquaintance(seen, rows, f"{name} (which training began with)")
     # what the start had met, the new one has met too; more only where the split keeps apart too little

@@ -236,7 +236,9 @@ def unmet_rows(
     replayed = replayed_rows(cfg)
     if replayed is not None:
         is_met |= shared_rows(rows, replayed)
-    unmet = rows.loc[~is_met].reset_index(drop=True)
+    # what belongs to one that was met is no better: another image of the person, the next frame of the film
+    belongs = rows["group"].isin(rows.loc[is_met, "group"])
+    unmet = rows.loc[~belongs].reset_index(drop=True)
     unmet.attrs = rows.attrs
     return unmet
 

@@ -63,9 +63,11 @@ def _faces(
     large = np.flatnonzero(rows[["width", "height"]].min(axis=1) >= _LEAST_SIDE)
     workers = 0 if len(large) <= _FEW_FACES else None
     frames = file_frames(_paths(rows.iloc[large]), cache, workers)
-    found = [number for number, frame in enumerate(frames) if frame.looks]
-    looks = [frames[number].hashes() for number in found]
-    return np.stack(looks) if looks else np.empty((0, 15, HASH_WORDS), np.uint64), large[found]
+    shown = [number for number, frame in enumerate(frames) if frame.looks]
+    if not shown:
+        return np.empty((0, 15, HASH_WORDS), np.uint64), large[:0]
+    looks = [frames[number].hashes() for number in shown]
+    return np.stack(looks), large[shown]
 
 
 def seen_of(
@@ -74,7 +76,8 @@ def seen_of(
     "The record of images that are trained or chosen on."
     looks = np.append(_looks(rows), rows["look_from"].to_numpy(np.uint64))
     faces, _ = _faces(rows, _remembered(rows))
-    return seen_images(_hashes(rows), looks[looks != 0], face_marks(faces), rows["identity"])
+    marks = face_marks(faces)
+    return seen_images(_hashes(rows), looks[looks != 0], marks, rows["identity"])
 
 # %% ../../nbs/08_train/06_copies.ipynb #aab68336
 def known_persons(
@@ -93,11 +96,16 @@ def known_rows(
     within another image; or show a person who was, by name."""
     hashes = [rows[name] for name in _FILE_HASHES]
     upright, whole = (rows[name].to_numpy(np.uint64) for name in ("phash", "look_from"))
-    known = among_seen(seen, hashes, upright) | near_looks(whole, seen.looks) | known_persons(seen, rows)
-    if len(seen.faces):
-        rest = np.flatnonzero(~known)
-        faces, shown = _faces(rows.iloc[rest], _remembered(rows))
-        known[rest[shown[faces_among(faces, seen.faces)]]] = True
+    known = among_seen(seen, hashes, upright)
+    known |= near_looks(whole, seen.looks)
+    known |= known_persons(seen, rows)
+    if not len(seen.faces):
+        return known
+    rest = np.flatnonzero(~known)
+    faces, shown = _faces(rows.iloc[rest], _remembered(rows))
+    is_seen = faces_among(faces, seen.faces)
+    met = shown[is_seen]
+    known[rest[met]] = True
     return known
 
 # %% ../../nbs/08_train/06_copies.ipynb #f771167c
@@ -109,7 +117,8 @@ def shared_rows(
     upright = others[["phash", "look_from"]].to_numpy(np.uint64).ravel()
     # what is found in the others' files is remembered with these rows: the other run is left as it is
     faces, _ = _faces(others, _remembered(rows))
-    theirs = seen_images(_hashes(others), upright[upright != 0], face_marks(faces), others["identity"])
+    marks = face_marks(faces)
+    theirs = seen_images(_hashes(others), upright[upright != 0], marks, others["identity"])
     looks = _looks(rows)
     is_mirrored = near_looks(looks[:, 1], theirs.looks)
     return known_rows(theirs, rows) | is_mirrored
