@@ -16,6 +16,7 @@ import json
 import os
 import re
 import shutil
+import stat
 import sys
 import tempfile
 from pathlib import Path
@@ -272,9 +273,15 @@ def _finite(text: str) -> float:
     raise ValueError(f"{text:.40} is not a JSON number")
 
 
+_LARGEST_JSON = 2**28  # bytes
+
+
 def _parsed(path: str | os.PathLike) -> Any:
     "What a file of JSON says; raises `FakefaceError`."
     try:
+        status = os.stat(path)
+        if not stat.S_ISREG(status.st_mode) or status.st_size > _LARGEST_JSON:
+            raise FakefaceError(f"{path} is no file that fakeface wrote: it is none, or larger than any.")
         text = Path(path).read_text(encoding="utf-8")
         return json.loads(text, parse_float=_finite, parse_constant=_finite)
     except FileNotFoundError:

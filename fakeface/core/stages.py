@@ -235,6 +235,9 @@ class Stage:
     ) -> "Stage":
         "Make the stage's folder with config.json, env.json and stage.json; raises where that would destroy anything."
         folder = run_dir(cfg.run, cfg.out) / name
+        if folder.is_symlink():
+            # in a run that was unpacked it may lead to anybody's documents
+            raise FakefaceError(f"{folder} is a link; no stage is written through one. Remove it, or name another run.")
         _lock(folder)
         stage = cls(folder, name, time.time())
         try:

@@ -166,3 +166,31 @@ def test_what_a_lock_s_link_leads_to_stays_as_it_is(config, tmp_path):
     with pytest.raises(FakefaceError, match="is a link; a lock is a file of its own"):
         Stage.begin("prepare", config)
     assert diary.read_text() == "dear diary"
+
+
+def test_no_stage_is_written_through_a_link(config, tmp_path):
+    documents = tmp_path / "documents"
+    documents.mkdir()
+    (documents / "thesis.txt").write_text("years of work")
+    run = Path(config.out) / "first"
+    run.mkdir()
+    (run / "report").symlink_to(documents, target_is_directory=True)
+    for how in ({}, {"overwrite": True}):
+        with pytest.raises(FakefaceError, match="report is a link; no stage is written through one"):
+            Stage.begin("report", config, **how)
+    assert [path.name for path in documents.iterdir()] == ["thesis.txt"]
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="there are no pipes with names")
+@pytest.mark.parametrize("name", ["evaluate/env.json", "evaluate/predictions.parquet", "test_reads.json"])
+def test_a_run_with_a_pipe_in_it_is_not_waited_for(tmp_path, name):
+    from fakeface.core.files import read_json
+    from fakeface.report.findings import collect_findings
+
+    path = tmp_path / "theirs" / name
+    path.parent.mkdir(parents=True)
+    os.mkfifo(path)
+    with pytest.raises(FakefaceError, match="neither a file nor a folder"):
+        collect_findings(tmp_path / "theirs")
+    with pytest.raises(FakefaceError, match="no file that fakeface wrote"):
+        read_json(path)
