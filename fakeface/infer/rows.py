@@ -134,7 +134,10 @@ def _is_ours(first: bytes, kind: str, format: Any) -> bool:
     if kind not in ROW_FORMATS:
         return False
     key = _KEY if format in (_LITERAL, _FORMAT) else _OLD_KEY
-    return first in (_HEAD, b"") or not first.endswith(b"\n") or bool(_row(first, kind, key))
+    if first in (_HEAD, b"") or not first.endswith(b"\n"):
+        return True
+    # a table without its head would lose its first row
+    return kind == "json" and bool(_row(first, kind, key))
 
 
 _NOTED_LATER = ("content_credentials",)  # earlier versions did not note it; what is not known differs from nothing
