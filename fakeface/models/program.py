@@ -172,11 +172,13 @@ class _Node(NamedTuple):
 
 
 _MOST_OUTPUTS = 1_024  # of an operation
+_LARGEST_KERNEL = 8_192  # pixels of a side; one operation is not stopped once it runs
 
 
 def _read_attribute(data: memoryview, budget: Iterator) -> list[_Tensor]:
     "The values of an attribute as tensors; raises `BundleError` where it makes text, whose letters no store counts."
     found, name, whole, largest, word = [], "", 0, 0, ""
+    sides: list[memoryview] = []
     for number, value in _parts(data, "attribute", budget):
         if number == 1:
             name = _text(value)
@@ -189,11 +191,15 @@ def _read_attribute(data: memoryview, budget: Iterator) -> list[_Tensor]:
             found.append(_read_tensor(value, budget))
         elif number in (7, 8, 9):
             found.append(_Tensor("", 2 * len(value) + 1, None))
+            sides += [value] if number == 8 else []
     if name.startswith("value_string") or (name == "to" and whole == _TEXT):
         raise BundleError(f"{ONNX} computes with text; no network of fakeface does.")
     # of the sizes that are stated another one would follow
     if name == "keep_aspect_ratio_policy" and word != "stretch":
         raise BundleError(f"{ONNX} enlarges something by its aspect ratio, which no network of fakeface needs.")
+    kernel = [side for each in sides for side in _numbers(each)] if name == "kernel_shape" else []
+    if max(kernel, default=0) > _LARGEST_KERNEL:
+        raise BundleError(f"{ONNX} looks at {max(kernel):,} pixels in a row, which no network of fakeface does.")
     # onnxruntime makes room for them before it compares their number with that of the node's outputs
     if name == "num_outputs" and largest > _MOST_OUTPUTS:
         raise BundleError(f"{ONNX} splits something into {largest:,} parts, which no network of fakeface needs.")
