@@ -25,7 +25,7 @@ from ..models.bundle import Bundle
 from ..models.card import ENOUGH_TO_CLAIM, backwards_words, distinct_counts, groups_words, ranked_backwards
 from ..models.cost import cost_of
 from ..models.storage import read_bundle, read_seen
-from ..train.copies import known_rows
+from ..train.copies import known_rows, without_met
 from ..train.known import Acquaintance, acquaintance
 from ..train.origin import finished_start, init_paths
 from ..train.recipe import TrainConfig
@@ -155,10 +155,7 @@ def _fresh_rows(
 ) -> tuple[pd.DataFrame, Acquaintance]:
     "The test images that neither detector has met; and how many the one has that has met more."
     seen, new_seen = map(read_seen, folders)
-    is_met = known_rows(seen, rows) | known_rows(new_seen, rows)
-    belongs = rows["group"].isin(rows.loc[is_met, "group"])
-    fresh = rows.loc[~belongs].reset_index(drop=True)
-    fresh.attrs = rows.attrs
+    fresh = without_met(rows, known_rows(seen, rows) | known_rows(new_seen, rows))
     known = acquaintance(seen, rows, f"{name} (which training began with)")
     # what the start had met, the new one has met too; more only where the split keeps apart too little
     new_known = acquaintance(new_seen, rows, "the new detector")

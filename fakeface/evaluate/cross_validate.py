@@ -37,7 +37,7 @@ from ..models.bundle import Bundle
 from ..models.card import ENOUGH_TO_CLAIM, too_few_words
 from ..models.storage import read_bundle
 from ..train.fit import fit
-from ..train.copies import known_rows, shared_rows
+from ..train.copies import known_rows, shared_rows, without_met
 from ..train.data_choice import replayed_rows
 from ..train.known import seen_at_start
 from ..train.origin import finished_start, init_paths
@@ -236,11 +236,7 @@ def unmet_rows(
     replayed = replayed_rows(cfg)
     if replayed is not None:
         is_met |= shared_rows(rows, replayed)
-    # what belongs to one that was met is no better: another image of the person, the next frame of the film
-    belongs = rows["group"].isin(rows.loc[is_met, "group"])
-    unmet = rows.loc[~belongs].reset_index(drop=True)
-    unmet.attrs = rows.attrs
-    return unmet
+    return without_met(rows, is_met)
 
 
 def scores_of_rows(

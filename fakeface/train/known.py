@@ -18,7 +18,7 @@ import pandas as pd
 from ..models.bundle import Bundle
 from ..models.seen import Seen
 from ..models.storage import copy_bundle, read_seen
-from .copies import known_rows, seen_of
+from .copies import known_persons, known_rows, seen_of
 from .origin import init_paths
 from .recipe import TrainConfig
 
@@ -79,10 +79,11 @@ def acquaintance(
     split: str = "test",  # what the rows are
 ) -> Acquaintance:
     "How many of the rows a detector had met."
-    met = known_rows(seen, rows)
+    images = known_rows(replace(seen, persons=seen.persons[:0]), rows)
+    met = images | known_persons(seen, rows)
     counts = {str(domain): int(count) for domain, count in rows.loc[met, "domain"].value_counts().items()}
-    others = met & ~known_rows(replace(seen, persons=seen.persons[:0]), rows)
-    return Acquaintance(detector, len(rows), int(met.sum()), seen.whole, counts, split, int(others.sum()))
+    by_person = int((met & ~images).sum())
+    return Acquaintance(detector, len(rows), int(met.sum()), seen.whole, counts, split, by_person)
 
 # %% ../../nbs/08_train/12_known.ipynb #8aa721f5
 def with_seen(

@@ -56,7 +56,7 @@ def the_order_of_scores_survives(scored):
     assert (table.auc >= 0.8).all(), table.auc
 
 
-@pytest.mark.parametrize("count", [3, pytest.param(6, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("count", [4, pytest.param(6, marks=pytest.mark.slow)])
 def test_images_as_people_have_them(root, count):
     "One test, so that they are scored once, however many processes there are."
     scored = scored_in_all_scenes(root, count)

@@ -79,7 +79,7 @@ def test_killed_build_ends_the_same(folder):
     assert begin(folder, "whole", 0).wait() == 0
     gen = np.random.default_rng()
     killed = 0
-    for workers in (0, 2):
+    for workers in (0, 2, 2):
         process = begin(folder, "killed", workers)
         time.sleep(gen.uniform(0.1, 0.7))
         if process.poll() is None:

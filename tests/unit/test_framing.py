@@ -331,7 +331,7 @@ def test_each_source_has_its_own_framing(tmp_path):
 def test_a_photograph_and_a_scene_of_it_are_in_one_split(tmp_path):
     "As originals and screenshots of them; what is cut out is the same square."
     generator = np.random.default_rng(0)
-    heads = demo_faces(24)
+    heads = demo_faces(40)
     for number, head in enumerate(heads):
         folder = tmp_path / "photos" / ("real", "fake")[number % 2]
         folder.mkdir(parents=True, exist_ok=True)
@@ -348,13 +348,13 @@ def test_a_photograph_and_a_scene_of_it_are_in_one_split(tmp_path):
     built = build_dataset(cfg, found, tmp_path / "run/prepare")
     person = found.path.str.extract(r"(\d+)(?: seen)?\.jpg$", expand=False)
     used = built[built.split != "excluded"]
-    assert len(found) == 48 and len(used) > 42
+    assert len(found) == 80 and len(used) > 70
     together = (found.groupby(person).group.nunique() == 1).sum()
-    assert together >= 21, f"{together} of 24 photographs are known again in their scene"
+    assert together >= 36, f"{together} of 40 photographs are known again in their scene"
     assert (person.groupby(found.group).nunique() == 1).all(), "of nobody else"
     assert (found.image == found.groupby("group").image.transform("first")).all(), "which is one image, not two"
     assert (used.groupby("group").split.nunique() == 1).all() and used.split.nunique() == 3
-    assert build_manifest(rows, tmp_path, workers=0).group.nunique() == 48, "whole images do not look alike"
+    assert build_manifest(rows, tmp_path, workers=0).group.nunique() == 80, "whole images do not look alike"
 
 
 class Killed(BaseException):
