@@ -20,7 +20,7 @@ import numpy as np
 import pandas as pd
 from ..core.project import ConfigError, FakefaceError
 from ..core.stages import LONGEST_RUN, WITHOUT, Stage, as_before_if_refused, put_aside, require, run_dir
-from ..core.stages import settle, under_way
+from ..core.stages import refuse_links, settle, under_way
 from ..core.locks import LOCK, give_lock, take_lock
 from ..core.files import atomic_path, naming_full_disk, read_json, sha256_json, to_json, write_json
 from ..core.config import split_csv
@@ -423,6 +423,7 @@ def one_round(
             return new
         how = how or f"with framing = {was}, {cfg.run} with {asked}"
         print(f"{new.name} was evaluated {how}: it is evaluated again, on what it leaves out.")
+    refuse_links(new)
     take_lock(new / LOCK, "name other groups")
     try:
         settle(new)

@@ -20,6 +20,7 @@ from typing import Any, Callable, Iterable, Iterator, Mapping, TypeVar
 
 import PIL
 from ..core.project import FakefaceError
+from ..core.stages import refuse_links
 from .decode import ImageError, open_image
 from .header import read_header
 from .memory import held_memory, process_count
@@ -198,6 +199,7 @@ class _Cache:
     SAVE_EVERY = 2  # seconds
 
     def __init__(self, path: Path, table: str):
+        refuse_links(path)
         path.parent.mkdir(parents=True, exist_ok=True)
         self.saved = time.monotonic()
         self.table = table

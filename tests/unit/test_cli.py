@@ -58,6 +58,15 @@ def test_a_stage_needs_no_stdin_and_no_stderr(checkout):
     assert diary.read_text() == "dear diary"
 
 
+def test_a_notebook_is_not_put_where_a_link_leads(checkout, tmp_path):
+    (tmp_path / "notebook.ipynb").write_text("somebody's own")
+    (checkout / "outputs/demo").mkdir(parents=True)
+    (checkout / "outputs/demo/prepare").symlink_to(tmp_path, target_is_directory=True)
+    ran = fakeface(checkout, "prepare")
+    assert ran.returncode == 1 and "demo/prepare is a link" in ran.stderr and "Traceback" not in ran.stderr
+    assert (tmp_path / "notebook.ipynb").read_text() == "somebody's own"
+
+
 @pytest.mark.parametrize("args", [["--version"], ["check", "BUNDLE/README.md"], ["prepare"]], ids=lambda args: args[0])
 def test_closed_stdout_is_a_sentence_and_nothing_is_done(tiny, checkout, args):
     args = [text.replace("BUNDLE", tiny) for text in args]

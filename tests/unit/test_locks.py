@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from fakeface.core.locks import take_lock
 from fakeface.core.project import FakefaceError
 from fakeface.core.stages import Stage
 
@@ -157,28 +158,50 @@ def test_a_lock_of_another_machine_is_believed(config):
         Stage.begin("prepare", config)
 
 
-def test_what_a_lock_s_link_leads_to_stays_as_it_is(config, tmp_path):
-    folder = Path(config.out) / "first/prepare"
-    folder.mkdir(parents=True)
+def test_what_a_lock_s_link_leads_to_stays_as_it_is(tmp_path):
     diary = tmp_path / "diary.txt"
     diary.write_text("dear diary")
-    (folder / ".lock").symlink_to(diary)
+    (tmp_path / ".lock").symlink_to(diary)
     with pytest.raises(FakefaceError, match="is a link; a lock is a file of its own"):
-        Stage.begin("prepare", config)
+        take_lock(tmp_path / ".lock")
     assert diary.read_text() == "dear diary"
 
 
-def test_no_stage_is_written_through_a_link(config, tmp_path):
+WAYS = ({}, {"overwrite": True}, {"resume": True})
+
+
+@pytest.mark.parametrize("way", WAYS, ids=["plainly", "overwrite", "resume"])
+@pytest.mark.parametrize("link", ["", ".lock", ".before.part", "bundle", "parts/1", "notebook.ipynb"])
+def test_no_stage_is_written_through_a_link(config, tmp_path, link, way):
+    "In a run that was unpacked it may lead to anybody's documents."
     documents = tmp_path / "documents"
     documents.mkdir()
     (documents / "thesis.txt").write_text("years of work")
-    run = Path(config.out) / "first"
-    run.mkdir()
-    (run / "report").symlink_to(documents, target_is_directory=True)
-    for how in ({}, {"overwrite": True}):
-        with pytest.raises(FakefaceError, match="report is a link; no stage is written through one"):
-            Stage.begin("report", config, **how)
-    assert [path.name for path in documents.iterdir()] == ["thesis.txt"]
+    folder = Path(config.out) / "first/report"
+    path = folder / link
+    path.parent.mkdir(parents=True)
+    is_file = path.name.startswith((".lock", "notebook"))
+    path.symlink_to(documents / "thesis.txt" if is_file else documents)
+    if link:
+        (folder / "stage.json").write_text('{"state": "running"}')
+    with pytest.raises(FakefaceError, match="is a link; no stage is written through one"):
+        Stage.begin("report", config, **way)
+    assert [file.read_text() for file in documents.iterdir()] == ["years of work"]
+
+
+def test_nor_is_what_a_run_remembers(tmp_path):
+    import pandas as pd
+
+    from fakeface.data.cache import decoded_cache
+    from fakeface.images.facts import file_infos
+
+    (tmp_path / "cache-64").symlink_to(tmp_path, target_is_directory=True)
+    with pytest.raises(FakefaceError, match="cache-64 is a link"):
+        decoded_cache(pd.DataFrame(dict(sha256=["0" * 64], width=[8], height=[8])), tmp_path / "cache-64", 64)
+    (tmp_path / ".facts.sqlite").symlink_to("cookies.sqlite")
+    with pytest.raises(FakefaceError, match="facts.sqlite is a link"):
+        file_infos([], tmp_path / ".facts.sqlite")
+    assert sorted(os.listdir(tmp_path)) == [".facts.sqlite", "cache-64"]
 
 
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="there are no pipes with names")
