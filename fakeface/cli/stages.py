@@ -23,6 +23,7 @@ from typing import Any, NamedTuple, TextIO
 
 from .parameters import defaults_of, given_parameters, stage_notebook, stage_parameters
 from ..core.config import refuse_unknown
+from ..core.files import refuse_special_below
 from ..core.kernels import hangups, kernel_spec, without_address_grammar
 from ..core.project import FakefaceError, project_root
 from ..core.stages import INPUTS, STAGES, Stage, refuse_links, run_dir
@@ -279,6 +280,7 @@ def run_stage_notebook(
     except OSError as error:
         raise StageFailed(f"out: {home} cannot be written ({error.strerror}). Name another folder.") from None
     live = home / f"{stage}.ipynb"
+    refuse_special_below(home)
     refuse_links(home / stage)
     # in a run that was unpacked it may lead anywhere, too: papermill would write over what is there
     if live.is_symlink():

@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['FULL', 'DiskFullError', 'naming_full_disk', 'atomic_path', 'write_atomic', 'allocate', 'atomic_dir',
-           'remove_unfinished', 'empty_folder', 'to_json', 'write_json', 'read_json', 'read_figures', 'sha256_file',
-           'sha256_json', 'SealError', 'sealed', 'unsealed']
+           'remove_unfinished', 'empty_folder', 'refuse_special', 'entries_below', 'refuse_special_below', 'to_json',
+           'write_json', 'read_json', 'read_figures', 'sha256_file', 'sha256_json', 'SealError', 'sealed', 'unsealed']
 
 # %% ../../nbs/01_core/04_files.ipynb #09eaf532
 import contextlib
@@ -231,6 +231,37 @@ def empty_folder(
         else:
             path.unlink()
 
+# %% ../../nbs/01_core/04_files.ipynb #f01d3a21
+def refuse_special(path: str | os.PathLike) -> None:
+    "Raise `FakefaceError` for a pipe, a socket or a device, and `OSError` where nothing is."
+    mode = os.stat(path).st_mode
+    if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
+        raise FakefaceError(f"{path} is neither a file nor a folder; no stage made it. Remove it.")
+
+
+def entries_below(
+    folder: str | os.PathLike,
+) -> Iterator[os.DirEntry[str]]:
+    "All that is below a folder, no link followed; what is no folder, or may not be read, holds nothing."
+    folders = [os.fspath(folder)]
+    while folders:
+        try:
+            entries = list(os.scandir(folders.pop()))
+        except OSError:
+            continue
+        folders.extend(entry.path for entry in entries if entry.is_dir(follow_symlinks=False))
+        yield from entries
+
+
+def refuse_special_below(
+    folder: str | os.PathLike,  # a run, for example
+) -> None:
+    "Raise `FakefaceError` where something in a folder, or what a link in it leads to, is neither a file nor a folder."
+    for entry in entries_below(folder):
+        is_plain = entry.is_file(follow_symlinks=False) or entry.is_dir(follow_symlinks=False)
+        if not is_plain and os.path.exists(entry.path):
+            refuse_special(entry.path)
+
 # %% ../../nbs/01_core/04_files.ipynb #3be0d32f
 def _plain(value: Any) -> Any:
     "`value` as JSON knows it: no NumPy, no paths, no NaN."
@@ -279,9 +310,9 @@ _LARGEST_JSON = 2**28  # bytes
 def _parsed(path: str | os.PathLike) -> Any:
     "What a file of JSON says; raises `FakefaceError`."
     try:
-        status = os.stat(path)
-        if not stat.S_ISREG(status.st_mode) or status.st_size > _LARGEST_JSON:
-            raise FakefaceError(f"{path} is no file that fakeface wrote: it is none, or larger than any.")
+        refuse_special(path)
+        if os.path.getsize(path) > _LARGEST_JSON:
+            raise FakefaceError(f"{path} is no file that fakeface wrote: it is larger than any.")
         text = Path(path).read_text(encoding="utf-8")
         return json.loads(text, parse_float=_finite, parse_constant=_finite)
     except FileNotFoundError:
@@ -321,7 +352,8 @@ def read_figures(
 
 # %% ../../nbs/01_core/04_files.ipynb #d42764d0
 def sha256_file(path: str | os.PathLike) -> str:
-    "Hex SHA-256 of a file's bytes, read in pieces."
+    "Hex SHA-256 of a file's bytes, read in pieces; raises `FakefaceError` for a pipe or a device."
+    refuse_special(path)
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 

@@ -10,7 +10,6 @@ __all__ = ['STAGES', 'WITHOUT', 'LONGEST_RUN', 'INPUTS', 'out_root', 'run_dir', 
 import contextlib
 import dataclasses
 import glob
-import itertools
 import os
 import shutil
 import time
@@ -19,7 +18,14 @@ from pathlib import Path
 from typing import Any
 
 from .project import ConfigError, FakefaceError, environment, project_root
-from .files import empty_folder, read_json, remove_unfinished, write_json
+from fakeface.core.files import (
+    empty_folder,
+    entries_below,
+    read_json,
+    refuse_special_below,
+    remove_unfinished,
+    write_json,
+)
 from .locks import LOCK, give_lock, require_free, take_lock
 from .text import LONGEST_NAME, is_plain_name
 
@@ -49,10 +55,10 @@ def refuse_links(
     folder: Path,  # in which something is to be written; need not be there
 ) -> None:
     "Raise `FakefaceError` where a folder is a link, or holds one anywhere."
-    inside = (os.path.join(place, name) for place, folders, files in os.walk(folder) for name in [*folders, *files])
-    for path in itertools.chain([str(folder)], inside):
-        if os.path.islink(path):
-            raise FakefaceError(f"{path} is a link; no stage is written through one. Remove it, or name another run.")
+    inside = (entry.path for entry in entries_below(folder) if entry.is_symlink())
+    link = str(folder) if folder.is_symlink() else next(inside, None)
+    if link:
+        raise FakefaceError(f"{link} is a link; no stage is written through one. Remove it, or name another run.")
 
 # %% ../../nbs/01_core/07_stages.ipynb #8e1b7a52
 _BEFORE = ".before"  # in a folder that is made again: all that was there until then
@@ -243,7 +249,9 @@ class Stage:
         **more: Any,  # what else belongs in env.json (data hash, seed, …)
     ) -> "Stage":
         "Make the stage's folder with config.json, env.json and stage.json; raises where that would destroy anything."
-        folder = run_dir(cfg.run, cfg.out) / name
+        run = run_dir(cfg.run, cfg.out)
+        folder = run / name
+        refuse_special_below(run)
         refuse_links(folder)
         _lock(folder)
         stage = cls(folder, name, time.time())

@@ -22,7 +22,8 @@ from ..core.project import ConfigError, FakefaceError
 from ..core.stages import LONGEST_RUN, WITHOUT, Stage, as_before_if_refused, put_aside, require, run_dir
 from ..core.stages import refuse_links, settle, under_way
 from ..core.locks import LOCK, give_lock, take_lock
-from ..core.files import atomic_path, naming_full_disk, read_json, sha256_json, to_json, write_json
+from ..core.files import atomic_path, naming_full_disk, read_json, refuse_special_below
+from ..core.files import sha256_json, to_json, write_json
 from ..core.config import split_csv
 from ..core.text import is_plain_name
 from ..data.manifest import is_named, manifest_hash, read_manifest, write_manifest
@@ -123,8 +124,8 @@ def share_prepared(
     target.mkdir(parents=True, exist_ok=True)
     for path in source.iterdir():
         if path.suffix in (".json", ".csv"):
-            with naming_full_disk(target / path.name):
-                shutil.copy(path, target / path.name)
+            with atomic_path(target / path.name) as copy:
+                shutil.copyfile(path, copy)
     write_manifest(read_manifest(source / "manifest.parquet"), target / "manifest.parquet")
 
 # %% ../../nbs/09_evaluate/09_leave_one_out.ipynb #245e0e5b
@@ -280,7 +281,7 @@ def _train_round(
     elif pretrained and not _has_met_any(pretrained, manifest, group):
         without = shutil.ignore_patterns("checkpoints")
         with naming_full_disk(new / "pretrain"):
-            shutil.copytree(home / "pretrain", new / "pretrain", ignore=without, dirs_exist_ok=True)
+            shutil.copytree(home / "pretrain", new / "pretrain", ignore=without, symlinks=True, dirs_exist_ok=True)
     else:
         _train_stage(pretrain, cfg, on_epoch)
     _train_stage(finetune, cfg, on_epoch)
@@ -408,6 +409,9 @@ def one_round(
 ) -> Path:  # the round's folder
     "Train without a group and test on it."
     home, new = (run_dir(name, cfg.out) for name in (cfg.run, round_name(cfg.run, group)))
+    for folder in (home, new):
+        refuse_special_below(folder)
+    refuse_links(new)
     manifest = read_manifest(require(home / "prepare/manifest.parquet", "prepare"))
     if not cfg.overwrite:
         _refuse_other_data(new, manifest)
@@ -423,7 +427,6 @@ def one_round(
             return new
         how = how or f"with framing = {was}, {cfg.run} with {asked}"
         print(f"{new.name} was evaluated {how}: it is evaluated again, on what it leaves out.")
-    refuse_links(new)
     take_lock(new / LOCK, "name other groups")
     try:
         settle(new)

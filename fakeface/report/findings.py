@@ -18,7 +18,7 @@ import pandas as pd
 from ..core.config import split_csv
 from ..core.stages import STAGES
 from ..core.project import FakefaceError
-from ..core.files import read_figures, read_json, sha256_file
+from ..core.files import read_figures, read_json, refuse_special_below, sha256_file
 from ..data.audit import read_audit
 from ..data.manifest import read_manifest
 from ..evaluate.unseen import claim_of
@@ -223,14 +223,6 @@ def _rounds_beside(
     return found | dict(rounds=rounds, note=note)
 
 
-def _require_ordinary(home: Path) -> None:
-    "Raise `FakefaceError` for what is neither a file nor a folder: to read it might never end."
-    for place in (home, *(home / stage for stage in STAGES)):
-        for path in sorted(place.iterdir()) if place.is_dir() else ():
-            if path.exists() and not (path.is_file() or path.is_dir()):
-                raise FakefaceError(f"{path} is neither a file nor a folder; no stage made it. Remove it.")
-
-
 def collect_findings(
     home: str | Path,  # outputs/<run>
 ) -> RunFacts:
@@ -238,7 +230,7 @@ def collect_findings(
     home = Path(home)
     if not home.is_dir():
         raise FakefaceError(f"{home} is missing: there is no such run. Run the stage 'prepare' first.")
-    _require_ordinary(home)
+    refuse_special_below(home)
     stages = {stage: _stage_facts(home / stage) for stage in REPORTED_STAGES}
     prepared = home / "prepare"
     # tables without metrics are those of an evaluation that did not finish

@@ -205,15 +205,47 @@ def test_nor_is_what_a_run_remembers(tmp_path):
 
 
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="there are no pipes with names")
-@pytest.mark.parametrize("name", ["evaluate/env.json", "evaluate/predictions.parquet", "test_reads.json"])
-def test_a_run_with_a_pipe_in_it_is_not_waited_for(tmp_path, name):
-    from fakeface.core.files import read_json
+@pytest.mark.parametrize("name", ["evaluate/env.json", "evaluate/deep/er", "test_reads.json", "report.ipynb"])
+def test_a_run_with_a_pipe_in_it_is_not_waited_for(config, tmp_path, name):
+    from fakeface.core.files import read_json, sha256_file
     from fakeface.report.findings import collect_findings
 
-    path = tmp_path / "theirs" / name
+    path = tmp_path / "first" / name
     path.parent.mkdir(parents=True)
     os.mkfifo(path)
+    for waits in (collect_findings, lambda run: Stage.begin("report", config)):
+        with pytest.raises(FakefaceError, match="neither a file nor a folder"):
+            waits(tmp_path / "first")
+    for read in (read_json, sha256_file):
+        with pytest.raises(FakefaceError, match="neither a file nor a folder"):
+            read(path)
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="there are no pipes with names")
+def test_an_image_that_is_a_pipe_is_not_waited_for(tmp_path):
+    from fakeface.data.manifest import compare_files
+    from fakeface.testing.datasets import toy_manifest
+
+    rows = toy_manifest(tmp_path, count=4)
+    image = tmp_path / rows.path[0]
+    image.unlink()
+    os.mkfifo(image)
     with pytest.raises(FakefaceError, match="neither a file nor a folder"):
-        collect_findings(tmp_path / "theirs")
-    with pytest.raises(FakefaceError, match="no file that fakeface wrote"):
-        read_json(path)
+        compare_files(rows)
+
+
+def test_a_round_is_not_written_through_links(tmp_path):
+    from fakeface.evaluate.leave_one_out import LeaveoutConfig, one_round, share_prepared
+    from fakeface.testing.datasets import toy_run
+
+    home = toy_run(tmp_path, "theirs", count=4)
+    thesis = tmp_path / "thesis.txt"
+    thesis.write_text("years of work")
+    new = tmp_path / "theirs-without-stripes"
+    (new / "prepare").mkdir(parents=True)
+    (new / "prepare/audit.json").symlink_to(thesis)
+    cfg = LeaveoutConfig(run="theirs", out=str(tmp_path), groups="stripes", resume=True)
+    with pytest.raises(FakefaceError, match="audit.json is a link"):
+        one_round(cfg, ["stripes"])
+    share_prepared(home, new)
+    assert thesis.read_text() == "years of work" and not (new / "prepare/audit.json").is_symlink()
