@@ -16,6 +16,7 @@ from pathlib import Path
 
 import pandas as pd
 
+from ..core.text import spelling
 from .rows import SourceError, files_called
 from .tables import read_table
 from ..images.formats import IMAGE_SUFFIXES
@@ -100,7 +101,7 @@ def _warn_of_spellings(persons: Iterable[str]) -> None:
     "Say which names differ in capitals or spaces only: they count as several persons."
     spelt = defaultdict(set)
     for person in persons:
-        spelt["".join(person.casefold().split())].add(person)
+        spelt[spelling(person)].add(person)
     if unlike := [sorted(names) for names in spelt.values() if len(names) > 1]:
         names = " and ".join(map(repr, min(unlike)))
         warnings.warn(

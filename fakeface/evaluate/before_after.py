@@ -19,7 +19,7 @@ from .predict import device_of, open_net, predict
 from .stage import note_test_read
 from ..metrics.figures import class_counts, share_in_common
 from ..metrics.intervals import Interval, mover
-from ..metrics.areas import delong_ci
+from ..metrics.areas import BY_GROUPS, delong_ci
 from ..metrics.paired import delong_test
 from ..models.bundle import Bundle
 from ..models.card import ENOUGH_TO_CLAIM, backwards_words, distinct_counts, groups_words, ranked_backwards
@@ -39,7 +39,7 @@ def _unsure(p: pd.Series, bundle: Bundle) -> float:
 
 
 def compare_scores(
-    before: pd.DataFrame,  # path, domain, label, p_fake of the detector that training began with; image where known
+    before: pd.DataFrame,  # path, domain, label, p_fake of the detector that training began with; image, group if known
     after: pd.DataFrame,  # the same rows by the new one
     bundles: tuple[Bundle, Bundle],  # both detectors
 ) -> pd.DataFrame:  # a row a domain: n, n_real, n_fake, auc_before, auc_before_high, auc_after, difference, …
@@ -56,9 +56,10 @@ def compare_scores(
         row["in_common"] = share_in_common(counts)
         row |= dict(auc_before=None, auc_before_high=None, auc_after=None, difference=None, low=None, high=None, p=None)
         if min(n_real, n_fake) >= ENOUGH_TO_CLAIM:
-            test = delong_test(part.label, part.p_fake_after, part.p_fake_before)
+            groups = part["group"] if "group" in part else None
+            test = delong_test(part.label, part.p_fake_after, part.p_fake_before, groups=groups)
             row |= dict(auc_before=test.details["auc_b"], auc_after=test.details["auc_a"], p=test.details["p"])
-            row["auc_before_high"] = delong_ci(part.label, part.p_fake_before).high
+            row["auc_before_high"] = delong_ci(part.label, part.p_fake_before, groups=groups).high
             row |= dict(difference=test.value, low=test.low, high=test.high)
         row["unsure_before"] = _unsure(part.p_fake_before, bundles[0])
         row["unsure_after"] = _unsure(part.p_fake_after, bundles[1])
@@ -187,9 +188,10 @@ def _add_costs(table: pd.DataFrame, folders: tuple[str, Path]) -> None:
 def what_belongs_together(
     rows: pd.DataFrame,  # of a manifest, that are tested on
 ) -> str:  # "" where no group has two images
-    "That images are copies of each other, or of one person, so that intervals are too narrow."
+    "That images are copies of each other, or of one person, and which intervals allow for it."
     domains = rows["domain"].astype(str)
-    return groups_words({name: class_counts(rows, (domains == name).to_numpy()) for name in domains.unique()})
+    counts = {name: class_counts(rows, (domains == name).to_numpy()) for name in domains.unique()}
+    return groups_words({name: dict(of_domain, auc=dict(method=BY_GROUPS)) for name, of_domain in counts.items()})
 
 
 def before_after(

@@ -162,7 +162,7 @@ def out_of_fold(
     rows: pd.DataFrame,  # of `usable_rows`
     part: np.ndarray,  # of `parts_of_rows`
     folder: Path,  # scores of parts are kept here
-) -> pd.DataFrame:  # path, domain, label, p_fake, pred, part
+) -> pd.DataFrame:  # path, domain, label, p_fake, pred, part, group
     "Each image's score by a detector that was trained in the same way without its part."
     count = int(part.max()) + 1
     scores = []
@@ -172,19 +172,20 @@ def out_of_fold(
         table = splits_of_part(rows, part, number)
         of_part = _scores_of_part(cfg, table, folder / str(number))
         scores.append(of_part.assign(part=number))
-    return pd.concat(scores, ignore_index=True)
+    where = ["path", "domain"]
+    return pd.concat(scores, ignore_index=True).merge(rows[[*where, "group"]], on=where, validate="one_to_one")
 
 # %% ../../nbs/09_evaluate/11_cross_validate.ipynb #bf0d8e6d
 def pooled_figures(
     scores: pd.DataFrame,  # of `out_of_fold`
 ) -> dict[str, Interval]:
-    "AUC, FPR, FNR and accuracy over all images, with intervals."
+    "AUC, FPR, FNR and accuracy over all images, with intervals; that of AUC allows for groups."
     label, pred = scores["label"].to_numpy(), scores["pred"].to_numpy()
     accused, missed = (label == 0) & (pred == 1), (label == 1) & (pred == 0)
     n_accused, n_missed = int(np.count_nonzero(accused)), int(np.count_nonzero(missed))
     n_fake = int(np.count_nonzero(label))
     return dict(
-        auc=delong_ci(label, scores["p_fake"]),
+        auc=delong_ci(label, scores["p_fake"], groups=scores["group"]),
         accuracy=proportion(len(label) - n_accused - n_missed, len(label)),
         fpr=proportion(n_accused, len(label) - n_fake),
         fnr=proportion(n_missed, n_fake),
@@ -258,7 +259,7 @@ def compare_out_of_fold(
     if start is None:
         return {}
     scored = _scores_of(init_paths(cfg.init)[0], fresh, cfg.device)
-    named = fresh[["path", "domain"]].assign(image=image_names(fresh))
+    named = fresh[["path", "domain", "group"]].assign(image=image_names(fresh))
     before = scored.merge(named, on=["path", "domain"], validate="one_to_one")
     # what one of them could not read counts for neither
     after = scores_of_rows(scores, before)

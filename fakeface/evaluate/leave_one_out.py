@@ -466,7 +466,7 @@ def paired_difference(
     both = first.merge(second, on="key", suffixes=("", "_other"), validate="one_to_one")
     if both.label.nunique() != 2:
         return None
-    return delong_test(both.label, both.p_fake, both.p_fake_other)
+    return delong_test(both.label, both.p_fake, both.p_fake_other, groups=both.group)
 
 # %% ../../nbs/09_evaluate/09_leave_one_out.ipynb #5c46983e
 _PLAIN = (

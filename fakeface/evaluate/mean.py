@@ -261,10 +261,11 @@ def _table(table: pd.DataFrame, folders: Sequence[str | os.PathLike], bundles: l
     about = [name for name in _ABOUT if name in table]
     # an image of several domains is one image to a difference over all of them
     once = ~mean.duplicated(["image", "label"]) if "image" in mean else pd.Series(True, mean.index)
+    together = mean["group"][once] if "group" in mean else None
     lines = []
     for number, (folder, bundle) in enumerate(zip(folders, bundles)):
         alone = mean_scores(table.loc[:, [*about, str(number)]])
-        gain = delong_test(mean["label"][once], mean["p_fake"][once], alone["p_fake"][once])
+        gain = delong_test(mean["label"][once], mean["p_fake"][once], alone["p_fake"][once], groups=together)
         gained = dict(gain=gain.value, gain_low=gain.low, gain_high=gain.high)
         lines.append(_line(bundle.name, alone, folder) | gained)
     lines.append(_line("mean", mean, out))

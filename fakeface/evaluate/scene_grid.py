@@ -139,7 +139,7 @@ def _of_part(
 def _long(rows: pd.DataFrame, scores: np.ndarray, states: list[str], bundle: Bundle) -> pd.DataFrame:
     "One row for each image and state."
     repeated = rows.index.repeat(len(states))
-    columns = [name for name in ("path", "domain", "label", "image") if name in rows]
+    columns = [name for name in ("path", "domain", "label", "image", "group") if name in rows]
     about = rows.loc[repeated, columns].reset_index(drop=True)
     logits, found = np.split(scores.reshape(-1, 4), [2], axis=1)
     scored = np.isfinite(logits).all(1)
@@ -227,7 +227,7 @@ def _figures_of(rows: pd.DataFrame) -> SceneFigures:
     scored = rows.loc[rows["p_fake"].notna()]
     whole = rows.loc[rows["whole"]]
     figures = dict(
-        auc=delong_ci(scored["label"], scored["p_fake"]),
+        auc=delong_ci(scored["label"], scored["p_fake"], groups=scored.get("group")),
         unscored=_share(rows["p_fake"].isna()),
         unearned=_share(~rows["earned"]),
         fpr=_share(real["word"] == LABEL_NAMES[FAKE], "no reals"),

@@ -12,6 +12,7 @@ import hashlib
 import importlib.metadata
 import json
 import os
+import re
 import sqlite3
 import time
 from dataclasses import dataclass
@@ -19,6 +20,7 @@ from pathlib import Path
 from typing import Any, Callable, Iterable, Iterator, Mapping, TypeVar
 
 import PIL
+from ..core.files import refuse_special
 from ..core.project import FakefaceError
 from ..core.stages import refuse_links
 from .decode import ImageError, open_image
@@ -193,6 +195,23 @@ def _is_damaged(path: Path, error: sqlite3.Error) -> bool:
         return file.read(16) == b"SQLite format 3\0"
 
 
+# at the end of a journal: the name of another file follows, which SQLite removes when it rolls back
+_NAMES_ANOTHER = bytes.fromhex("d9d505f920a163d7")
+_OUR_TABLE = re.compile(r"CREATE TABLE \w+ \(path TEXT PRIMARY KEY, stamp TEXT, facts TEXT\)")
+
+
+def _refuse_foreign_journal(path: Path) -> None:
+    "Raise `FakefaceError` where opening a database would remove another file; a journal of ours names none."
+    journal = Path(f"{path}-journal")
+    if not journal.exists():
+        return
+    refuse_special(journal)
+    with open(journal, "rb") as file:
+        file.seek(max(0, journal.stat().st_size - len(_NAMES_ANOTHER)))
+        if file.read() == _NAMES_ANOTHER:
+            raise FakefaceError(f"{journal} would remove another file, which no stage asks for. Remove {path} and it.")
+
+
 class _Cache:
     "What was found, by path and stamp, in a table of a SQLite file."
 
@@ -215,17 +234,22 @@ class _Cache:
             self._open(path)
 
     def _open(self, path: Path) -> None:
-        "Open the file and see whether all of it can be read."
+        "Open the file and see whether all of it can be read, and is what was written; raises `FakefaceError`."
+        _refuse_foreign_journal(path)
         self.file = sqlite3.connect(path, timeout=60)
         try:
             self.file.execute(
                 f"CREATE TABLE IF NOT EXISTS {self.table} (path TEXT PRIMARY KEY, stamp TEXT, facts TEXT)"
             )
+            made_by = [sql for (sql,) in self.file.execute("SELECT sql FROM sqlite_master WHERE sql IS NOT NULL")]
+            # a view or a trigger would be carried out when a row is read or written
+            if not all(map(_OUR_TABLE.fullmatch, made_by)):
+                raise FakefaceError(f"{path} is no cache of image facts that fakeface made. Remove it.")
             if self.file.execute("PRAGMA integrity_check(1)").fetchone() != ("ok",):
                 raise sqlite3.DatabaseError("its pages do not fit together")
             # each row once, as `known` will
             list(self.file.execute(f"SELECT path, stamp, facts FROM {self.table}"))
-        except sqlite3.DatabaseError:
+        except (sqlite3.DatabaseError, FakefaceError):
             self.file.close()
             raise
 

@@ -104,9 +104,10 @@ def _all_figures(
     confusion: np.ndarray,
     draws: int,
     seed: int,
+    groups: np.ndarray | None,
 ) -> dict[str, Interval]:
     "Every figure of `METRICS`; what one class alone cannot give is unknown, with the reason."
-    known = dict(auc=delong_ci(y, p))
+    known = dict(auc=delong_ci(y, p, groups=groups))
     known |= decisions(confusion, seed)
     known |= bootstrap(y, p, draws, seed)
     slope, intercept = calibration(y, p)
@@ -140,6 +141,7 @@ def summary(
     draws: int = 1_000,  # of the bootstrap; 0 leaves its intervals out
     seed: int = 0,  # of the draws
     quick: bool = False,  # AUC, accuracy and log-loss only, without intervals
+    groups: npt.ArrayLike | None = None,  # of what each image is one of several [n]: AUC's interval allows for it
 ) -> Evaluation:
     "Every figure of one set of images."
     y, p = clean(y, p)
@@ -147,7 +149,7 @@ def summary(
     if quick:
         figures = _quick_figures(y, p, threshold)
     else:
-        figures = _all_figures(y, p, confusion, draws, seed)
+        figures = _all_figures(y, p, confusion, draws, seed, None if groups is None else np.asarray(groups))
     if band is not None and not quick:
         figures |= _band_figures(y, p, threshold, band)
     n = len(y)
@@ -306,11 +308,12 @@ def by_domain(
     if taken:
         raise MetricError(f"A domain cannot be called {taken.pop()!r}: that name is the table's own.")
     evaluate = partial(summary, threshold=threshold, band=band, draws=draws, seed=seed, quick=quick)
+    group = np.asarray(frame["group"]).astype(str) if "group" in frame else np.arange(len(y)).astype(str)
     parts = {}
     for name in names:
         rows = domain == name
-        parts[name] = replace(evaluate(y[rows], p[rows]), once=counted_once(frame, rows))
-    whole = replace(evaluate(y, p), once=counted_once(frame, np.ones(len(y), bool)))
+        parts[name] = replace(evaluate(y[rows], p[rows], groups=group[rows]), once=counted_once(frame, rows))
+    whole = replace(evaluate(y, p, groups=group), once=counted_once(frame, np.ones(len(y), bool)))
     return parts | dict(macro=_macro(parts), micro=whole)
 
 

@@ -8,16 +8,17 @@ __all__ = ['delong_test', 'mcnemar']
 # %% ../../nbs/07_metrics/03_paired.ipynb #d4985845
 import numpy as np
 import numpy.typing as npt
-from scipy.special import ndtr, ndtri
-from scipy.stats import binomtest
-from .areas import Areas, delong, placements
+from scipy.special import ndtri
+from scipy.stats import binomtest, t
+from .areas import Areas, Groups, delong, fewest, grouped_error, groups_of, placements, quantile
 from .intervals import Interval, clean, interval, missing, unknown
 
 # %% ../../nbs/07_metrics/03_paired.ipynb #f0adb13f
-def _p_value(difference: float, error: float) -> float:
-    "Two-sided p of a normal difference; without any error it is certain."
+def _p_value(difference: float, error: float, groups: Groups | None) -> float:
+    "Two-sided p of a normal difference, with groups of one as Student's t; without any error it is certain."
     if error > 0:
-        return 2 * ndtr(-abs(difference) / error)
+        freedom = max(fewest(groups) - 1, 1) if groups else np.inf
+        return 2 * t.cdf(-abs(difference) / error, freedom)
     return 1.0 if difference == 0 else 0.0
 
 
@@ -29,10 +30,18 @@ def _reach(a: Areas, b: Areas) -> tuple[float, float]:  # low, high
     return difference - float(below), difference + float(above)
 
 # %% ../../nbs/07_metrics/03_paired.ipynb #b7c3e1a4
-def _spread(of_a: tuple[np.ndarray, ...], of_b: tuple[np.ndarray, ...]) -> tuple[float, bool]:
-    "DeLong's standard error of the difference from the placements of both classes; whether any of them differ at all."
-    variances = [(one - other).var(ddof=1) / len(one) for one, other in zip(of_a, of_b)]
-    return float(np.sqrt(sum(variances))), any(np.ptp(shares) > 0 for shares in (*of_a, *of_b))
+def _spread(
+    of_a: tuple[np.ndarray, ...],  # placements of both classes
+    of_b: tuple[np.ndarray, ...],
+    groups: Groups | None,
+) -> tuple[float, bool]:
+    "DeLong's or Obuchowski's standard error of the difference; whether any of the placements differ at all."
+    differ = any(np.ptp(shares) > 0 for shares in (*of_a, *of_b))
+    fakes, reals = (one - other for one, other in zip(of_a, of_b))
+    if groups:
+        return grouped_error(fakes, reals, groups), differ
+    variances = [apart.var(ddof=1) / len(apart) for apart in (fakes, reals)]
+    return float(np.sqrt(sum(variances))), differ
 
 
 def _widened(
@@ -50,11 +59,13 @@ def _ends(
     both: list[tuple[np.ndarray, np.ndarray]],  # scores of the fakes and of the reals, of either model
     areas: list[Areas],  # of either model
     level: float,  # coverage
+    groups: Groups | None,
 ) -> tuple[float, float, float]:  # low, high, standard error
     "The interval of the difference, wider where too few errors are seen; its error is never 0 where that is so."
     difference = float(areas[0].value - areas[1].value)
-    error, differ = _spread(*(placements(fakes, reals) for fakes, reals in both))
-    z = ndtri(0.5 + level / 2)
+    of_a, of_b = (placements(fakes, reals) for fakes, reals in both)
+    error, differ = _spread(of_a, of_b, groups)
+    z = quantile(level, groups)
     low, high = difference - z * error, difference + z * error
     if not differ or any(area.few for area in areas):
         low, high = _widened((low, high), _reach(*areas), is_seen=error > 0)
@@ -68,26 +79,31 @@ def delong_test(
     a: npt.ArrayLike,  # p_fake of model A [n]
     b: npt.ArrayLike,  # p_fake of model B, on the same images [n]
     level: float = 0.95,  # coverage of the interval
+    groups: npt.ArrayLike | None = None,  # of what each image is one of several [n]
 ) -> Interval:  # AUC(A) − AUC(B); details: p, auc_a, auc_b
-    "DeLong's paired test of two AUCs; its interval is wider where too few errors are seen."
+    "DeLong's paired test of two AUCs, with groups Obuchowski's; its interval is wider where too few errors are seen."
     y, a = clean(y, a)
     _, b = clean(y, b)
-    n_fake, n_real = int(y.sum()), int((1 - y).sum())
-    if min(n_fake, n_real) < 2:
-        note = "one image of a class" if min(n_fake, n_real) else missing(y)
+    together = groups_of(y, groups)
+    counts = (int(y.sum()), int((1 - y).sum()))
+    least = min(counts)
+    if least > 1 and together:
+        least = fewest(together)
+    if least < 2:
+        note = f"one {'group' if min(counts) > 1 else 'image'} of a class" if least else missing(y)
         return unknown(len(y), "one class", note)
     both = [(scores[y == 1], scores[y == 0]) for scores in (a, b)]
-    areas = [delong(fakes, reals, level) for fakes, reals in both]
-    low, high, error = _ends(both, areas, level)
+    areas = [delong(fakes, reals, level, together) for fakes, reals in both]
+    low, high, error = _ends(both, areas, level, together)
     auc_a, auc_b = (float(area.value) for area in areas)
     return interval(
         auc_a - auc_b,
         len(y),
         low,
         high,
-        "delong",
+        "obuchowski" if together else "delong",
         "few errors" if any(area.few for area in areas) else None,
-        p=float(_p_value(auc_a - auc_b, error)),
+        p=float(_p_value(auc_a - auc_b, error, together)),
         auc_a=auc_a,
         auc_b=auc_b,
     )

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from ..core.text import spelling
 from ..images.twins import Hashes
 from .bundle import BundleError
 
@@ -45,8 +46,8 @@ def prefixes(
 def person_numbers(
     names: Iterable[str],  # of persons; empty where nobody is named
 ) -> Numbers:  # [n], 0 where nobody is named
-    "The first 64 bits of a hash of each name."
-    hashes = [hashlib.sha256(f"person {name}".encode()).hexdigest() if name else "" for name in names]
+    "The first 64 bits of a hash of each name, however it is spelt."
+    hashes = [hashlib.sha256(f"person {spelling(name)}".encode()).hexdigest() if name else "" for name in names]
     return prefixes(hashes)
 
 

@@ -239,6 +239,12 @@ def _best_and_weakest(metrics: dict, facts: RunFacts) -> list[Statement]:
     return [Statement(CAN, text)]
 
 
+def _kind_by_right(summary: Summary) -> str:
+    "Whether the share of right verdicts is good news: more than half of them are shown to be right."
+    low = (summary.get("accuracy_sure") or {}).get("low")
+    return CAN if low is not None and low > 0.5 else CANNOT
+
+
 def _withheld(metrics: dict, facts: RunFacts) -> list[Statement]:
     "Where there is an unsure band: what it does."
     macro = metrics["result"]["macro"]
@@ -250,8 +256,8 @@ def _withheld(metrics: dict, facts: RunFacts) -> list[Statement]:
         copies = metrics.get("scenes")
         unsure = f" (everyday copies: {record_cell(copies['unsure'], 'unsure').text} unsure)" if copies else ""
         text = f"It has no unsure band: it gives a verdict on every framed test image{unsure}, and {right} are right."
-        return [Statement(CAN, text)]
-    return [Statement(CAN, f"With its unsure band {withheld_words(macro)}.")]
+        return [Statement(_kind_by_right(macro), text)]
+    return [Statement(_kind_by_right(macro), f"With its unsure band {withheld_words(macro)}.")]
 
 # %% ../../nbs/12_report/08_statements.ipynb #9488c895
 GENERALISES = 0.85

@@ -235,7 +235,7 @@ def heads_without(
         asked = judged.take(judged.domain == domain, 1)
         chosen = best_strength(strength_table(others, tau)) if strength is None else strength
         head = fit_head(others, chosen, tau)
-        auc = delong_ci(asked.labels, p_fake(head.logits(asked.views[0])))
+        auc = delong_ci(asked.labels, p_fake(head.logits(asked.views[0])), groups=asked.group)
         in_common = _in_common(judged, domain)
         found.append((domain, len(asked.labels), chosen, auc.value, auc.low, auc.high, in_common))
     return pd.DataFrame(found, columns=["domain", "n", "strength", "auc", "low", "high", "in_common"])

@@ -15,7 +15,7 @@ def rows() -> pd.DataFrame:
     "Four images of each class of each domain."
     paths = [f"{name}/{label}/{i}.jpg" for name in NAMES for label in (0, 1) for i in range(4)]
     domain, label, _ = zip(*(path.split("/") for path in paths))
-    return pd.DataFrame(dict(path=paths, domain=domain, label=np.array(label, int), split="train"))
+    return pd.DataFrame(dict(path=paths, domain=domain, label=np.array(label, int), split="train", group=paths))
 
 
 def test_no_image_is_lost_between_the_parts_of_a_cross_validation(tmp_path, rows, monkeypatch):

@@ -1,0 +1,68 @@
+"""The cache of image facts in a run of somebody else: opening it removes nothing, and it ends."""
+
+import sqlite3
+import struct
+from pathlib import Path
+
+import pytest
+from fakeface.core.project import FakefaceError
+from fakeface.images.facts import file_infos
+
+MAGIC = bytes.fromhex("d9d505f920a163d7")
+PAGE, SECTOR = 4096, 512
+
+
+def hot_journal(database: bytes, names: Path) -> bytes:
+    "A journal that SQLite rolls back when the database is opened, and whose end names another file (its format, 3.1)."
+    page = database[:PAGE]
+    # every 200th byte, from the end
+    checksum = sum(page[at] for at in range(PAGE - 200, 0, -200)) + 1
+    header = MAGIC + struct.pack(">IIIII", 1, 1, len(database) // PAGE, SECTOR, PAGE)
+    record = struct.pack(">I", 1) + page + struct.pack(">I", checksum)
+    name = bytes(names)
+    end = struct.pack(">I", 2**30 // PAGE + 1) + name + struct.pack(">II", len(name), sum(name)) + MAGIC
+    return header.ljust(SECTOR, b"\0") + record + end
+
+
+@pytest.fixture
+def cache(tmp_path) -> Path:
+    path = tmp_path / "theirs/.facts.sqlite"
+    path.parent.mkdir()
+    file_infos([], path)
+    return path
+
+
+def test_a_journal_removes_no_other_file(cache, tmp_path):
+    thesis = tmp_path / "thesis.txt"
+    journal = Path(f"{cache}-journal")
+
+    def attack():
+        thesis.write_text("years of work")
+        journal.write_bytes(hot_journal(cache.read_bytes(), thesis))
+
+    attack()
+    with pytest.raises(FakefaceError, match="would remove another file"):
+        file_infos([], cache)
+    assert thesis.read_text() == "years of work"
+    # the attack is a real one: SQLite by itself does what the journal says
+    attack()
+    sqlite3.connect(cache).execute("SELECT * FROM sqlite_master").fetchall()
+    assert not thesis.exists()
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "CREATE VIEW v AS WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i FROM n) SELECT i FROM n",
+        "CREATE TRIGGER t AFTER INSERT ON {table} BEGIN DELETE FROM {table}; END",
+        "CREATE TABLE other (path TEXT PRIMARY KEY, stamp TEXT, facts TEXT AS (zeroblob(1000000000)))",
+    ],
+    ids=["view", "trigger", "computed column"],
+)
+def test_nothing_in_it_is_carried_out(cache, statement):
+    file = sqlite3.connect(cache)
+    (table,) = file.execute("SELECT name FROM sqlite_master WHERE type = 'table'").fetchone()
+    file.execute(statement.format(table=table))
+    file.close()
+    with pytest.raises(FakefaceError, match="no cache of image facts that fakeface made"):
+        file_infos([], cache)
