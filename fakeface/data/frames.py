@@ -191,6 +191,17 @@ class FramingSample:
         "True if more than half of the sample shows a face and much around it."
         return self.unframed > self.images / 2
 
+    @property
+    def no_head(self) -> int:
+        "How many images show no face that fills them."
+        return self.unframed + self.no_face
+
+    @classmethod
+    def pooled(cls, samples: "Iterable[FramingSample]") -> "FramingSample":
+        "Several samples as one."
+        counts = zip(*map(dataclasses.astuple, samples))
+        return cls(*map(sum, counts))
+
 # %% ../../nbs/04_data/16_frames.ipynb #36f8389f
 def _sample_of(
     paths: list[str],  # of the images that are large enough

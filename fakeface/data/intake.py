@@ -117,30 +117,44 @@ _UNLIKE = 1 / 3  # difference of two shares from which on the classes count as f
 
 def _framing_hint(domain: str, samples: dict[str, FramingSample]) -> str:
     "The line for a domain, of the samples of its classes; empty where all is well."
-    shares = [sample.unframed / sample.images for sample in samples.values()]
+    shares = [sample.no_head / sample.images for sample in samples.values()]
     are_unlike = max(shares) - min(shares) > _UNLIKE
     if not are_unlike and not any(sample.is_unframed for sample in samples.values()):
         return ""
-    counts = [f"{sample.unframed} of {sample.images} {name}" for name, sample in samples.items()]
+    counts = [f"{sample.no_head} of {sample.images} {name}" for name, sample in samples.items()]
     images, no_face = (sum(getattr(sample, what) for sample in samples.values()) for what in ("images", "no_face"))
     without = f" ({no_face} of the {images})" if no_face else ""
+    or_none = ", or none is found" if no_face else ""
     unlike = " The classes differ in that, and a detector learns it instead of faces." if are_unlike else ""
     return (
         f"{'WARNING' if are_unlike else 'HINT'}: {written_out(domain)}: in {' and '.join(counts)} images that were "
-        f"looked at, a face does not fill the image.{unlike} Training sees the middle square of each. To cut out the "
-        "square around each face, as `fakeface check` does, prepare again with framing=face and overwrite=True (in a "
-        f"sources.csv: face in the column framing). Images in which no face is found{without} are then left out."
+        f"looked at, a face does not fill the image{or_none}.{unlike} Training sees the middle square of each. To cut "
+        "out the square around each face, as `fakeface check` does, prepare again with framing=face and overwrite=True "
+        f"(in a sources.csv: face in the column framing). Images in which no face is found{without} are then left out."
     )
+
+
+def _hint_across(of_domains: dict[str, dict[str, FramingSample]]) -> str:
+    "The line for domains of one class each, which are compared with one another; empty where all is well."
+    of_classes: dict[str, list[FramingSample]] = {}
+    for each in of_domains.values():
+        for label, sample in each.items():
+            of_classes.setdefault(label, []).append(sample)
+    pooled = {label: FramingSample.pooled(each) for label, each in of_classes.items()}
+    hint = _framing_hint(", ".join(of_domains), pooled) if len(pooled) > 1 else ""
+    return hint if hint.startswith("WARNING") else ""
 
 
 def framing_hints(
     samples: dict[tuple[str, str], FramingSample],  # of `framing_samples`
 ) -> list[str]:
-    "A line for each domain of which more than half of a class is not framed, or one class is and the other is not."
+    """A line for each domain of which more than half of a class is not framed, or one class is and the other is not;
+    and one for all domains of one class, where those of real images are framed unlike those of generated ones."""
     of_domains: dict[str, dict[str, FramingSample]] = {}
     for (domain, label), sample in sorted(samples.items(), key=lambda each: LABEL_NAMES.index(each[0][1])):
         of_domains.setdefault(domain, {})[label] = sample
     hints = [_framing_hint(domain, each) for domain, each in of_domains.items()]
+    hints.append(_hint_across({domain: each for domain, each in of_domains.items() if len(each) == 1}))
     return [hint for hint in hints if hint]
 
 # %% ../../nbs/04_data/19_intake.ipynb #9ac4e101
