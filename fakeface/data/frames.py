@@ -40,6 +40,7 @@ class FileFrame:
     side: int = 0  # of the square in native pixels
     square: Square | None = None  # around the largest face, in native pixels; None: the middle square of the image
     looks: str = ""  # of that face, `face_looks` as hex digits; "" where it is none
+    head: float = 0.0  # its longer side, in shorter sides of the image; 0 where it is none
     reason: str = ""  # why the image cannot be framed; "" if all is well
 
     def to_dict(self) -> dict[str, Any]:
@@ -66,6 +67,14 @@ def _looks(shown: Shown, decoded: Decoded) -> str:
     return to_hex(looks) if looks.any() else ""
 
 
+def _head(shown: Shown, decoded: Decoded) -> float:
+    "How large the face that is shown is, in shorter sides of the image; 0 where none is."
+    if shown.face is None:
+        return 0.0
+    left, top, right, bottom = shown.face
+    return max(right - left, bottom - top) / min(decoded.native)
+
+
 def file_frame(
     path: str | os.PathLike,  # an image file
 ) -> FileFrame:
@@ -74,7 +83,7 @@ def file_frame(
         with held_memory():
             decoded = decode(path, reduce=decode_side(_SMALL))
             shown = shown_of(path, _SMALL, "face", decoded)
-            looks = _looks(shown[0], decoded) if shown else ""
+            looks, head = (_looks(shown[0], decoded), _head(shown[0], decoded)) if shown else ("", 0.0)
     except ImageError as error:
         return FileFrame(reason=error.reason)
     except MemoryError:
@@ -82,10 +91,10 @@ def file_frame(
     if not shown:
         return FileFrame()
     largest = shown[0]
-    return FileFrame(len(shown), min(largest.native), largest.square, looks)
+    return FileFrame(len(shown), min(largest.native), largest.square, looks, round(head, 3))
 
 # %% ../../nbs/04_data/16_frames.ipynb #0519898d
-_VERSION = "frames 2"  # another number when the finder or the square changes
+_VERSION = "frames 3"  # another number when the finder or the square changes
 _WORTH_A_BAR = 100  # images
 
 
@@ -185,6 +194,7 @@ class FramingSample:
     images: int  # in the sample
     unframed: int  # that show a face and much around it
     no_face: int  # in which no face was found
+    heads: tuple[float, ...] = ()  # of those with a face, how large it is, in shorter sides of the image
 
     @property
     def is_unframed(self) -> bool:
@@ -199,8 +209,10 @@ class FramingSample:
     @classmethod
     def pooled(cls, samples: "Iterable[FramingSample]") -> "FramingSample":
         "Several samples as one."
-        counts = zip(*map(dataclasses.astuple, samples))
-        return cls(*map(sum, counts))
+        each = list(samples)
+        counts = ([one.images, one.unframed, one.no_face] for one in each)
+        images, unframed, no_face = map(sum, zip(*counts))
+        return cls(images, unframed, no_face, tuple(head for one in each for head in one.heads))
 
 # %% ../../nbs/04_data/16_frames.ipynb #36f8389f
 def _sample_of(
@@ -215,7 +227,8 @@ def _sample_of(
         frames += file_frames(paths[_FIRST_LOOK:], *how)
     unframed = [frame for frame in frames if frame.square]
     no_face = [frame for frame in frames if not frame.faces and not frame.reason]
-    return FramingSample(len(frames) + too_small, len(unframed), len(no_face))
+    heads = tuple(frame.head for frame in frames if frame.head)
+    return FramingSample(len(frames) + too_small, len(unframed), len(no_face), heads)
 
 
 def framing_samples(

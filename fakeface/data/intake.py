@@ -12,6 +12,7 @@ import sys
 from collections.abc import Iterable
 from typing import cast
 
+import numpy as np
 import pandas as pd
 
 from ..core.labels import FAKE, LABEL_NAMES, REAL
@@ -134,6 +135,27 @@ def _framing_hint(domain: str, samples: dict[str, FramingSample]) -> str:
     )
 
 
+_FEWEST_HEADS = 8  # of a class, to compare their sizes
+_TELLS = 0.9  # chance that a face of one class is larger than one of the other from which on its size tells the class
+
+
+def _heads_hint(domain: str, samples: dict[str, FramingSample]) -> str:
+    "The line for a domain in which the size of the face tells the class; empty where it does not."
+    heads = {name: np.array(sample.heads) for name, sample in samples.items()}
+    if len(heads) < 2 or min(map(len, heads.values())) < _FEWEST_HEADS:
+        return ""
+    first, second = heads.values()
+    larger = float((np.sign(second[:, None] - first).mean() + 1) / 2)
+    if max(larger, 1 - larger) < _TELLS:
+        return ""
+    sizes = " and ".join(f"{np.median(found):.0%} in {len(found)} {name} ones" for name, found in heads.items())
+    return (
+        f"WARNING: {written_out(domain)}: the size of the face tells real images from fake ones (median of its longer "
+        f"side in shorter sides of the image: {sizes} that were looked at), and a detector learns it instead of faces. "
+        "Cut the images of both classes in one way, and prepare again with overwrite=True."
+    )
+
+
 def _hint_across(of_domains: dict[str, dict[str, FramingSample]]) -> str:
     "The line for domains of one class each, which are compared with one another; empty where all is well."
     of_classes: dict[str, list[FramingSample]] = {}
@@ -141,19 +163,22 @@ def _hint_across(of_domains: dict[str, dict[str, FramingSample]]) -> str:
         for label, sample in each.items():
             of_classes.setdefault(label, []).append(sample)
     pooled = {label: FramingSample.pooled(each) for label, each in of_classes.items()}
-    hint = _framing_hint(", ".join(of_domains), pooled) if len(pooled) > 1 else ""
-    return hint if hint.startswith("WARNING") else ""
+    if len(pooled) < 2:
+        return ""
+    names = ", ".join(of_domains)
+    hint = _framing_hint(names, pooled)
+    return hint if hint.startswith("WARNING") else _heads_hint(names, pooled)
 
 
 def framing_hints(
     samples: dict[tuple[str, str], FramingSample],  # of `framing_samples`
 ) -> list[str]:
-    """A line for each domain of which more than half of a class is not framed, or one class is and the other is not;
-    and one for all domains of one class, where those of real images are framed unlike those of generated ones."""
+    """A line for each domain of which more than half of a class is not framed, or whose classes differ in that or in
+    how large faces are; and one for all domains of one class, where those of real images differ from the others."""
     of_domains: dict[str, dict[str, FramingSample]] = {}
     for (domain, label), sample in sorted(samples.items(), key=lambda each: LABEL_NAMES.index(each[0][1])):
         of_domains.setdefault(domain, {})[label] = sample
-    hints = [_framing_hint(domain, each) for domain, each in of_domains.items()]
+    hints = [_framing_hint(domain, each) or _heads_hint(domain, each) for domain, each in of_domains.items()]
     hints.append(_hint_across({domain: each for domain, each in of_domains.items() if len(each) == 1}))
     return [hint for hint in hints if hint]
 

@@ -18,7 +18,7 @@ def _p_value(difference: float, error: float, groups: Groups | None) -> float:
     "Two-sided p of a normal difference, with groups of one as Student's t; without any error it is certain."
     if error > 0:
         freedom = max(fewest(groups) - 1, 1) if groups else np.inf
-        return 2 * t.cdf(-abs(difference) / error, freedom)
+        return 2 * float(t.cdf(-abs(difference) / error, freedom))
     return 1.0 if difference == 0 else 0.0
 
 
