@@ -40,7 +40,7 @@ class FileFrame:
     side: int = 0  # of the square in native pixels
     square: Square | None = None  # around the largest face, in native pixels; None: the middle square of the image
     looks: str = ""  # of that face, `face_looks` as hex digits; "" where it is none
-    head: float = 0.0  # its longer side, in shorter sides of the image; 0 where it is none
+    head: int = 0  # side of the square around it, beyond the image too, in native pixels; 0 where it is none
     reason: str = ""  # why the image cannot be framed; "" if all is well
 
     def to_dict(self) -> dict[str, Any]:
@@ -67,14 +67,6 @@ def _looks(shown: Shown, decoded: Decoded) -> str:
     return to_hex(looks) if looks.any() else ""
 
 
-def _head(shown: Shown, decoded: Decoded) -> float:
-    "How large the face that is shown is, in shorter sides of the image; 0 where none is."
-    if shown.face is None:
-        return 0.0
-    left, top, right, bottom = shown.face
-    return max(right - left, bottom - top) / min(decoded.native)
-
-
 def file_frame(
     path: str | os.PathLike,  # an image file
 ) -> FileFrame:
@@ -83,7 +75,7 @@ def file_frame(
         with held_memory():
             decoded = decode(path, reduce=decode_side(_SMALL))
             shown = shown_of(path, _SMALL, "face", decoded)
-            looks, head = (_looks(shown[0], decoded), _head(shown[0], decoded)) if shown else ("", 0.0)
+            looks = _looks(shown[0], decoded) if shown else ""
     except ImageError as error:
         return FileFrame(reason=error.reason)
     except MemoryError:
@@ -91,7 +83,7 @@ def file_frame(
     if not shown:
         return FileFrame()
     largest = shown[0]
-    return FileFrame(len(shown), min(largest.native), largest.square, looks, round(head, 3))
+    return FileFrame(len(shown), min(largest.native), largest.square, looks, round(largest.wanted))
 
 # %% ../../nbs/04_data/16_frames.ipynb #0519898d
 _VERSION = "frames 3"  # another number when the finder or the square changes
@@ -183,7 +175,7 @@ def rows_alike(
 
 # %% ../../nbs/04_data/16_frames.ipynb #cd9b246c
 SAMPLE = 24  # images of each class of a domain
-_FIRST_LOOK = 8  # of them; the others only if one of these shows a face and much around it
+_FIRST_LOOK = 8  # of them; the others only if one of these shows none, or much around it
 _LEAST_SIDE = 160  # pixels of the shorter side; a head that is cut out of a smaller image has too few
 
 
@@ -194,7 +186,7 @@ class FramingSample:
     images: int  # in the sample
     unframed: int  # that show a face and much around it
     no_face: int  # in which no face was found
-    heads: tuple[float, ...] = ()  # of those with a face, how large it is, in shorter sides of the image
+    heads: tuple[float, ...] = ()  # of those with a face, how large the head is, in sides of the square that is taken
 
     @property
     def is_unframed(self) -> bool:
@@ -217,18 +209,21 @@ class FramingSample:
 # %% ../../nbs/04_data/16_frames.ipynb #36f8389f
 def _sample_of(
     paths: list[str],  # of the images that are large enough
-    images: int,  # in the sample, with those that are too small
+    sides: list[int],  # the shorter side of each
+    framing: str,  # centre or face
     *how: Any,  # cache, workers, timeout
 ) -> FramingSample:
-    "Look at the first few images, and at the rest if one of them is not framed."
+    "Look at the first few images, and at the rest if one of them is not framed as it is taken."
     frames = file_frames(paths[:_FIRST_LOOK], *how)
-    too_small = images - len(paths)
-    if any(frame.square for frame in frames):
+    if framing == "face":
+        heads = tuple(frame.head / frame.side for frame in frames if frame.head)
+        return FramingSample(len(frames), 0, 0, heads)
+    if any(frame.square or not frame.faces for frame in frames):
         frames += file_frames(paths[_FIRST_LOOK:], *how)
     unframed = [frame for frame in frames if frame.square]
     no_face = [frame for frame in frames if not frame.faces and not frame.reason]
-    heads = tuple(frame.head for frame in frames if frame.head)
-    return FramingSample(len(frames) + too_small, len(unframed), len(no_face), heads)
+    heads = tuple(frame.head / side for frame, side in zip(frames, sides) if frame.head)
+    return FramingSample(len(frames), len(unframed), len(no_face), heads)
 
 
 def framing_samples(
@@ -236,14 +231,18 @@ def framing_samples(
     cache: str | os.PathLike | None = None,
     workers: int | None = None,
     timeout: float | None = None,  # seconds that an image may take, as in `in_processes`
-) -> dict[tuple[str, str], FramingSample]:  # by domain and class, where the middle square of images is taken
-    "What a few images of each class of a domain show that are taken as they are."
-    as_they_are = table.loc[(table.framing == "centre") & (table.split != "excluded")]
-    samples = {}
-    for (domain, label), rows in as_they_are.groupby(["domain", "label"], sort=False):
+) -> dict[tuple[str, str], FramingSample]:  # by domain and class; empty where all are cut out by their faces
+    "What a few images of each class of a domain show in the square that is taken of them."
+    used = table.loc[table.split != "excluded"]
+    if (used.framing == "face").all():
+        return {}
+    parts: dict[tuple[str, str], list[FramingSample]] = {}
+    for (domain, label, framing), rows in used.groupby(["domain", "label", "framing"], sort=False):
         drawn = rows.sort_values("sha256").head(SAMPLE)
         shorter_side = drawn[["width", "height"]].min(axis=1)
-        large = drawn.path[shorter_side >= _LEAST_SIDE]
-        paths = [os.path.normpath(os.path.join(table.attrs["root"], path)) for path in large]
-        samples[str(domain), LABEL_NAMES[int(label)]] = _sample_of(paths, len(drawn), cache, workers, timeout)
-    return samples
+        large = shorter_side >= _LEAST_SIDE
+        paths = [os.path.normpath(os.path.join(table.attrs["root"], path)) for path in drawn.path[large]]
+        sample = _sample_of(paths, shorter_side[large].tolist(), str(framing), cache, workers, timeout)
+        too_small = FramingSample(int((~large).sum()), 0, 0)
+        parts.setdefault((str(domain), LABEL_NAMES[int(label)]), []).extend([sample, too_small])
+    return {name: FramingSample.pooled(each) for name, each in parts.items()}

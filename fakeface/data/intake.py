@@ -140,7 +140,7 @@ _TELLS = 0.9  # chance that a face of one class is larger than one of the other 
 
 
 def _heads_hint(domain: str, samples: dict[str, FramingSample]) -> str:
-    "The line for a domain in which the size of the face tells the class; empty where it does not."
+    "The line for a domain in which the size of the head tells the class; empty where it does not."
     heads = {name: np.array(sample.heads) for name, sample in samples.items()}
     if len(heads) < 2 or min(map(len, heads.values())) < _FEWEST_HEADS:
         return ""
@@ -150,9 +150,9 @@ def _heads_hint(domain: str, samples: dict[str, FramingSample]) -> str:
         return ""
     sizes = " and ".join(f"{np.median(found):.0%} in {len(found)} {name} ones" for name, found in heads.items())
     return (
-        f"WARNING: {written_out(domain)}: the size of the face tells real images from fake ones (median of its longer "
-        f"side in shorter sides of the image: {sizes} that were looked at), and a detector learns it instead of faces. "
-        "Cut the images of both classes in one way, and prepare again with overwrite=True."
+        f"WARNING: {written_out(domain)}: the size of the head tells real images from fake ones (median of the square "
+        f"around it, of what is taken of the image: {sizes} that were looked at), and a detector learns it instead of "
+        "faces. Cut the images of both classes in one way, and prepare again with overwrite=True."
     )
 
 

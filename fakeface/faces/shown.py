@@ -10,7 +10,7 @@ import dataclasses
 
 from PIL import Image
 
-from .frame import Framed, Square, cut_square, frame
+from .frame import Framed, Square, cut_square, ffhq_square, frame
 from ..images.decode import Decoded, ImageSource, decode
 from ..images.preprocess import InputSpec, Views, eval_views
 
@@ -30,6 +30,7 @@ class Shown:
     native: tuple[int, int]  # width and height in native pixels of what is shown
     outside: float = 0.0  # how much of the square around the head lies beyond the image, from 0 to 1
     close: float = 0.0  # the same for an image that is framed by itself, cut on all sides
+    wanted: float = 0.0  # side of the square around the head, beyond the image too, in native pixels
 
     def views(self, spec: InputSpec) -> Views:  # [V,3,S,S]
         "The views that a network scores."
@@ -54,8 +55,8 @@ def _shown(framed: Framed, decoded: Decoded) -> Shown:
         box = (left, top, right, bottom)
     side = round(square.side) if square else 0
     native = (side, side) if square else decoded.native
-    angle = face.angle if face else 0.0
-    return Shown(framed.image, square, box, angle, native, framed.outside, framed.close)
+    angle, wanted = (face.angle, factor * ffhq_square(face).side) if face else (0.0, 0.0)
+    return Shown(framed.image, square, box, angle, native, framed.outside, framed.close, wanted)
 
 
 def _is_short(framed: Framed, decoded: Decoded, size: int) -> bool:
