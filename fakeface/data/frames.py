@@ -201,10 +201,14 @@ class FramingSample:
     @classmethod
     def pooled(cls, samples: "Iterable[FramingSample]") -> "FramingSample":
         "Several samples as one."
-        each = list(samples)
-        counts = ([one.images, one.unframed, one.no_face] for one in each)
-        images, unframed, no_face = map(sum, zip(*counts))
-        return cls(images, unframed, no_face, tuple(head for one in each for head in one.heads))
+        images = unframed = no_face = 0
+        heads: tuple[float, ...] = ()
+        for sample in samples:
+            images += sample.images
+            unframed += sample.unframed
+            no_face += sample.no_face
+            heads += sample.heads
+        return cls(images, unframed, no_face, heads)
 
 # %% ../../nbs/04_data/16_frames.ipynb #36f8389f
 def _sample_of(

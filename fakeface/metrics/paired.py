@@ -10,11 +10,11 @@ import numpy as np
 import numpy.typing as npt
 from scipy.special import ndtri
 from scipy.stats import binomtest, t
-from .areas import Areas, Groups, delong, fewest, grouped_error, groups_of, placements, quantile
+from .areas import Areas, ClassGroups, delong, fewest, grouped_error, groups_of, placements, quantile
 from .intervals import Interval, clean, interval, missing, unknown
 
 # %% ../../nbs/07_metrics/03_paired.ipynb #f0adb13f
-def _p_value(difference: float, error: float, groups: Groups | None) -> float:
+def _p_value(difference: float, error: float, groups: ClassGroups | None) -> float:
     "Two-sided p of a normal difference, with groups of one as Student's t; without any error it is certain."
     if error > 0:
         freedom = max(fewest(groups) - 1, 1) if groups else np.inf
@@ -33,7 +33,7 @@ def _reach(a: Areas, b: Areas) -> tuple[float, float]:  # low, high
 def _spread(
     of_a: tuple[np.ndarray, ...],  # placements of both classes
     of_b: tuple[np.ndarray, ...],
-    groups: Groups | None,
+    groups: ClassGroups | None,
 ) -> tuple[float, bool]:
     "DeLong's or Obuchowski's standard error of the difference; whether any of the placements differ at all."
     differ = any(np.ptp(shares) > 0 for shares in (*of_a, *of_b))
@@ -59,7 +59,7 @@ def _ends(
     both: list[tuple[np.ndarray, np.ndarray]],  # scores of the fakes and of the reals, of either model
     areas: list[Areas],  # of either model
     level: float,  # coverage
-    groups: Groups | None,
+    groups: ClassGroups | None,
 ) -> tuple[float, float, float]:  # low, high, standard error
     "The interval of the difference, wider where too few errors are seen; its error is never 0 where that is so."
     difference = float(areas[0].value - areas[1].value)
