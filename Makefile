@@ -13,7 +13,8 @@ TEST = OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests -n logical --dist workste
 demo: .venv/ready                   # the five stages on the embedded demo
 	$(BIN)/fakeface demo
 
-test: .venv/ready lint docs         # lint, the site and its links, clean, in sync, every component notebook, tests/
+test: .venv/ready $(DOCS)/ready     # lint, the site and its links, clean, in sync, every component notebook, tests/
+	$(MAKE) -j 2 --output-sync=target lint docs
 	$(TEST) -m "not slow"
 
 test-all: .venv/ready docs          # the same and whatever takes long
