@@ -10,15 +10,14 @@ import numpy as np
 import numpy.typing as npt
 from scipy.special import ndtri
 from scipy.stats import binomtest, t
-from .areas import Areas, ClassGroups, delong, fewest, grouped_error, groups_of, placements, quantile
+from .areas import Areas, ClassGroups, delong, freedom, grouped_error, groups_of, placements, quantile
 from .intervals import Interval, clean, interval, missing, unknown
 
 # %% ../../nbs/07_metrics/03_paired.ipynb #f0adb13f
 def _p_value(difference: float, error: float, groups: ClassGroups | None) -> float:
     "Two-sided p of a normal difference, with groups of one as Student's t; without any error it is certain."
     if error > 0:
-        freedom = max(fewest(groups) - 1, 1) if groups else np.inf
-        return 2 * float(t.cdf(-abs(difference) / error, freedom))
+        return 2 * float(t.cdf(-abs(difference) / error, freedom(groups)))
     return 1.0 if difference == 0 else 0.0
 
 
@@ -88,7 +87,7 @@ def delong_test(
     counts = (int(y.sum()), int((1 - y).sum()))
     least = min(counts)
     if least > 1 and together:
-        least = fewest(together)
+        least = min(len(np.unique(of_class)) for of_class in together)
     if least < 2:
         note = f"one {'group' if min(counts) > 1 else 'image'} of a class" if least else missing(y)
         return unknown(len(y), "one class", note)
