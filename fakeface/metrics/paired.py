@@ -64,6 +64,9 @@ def _ends(
     difference = float(areas[0].value - areas[1].value)
     of_a, of_b = (placements(fakes, reals) for fakes, reals in both)
     error, differ = _spread(of_a, of_b, groups)
+    if np.isnan(error):
+        # one group of a class says nothing of others
+        return -1.0, 1.0, np.inf
     z = quantile(level, groups)
     low, high = difference - z * error, difference + z * error
     if not differ or any(area.few for area in areas):
@@ -84,12 +87,9 @@ def delong_test(
     y, a = clean(y, a)
     _, b = clean(y, b)
     together = groups_of(y, groups)
-    counts = (int(y.sum()), int((1 - y).sum()))
-    least = min(counts)
-    if least > 1 and together:
-        least = min(len(np.unique(of_class)) for of_class in together)
-    if least < 2:
-        note = f"one {'group' if min(counts) > 1 else 'image'} of a class" if least else missing(y)
+    n_fake, n_real = int(y.sum()), int((1 - y).sum())
+    if min(n_fake, n_real) < 2:
+        note = "one image of a class" if min(n_fake, n_real) else missing(y)
         return unknown(len(y), "one class", note)
     both = [(scores[y == 1], scores[y == 0]) for scores in (a, b)]
     areas = [delong(fakes, reals, level, together) for fakes, reals in both]

@@ -37,3 +37,22 @@ def test_no_image_is_lost_between_the_parts_of_a_cross_validation(tmp_path, rows
 def test_a_report_reads_the_names_that_were_written(tmp_path, rows):
     rows.assign(auc=0.5).to_csv(tmp_path / "figures.csv", index=False)
     assert _csv(tmp_path / "figures.csv")["domain"].tolist() == rows["domain"].tolist()
+
+
+def test_of_one_person_nothing_is_shown():
+    from fakeface.evaluate.before_after import compare_scores, headline_of, is_better
+    from fakeface.models.bundle import Bundle
+
+    label = np.repeat([0, 1], 25)
+    before = pd.DataFrame(dict(path=np.arange(50).astype(str), domain="mine", label=label, p_fake=0.5))
+    # the photographs show one person
+    before["group"] = np.where(label == 0, "anna", before["path"])
+    after = before.assign(p_fake=0.1 + 0.8 * label)
+    bundle = Bundle("toy", "test_resnet", None, band=[0.4, 0.6])
+    table = compare_scores(before, after, (bundle, bundle))
+    assert not is_better(table) and (table.auc_before[0], table.auc_after[0]) == (0.5, 1.0)
+    assert "not shown to be better" in headline_of(table, "start") and "[-1.000 to +1.000]" in headline_of(
+        table, "start"
+    )
+    alone = before.drop(columns="group")
+    assert is_better(compare_scores(alone, after, (bundle, bundle))), "fifty images that are not of one person"
