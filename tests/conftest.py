@@ -24,8 +24,18 @@ def pytest_configure(config):
         config.addinivalue_line("markers", f"{name}: {meaning}")
 
 
+# of the files of tests, those whose single tests take longest
+LONG = ("test_tutorials", "test_stages", "test_faces_scenes", "test_resume", "test_distributed", "test_notebooks")
+
+
+def begins(item) -> int:
+    "Long tests begin first: what is left at the end, when a process has nothing else to do, is short."
+    return LONG.index(item.path.stem) if item.path.stem in LONG else len(LONG)
+
+
 def pytest_collection_modifyitems(items):
     "A test carries the name of its folder as a marker."
+    items.sort(key=begins)
     for item in items:
         if (folder := item.path.parent.name) in MARKERS:
             item.add_marker(folder)
