@@ -18,14 +18,8 @@ from pathlib import Path
 from typing import Any
 
 from .project import ConfigError, FakefaceError, environment, project_root
-from fakeface.core.files import (
-    empty_folder,
-    entries_below,
-    read_json,
-    refuse_special_below,
-    remove_unfinished,
-    write_json,
-)
+from .files import empty_folder, entries_below, read_json, refuse_special_below
+from .files import remove_unfinished, write_json
 from .locks import LOCK, give_lock, require_free, take_lock
 from .text import LONGEST_NAME, is_plain_name
 
