@@ -12,6 +12,7 @@ import contextlib
 import dataclasses
 import errno
 import hashlib
+import io
 import json
 import os
 import re
@@ -304,16 +305,24 @@ def _finite(text: str) -> float:
     raise ValueError(f"{text:.40} is not a JSON number")
 
 
-_LARGEST_JSON = 2**28  # bytes
+_LARGEST_TEXT = 2**28  # bytes of JSON or of a table of figures
+
+
+def _whole(path: str | os.PathLike) -> bytes:
+    "What is in a file of text; raises `FakefaceError` where there is more than a stage writes, and `OSError`."
+    refuse_special(path)
+    with open(path, "rb") as file:
+        # how large it says that it is does not count: some files of the system have no end
+        content = file.read(_LARGEST_TEXT + 1)
+    if len(content) > _LARGEST_TEXT:
+        raise FakefaceError(f"{path} is no file that fakeface wrote: it is larger than any.")
+    return content
 
 
 def _parsed(path: str | os.PathLike) -> Any:
     "What a file of JSON says; raises `FakefaceError`."
     try:
-        refuse_special(path)
-        if os.path.getsize(path) > _LARGEST_JSON:
-            raise FakefaceError(f"{path} is no file that fakeface wrote: it is larger than any.")
-        text = Path(path).read_text(encoding="utf-8")
+        text = _whole(path).decode("utf-8")
         return json.loads(text, parse_float=_finite, parse_constant=_finite)
     except FileNotFoundError:
         raise FakefaceError(f"{path} is missing.") from None
@@ -348,12 +357,18 @@ def read_figures(
     "A table of figures, in which names are text whatever they look like, and only an empty cell is missing."
     import pandas as pd
 
-    return pd.read_csv(path, dtype=dict.fromkeys(_NAMES, str), keep_default_na=False, na_values=[""])
+    table = io.BytesIO(_whole(path))
+    return pd.read_csv(table, dtype=dict.fromkeys(_NAMES, str), keep_default_na=False, na_values=[""])
 
 # %% ../../nbs/01_core/04_files.ipynb #d42764d0
+_LARGEST_FILE = 2**37  # bytes
+
+
 def sha256_file(path: str | os.PathLike) -> str:
-    "Hex SHA-256 of a file's bytes, read in pieces; raises `FakefaceError` for a pipe or a device."
+    "Hex SHA-256 of a file's bytes, read in pieces; raises `FakefaceError` for a pipe, a device or a terabyte of holes."
     refuse_special(path)
+    if os.path.getsize(path) > _LARGEST_FILE:
+        raise FakefaceError(f"{path} is larger than anything that fakeface reads.")
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 

@@ -238,13 +238,13 @@ class _Cache:
         _refuse_foreign_journal(path)
         self.file = sqlite3.connect(path, timeout=60)
         try:
-            self.file.execute(
-                f"CREATE TABLE IF NOT EXISTS {self.table} (path TEXT PRIMARY KEY, stamp TEXT, facts TEXT)"
-            )
             made_by = [sql for (sql,) in self.file.execute("SELECT sql FROM sqlite_master WHERE sql IS NOT NULL")]
             # a view or a trigger would be carried out when a row is read or written
             if not all(map(_OUR_TABLE.fullmatch, made_by)):
                 raise FakefaceError(f"{path} is no cache of image facts that fakeface made. Remove it.")
+            self.file.execute(
+                f"CREATE TABLE IF NOT EXISTS {self.table} (path TEXT PRIMARY KEY, stamp TEXT, facts TEXT)"
+            )
             if self.file.execute("PRAGMA integrity_check(1)").fetchone() != ("ok",):
                 raise sqlite3.DatabaseError("its pages do not fit together")
             # each row once, as `known` will
