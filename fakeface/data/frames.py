@@ -212,21 +212,22 @@ class FramingSample:
 
 # %% ../../nbs/04_data/16_frames.ipynb #36f8389f
 def _sample_of(
-    paths: list[str],  # of the images that are large enough
-    sides: list[int],  # the shorter side of each
-    framing: str,  # centre or face
+    images: list[tuple[str, int]],  # path and shorter side of each
+    framing: str,  # centre; face; as it is, where an image is too small for a head to be cut out
     *how: Any,  # cache, workers, timeout
 ) -> FramingSample:
     "Look at the first few images, and at the rest if one of them is not framed as it is taken."
+    paths = [path for path, _ in images]
     frames = file_frames(paths[:_FIRST_LOOK], *how)
-    if framing == "face":
-        heads = tuple(frame.head / frame.side for frame in frames if frame.head)
-        return FramingSample(len(frames), 0, 0, heads)
-    if any(frame.square or not frame.faces for frame in frames):
+    is_centre = framing == "centre"
+    if is_centre and any(frame.square or not frame.faces for frame in frames):
         frames += file_frames(paths[_FIRST_LOOK:], *how)
+    taken = [frame.side if framing == "face" else side for frame, (_, side) in zip(frames, images)]
+    heads = tuple(frame.head / side for frame, side in zip(frames, taken) if frame.head)
+    if not is_centre:
+        return FramingSample(len(images), 0, 0, heads)
     unframed = [frame for frame in frames if frame.square]
     no_face = [frame for frame in frames if not frame.faces and not frame.reason]
-    heads = tuple(frame.head / side for frame, side in zip(frames, sides) if frame.head)
     return FramingSample(len(frames), len(unframed), len(no_face), heads)
 
 
@@ -244,9 +245,11 @@ def framing_samples(
     for (domain, label, framing), rows in used.groupby(["domain", "label", "framing"], sort=False):
         drawn = rows.sort_values("sha256").head(SAMPLE)
         shorter_side = drawn[["width", "height"]].min(axis=1)
-        large = shorter_side >= _LEAST_SIDE
-        paths = [os.path.normpath(os.path.join(table.attrs["root"], path)) for path in drawn.path[large]]
-        sample = _sample_of(paths, shorter_side[large].tolist(), str(framing), cache, workers, timeout)
-        too_small = FramingSample(int((~large).sum()), 0, 0)
-        parts.setdefault((str(domain), LABEL_NAMES[int(label)]), []).extend([sample, too_small])
+        paths = [os.path.normpath(os.path.join(table.attrs["root"], path)) for path in drawn.path]
+        looked_at = list(zip(paths, shorter_side.tolist()))
+        for is_large in (True, False):
+            some = [each for each in looked_at if (each[1] >= _LEAST_SIDE) == is_large]
+            how = str(framing) if is_large else "as it is"
+            sample = _sample_of(some, how, cache, workers, timeout)
+            parts.setdefault((str(domain), LABEL_NAMES[int(label)]), []).append(sample)
     return {name: FramingSample.pooled(each) for name, each in parts.items()}
