@@ -22,7 +22,7 @@ from ..core.project import ConfigError, FakefaceError
 from ..core.stages import LONGEST_RUN, WITHOUT, Stage, as_before_if_refused, put_aside, require, run_dir
 from ..core.stages import refuse_links, settle, under_way
 from ..core.locks import LOCK, give_lock, take_lock
-from ..core.files import atomic_path, naming_full_disk, read_json, refuse_special_below
+from ..core.files import atomic_path, entries_below, naming_full_disk, read_json, refuse_special_below
 from ..core.files import sha256_json, to_json, write_json
 from ..core.config import split_csv
 from ..core.text import is_plain_name
@@ -263,6 +263,19 @@ def _begins_with_pretraining(
     return _first_init(home) != "none" and pretrain is not None and was_pretrained
 
 
+def _copy_pretraining(source: Path, target: Path) -> None:
+    "Give a round the run's pretraining, but for its checkpoints; raises `FakefaceError` where there is no room for it."
+    refuse_links(source)
+    sizes = [entry.stat().st_size for entry in entries_below(source) if "checkpoints" not in Path(entry.path).parts]
+    free = shutil.disk_usage(target.parent).free
+    if sum(sizes) > free:
+        raise FakefaceError(
+            f"The round needs {sum(sizes) / 1e9:,.1f} GB for a copy of {source}; {free / 1e9:,.1f} GB are free there."
+        )
+    with naming_full_disk(target):
+        shutil.copytree(source, target, ignore=shutil.ignore_patterns("checkpoints"), dirs_exist_ok=True)
+
+
 def _train_round(
     cfg: LeaveoutConfig,
     group: list[str],
@@ -279,9 +292,7 @@ def _train_round(
     if pretrain is None or not _begins_with_pretraining(home, pretrain):
         finetune = replace(finetune, init="none")
     elif pretrained and not _has_met_any(pretrained, manifest, group):
-        without = shutil.ignore_patterns("checkpoints")
-        with naming_full_disk(new / "pretrain"):
-            shutil.copytree(home / "pretrain", new / "pretrain", ignore=without, symlinks=True, dirs_exist_ok=True)
+        _copy_pretraining(home / "pretrain", new / "pretrain")
     else:
         _train_stage(pretrain, cfg, on_epoch)
     _train_stage(finetune, cfg, on_epoch)

@@ -249,3 +249,30 @@ def test_a_round_is_not_written_through_links(tmp_path):
         one_round(cfg, ["stripes"])
     share_prepared(home, new)
     assert thesis.read_text() == "years of work" and not (new / "prepare/audit.json").is_symlink()
+
+
+def test_a_copy_of_a_pretraining_follows_no_link_and_fills_no_disk(tmp_path):
+    from fakeface.evaluate.leave_one_out import _copy_pretraining
+
+    source, target = tmp_path / "theirs/pretrain", tmp_path / "new/pretrain"
+    (source / "bundle").mkdir(parents=True)
+    (source / "bundle/model").write_text("weights")
+    target.parent.mkdir()
+    _copy_pretraining(source, target)
+    assert (target / "bundle/model").read_text() == "weights"
+    (source / "hole").touch()
+    os.truncate(source / "hole", 2**43)
+    with pytest.raises(FakefaceError, match="needs 8,796.1 GB for a copy"):
+        _copy_pretraining(source, target)
+    (source / "hole").unlink()
+    (source / "above").symlink_to("..")
+    with pytest.raises(FakefaceError, match="above is a link"):
+        _copy_pretraining(source, target)
+
+
+@pytest.mark.skipif(not os.path.exists("/proc/self/pagemap"), reason="there are no such files")
+def test_a_file_without_an_end_is_not_hashed():
+    from fakeface.core.files import sha256_file
+
+    with pytest.raises(FakefaceError, match="more than it says"):
+        sha256_file("/proc/self/pagemap")
