@@ -176,6 +176,7 @@ def rows_alike(
 # %% ../../nbs/04_data/16_frames.ipynb #cd9b246c
 SAMPLE = 24  # images of each class of a domain
 _FIRST_LOOK = 8  # of them; the others only if one of these shows none, or much around it
+_SEEN_SIDE = 64  # pixels of the shorter side; in a smaller image no face is looked for
 _LEAST_SIDE = 160  # pixels of the shorter side; a head that is cut out of a smaller image has too few
 
 
@@ -246,10 +247,12 @@ def framing_samples(
         drawn = rows.sort_values("sha256").head(SAMPLE)
         shorter_side = drawn[["width", "height"]].min(axis=1)
         paths = [os.path.normpath(os.path.join(table.attrs["root"], path)) for path in drawn.path]
-        looked_at = list(zip(paths, shorter_side.tolist()))
+        looked_at = [each for each in zip(paths, shorter_side.tolist()) if each[1] >= _SEEN_SIDE]
+        of_class = parts.setdefault((str(domain), LABEL_NAMES[int(label)]), [])
+        of_class.append(FramingSample(len(drawn) - len(looked_at), 0, 0))
         for is_large in (True, False):
             some = [each for each in looked_at if (each[1] >= _LEAST_SIDE) == is_large]
             how = str(framing) if is_large else "as it is"
             sample = _sample_of(some, how, cache, workers, timeout)
-            parts.setdefault((str(domain), LABEL_NAMES[int(label)]), []).append(sample)
+            of_class.append(sample)
     return {name: FramingSample.pooled(each) for name, each in parts.items()}
