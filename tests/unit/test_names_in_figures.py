@@ -51,8 +51,7 @@ def test_of_one_person_nothing_is_shown():
     bundle = Bundle("toy", "test_resnet", None, band=[0.4, 0.6])
     table = compare_scores(before, after, (bundle, bundle))
     assert not is_better(table) and (table.auc_before[0], table.auc_after[0]) == (0.5, 1.0)
-    assert "not shown to be better" in headline_of(table, "start") and "[-1.000 to +1.000]" in headline_of(
-        table, "start"
-    )
+    said = headline_of(table, "start")
+    assert "not shown to be better" in said and "[-1.000 to +1.000]" in said
     alone = before.drop(columns="group")
     assert is_better(compare_scores(alone, after, (bundle, bundle))), "fifty images that are not of one person"
