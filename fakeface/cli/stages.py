@@ -23,10 +23,9 @@ from typing import Any, NamedTuple, TextIO
 
 from .parameters import defaults_of, given_parameters, stage_notebook, stage_parameters
 from ..core.config import refuse_unknown
-from ..core.files import refuse_special_below
 from ..core.kernels import hangups, kernel_spec, without_address_grammar
 from ..core.project import FakefaceError, project_root
-from ..core.stages import INPUTS, STAGES, Stage, refuse_links, run_dir
+from ..core.stages import INPUTS, STAGES, Stage, look_through, run_dir
 
 # %% ../../nbs/13_cli/02_stages.ipynb #c4119cf5
 SPIN_COUNT = "10000"  # rounds that an OpenMP thread waits before it gives its core back
@@ -280,8 +279,7 @@ def run_stage_notebook(
     except OSError as error:
         raise StageFailed(f"out: {home} cannot be written ({error.strerror}). Name another folder.") from None
     live = home / f"{stage}.ipynb"
-    refuse_special_below(home)
-    refuse_links(home / stage)
+    look_through(home)
     # in a run that was unpacked it may lead anywhere, too: papermill would write over what is there
     if live.is_symlink():
         live.unlink()

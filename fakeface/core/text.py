@@ -115,4 +115,7 @@ def spelling(
 ) -> str:
     "A name without what two spellings of it may differ in."
     composed = unicodedata.normalize("NFKC", name)
-    return "".join(composed.casefold().split())
+    # a letter's small form may be of two signs, which compose again
+    small = unicodedata.normalize("NFKC", composed.casefold())
+    # white space, and signs that are not seen
+    return "".join(sign for sign in small if not (sign.isspace() or unicodedata.category(sign) == "Cf"))

@@ -220,12 +220,11 @@ def _sample_of(
     "Look at the first few images, and at the rest if one of them is not framed as it is taken."
     paths = [path for path, _ in images]
     frames = file_frames(paths[:_FIRST_LOOK], *how)
-    is_centre = framing == "centre"
-    if is_centre and any(frame.square or not frame.faces for frame in frames):
+    if framing == "face" or any(frame.square or not frame.faces for frame in frames):
         frames += file_frames(paths[_FIRST_LOOK:], *how)
     taken = [frame.side if framing == "face" else side for frame, (_, side) in zip(frames, images)]
     heads = tuple(frame.head / side for frame, side in zip(frames, taken) if frame.head)
-    if not is_centre:
+    if framing != "centre":
         return FramingSample(len(images), 0, 0, heads)
     unframed = [frame for frame in frames if frame.square]
     no_face = [frame for frame in frames if not frame.faces and not frame.reason]
@@ -237,11 +236,9 @@ def framing_samples(
     cache: str | os.PathLike | None = None,
     workers: int | None = None,
     timeout: float | None = None,  # seconds that an image may take, as in `in_processes`
-) -> dict[tuple[str, str], FramingSample]:  # by domain and class; empty where all are cut out by their faces
+) -> dict[tuple[str, str], FramingSample]:  # by domain and class
     "What a few images of each class of a domain show in the square that is taken of them."
     used = table.loc[table.split != "excluded"]
-    if (used.framing == "face").all():
-        return {}
     parts: dict[tuple[str, str], list[FramingSample]] = {}
     for (domain, label, framing), rows in used.groupby(["domain", "label", "framing"], sort=False):
         drawn = rows.sort_values("sha256").head(SAMPLE)
@@ -250,9 +247,8 @@ def framing_samples(
         looked_at = [each for each in zip(paths, shorter_side.tolist()) if each[1] >= _SEEN_SIDE]
         of_class = parts.setdefault((str(domain), LABEL_NAMES[int(label)]), [])
         of_class.append(FramingSample(len(drawn) - len(looked_at), 0, 0))
-        for is_large in (True, False):
-            some = [each for each in looked_at if (each[1] >= _LEAST_SIDE) == is_large]
-            how = str(framing) if is_large else "as it is"
-            sample = _sample_of(some, how, cache, workers, timeout)
-            of_class.append(sample)
+        small = [each for each in looked_at if framing == "centre" and each[1] < _LEAST_SIDE]
+        others = [each for each in looked_at if each not in small]
+        for some, taken in ((others, str(framing)), (small, "as it is")):
+            of_class.append(_sample_of(some, taken, cache, workers, timeout))
     return {name: FramingSample.pooled(each) for name, each in parts.items()}

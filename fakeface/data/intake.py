@@ -137,6 +137,7 @@ def _framing_hint(domain: str, samples: dict[str, FramingSample]) -> str:
 
 _FEWEST_HEADS = 8  # of a class, to compare their sizes
 _TELLS = 0.9  # chance that a face of one class is larger than one of the other from which on its size tells the class
+_LARGER = 1.05  # by so much heads of one class are larger at least: by less, those of two collections always are
 
 
 def _heads_hint(domain: str, samples: dict[str, FramingSample]) -> str:
@@ -146,7 +147,8 @@ def _heads_hint(domain: str, samples: dict[str, FramingSample]) -> str:
         return ""
     first, second = heads.values()
     larger = float((np.sign(second[:, None] - first).mean() + 1) / 2)
-    if max(larger, 1 - larger) < _TELLS:
+    least, most = sorted(np.median(found) for found in heads.values())
+    if max(larger, 1 - larger) < _TELLS or most < _LARGER * least:
         return ""
     sizes = " and ".join(f"{np.median(found):.0%} in {len(found)} {name} ones" for name, found in heads.items())
     return (

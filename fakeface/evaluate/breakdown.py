@@ -88,7 +88,7 @@ def _place(name: str) -> tuple[bool, bool, bool, int, str]:
 
 
 def _part(name: str, pred: pd.DataFrame, threshold: float) -> Part:
-    found = summary(pred["label"], pred["p_fake"], threshold, draws=0)
+    found = summary(pred["label"], pred["p_fake"], threshold, draws=0, groups=pred.get("group"))
     return Part(
         name=name,
         figures={metric: found.figures[metric] for metric in SHOWN},

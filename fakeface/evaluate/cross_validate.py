@@ -37,7 +37,7 @@ from ..models.bundle import Bundle
 from ..models.card import ENOUGH_TO_CLAIM, too_few_words
 from ..models.storage import read_bundle
 from ..train.fit import fit
-from ..train.copies import known_rows, shared_rows, without_met
+from ..train.copies import known_rows, shared_rows, tied_by_faces, without_met
 from ..train.data_choice import replayed_rows
 from ..train.known import seen_at_start
 from ..train.origin import finished_start, init_paths
@@ -351,6 +351,7 @@ def cross_validate(
     n_real, n_fake = class_sizes(rows).sum().tolist()
     if min(n_real, n_fake) < ENOUGH_TO_CLAIM:
         return _cannot(folder, too_few_words(dict(n_real=n_real, n_fake=n_fake), "how good the new detector is"))
+    rows = tied_by_faces(rows)
     part = parts_of_rows(rows, cfg.folds, cfg.seed)
     if part is None:
         return _cannot(

@@ -20,9 +20,9 @@ import numpy as np
 import pandas as pd
 from ..core.project import ConfigError, FakefaceError
 from ..core.stages import LONGEST_RUN, WITHOUT, Stage, as_before_if_refused, put_aside, require, run_dir
-from ..core.stages import refuse_links, settle, under_way
+from ..core.stages import look_through, refuse_links, settle, under_way
 from ..core.locks import LOCK, give_lock, take_lock
-from ..core.files import atomic_path, entries_below, naming_full_disk, read_json, refuse_special_below
+from ..core.files import atomic_path, entries_below, naming_full_disk, read_json
 from ..core.files import sha256_json, to_json, write_json
 from ..core.config import split_csv
 from ..core.text import is_plain_name
@@ -421,8 +421,7 @@ def one_round(
     "Train without a group and test on it."
     home, new = (run_dir(name, cfg.out) for name in (cfg.run, round_name(cfg.run, group)))
     for folder in (home, new):
-        refuse_special_below(folder)
-    refuse_links(new)
+        look_through(folder)
     manifest = read_manifest(require(home / "prepare/manifest.parquet", "prepare"))
     if not cfg.overwrite:
         _refuse_other_data(new, manifest)
@@ -873,6 +872,7 @@ def leave_out_rounds(
 ) -> pd.DataFrame:  # of `rounds_table`
     "Make every round and write leaveout.json and leaveout.csv into the run's folder."
     home = run_dir(cfg.run, cfg.out)
+    look_through(home)
     manifest = read_manifest(require(home / "prepare/manifest.parquet", "prepare"))
     groups = rounds_of(cfg.groups, manifest.loc[manifest["split"] == "train"], cfg.by)
     _require_own_folders(cfg.run, groups)

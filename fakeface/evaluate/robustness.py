@@ -215,7 +215,7 @@ def _row_of_grid(name: str, domain: str, evaluation: Evaluation) -> dict[str, An
 
 # %% ../../nbs/09_evaluate/02_robustness.ipynb #be665670
 def grid_table(
-    pred: pd.DataFrame,  # corruption, domain, label, p_fake; image where known
+    pred: pd.DataFrame,  # corruption, domain, label, p_fake; image and group where known
     names: list[str],  # of `CORRUPTIONS`
     threshold: float,
 ) -> pd.DataFrame:  # corruption, family, level, domain, n, COMPARED, tpr@1%fpr; low and high of COMPARED
@@ -274,7 +274,7 @@ def robustness_grid(
         # an image's states stand one below the other
         repeated = np.repeat(at, len(names))
         corruption = np.tile(names, len(at))
-        labels = some.loc[repeated, [name for name in ("domain", "label", "image") if name in some]]
+        labels = some.loc[repeated, [name for name in ("domain", "label", "image", "group") if name in some]]
         p = p_fake(logits.reshape(-1, 2), bundle.temperature, bundle.bias)
         scored.append(labels.assign(corruption=corruption, p_fake=p))
     pred = pd.concat(scored, ignore_index=True)

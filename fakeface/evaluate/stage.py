@@ -17,7 +17,7 @@ import pandas as pd
 import torch
 from tqdm.auto import tqdm
 from ..core.project import ConfigError
-from ..core.stages import Stage, require, run_dir
+from ..core.stages import Stage, look_through, require, run_dir
 from ..core.files import atomic_path, read_json, sha256_file, write_json
 from ..core.labels import band_at
 from ..core.config import split_csv
@@ -256,6 +256,7 @@ class _Request:
 def _request(cfg: EvaluateConfig) -> _Request:
     "Find all that is needed; raises before anything is written."
     home = run_dir(cfg.run, cfg.out)
+    look_through(home)
     manifest = read_manifest(require(home / "prepare/manifest.parquet", "prepare"))
     folder = the_bundle(cfg)
     rows = pick_split(manifest, split_csv(cfg.domains), cfg.split)

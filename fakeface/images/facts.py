@@ -238,6 +238,8 @@ class _Cache:
         _refuse_foreign_journal(path)
         self.file = sqlite3.connect(path, timeout=60)
         try:
+            # a tree of tables whose pages lead back to the same pages has no end; ours is read in a few dozen steps
+            self.file.set_progress_handler(lambda: 1, 10_000)
             made_by = [sql for (sql,) in self.file.execute("SELECT sql FROM sqlite_master WHERE sql IS NOT NULL")]
             # a view or a trigger would be carried out when a row is read or written
             if not all(map(_OUR_TABLE.fullmatch, made_by)):
@@ -245,6 +247,7 @@ class _Cache:
             self.file.execute(
                 f"CREATE TABLE IF NOT EXISTS {self.table} (path TEXT PRIMARY KEY, stamp TEXT, facts TEXT)"
             )
+            self.file.set_progress_handler(None, 0)
             if self.file.execute("PRAGMA integrity_check(1)").fetchone() != ("ok",):
                 raise sqlite3.DatabaseError("its pages do not fit together")
             # each row once, as `known` will

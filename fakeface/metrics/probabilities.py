@@ -34,7 +34,7 @@ def log_losses(
 ) -> np.ndarray:  # [n]
     "Log-loss of each image, in nats; probabilities are kept a rounding error away from 0 and 1."
     p = np.clip(p, EPS, 1 - EPS)
-    of_truth = np.where(y == 1, p, 1 - p)
+    of_truth = np.where(np.asarray(y) == 1, p, 1 - p)
     return -np.log(of_truth)
 
 

@@ -16,9 +16,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from ..core.config import split_csv
-from ..core.stages import STAGES
+from ..core.stages import STAGES, look_through
 from ..core.project import FakefaceError
-from ..core.files import read_figures, read_json, refuse_special_below, sha256_file
+from ..core.files import read_figures, read_json, sha256_file
 from ..data.audit import read_audit
 from ..data.manifest import read_manifest
 from ..evaluate.unseen import claim_of
@@ -230,7 +230,7 @@ def collect_findings(
     home = Path(home)
     if not home.is_dir():
         raise FakefaceError(f"{home} is missing: there is no such run. Run the stage 'prepare' first.")
-    refuse_special_below(home)
+    look_through(home)
     stages = {stage: _stage_facts(home / stage) for stage in REPORTED_STAGES}
     prepared = home / "prepare"
     # tables without metrics are those of an evaluation that did not finish

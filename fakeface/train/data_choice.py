@@ -15,7 +15,7 @@ import pandas as pd
 from ..core.config import split_csv
 from ..core.labels import LABEL_NAMES
 from ..core.project import FakefaceError
-from ..core.stages import require, run_dir
+from ..core.stages import look_through, require, run_dir
 from ..data.balance import sample_rows
 from ..data.audit import read_audit, require_same_data, require_trained_on, require_unbiased
 from ..data.manifest import compare_sample, is_named, names_no_bundle_holds, read_manifest
@@ -33,6 +33,7 @@ def prepared_manifest(cfg: TrainConfig) -> pd.DataFrame:  # as `read_manifest` g
     """The prepared manifest; raises where it is missing, where it is not the one that was audited or pretrained on,
     where the audit refused it and `allow_bias` gives no reason, or where no bundle could name a source."""
     home = run_dir(cfg.run, cfg.out)
+    look_through(home)
     path = require(home / "prepare/manifest.parquet", "prepare")
     audit = read_audit(path.with_name("audit.json"))
     require_unbiased(audit, cfg.allow_bias or None)

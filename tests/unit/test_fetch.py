@@ -94,11 +94,14 @@ def kaggle(monkeypatch):
     kaggle = types.SimpleNamespace(data=archive_140k(), cut=None, silent=None, status=200, asked=[], ranges=[])
     monkeypatch.setattr(Handler, "kaggle", kaggle, raising=False)
     server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
+    # looks every 10 ms, not every half second, whether it is to end
+    threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
     address = f"http://127.0.0.1:{server.server_port}"
     monkeypatch.setitem(kaggle_env._env_to_endpoint, kaggle_env.KaggleEnv.TEST, address)
     # in its test mode it would read the whole file to print it
     monkeypatch.setattr(KaggleHttpClient, "_print_response", lambda *_: None)
+    # for each request it would read the sources of all functions that called it, pytest's among them
+    monkeypatch.setattr("kagglehub.clients.get_user_agent", lambda: "kagglehub")
     for name, value in dict(KAGGLE_API_ENVIRONMENT="TEST", NO_PROXY="127.0.0.1", no_proxy="127.0.0.1").items():
         monkeypatch.setenv(name, value)
     for name in ("KAGGLE_KERNEL_RUN_TYPE", "KAGGLEHUB_CACHE"):

@@ -66,3 +66,28 @@ def test_nothing_in_it_is_carried_out(cache, statement):
     file.close()
     with pytest.raises(FakefaceError, match="no cache of image facts that fakeface made"):
         file_infos([], cache)
+
+
+def page_of_links(child: int, children: int, begins: bytes = b"") -> bytes:
+    "A page of SQLite that says `children` times that the next rows are on page `child` (its format, 1.6)."
+    cells = [struct.pack(">IBB", child, *divmod(128 * 129 + i, 128)) for i in range(children)]
+    starts = [PAGE - 6 * (i + 1) for i in range(children)]
+    head = begins + struct.pack(">BHHHBI", 5, 0, children, starts[-1], 0, child)
+    head += struct.pack(f">{children}H", *starts)
+    return head + bytes(PAGE - len(head) - 6 * children) + b"".join(reversed(cells))
+
+
+@pytest.mark.parametrize("of", ["the list of tables", "a table"])
+def test_rows_without_end_are_not_waited_for(cache, of, capsys):
+    "Twelve pages, each of which is 400 times the next one: 400^12 rows in 60 kB."
+    pages = cache.read_bytes()
+    (tables,) = struct.unpack(">H", pages[103:105])
+    cells = pages[100 : 108 + 2 * tables]
+    rows = cells + bytes(PAGE - 1000 - len(cells)) + pages[PAGE - 1000 : PAGE]  # the list of tables as a page by itself
+    first = 2 if of == "a table" else 1
+    head = pages[:28] + struct.pack(">I", first + 12) + pages[32:100]  # how many pages there are
+    loops = [page_of_links(n + 1, 400, head if n == 1 else b"") for n in range(first, first + 12)]
+    before = head + pages[100:PAGE] if of == "a table" else b""
+    cache.write_bytes(before + b"".join(loops) + rows)
+    assert file_infos([], cache) == []
+    assert "is damaged" in capsys.readouterr().out

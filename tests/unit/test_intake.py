@@ -163,3 +163,19 @@ def test_a_source_that_no_bundle_can_name_is_refused_before_training(tmp_path, s
     else:
         with pytest.raises(TrainError, match=reason):
             prepared_manifest(cfg)
+
+
+def test_heads_that_are_cut_closer_than_the_square_are_told_in_both_framings(tmp_path, capsys):
+    "Around a head that fills its image no square can be cut: it stays larger than one that is cut out of a room."
+    for number in range(20):
+        kind = ("real", "fake")[number % 2]
+        head = demo_faces(40)[39 - number].crop((8, 14, 84, 104)).resize((380, 450))
+        folder = tmp_path / "photos" / kind
+        folder.mkdir(parents=True, exist_ok=True)
+        (photograph(number) if kind == "real" else head).save(folder / f"{number}.jpg", quality=90)
+    for framing in ("centre", "face"):
+        built, before, after = prepared(tmp_path / "photos", tmp_path / framing, framing=framing)
+        tell_intake(built, verdicts(before, after))
+        told = capsys.readouterr().err
+        assert ("the size of the head tells real images from fake ones" in told) == (framing == "face"), told
+        assert "WARNING: photos" in told

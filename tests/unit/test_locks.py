@@ -184,7 +184,7 @@ def test_no_stage_is_written_through_a_link(config, tmp_path, link, way):
     path.symlink_to(documents / "thesis.txt" if is_file else documents)
     if link:
         (folder / "stage.json").write_text('{"state": "running"}')
-    with pytest.raises(FakefaceError, match="is a link; no stage is written through one"):
+    with pytest.raises(FakefaceError, match="is a link; no stage reads or writes through one"):
         Stage.begin("report", config, **way)
     assert [file.read_text() for file in documents.iterdir()] == ["years of work"]
 
