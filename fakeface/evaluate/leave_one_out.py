@@ -266,14 +266,22 @@ def _begins_with_pretraining(
 def _copy_pretraining(source: Path, target: Path) -> None:
     "Give a round the run's pretraining, but for its checkpoints; raises `FakefaceError` where there is no room for it."
     refuse_links(source)
-    sizes = [entry.stat().st_size for entry in entries_below(source) if "checkpoints" not in Path(entry.path).parts]
+    inside = [Path(entry.path).relative_to(source) for entry in entries_below(source)]
+    wanted = [path for path in inside if "checkpoints" not in path.parts]
+    size = sum((source / path).stat().st_size for path in wanted)
     free = shutil.disk_usage(target.parent).free
-    if sum(sizes) > free:
+    if size > free:
         raise FakefaceError(
-            f"The round needs {sum(sizes) / 1e9:,.1f} GB for a copy of {source}; {free / 1e9:,.1f} GB are free there."
+            f"The round needs {size / 1e9:,.1f} GB for a copy of {source}; {free / 1e9:,.1f} GB are free there."
         )
     with naming_full_disk(target):
-        shutil.copytree(source, target, ignore=shutil.ignore_patterns("checkpoints"), dirs_exist_ok=True)
+        target.mkdir(exist_ok=True)
+        # without the rights of what is copied: it may have been made read-only since; folders come before their files
+        for path in wanted:
+            if (source / path).is_dir():
+                (target / path).mkdir(exist_ok=True)
+            else:
+                shutil.copyfile(source / path, target / path)
 
 
 def _train_round(

@@ -258,8 +258,15 @@ def test_a_copy_of_a_pretraining_follows_no_link_and_fills_no_disk(tmp_path):
     (source / "bundle").mkdir(parents=True)
     (source / "bundle/model").write_text("weights")
     target.parent.mkdir()
-    _copy_pretraining(source, target)
-    assert (target / "bundle/model").read_text() == "weights"
+    (source / "checkpoints").mkdir()
+    (source / "bundle").chmod(0o500)
+    (source / "bundle/model").chmod(0o400)
+    for _ in range(2):
+        _copy_pretraining(source, target)
+    assert (target / "bundle/model").read_text() == "weights" and not (target / "checkpoints").exists()
+    for copied in (target / "bundle", target / "bundle/model"):
+        assert os.stat(copied).st_mode & 0o200, "a round can go on with what it copied of a read-only run"
+    (source / "bundle").chmod(0o700)
     (source / "hole").touch()
     os.truncate(source / "hole", 2**43)
     with pytest.raises(FakefaceError, match="needs 8,796.1 GB for a copy"):
