@@ -195,6 +195,7 @@ def _is_damaged(path: Path, error: sqlite3.Error) -> bool:
         return file.read(16) == b"SQLite format 3\0"
 
 
+_LONGEST_ROW = 2**20  # bytes; of those that we write none is a hundredth of it
 # at the end of a journal: the name of another file follows, which SQLite removes when it rolls back
 _NAMES_ANOTHER = bytes.fromhex("d9d505f920a163d7")
 _OUR_TABLE = re.compile(r"CREATE TABLE \w+ \(path TEXT PRIMARY KEY, stamp TEXT, facts TEXT\)")
@@ -237,6 +238,7 @@ class _Cache:
         "Open the file and see whether all of it can be read, and is what was written; raises `FakefaceError`."
         _refuse_foreign_journal(path)
         self.file = sqlite3.connect(path, timeout=60)
+        self.file.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, _LONGEST_ROW)
         try:
             # a tree of tables whose pages lead back to the same pages has no end; ours is read in a few dozen steps
             self.file.set_progress_handler(lambda: 1, 10_000)
@@ -281,10 +283,15 @@ class _Cache:
         self.file.close()
 
 # %% ../../nbs/02_images/06_facts.ipynb #0ecaeae8
+def _can_be_written(path: Path) -> bool:
+    "May a file be written, and its journal beside it? One that is not there yet may be."
+    return not path.exists() or (os.access(path, os.W_OK) and os.access(path.parent, os.W_OK))
+
+
 def remembered(
     look: Callable[[str], Record],  # of a path, importable by its name
     paths: Iterable[str | os.PathLike],  # files
-    cache: str | os.PathLike | None,  # SQLite file that remembers; None: nothing is remembered
+    cache: str | os.PathLike | None,  # SQLite file that remembers; None, or one that is read-only: nothing does
     version: str,  # a word, which names the table, and a number, which changes when `look` does
     workers: int | None = None,  # processes; `process_count` if not given
     desc: str = "",  # what the progress bar says
@@ -294,6 +301,9 @@ def remembered(
 ) -> list[Record]:  # of each, in order
     "What is found in many files, each file looked at once."
     names = [str(path) for path in paths]
+    if cache and not _can_be_written(Path(cache)):
+        # in a run that is only read, of another account for example
+        cache = None
     stamps = [_stamp(name, version) for name in names]
     found: list[Any] = [None] * len(names)
     kept = _Cache(Path(cache), version.split()[0]) if cache else None

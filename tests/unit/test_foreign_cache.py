@@ -5,6 +5,8 @@ import struct
 from pathlib import Path
 
 import pytest
+from PIL import Image
+
 from fakeface.core.project import FakefaceError
 from fakeface.images.facts import file_infos
 
@@ -91,3 +93,22 @@ def test_rows_without_end_are_not_waited_for(cache, of, capsys):
     cache.write_bytes(before + b"".join(loops) + rows)
     assert file_infos([], cache) == []
     assert "is damaged" in capsys.readouterr().out
+
+
+def test_a_row_that_is_longer_than_ours_is_not_read(cache, capsys):
+    file = sqlite3.connect(cache)
+    file.execute("INSERT INTO facts VALUES ('a.png', 'now', ?)", ("x" * 3_000_000,))
+    file.commit()
+    file.close()
+    assert file_infos([], cache) == []
+    assert "is damaged (string or blob too big)" in capsys.readouterr().out and cache.stat().st_size < 20_000
+
+
+def test_what_may_only_be_read_is_left_as_it_is(cache, tmp_path, monkeypatch):
+    "A run of another account: what is found in its images is remembered nowhere."
+    image = tmp_path / "a.png"
+    Image.new("RGB", (64, 64), "red").save(image)
+    before = cache.read_bytes()
+    monkeypatch.setattr("fakeface.images.facts.os.access", lambda path, mode: False)
+    assert file_infos([image], cache)[0].width == 64
+    assert cache.read_bytes() == before and not Path(f"{cache}-journal").exists()
