@@ -280,9 +280,8 @@ def run_stage_notebook(
         raise StageFailed(f"out: {home} cannot be written ({error.strerror}). Name another folder.") from None
     live = home / f"{stage}.ipynb"
     look_through(home)
-    # in a run that was unpacked it may lead anywhere, too: papermill would write over what is there
-    if live.is_symlink():
-        live.unlink()
+    # in a run that was unpacked it may be a link, of either kind: papermill writes over what is there
+    live.unlink(missing_ok=True)
     stopped: list[int] = []
     error = _execute(stage, live, params, stopped)
     kept = _keep(live, home / stage / "notebook.ipynb", failed=error is not None)

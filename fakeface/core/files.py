@@ -4,8 +4,9 @@
 
 # %% auto #0
 __all__ = ['FULL', 'DiskFullError', 'naming_full_disk', 'atomic_path', 'write_atomic', 'allocate', 'atomic_dir',
-           'remove_unfinished', 'empty_folder', 'refuse_special', 'entries_below', 'refuse_special_below', 'to_json',
-           'write_json', 'read_json', 'read_figures', 'sha256_file', 'sha256_json', 'SealError', 'sealed', 'unsealed']
+           'remove_unfinished', 'empty_folder', 'refuse_special', 'refuse_other_name', 'entries_below',
+           'refuse_special_below', 'to_json', 'write_json', 'read_json', 'read_figures', 'sha256_file', 'sha256_json',
+           'SealError', 'sealed', 'unsealed']
 
 # %% ../../nbs/01_core/04_files.ipynb #09eaf532
 import contextlib
@@ -240,16 +241,26 @@ def refuse_special(path: str | os.PathLike) -> None:
         raise FakefaceError(f"{path} is neither a file nor a folder; no stage made it. Remove it.")
 
 
+def refuse_other_name(path: str | os.PathLike, status: os.stat_result) -> None:
+    "Raise `FakefaceError` for a file that has another name, a hard link: what is written in it is written there, too."
+    if stat.S_ISREG(status.st_mode) and status.st_nlink > 1:
+        raise FakefaceError(f"{path} has another name in another place, which would be written, too. Remove it here.")
+
+
 def entries_below(
     folder: str | os.PathLike,
 ) -> Iterator[os.DirEntry[str]]:
-    "All that is below a folder, no link followed; what is no folder, or may not be read, holds nothing."
+    "All that is below a folder, no link followed; what is no folder holds nothing. Raises `FakefaceError`."
     folders = [os.fspath(folder)]
     while folders:
+        inside = folders.pop()
         try:
-            entries = list(os.scandir(folders.pop()))
-        except OSError:
+            entries = list(os.scandir(inside))
+        except (FileNotFoundError, NotADirectoryError):
             continue
+        except OSError as error:
+            # what is in it may be used all the same, by who knows its name
+            raise FakefaceError(f"{inside} cannot be looked through ({error.strerror}). Make it readable.") from None
         folders.extend(entry.path for entry in entries if entry.is_dir(follow_symlinks=False))
         yield from entries
 

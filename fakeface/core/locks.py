@@ -17,6 +17,7 @@ import time
 from pathlib import Path
 from typing import Any, NoReturn
 
+from .files import refuse_other_name
 from .project import FakefaceError
 from .text import written_out
 
@@ -87,6 +88,11 @@ def _opened(path: Path) -> tuple[int, bool | None]:  # of the file that is there
             if error.errno != errno.ELOOP:
                 raise
             raise FakefaceError(f"{path} is a link; a lock is a file of its own. Remove it.") from None
+        try:
+            refuse_other_name(path, os.fstat(descriptor))
+        except FakefaceError:
+            os.close(descriptor)
+            raise
         owns = _owns(descriptor)
         with contextlib.suppress(FileNotFoundError):
             if os.path.samestat(os.fstat(descriptor), os.stat(path)):

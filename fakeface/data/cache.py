@@ -16,7 +16,7 @@ from typing import Iterable, Iterator, Sequence
 import numpy as np
 import pandas as pd
 from ..core.files import allocate, read_json, sha256_json, write_json
-from ..core.stages import refuse_links
+from ..core.stages import refuse_shared
 from .balance import DataError
 from .dataset import ImageRows
 from .loaders import make_loader
@@ -253,7 +253,7 @@ def decoded_cache(
     room = cache_bytes(manifest, max_side)[row]
     offset = np.concatenate([[0], room.cumsum()])
     key = sha256_json([2, decoder_versions(), max_side, [digest.decode() for digest in sha], room])
-    refuse_links(folder)
+    refuse_shared(folder)
     folder.mkdir(parents=True, exist_ok=True)
     with _locked(folder):
         if not _is_made(folder, key):

@@ -19,10 +19,10 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from ..core.project import ConfigError, FakefaceError
-from ..core.stages import LONGEST_RUN, WITHOUT, Stage, as_before_if_refused, put_aside, require, run_dir
+from ..core.stages import LONGEST_RUN, STAGES, WITHOUT, Stage, as_before_if_refused, put_aside, require, run_dir
 from ..core.stages import look_through, refuse_links, settle, under_way
 from ..core.locks import LOCK, give_lock, take_lock
-from ..core.files import atomic_path, entries_below, naming_full_disk, read_json
+from ..core.files import atomic_path, entries_below, naming_full_disk, read_json, refuse_special_below
 from ..core.files import sha256_json, to_json, write_json
 from ..core.config import split_csv
 from ..core.text import is_plain_name
@@ -416,8 +416,12 @@ def _begin_round(cfg: LeaveoutConfig, new: Path) -> None:
         raise FakefaceError(
             f"{new} was started but not finished. Give resume=True to continue, or overwrite=True to start again."
         )
-    if cfg.overwrite:
-        put_aside(new)
+    if not cfg.overwrite:
+        return
+    made = [path.name for pattern in ("*", ".before/*") for path in new.glob(pattern)]
+    if is_begun and not set(made) & set(STAGES):
+        raise FakefaceError(f"{new} holds no stage, so no round made it. Move it away, or work under another run name.")
+    put_aside(new)
 
 
 def one_round(
@@ -428,8 +432,10 @@ def one_round(
 ) -> Path:  # the round's folder
     "Train without a group and test on it."
     home, new = (run_dir(name, cfg.out) for name in (cfg.run, round_name(cfg.run, group)))
-    for folder in (home, new):
-        look_through(folder)
+    look_through(home)
+    # its name comes from the run, and nobody has given it: it may be no link, either
+    refuse_links(new)
+    refuse_special_below(new)
     manifest = read_manifest(require(home / "prepare/manifest.parquet", "prepare"))
     if not cfg.overwrite:
         _refuse_other_data(new, manifest)
@@ -663,6 +669,7 @@ def collect_rounds(
     own = _own_figures(home)
     for group in groups:
         new = run_dir(round_name(run, group), out)
+        refuse_links(new)
         if Stage.state(new / "evaluate") == "finished":
             _refuse_other_evaluation(new, group)
             rounds += _rounds_of_group(home, new, group, own, given_epochs)
@@ -832,6 +839,7 @@ def require_current_rounds(
             continue
         # of a run that was copied or renamed, the rounds still have its old name
         new = home.with_name(record["run"])
+        refuse_links(new)
         if _is_made_again(new, record):
             raise FakefaceError(
                 f"The round of {home.name} without {', '.join(record['left_out'])} was begun again and has not ended: "

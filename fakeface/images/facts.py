@@ -22,7 +22,7 @@ from typing import Any, Callable, Iterable, Iterator, Mapping, TypeVar
 import PIL
 from ..core.files import refuse_special
 from ..core.project import FakefaceError
-from ..core.stages import refuse_links
+from ..core.stages import refuse_shared
 from .decode import ImageError, open_image
 from .header import read_header
 from .memory import held_memory, process_count
@@ -219,7 +219,9 @@ class _Cache:
     SAVE_EVERY = 2  # seconds
 
     def __init__(self, path: Path, table: str):
-        refuse_links(path)
+        # SQLite writes in all four, where they are there
+        for name in ("", "-journal", "-wal", "-shm"):
+            refuse_shared(Path(f"{path}{name}"))
         path.parent.mkdir(parents=True, exist_ok=True)
         self.saved = time.monotonic()
         self.table = table

@@ -29,7 +29,7 @@ from ..core.files import allocate, sha256_json, write_json
 from ..core.locks import LOCK, give_lock, take_lock
 from ..core.project import FakefaceError
 from ..core.seeds import rng, seed_of
-from ..core.stages import run_dir
+from ..core.stages import refuse_shared, run_dir
 from ..data.dataset import BadImage, EvalDataset, ImageRows, Sample
 from ..data.loaders import collate, make_loader
 from ..data.manifest import compare_present
@@ -193,6 +193,8 @@ def open_store(
         decoders=decoder_versions(),
     )
     folder = Path(root) / f"{model.arch}-{sha256_json(about)}"
+    # who knows a run's images knows its name, too
+    refuse_shared(folder)
     store = FeatureStore(folder, rows["sha256"], model.head.in_features)
     with _ours(folder):
         folder.mkdir(parents=True, exist_ok=True)

@@ -32,8 +32,13 @@ def fakeface(folder, *args, **options):
 
 
 def test_stage_runs_from_a_subfolder_in_this_interpreter_whatever_is_on_stdin(checkout):
+    # a run that was unpacked may hold another name of a file
+    (checkout / "diary.txt").write_text("dear diary")
+    (checkout / "outputs/demo").mkdir(parents=True)
+    (checkout / "outputs/demo/prepare.ipynb").hardlink_to(checkout / "diary.txt")
     ran = fakeface(checkout / "nbs", "prepare", "-p", "epochs", "1", input='{"cells": []}')
     assert ran.returncode == 0, ran.stderr
+    assert (checkout / "diary.txt").read_text() == "dear diary"
     assert "epoch 1 of 1" in ran.stdout and ran.stdout.strip().endswith("outputs/demo/prepare/notebook.ipynb")
     done = json.loads((checkout / "outputs/demo/prepare/metrics.json").read_text())
     assert done == {"epochs": 1, "python": sys.executable}

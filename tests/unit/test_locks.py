@@ -167,6 +167,32 @@ def test_what_a_lock_s_link_leads_to_stays_as_it_is(tmp_path):
     assert diary.read_text() == "dear diary"
 
 
+def test_no_file_is_written_that_has_another_name(config, tmp_path):
+    "An archive may hold a second name of a file that lies where it is unpacked, and tar makes it without a word."
+    import pandas as pd
+
+    from fakeface.data.cache import decoded_cache
+    from fakeface.images.facts import file_infos
+
+    diary = tmp_path / "diary.txt"
+    diary.write_text("dear diary")
+    run = Path(config.out) / "first"
+    (run / "report").mkdir(parents=True)
+    (run / "cache-64").mkdir()
+    rows = pd.DataFrame(dict(sha256=["0" * 64], width=[8], height=[8]))
+    for name, writes in (
+        ("report/.lock", lambda: Stage.begin("report", config)),
+        (".facts.sqlite", lambda: file_infos([], run / ".facts.sqlite")),
+        (".facts.sqlite-wal", lambda: file_infos([], run / ".facts.sqlite")),
+        ("cache-64/pixels.u8", lambda: decoded_cache(rows, run / "cache-64", 64)),
+    ):
+        os.link(diary, run / name)
+        with pytest.raises(FakefaceError, match=f"{name} has another name in another place"):
+            writes()
+        (run / name).unlink()
+    assert diary.read_text() == "dear diary"
+
+
 WAYS = ({}, {"overwrite": True}, {"resume": True})
 
 
@@ -249,6 +275,43 @@ def test_a_round_is_not_written_through_links(tmp_path):
         one_round(cfg, ["stripes"])
     share_prepared(home, new)
     assert thesis.read_text() == "years of work" and not (new / "prepare/audit.json").is_symlink()
+
+
+@pytest.mark.parametrize("is_link", [True, False], ids=["a link", "a folder"])
+def test_no_round_takes_the_place_of_what_no_round_made(tmp_path, is_link):
+    "Its name follows from the run's: an archive may bring a link of that name, and overwrite is not asked of it."
+    from fakeface.evaluate.leave_one_out import LeaveoutConfig, collect_rounds, one_round
+    from fakeface.testing.datasets import toy_run
+
+    toy_run(tmp_path, "theirs", count=4)
+    new = tmp_path / "theirs-without-stripes"
+    documents = tmp_path / "documents" if is_link else new
+    documents.mkdir()
+    (documents / "thesis.txt").write_text("years of work")
+    if is_link:
+        new.symlink_to(documents)
+        with pytest.raises(FakefaceError, match="theirs-without-stripes is a link"):
+            collect_rounds("theirs", str(tmp_path), [["stripes"]])
+    cfg = LeaveoutConfig(run="theirs", out=str(tmp_path), groups="stripes", overwrite=True)
+    with pytest.raises(FakefaceError, match="is a link" if is_link else "holds no stage, so no round made it"):
+        one_round(cfg, ["stripes"])
+    assert (documents / "thesis.txt").read_text() == "years of work"
+
+
+def test_no_features_are_written_through_a_link(tmp_path):
+    from fakeface.models.network import build_model
+    from fakeface.testing.datasets import toy_manifest
+    from fakeface.train.engine import Engine
+    from fakeface.train.features import open_store
+
+    rows, model = toy_manifest(tmp_path / "set", count=4), build_model("test_resnet", None, size=64)
+    store = open_store(tmp_path / "features", model, rows, Engine())
+    thesis = tmp_path / "thesis.txt"
+    thesis.write_text("years of work")
+    (store.folder / "base.f32").symlink_to(thesis)
+    with pytest.raises(FakefaceError, match="base.f32 is a link"):
+        open_store(tmp_path / "features", model, rows, Engine())
+    assert thesis.read_text() == "years of work"
 
 
 def test_a_copy_of_a_pretraining_follows_no_link_and_fills_no_disk(tmp_path):
