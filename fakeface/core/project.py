@@ -56,11 +56,18 @@ def _owners(paths: Iterable[Path]) -> set[int]:
     return found
 
 
-def _refuse_strangers(folder: Path) -> None:
-    "Raise `FakefaceError` for another account's checkout, unless this program runs from it: its notebooks would run."
+def _refuse_strangers(folder: Path, *around: Path) -> None:
+    """Raise `FakefaceError` for another account's checkout, and for one within another, as a run may hold it that was
+    unpacked there, unless this program runs from it: its notebooks would run."""
     package = importlib.util.find_spec("fakeface")
     if package and package.origin and Path(package.origin).resolve().parents[1] == folder:
         return
+    if around:
+        raise FakefaceError(
+            f"{folder} is a checkout of fakeface that lies in another one, {around[0]}: it is not clear whose "
+            f"notebooks are meant. If {folder} is yours, move it out of there. If it came with a run, start the stages "
+            "from elsewhere."
+        )
     owners = _owners((folder, folder / "settings.ini", folder / "nbs", *folder.glob("nbs/run_*.ipynb")))
     # whoever is root can do anything here already
     if hasattr(os, "getuid") and not owners <= {0, os.getuid()}:
@@ -75,10 +82,10 @@ def project_root(
 ) -> Path:  # the checkout's top folder
     "Walk up to the checkout's `settings.ini`; raises `FakefaceError` outside a checkout, and in a stranger's."
     here = Path(start or Path.cwd()).resolve()
-    for folder in (here, *here.parents):
-        if _is_ours(folder / "settings.ini"):
-            _refuse_strangers(folder)
-            return folder
+    found = [folder for folder in (here, *here.parents) if _is_ours(folder / "settings.ini")]
+    if found:
+        _refuse_strangers(*found)
+        return found[0]
     raise FakefaceError(
         f"{here} is not inside a checkout of fakeface. The stages need one: clone the project and run them from there."
     )

@@ -76,8 +76,9 @@ def look_through(
     refuse_special_below(run)
     for part in (*STAGES, "leaveout"):
         refuse_links(run / part)
-    for record in run.glob("*.json"):
-        refuse_links(record)
+    # what else stages and rounds keep there
+    for path in [*run.glob("*.json"), *run.glob(".*")]:
+        refuse_links(path)
 
 # %% ../../nbs/01_core/07_stages.ipynb #8e1b7a52
 _BEFORE = ".before"  # in a folder that is made again: all that was there until then

@@ -277,6 +277,20 @@ def test_a_round_is_not_written_through_links(tmp_path):
     assert thesis.read_text() == "years of work" and not (new / "prepare/audit.json").is_symlink()
 
 
+def test_what_was_being_moved_is_not_moved_out_of_a_folder_that_a_link_leads_to(tmp_path):
+    from fakeface.evaluate.leave_one_out import LeaveoutConfig, one_round
+    from fakeface.testing.datasets import toy_run
+
+    toy_run(tmp_path, "theirs", count=4)
+    (tmp_path / "documents").mkdir()
+    (tmp_path / "documents/thesis.txt").write_text("years of work")
+    (tmp_path / "theirs-without-stripes").mkdir()
+    (tmp_path / "theirs-without-stripes/.before.part").symlink_to(tmp_path / "documents")
+    with pytest.raises(FakefaceError, match="before.part is a link"):
+        one_round(LeaveoutConfig(run="theirs", out=str(tmp_path), groups="stripes"), ["stripes"])
+    assert (tmp_path / "documents/thesis.txt").read_text() == "years of work"
+
+
 @pytest.mark.parametrize("is_link", [True, False], ids=["a link", "a folder"])
 def test_no_round_takes_the_place_of_what_no_round_made(tmp_path, is_link):
     "Its name follows from the run's: an archive may bring a link of that name, and overwrite is not asked of it."
