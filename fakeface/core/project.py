@@ -56,11 +56,16 @@ def _owners(paths: Iterable[Path]) -> set[int]:
     return found
 
 
+def _runs_from(folder: Path) -> bool:
+    "Whether this program runs from a checkout."
+    package = importlib.util.find_spec("fakeface")
+    return bool(package and package.origin and Path(package.origin).resolve().parents[1] == folder)
+
+
 def _refuse_strangers(folder: Path, *around: Path) -> None:
     """Raise `FakefaceError` for another account's checkout, and for one within another, as a run may hold it that was
     unpacked there, unless this program runs from it: its notebooks would run."""
-    package = importlib.util.find_spec("fakeface")
-    if package and package.origin and Path(package.origin).resolve().parents[1] == folder:
+    if _runs_from(folder):
         return
     if around:
         raise FakefaceError(
@@ -91,12 +96,18 @@ def project_root(
     )
 
 # %% ../../nbs/01_core/02_project.ipynb #c479539d
+_DESCRIBE = ("describe", "--always", "--dirty", "--abbrev=40", "--exclude=*")
+_NAME = ("rev-parse", "--verify", "--quiet", "HEAD")
+
+
 def git_commit() -> str | None:
-    "The checkout's commit with `-dirty` where files differ, or None outside git."
+    """The checkout's commit, or None outside git; with `-dirty` where files differ, if this program runs from there:
+    to compare them, git runs what another checkout's settings may name."""
     try:
+        root = project_root()
         described = subprocess.run(
-            ["git", "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"],
-            cwd=project_root(),
+            ["git", *(_DESCRIBE if _runs_from(root) else _NAME)],
+            cwd=root,
             capture_output=True,
             text=True,
             timeout=20,

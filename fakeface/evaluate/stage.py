@@ -25,6 +25,8 @@ from ..data.manifest import compare_files, manifest_hash, read_manifest
 from ..data.audit import read_audit, require_same_data, require_trained_on, require_unbiased, trained_on
 from ..data.prepare import find_path
 from ..data.frames import FramingSample, framing_samples
+from ..data.gate import DomainGate, header_gate
+from ..data.intake import framing_hints
 from ..data.quarantine import Quarantine
 from ..faces.frame import FRAME_MODES
 from ..images.workers import IMAGE_SECONDS
@@ -120,6 +122,27 @@ def _unframed_words(
         "evaluate with framing=face. (Evaluation goes by scores alone; check is also unsure where a head is small, "
         "leans or is cut off.)"
     )
+
+# %% ../../nbs/09_evaluate/08_stage.ipynb #8240567b
+def _telling_words(
+    gate: dict[str, DomainGate],  # of the extra folder
+    samples: dict[tuple[str, str], FramingSample],  # the same
+) -> str:  # "" where nothing was found
+    "That the classes of the extra folder differ in more than faces."
+    said = [
+        f"In {domain}, the extra folder, the class can be told from size, format and quality of the files alone "
+        f"(header AUC {found.header_auc:.2f}, {found.n_real} real and {found.n_fake} fake images)"
+        for domain, found in gate.items()
+        if found.verdict == "refuse"
+    ]
+    if any(hint.startswith("WARNING") for hint in framing_hints(samples)):
+        images = sum(sample.images for sample in samples.values())
+        said.append(
+            "In the extra folder, faces fill the images of one class otherwise than those of the other "
+            f"({images} images were looked at)"
+        )
+    advice = "figures on it may be about that. Give images of both classes that were saved and cut in one way."
+    return " ".join(f"{sentence}: {advice}" for sentence in said)
 
 # %% ../../nbs/09_evaluate/08_stage.ipynb #8240567e
 def _compared(cfg: EvaluateConfig) -> dict[str, Any]:
@@ -222,6 +245,7 @@ class _Request:
     device: torch.device
     seen: Seen  # what the bundle was trained on
     unframed: str = ""  # that the images of that folder should be framed by their faces, and are not
+    telling: str = ""  # that its classes differ in more than faces
 
     @property
     def home(self) -> Path:
@@ -273,10 +297,10 @@ def _request(cfg: EvaluateConfig) -> _Request:
     if not cfg.extra:
         return request
     extra, left_out = extra_rows(cfg.extra, manifest, home, request.workers)
-    unframed = ""
-    if cfg.framing == "centre":
-        unframed = _unframed_words(framing_samples(extra, None, request.workers, IMAGE_SECONDS))
-    return replace(request, extra=extra, left_out=left_out, unframed=unframed)
+    # framed as it will be judged
+    samples = framing_samples(extra.assign(framing=cfg.framing), None, request.workers, IMAGE_SECONDS)
+    telling = _telling_words(header_gate(extra), samples)
+    return replace(request, extra=extra, left_out=left_out, unframed=_unframed_words(samples), telling=telling)
 
 # %% ../../nbs/09_evaluate/08_stage.ipynb #b9546bf0
 @dataclass(frozen=True)
@@ -437,6 +461,7 @@ def _about(request: _Request, scored: _Scored) -> dict[str, Any]:
         claims={domain: dict(sources=claim.sources, met=claim.met) for domain, claim in claims.items()},
         known=request.known.to_dict(),
         unframed=request.unframed,
+        telling=request.telling,
         bundle=bundle.name,
         bundle_hash=bundle.hash,
         bundle_stage=bundle.stage,
@@ -546,7 +571,7 @@ def _evaluated(
 ) -> dict[str, Any]:
     "Everything that the stage makes, and what metrics.json holds of it."
     cfg = request.cfg
-    said = [why_this_bundle(cfg, request.bundle.name), request.known.sentence(), request.unframed]
+    said = [why_this_bundle(cfg, request.bundle.name), request.known.sentence(), request.unframed, request.telling]
     for sentence in filter(None, said):
         print(sentence)
     scored = _score(request, stage.dir, progress)

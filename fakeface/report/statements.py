@@ -828,6 +828,11 @@ def _unframed_warning(metrics: dict, facts: RunFacts) -> list[str]:
     return [metrics["unframed"]] if metrics.get("unframed") else []
 
 
+def _telling_warning(metrics: dict, facts: RunFacts) -> list[str]:
+    "Where the classes of a folder beyond the split differ in more than faces."
+    return [metrics["telling"]] if metrics.get("telling") else []
+
+
 def _overlap_warning(metrics: dict, facts: RunFacts) -> list[str]:
     "Where images of a folder beyond the split were not new."
     overlap = metrics.get("overlap") or {}
@@ -888,6 +893,7 @@ WARNINGS = (
     _groups_warning,
     _misfit_warnings,
     _unframed_warning,
+    _telling_warning,
     _overlap_warning,
     _unreadable_warning,
 )

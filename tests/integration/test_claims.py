@@ -177,6 +177,18 @@ def test_photographs_of_a_folder_of_ones_own_are_not_new_among_many_fakes(dilute
     assert facts.metrics["seen"]["own"] == "seen" and "On own, which it was never" not in all_said(facts)
 
 
+def test_a_folder_of_ones_own_whose_classes_are_saved_differently_is_told(diluted, tmp_path):
+    "A detector that sees no faces at all may rank such a folder well."
+    for kind, name in (("real", "{}.jpg"), ("fake", "{}.png")):
+        (tmp_path / kind).mkdir()
+        for number in range(24):
+            toy_image("dots", "own", int(kind == "fake"), number).save(tmp_path / kind / name.format(number))
+    bundle = diluted / "part/finetune/bundle"
+    facts = found(diluted, "beside", bundle=str(bundle), extra=f"own={tmp_path}", overwrite=True)
+    assert "In own, the extra folder, the class can be told from size, format and quality" in facts.metrics["telling"]
+    assert facts.metrics["telling"] in all_said(facts)
+
+
 def test_where_the_record_of_images_has_gaps_a_name_proves_nothing(out):
     if not (out / "gaps").exists():
         copy_bundle(out / "part/finetune/bundle", out / "gaps", NOTHING_KNOWN)
