@@ -213,12 +213,12 @@ def scored_by(
     "What is known of the detectors that score each image."
     seen = seen_at_start(cfg)
     if seen is None:
-        return "each scored by a detector that had not seen it"
+        return "each scored by a detector that had not seen it (an altered copy of it is not always known again)"
     if seen.whole:
         known = "not always" if seen.all_faces else "not"
         return (
-            "each scored by a detector that had not seen it, as far as is known (a photograph that the start was "
-            f"trained on is {known} known again within another image, as in a screenshot)"
+            "each scored by a detector that had not seen it, as far as is known (an altered copy is not always known "
+            f"again; a photograph that the start was trained on is {known} within another image, as in a screenshot)"
         )
     return (
         "each scored by a detector that was trained without it (whether the start had seen it before is not recorded)"

@@ -265,7 +265,7 @@ def _argument(name: str, value: Any) -> str:
     # the longest first: one path may be the beginning of another
     for path in sorted(_absolute_in(name, value), key=len, reverse=True):
         value = value.replace(path, Path(path).name)
-    return f"-p {name} {shlex.quote(str(value))}"
+    return f"-p {shlex.quote(name)} {shlex.quote(str(value))}"
 
 # %% ../../nbs/12_report/16_release.ipynb #c4be6342
 def commands(
