@@ -218,7 +218,7 @@ def scored_by(
         known = "not always" if seen.all_faces else "not"
         return (
             "each scored by a detector that had not seen it, as far as is known (an altered copy is not always known "
-            f"again; a photograph that the start was trained on is {known} within another image, as in a screenshot)"
+            f"again, a photograph that the start was trained on {known} within another image, as in a screenshot)"
         )
     return (
         "each scored by a detector that was trained without it (whether the start had seen it before is not recorded)"
