@@ -62,16 +62,20 @@ def _runs_from(folder: Path) -> bool:
     return bool(package and package.origin and Path(package.origin).resolve().parents[1] == folder)
 
 
+_OF_A_RUN = ("*/stage.json", "prepare/manifest.parquet", "evaluate/metrics.json")
+
+
 def _refuse_strangers(folder: Path, *around: Path) -> None:
-    """Raise `FakefaceError` for another account's checkout, and for one within another, as a run may hold it that was
-    unpacked there, unless this program runs from it: its notebooks would run."""
+    """Raise `FakefaceError` for another account's checkout, and for one that lies in a run, or in another checkout, as
+    it may come in an archive, unless this program runs from it: its notebooks would run."""
     if _runs_from(folder):
         return
-    if around:
+    runs = [place for place in (folder, *folder.parents) if any(any(place.glob(name)) for name in _OF_A_RUN)]
+    if runs or around:
         raise FakefaceError(
-            f"{folder} is a checkout of fakeface that lies in another one, {around[0]}: it is not clear whose "
-            f"notebooks are meant. If {folder} is yours, move it out of there. If it came with a run, start the stages "
-            "from elsewhere."
+            f"{folder} has a settings.ini as a checkout of fakeface has it, and lies in {(*runs, *around)[0]}: it is "
+            "not clear whose notebooks are meant. If it came with a run, start the stages in a checkout of your own. "
+            "If it is yours, move it out of there."
         )
     owners = _owners((folder, folder / "settings.ini", folder / "nbs", *folder.glob("nbs/run_*.ipynb")))
     # whoever is root can do anything here already
