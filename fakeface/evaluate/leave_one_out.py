@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 import numpy as np
 import pandas as pd
-from ..core.project import ConfigError, FakefaceError
+from ..core.project import ConfigError, FakefaceError, cores
 from ..core.stages import LONGEST_RUN, STAGES, WITHOUT, Stage, as_before_if_refused, put_aside, require, run_dir
 from ..core.stages import look_through, refuse_links, settle, under_way
 from ..core.locks import LOCK, give_lock, take_lock
@@ -137,6 +137,12 @@ def _settings(file: Path, preset: str) -> dict[str, Any]:
     return {name: value for name, value in read_json(file).items() if name not in not_taken}
 
 # %% ../../nbs/09_evaluate/09_leave_one_out.ipynb #896afd23
+def _processes_here(cfg: TrainConfig) -> int:
+    "The processes of a training, no more than this machine has processors, that share its batch evenly."
+    fewer = range(1, min(cfg.processes, cores()) + 1)
+    return max(number for number in fewer if cfg.batch % (number * cfg.accumulate) == 0)
+
+
 def _where(name: str, manifest: pd.DataFrame, group: list[str]) -> tuple[bool, bool]:
     "Whether a domain or source has images in the group, and whether it has others."
     own, inside = _named(manifest, [name]), _named(manifest, group)
@@ -183,6 +189,9 @@ def round_config(
         # what a round leaves out its calibration must not know either, not even one source of it
         calibrate_on=",".join(_untouched(full.calibrate_on, manifest, group)),
         device=cfg.device,
+        # a run may come from another machine, or from somebody else
+        workers=min(full.workers, cores()),
+        processes=_processes_here(full),
         epochs=cfg.epochs or full.epochs,
     )
 

@@ -15,12 +15,15 @@ PARTS = 3
 
 
 @pytest.fixture
-def manifest() -> pd.DataFrame:
-    "Sixty images of one domain, all of them for training."
+def manifest(tmp_path) -> pd.DataFrame:
+    "Sixty images of one domain, all of them for training, and too small for a face to be looked for."
     label = np.repeat([0, 1], CLASS)
     path = [f"{number}.jpg" for number in range(2 * CLASS)]
     names = dict.fromkeys(("identity", "source"), "")
-    return pd.DataFrame(dict(path=path, domain="mine", label=label, split="train", group=path, sha256=path, **names))
+    names |= dict(width=8, height=8)
+    rows = pd.DataFrame(dict(path=path, domain="mine", label=label, split="train", group=path, sha256=path, **names))
+    rows.attrs = dict(root=str(tmp_path))
+    return rows
 
 
 @pytest.fixture
