@@ -296,7 +296,7 @@ def _request(cfg: EvaluateConfig) -> _Request:
     request = _Request(cfg, manifest, rows, None, None, net, bundle, device, read_seen(folder))
     if not cfg.extra:
         return request
-    extra, left_out = extra_rows(cfg.extra, manifest, home, request.workers)
+    extra, left_out = extra_rows(cfg.extra, manifest, home, request.workers, cfg.framing)
     # framed as it will be judged
     samples = framing_samples(extra.assign(framing=cfg.framing), None, request.workers, IMAGE_SECONDS)
     telling = _telling_words(header_gate(extra), samples)

@@ -8,6 +8,7 @@ __all__ = ['NOT_NEW', 'MET', 'lineage', 'seen_or_not', 'has_met', 'is_new_source
 
 # %% ../../nbs/09_evaluate/05_unseen.ipynb #eaaf2eb1
 import os
+from functools import partial
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,6 +18,7 @@ import pandas as pd
 from ..core.labels import LABEL_NAMES
 from ..core.project import FakefaceError
 from ..data.folders import class_folders
+from ..data.frames import rows_alike
 from ..images.facts import file_infos
 from ..images.twins import from_hex
 from ..images.workers import IMAGE_SECONDS
@@ -365,6 +367,7 @@ def extra_rows(
     manifest: pd.DataFrame,  # the run's
     home: Path,  # the run's folder
     workers: int | None = None,
+    framing: str = "centre",  # face: images that show the same face are copies of one, as in `prepare`
 ) -> tuple[pd.DataFrame, dict[str, int]]:  # rows to score, and how many were left out and why
     "A labelled folder as an unseen domain, without what the run has met; raises `EvaluateError`."
     name, _, folder = (part.strip() for part in spec.partition("="))
@@ -374,13 +377,12 @@ def extra_rows(
     for what in ("domain", "source"):
         if name in set(manifest[what]):
             raise EvaluateError(f"extra: {name!r} is the name of a {what} of this run. Choose another.")
-    rows = _scanned(folder, name)
+    rows = _scanned(folder, name).assign(framing=framing)
     _refuse_training_folder(folder, manifest)
     _say_if_unaware_of_crops(manifest)
     cache = home / ".facts.sqlite"
-    extra = build_manifest(
-        rows, os.path.realpath(manifest.attrs["root"]), cache=cache, workers=workers, timeout=IMAGE_SECONDS
-    )
+    how: dict[str, Any] = dict(cache=cache, workers=workers, timeout=IMAGE_SECONDS)
+    extra = build_manifest(rows, os.path.realpath(manifest.attrs["root"]), **how, also_alike=partial(rows_alike, **how))
     met = overlap_with_training(extra, manifest, mirrored_hashes(extra, cache, workers))
     keep, counts = _sorted_out(extra, met)
     if not keep.any():

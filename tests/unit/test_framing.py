@@ -26,13 +26,14 @@ from fakeface.data.frames import FileFrame
 from fakeface.data.gate import AuditError
 from fakeface.data.harmonise import harmonise
 from fakeface.data.loaders import make_loader
-from fakeface.data.manifest import build_manifest
+from fakeface.data.manifest import build_manifest, read_manifest
 from fakeface.data.orl import demo_faces
 from fakeface.data.prepare import PrepareConfig, build_dataset, collect_sources, index_images, write_prepared
 from fakeface.data.sources import read_sources, scan_all
 from fakeface.evaluate.mistakes import show_mistakes
 from fakeface.evaluate.robustness import GridDataset
 from fakeface.evaluate.stage import EvaluateConfig, evaluate
+from fakeface.evaluate.unseen import extra_rows
 from fakeface.explain.averages import _first_views, azimuthal, explain_predictions, mean_spectra, spectrum
 from fakeface.faces.earned import NO_FACE
 from fakeface.faces.frame import FRAMED_ANGLE, frame
@@ -45,6 +46,7 @@ from fakeface.infer.detector import Detector
 from fakeface.report.findings import collect_findings
 from fakeface.report.maps import gallery
 from fakeface.report.result_sections import gallery_sections
+from fakeface.testing.datasets import toy_run
 
 GREY = (125, 130, 140)
 
@@ -507,3 +509,19 @@ def test_decoding_keeps_what_a_scale_is_drawn_from(training, tmp_path):
     opened = FaceDataset(rows, part, seed=7, max_side=part.max_side)
     assert stored.open(0).size == (2 * size, 2 * size)
     assert all(np.array_equal(stored[row, 1, row]["x"], opened[row, 1, row]["x"]) for row in range(len(rows)))
+
+
+def test_a_photograph_in_several_scenes_of_an_extra_folder_is_one_image(tmp_path):
+    "As in `prepare`: where squares are cut out around faces, scenes of one photograph are copies of each other."
+    home = toy_run(tmp_path, "toy", count=4)
+    manifest = read_manifest(home / "prepare/manifest.parquet")
+    (tmp_path / "own/real").mkdir(parents=True)
+    for number, head in enumerate(demo_faces(2)):
+        for place in range(3):
+            image = scene((head, 200 + 20 * place, 40 + 150 * place, 60 + 30 * number))
+            image.save(tmp_path / f"own/real/{number}{place}.png")
+    found = {}
+    for framing in ("centre", "face"):
+        rows, _ = extra_rows(f"own={tmp_path / 'own'}", manifest, home, 0, framing)
+        found[framing] = (len(rows), rows.group.nunique(), rows.image.nunique())
+    assert found == dict(centre=(6, 6, 6), face=(6, 2, 2))
