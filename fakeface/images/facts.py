@@ -13,6 +13,7 @@ import importlib.metadata
 import json
 import os
 import re
+import shutil
 import sqlite3
 import time
 from dataclasses import dataclass
@@ -20,9 +21,9 @@ from pathlib import Path
 from typing import Any, Callable, Iterable, Iterator, Mapping, TypeVar
 
 import PIL
-from ..core.files import refuse_special
+from ..core.files import atomic_path, refuse_special
 from ..core.project import FakefaceError
-from ..core.stages import refuse_shared
+from ..core.stages import refuse_links, refuse_shared
 from .decode import ImageError, open_image
 from .header import read_header
 from .memory import held_memory, process_count
@@ -213,6 +214,13 @@ def _refuse_foreign_journal(path: Path) -> None:
             raise FakefaceError(f"{journal} would remove another file, which no stage asks for. Remove {path} and it.")
 
 
+def _unshare(path: Path) -> None:
+    "A file that has another name, as in a copy of a run by hard links, becomes a file of its own."
+    if path.is_file() and path.stat().st_nlink > 1:
+        with atomic_path(path) as own:
+            shutil.copyfile(path, own)
+
+
 class _Cache:
     "What was found, by path and stamp, in a table of a SQLite file."
 
@@ -220,8 +228,10 @@ class _Cache:
 
     def __init__(self, path: Path, table: str):
         # SQLite writes in all four, where they are there
-        for name in ("", "-journal", "-wal", "-shm"):
+        for name in ("-journal", "-wal", "-shm"):
             refuse_shared(Path(f"{path}{name}"))
+        refuse_links(path)
+        _unshare(path)
         path.parent.mkdir(parents=True, exist_ok=True)
         self.saved = time.monotonic()
         self.table = table

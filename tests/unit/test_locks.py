@@ -182,7 +182,6 @@ def test_no_file_is_written_that_has_another_name(config, tmp_path):
     rows = pd.DataFrame(dict(sha256=["0" * 64], width=[8], height=[8]))
     for name, writes in (
         ("report/.lock", lambda: Stage.begin("report", config)),
-        (".facts.sqlite", lambda: file_infos([], run / ".facts.sqlite")),
         (".facts.sqlite-wal", lambda: file_infos([], run / ".facts.sqlite")),
         ("cache-64/pixels.u8", lambda: decoded_cache(rows, run / "cache-64", 64)),
     ):
@@ -190,7 +189,23 @@ def test_no_file_is_written_that_has_another_name(config, tmp_path):
         with pytest.raises(FakefaceError, match=f"{name} has another name in another place"):
             writes()
         (run / name).unlink()
+    os.link(diary, run / ".facts.sqlite")
+    with pytest.raises(FakefaceError, match="cannot be used .file is not a database"):
+        file_infos([], run / ".facts.sqlite")
     assert diary.read_text() == "dear diary"
+
+
+def test_a_run_that_was_copied_by_hard_links_has_a_cache_of_its_own(tmp_path):
+    from fakeface.images.facts import file_infos
+    from fakeface.testing.images import write_noise_image
+
+    image, cache = tmp_path / "a.png", tmp_path / "run/.facts.sqlite"
+    write_noise_image(image, 100)
+    file_infos([], cache)
+    os.link(cache, tmp_path / "backup.sqlite")
+    before = cache.read_bytes()
+    file_infos([image], cache)
+    assert (tmp_path / "backup.sqlite").read_bytes() == before != cache.read_bytes()
 
 
 WAYS = ({}, {"overwrite": True}, {"resume": True})
