@@ -229,8 +229,8 @@ def collect_findings(
     "Read what the stages of a run have left; raises `FakefaceError` where there is no such run, or a table is another."
     home = Path(home)
     look_through(home)
-    if not any((home / stage).is_dir() for stage in REPORTED_STAGES):
-        raise FakefaceError(f"{home} has no stage: there is no such run. Run the stage 'prepare' first.")
+    if not home.is_dir():
+        raise FakefaceError(f"{home} is missing: there is no such run. Run the stage 'prepare' first.")
     stages = {stage: _stage_facts(home / stage) for stage in REPORTED_STAGES}
     prepared = home / "prepare"
     # tables without metrics are those of an evaluation that did not finish
