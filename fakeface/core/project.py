@@ -154,7 +154,7 @@ def _installed_packages() -> list[str]:
     "`name==version` of each installed package, sorted without regard to case."
     found = set()
     for package in importlib.metadata.distributions():
-        # `package.metadata` reads the whole text, which takes fifteen times as long
+        # `package.metadata` reads the whole text, which takes more than ten times as long
         head = (package.read_text("METADATA") or package.read_text("PKG-INFO") or "").partition("\n\n")[0]
         said = dict(_NAME_OR_VERSION.findall(head))
         if said.get("Name"):

@@ -220,6 +220,7 @@ def _sample_of(
     "Look at the first few images, and at the rest if one of them is not framed as it is taken."
     paths = [path for path, _ in images]
     frames = file_frames(paths[:_FIRST_LOOK], *how)
+    # of images that are framed by faces it is known by now
     if framing == "face" or any(frame.square or not frame.faces for frame in frames):
         frames += file_frames(paths[_FIRST_LOOK:], *how)
     taken = [frame.side if framing == "face" else side for frame, (_, side) in zip(frames, images)]

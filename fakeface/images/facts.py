@@ -196,7 +196,7 @@ def _is_damaged(path: Path, error: sqlite3.Error) -> bool:
         return file.read(16) == b"SQLite format 3\0"
 
 
-_LONGEST_ROW = 2**20  # bytes; of those that we write none is a hundredth of it
+_LONGEST_ROW = 2**20  # bytes; ours have a few thousand
 # at the end of a journal: the name of another file follows, which SQLite removes when it rolls back
 _NAMES_ANOTHER = bytes.fromhex("d9d505f920a163d7")
 _OUR_TABLE = re.compile(r"CREATE TABLE \w+ \(path TEXT PRIMARY KEY, stamp TEXT, facts TEXT\)")
