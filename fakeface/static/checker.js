@@ -44,6 +44,7 @@ function render({ model, el }) {
   const page = document.body.dataset.voila !== undefined;          // a page of its own, not a cell
   const top = page ? 1 : 2, head = k => `h${top + k}`;               // heading levels: a notebook has its own h1
   const cards = new Map(), jobs = [], answered = new Map(), gone = new Set();    // gone: removed here, not yet there
+  const early = [];                                                // files that came before the Python side has spoken
   let state = null, busy = null, setting = false, asked = 0, unset = null, notice = "", pasted = 0, silence = 0, ended = false;
   const send = (message, buffers) => {
     if (ended) return;
@@ -99,7 +100,8 @@ function render({ model, el }) {
 
   // ---- images come in
   function add(files) {
-    if (!state || state.problem || ended || !files.length) return;
+    if (!state && !ended) { early.push(...files); return; }
+    if (ended || state.problem || !files.length) return;
     const room = Math.max(0, state.limits.cards - cards.size); notice = files.length > room ? state.limits.full : "";
     for (const f of files.slice(0, room)) {
       const id = crypto.randomUUID ? crypto.randomUUID() : `${Date.now()}-${Math.random()}`;
@@ -271,6 +273,7 @@ function render({ model, el }) {
       limits.textContent = m.limits.text; form.hidden = !m.paths; faces.checked = m.faces; stable.checked = m.stability; keep.textContent = m.keep; where.textContent = m.below ? `Or a file or folder below ${m.below}` : "Or a file or folder on this computer"; path.placeholder = m.below ? "photo.jpg" : "/pictures/photo.jpg"; foot.textContent = m.foot;
       stored.replaceChildren(...(m.stored ?? []).map(b => h("button", { type: "button", class: "ff-small", title: b.hint, "data-value": b.value, click: () => set({ threshold: b.value }) }, b.text)));
       note.textContent = m.note; explain(m); for (const c of m.cards) { put(c); if (c.outdated && c.again) again(c); } if (!m.problem) sliders(); next(); say();
+      add(early.splice(0));
     },
     card({ card, summary }) { if (!gone.has(card.id)) put(card); state.summary = summary; done(card.id); },
     relabel(m) {

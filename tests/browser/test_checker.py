@@ -583,6 +583,31 @@ def test_a_heatmap_goes_with_the_word_that_it_is_for(browser, bundle, tmp_path):
         stop(process)
 
 
+EARLY = """files => new MutationObserver((_, watch) => {
+  if (!document.querySelector('.ff')) return;
+  watch.disconnect();
+  const transfer = FILES;
+  document.dispatchEvent(new DragEvent('drop', { dataTransfer: transfer(files), cancelable: true }));
+}).observe(document, { childList: true, subtree: true })"""
+
+
+def test_an_image_dropped_while_the_page_starts_is_judged(browser, bundle, tmp_path):
+    "The page is there before the program behind it has said a word: what was dropped until then was lost."
+    process, url = serve(tmp_path / "log.txt", bundle=str(bundle.folder), sessions=1)
+    context = browser.new_context()
+    page = context.new_page()
+    data = base64.b64encode((bundle.images / "a.jpg").read_bytes()).decode()
+    page.add_init_script(f"({EARLY.replace('FILES', FILES)})({json.dumps([['early.jpg', data]])})")
+    try:
+        page.goto(url)
+        page.get_by_role("button", name="Choose images").wait_for(timeout=60_000)
+        settled(page, 1)
+        assert card(page, "early.jpg").locator(".ff-score").count() == 1
+    finally:
+        context.close()
+        stop(process)
+
+
 def test_page_says_when_its_kernel_has_died(own, bundle):
     page, _ = own
     upload(page, bundle.images / "a.jpg")
