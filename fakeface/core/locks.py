@@ -124,6 +124,17 @@ def _refuse(path: Path, holder: Holder | None, instead: str, otherwise: str = ""
     raise FakefaceError(f"{path.parent} is being written by {written_out(str(who))}. {advice}")
 
 
+def _opened_if_free(path: Path, instead: str) -> tuple[int, Holder | None]:  # the open file; who stands in it
+    "Open a lock's file and take the system's lock; raises `FakefaceError` where another process may have the folder."
+    descriptor, owns = _opened(path)
+    before = _written(descriptor)
+    is_elsewhere = before is not None and before.host != socket.gethostname()
+    if owns is False or before is not None and (owns is None or is_elsewhere):
+        os.close(descriptor)
+        _refuse(path, before, instead, "" if owns is False else f" If it has ended, remove {path}.")
+    return descriptor, before
+
+
 def take_lock(
     path: str | os.PathLike,  # the lock's file
     instead: str = "give another run name",  # what else can be done, for the error
@@ -133,12 +144,7 @@ def take_lock(
     if path in _held:
         return None
     path.parent.mkdir(parents=True, exist_ok=True)
-    descriptor, owns = _opened(path)
-    before = _written(descriptor)
-    is_elsewhere = before is not None and before.host != socket.gethostname()
-    if owns is False or before is not None and (owns is None or is_elsewhere):
-        os.close(descriptor)
-        _refuse(path, before, instead, "" if owns is False else f" If it has ended, remove {path}.")
+    descriptor, before = _opened_if_free(path, instead)
     os.ftruncate(descriptor, 0)
     os.lseek(descriptor, 0, os.SEEK_SET)
     os.write(descriptor, json.dumps(dataclasses.asdict(Holder.here())).encode())
@@ -167,8 +173,8 @@ def require_free(
     path: str | os.PathLike,  # the lock's file
     instead: str = "give another run name",  # as for `take_lock`
 ) -> None:
-    "Raise `FakefaceError` where another process has the folder; takes nothing."
+    "Raise `FakefaceError` where another process has the folder; takes nothing and changes nothing."
     path = Path(path).absolute()
     if path not in _held and path.exists():
-        take_lock(path, instead)
-        give_lock(path)
+        descriptor, _ = _opened_if_free(path, instead)
+        os.close(descriptor)

@@ -290,7 +290,8 @@ def _copy_pretraining(source: Path, target: Path) -> None:
             if (source / path).is_dir():
                 (target / path).mkdir(exist_ok=True)
             else:
-                shutil.copyfile(source / path, target / path)
+                with atomic_path(target / path) as copy:
+                    shutil.copyfile(source / path, copy)
 
 
 def _train_round(

@@ -129,13 +129,26 @@ _FORMAT = 3  # of rows
 _LITERAL = 2  # the format in which ./a.jpg was another file than a.jpg; in the first, files had half as many digits
 
 
+_BEGINNING = b'{"name": "'  # of a row in JSON
+
+
+def _is_torn(first: bytes, kind: str) -> bool:
+    "Can this be what is left of a first line? A line of somebody else's file is not."
+    if kind == "csv" or len(first) < len(_BEGINNING):
+        return (_HEAD if kind == "csv" else _BEGINNING).startswith(first)
+    has_next_column = b'", "' in first
+    return first.startswith(_BEGINNING) and (b'", "label": ' in first or not has_next_column)
+
+
 def _is_ours(first: bytes, kind: str, format: Any) -> bool:
-    "Can a file with this first line hold rows of this kind? An empty or torn line says nothing against it."
+    "Can a file with this first line hold rows of this kind?"
     if kind not in ROW_FORMATS:
         return False
     key = _KEY if format in (_LITERAL, _FORMAT) else _OLD_KEY
-    if first in (_HEAD, b"") or not first.endswith(b"\n"):
+    if first == _HEAD:
         return True
+    if not first.endswith(b"\n"):
+        return _is_torn(first, kind)
     # a table without its head would lose its first row
     return kind == "json" and bool(_row(first, kind, key))
 

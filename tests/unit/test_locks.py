@@ -306,6 +306,17 @@ def test_what_was_being_moved_is_not_moved_out_of_a_folder_that_a_link_leads_to(
     assert (tmp_path / "documents/thesis.txt").read_text() == "years of work"
 
 
+def test_to_ask_whether_a_round_is_being_made_changes_nothing_where_its_link_leads(config):
+    "`prepare` asks that of every folder that is called like a round of its run."
+    Stage.begin("prepare", config).finish()
+    out = Path(config.out)
+    (out / "app").mkdir()
+    (out / "app/.lock").write_text("of another program")
+    (out / "first-without-x").symlink_to("app")
+    with Stage.begin("prepare", config, overwrite=True):
+        assert (out / "app/.lock").read_text() == "of another program"
+
+
 @pytest.mark.parametrize("is_link", [True, False], ids=["a link", "a folder"])
 def test_no_round_takes_the_place_of_what_no_round_made(tmp_path, is_link):
     "Its name follows from the run's: an archive may bring a link of that name, and overwrite is not asked of it."
@@ -359,6 +370,12 @@ def test_a_copy_of_a_pretraining_follows_no_link_and_fills_no_disk(tmp_path):
     for copied in (target / "bundle", target / "bundle/model"):
         assert os.stat(copied).st_mode & 0o200, "a round can go on with what it copied of a read-only run"
     (source / "bundle").chmod(0o700)
+    diary = tmp_path / "diary.txt"
+    diary.write_text("dear diary")
+    (target / "bundle/model").unlink()
+    os.link(diary, target / "bundle/model")
+    _copy_pretraining(source, target)
+    assert (target / "bundle/model").read_text() == "weights" and diary.read_text() == "dear diary"
     (source / "hole").touch()
     os.truncate(source / "hole", 2**43)
     with pytest.raises(FakefaceError, match="needs 8,796.1 GB for a copy"):
