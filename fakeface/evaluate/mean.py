@@ -272,6 +272,16 @@ def _table(table: pd.DataFrame, folders: Sequence[str | os.PathLike], bundles: l
     return pd.DataFrame(lines)
 
 
+def _require_same_parts(folders: Sequence[str | os.PathLike], bundles: list[Bundle]) -> None:
+    "Raise `EvaluateError` where a part was made anew since its record was read: half of the mean would be of another."
+    for folder, bundle in zip(folders, bundles):
+        now = read_bundle(folder).hash
+        if now != bundle.hash:
+            raise EvaluateError(
+                f"{folder} was replaced while its mean was made ({bundle.hash[:12]} → {now[:12]}). Make the mean again."
+            )
+
+
 def mean_of_bundles(
     folders: Sequence[str | os.PathLike],  # bundles
     out: str | os.PathLike,  # the folder to make
@@ -307,5 +317,6 @@ def mean_of_bundles(
     record = dataclasses.replace(_record(name, network, bundles, decision, valid, rows), limits=limits)
     # what it was fitted on, it has met as well
     seen = reduce(or_, map(read_seen, folders), seen_of(rows))
+    _require_same_parts(folders, bundles)
     bundle = save_model(network, out, record, overwrite=overwrite, seen=seen)
     return MadeMean(bundle, _table(said, folders, bundles, Path(out)))

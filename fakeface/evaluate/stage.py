@@ -548,19 +548,19 @@ def _require_same_evaluation(folder: Path, hashes: dict[str, str]) -> None:
         )
 
 
-def _begin(request: _Request) -> tuple[Stage, int | None]:
-    "Make the stage's folder; with how often the test split was read, this time included."
+def _begin(request: _Request, again: bool, hashes: dict[str, str]) -> Stage:
+    "Make the stage's folder."
     cfg = request.cfg
-    data = manifest_hash(request.rows)
-    again = cfg.resume and Stage.state(request.home / "evaluate") == "running"
-    hashes = dict(manifest_hash=data, bundle_hash=request.bundle.hash)
     if again and not cfg.overwrite:
         _require_same_evaluation(request.home / "evaluate", hashes)
-    stage = Stage.begin("evaluate", cfg, cfg.overwrite, cfg.resume, seed=cfg.seed, **hashes)
-    if cfg.split != "test":
-        return stage, None
-    hashes = dict(bundle_hash=request.bundle.hash, manifest_hash=data)
-    return stage, note_test_read(request.home, again, **hashes, domains=sorted(request.rows.domain.unique()))
+    return Stage.begin("evaluate", cfg, cfg.overwrite, cfg.resume, seed=cfg.seed, **hashes)
+
+
+def _note_read(request: _Request, again: bool, hashes: dict[str, str]) -> int | None:
+    "How often the test split was read, this time included; None where another one is read."
+    if request.cfg.split != "test":
+        return None
+    return note_test_read(request.home, again, **hashes, domains=sorted(request.rows.domain.unique()))
 
 
 def _evaluated(
@@ -602,8 +602,11 @@ def evaluate(
 ) -> dict[str, Any]:  # what metrics.json holds
     "Run the stage: predictions, figures by domain, and the grid if asked for."
     request = _request(cfg)
-    stage, reads = _begin(request)
-    with stage:
+    # an evaluation that was interrupted goes on
+    again = cfg.resume and Stage.state(request.home / "evaluate") == "running"
+    hashes = dict(bundle_hash=request.bundle.hash, manifest_hash=manifest_hash(request.rows))
+    with _begin(request, again, hashes) as stage:
+        reads = _note_read(request, again, hashes)
         _forget_tables(stage.dir)
         metrics = _evaluated(request, stage, progress, also) | dict(test_reads=reads)
         shutil.rmtree(stage.dir / "grid", ignore_errors=True)

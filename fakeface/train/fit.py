@@ -42,7 +42,14 @@ from .precision import engine_record, fewer_at_once, recorded_engine
 from .recall import described, names_learned_before, starts_record, stats_to_pass_on, undescribed_after
 from .progress import Best, epoch_line, write_history
 from .recipe import TrainConfig
-from .resume import catch_signals, leave, newest_checkpoint, require_same, restore_trainer
+from fakeface.train.resume import (
+    catch_signals,
+    leave,
+    newest_checkpoint,
+    require_same,
+    require_same_settings,
+    restore_trainer,
+)
 from .resume import save_trainer
 from .schedule import lr_at
 from .trainer import OutOfMemory, StoppedWaiting, Trainer
@@ -439,6 +446,7 @@ def _begin(cfg: TrainConfig, manifest: pd.DataFrame, folder: Path, engine: Engin
     "A run at its first step, or at its last checkpoint; says what it will cost."
     trainer = start_training(cfg, manifest, folder, engine)
     require_same("images", trainer.data_hash)
+    require_same("detectors to begin with", trainer.parent)
     restore_trainer(trainer)
     if trainer.accelerator.is_main_process:
         write_json(folder / "engine.json", engine_record(trainer.engine, trainer.accelerator.device))
@@ -494,6 +502,7 @@ def fit(
     # first: a name without images is no reason to train for hours
     abroad = _not_met(cfg, calibration_rows(manifest, cfg))
     process_state(cfg)
+    require_same_settings(cfg)
     require_same("checkpoints", newest_checkpoint(folder))
     engine = _engine_before(cfg, folder)
     while True:

@@ -92,20 +92,44 @@ def free_port() -> int:
         return listener.getsockname()[1]
 
 
+def started_by_hand(out: Path, configs: list[dict]) -> list[subprocess.Popen]:
+    "One process for each config, as on so many machines; what they say lies in 0.txt, 1.txt, …"
+    count = str(len(configs))
+    place = dict(MASTER_ADDR="127.0.0.1", MASTER_PORT=str(free_port()), WORLD_SIZE=count, OMP_NUM_THREADS="1")
+    running = []
+    for rank, config in enumerate(configs):
+        path = write_json(out / f"{rank}.json", config)
+        environment = {**os.environ, **place, "RANK": str(rank), "LOCAL_RANK": str(rank), "LOCAL_WORLD_SIZE": count}
+        command = [sys.executable, "-m", "fakeface.train", str(path)]
+        with open(out / f"{rank}.txt", "w") as said:
+            process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=said, stderr=said, env=environment)
+        running.append(process)
+    return running
+
+
+@pytest.mark.slow
+def test_processes_that_were_started_with_other_settings_say_so(tmp_path):
+    "They trained on, each with its own, and what was fitted on validation was of two networks."
+    toy_run(tmp_path, "two")
+    config = dict(PLAIN, stage="finetune", out=str(tmp_path), run="two", processes=2)
+    running = started_by_hand(tmp_path, [config, config | dict(lr=0.5, batch=8)])
+    try:
+        assert [process.wait(120) for process in running] == [1, 1]
+    finally:
+        for process in running:
+            process.kill()
+    for rank in "01":
+        said = (tmp_path / f"{rank}.txt").read_text()
+        assert "The processes have different settings" in said and "lr: 0.05 -> 0.5" in said, said[-3000:]
+    assert not (tmp_path / "two/finetune/bundle").exists()
+
+
 @pytest.mark.slow
 def test_a_signal_to_one_process_stops_all_after_the_same_step(tmp_path):
     "Nobody else passes it on here: two processes that were started by hand, as on two machines."
     toy_run(tmp_path, "two")
     config = dict(PLAIN, stage="finetune", out=str(tmp_path), run="two", processes=2, epochs=200, checkpoint_every=3)
-    path = write_json(tmp_path / "two.json", config)
-    place = dict(MASTER_ADDR="127.0.0.1", MASTER_PORT=str(free_port()), WORLD_SIZE="2", OMP_NUM_THREADS="1")
-    running = []
-    for rank in ("0", "1"):
-        environment = {**os.environ, **place, "RANK": rank, "LOCAL_RANK": rank, "LOCAL_WORLD_SIZE": "2"}
-        command = [sys.executable, "-m", "fakeface.train", str(path)]
-        with open(tmp_path / f"{rank}.txt", "w") as said:
-            process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=said, stderr=said, env=environment)
-        running.append(process)
+    running = started_by_hand(tmp_path, [config, config])
     try:
         folder = tmp_path / "two/finetune/checkpoints"
         deadline = time.monotonic() + 200

@@ -251,16 +251,18 @@ def test_stopped_in_the_first_epoch_both_are_there(trained, capsys):
     assert read_json(folder / "config.json")["seed"] == 5
 
 
-@pytest.mark.parametrize("stage", ["evaluate", "report"])
-def test_a_failed_evaluation_or_report_leaves_the_earlier_one(trained, stage, monkeypatch):
+@pytest.mark.parametrize(
+    "stage,step",
+    [("evaluate", "stage.note_test_read"), ("evaluate", "stage.by_domain"), ("report", "page.write_slides")],
+)
+def test_a_failed_evaluation_or_report_leaves_the_earlier_one(trained, stage, step, monkeypatch):
     _, home = trained
     before = content(home / stage)
 
     def fails(*_, **__):
         raise FakefaceError("as it happens")
 
-    monkeypatch.setattr("fakeface.evaluate.stage.by_domain", fails)
-    monkeypatch.setattr("fakeface.report.page.write_slides", fails)
+    monkeypatch.setattr(f"fakeface.{stage}.{step}", fails)
     monkeypatch.setattr("fakeface.report.page._require_one_detector", lambda *_: None)
     out = str(home.parent)
     with pytest.raises(FakefaceError, match="as it happens"):
