@@ -42,7 +42,7 @@ def _grid_warnings(grid: dict[str, GridProbe]) -> list[str]:
     "Domains whose classes have another JPEG past."
     sentences = []
     for domain, found in grid.items():
-        if found.auc > max(0.65, found.luck):
+        if found.is_telling:
             sentences.append(
                 f"{domain}: 8×8 blocks tell the classes apart (AUC {found.auc:.2f}): "
                 "the classes were saved as JPEG in different ways. A detector may learn that instead of faces; "

@@ -67,6 +67,9 @@ def _measured(table: pd.DataFrame, max_images: int, workers: int | None, timeout
     return pd.concat([pd.DataFrame(strengths, used.index, ["on", "off"]), facts], axis=1)
 
 # %% ../../nbs/04_data/17_block_grid.ipynb #445f1809
+_CLEARLY = 0.65  # AUC from which blocks are spoken of, where it is more than luck
+
+
 @dataclass(frozen=True)
 class GridProbe:
     "How well 8×8 blocks tell the classes of a domain apart; an AUC of 0.5 is nothing."
@@ -80,6 +83,11 @@ class GridProbe:
     def auc(self) -> float:
         "The higher of both."
         return max(self.on, self.off)
+
+    @property
+    def is_telling(self) -> bool:
+        "Clearly more than luck?"
+        return self.auc > max(_CLEARLY, self.luck)
 
     def to_dict(self) -> dict[str, Any]:
         "As audit.json holds it."

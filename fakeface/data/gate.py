@@ -225,6 +225,13 @@ HEADER_AUC_LIMIT = 0.60
 HEADER_P_LIMIT = 0.01
 
 
+def _is_told(judged: Judgement) -> bool:
+    "Does the header tell the classes apart, by more than luck?"
+    if judged.p is None or judged.header_auc is None:
+        return False
+    return judged.p < HEADER_P_LIMIT and judged.header_auc > HEADER_AUC_LIMIT
+
+
 @dataclass(frozen=True, kw_only=True)
 class DomainGate(Judgement):
     "What the gate says of one domain."
@@ -236,6 +243,11 @@ class DomainGate(Judgement):
     judged_with: list[
         str
     ]  # the domains that were judged as one with it, itself among them; none if it was judged alone
+
+    @property
+    def is_told(self) -> bool:
+        "Can the class be told from the file header? Also of images that are too few for a verdict."
+        return _is_told(self)
 
     def to_dict(self) -> dict[str, Any]:
         "As audit.json holds it."
@@ -253,8 +265,7 @@ def _verdict(judged: Judgement, n_smaller: int) -> str:
         return "few"
     if judged.p is None or judged.header_auc is None:
         return "few"
-    is_told = judged.p < HEADER_P_LIMIT and judged.header_auc > HEADER_AUC_LIMIT
-    return "refuse" if is_told else "pass"
+    return "refuse" if _is_told(judged) else "pass"
 
 
 def _gate_of(images: pd.DataFrame, unit: list[str]) -> DomainGate:

@@ -23,6 +23,7 @@ from ..core.labels import band_at
 from ..core.config import split_csv
 from ..data.manifest import compare_files, manifest_hash, read_manifest
 from ..data.audit import read_audit, require_same_data, require_trained_on, require_unbiased, trained_on
+from ..data.block_grid import GridProbe, grid_probe
 from ..data.prepare import find_path
 from ..data.frames import FramingSample, framing_samples
 from ..data.gate import DomainGate, header_gate
@@ -126,6 +127,7 @@ def _unframed_words(
 # %% ../../nbs/09_evaluate/08_stage.ipynb #8240567b
 def _telling_words(
     gate: dict[str, DomainGate],  # of the extra folder
+    grid: dict[str, GridProbe],  # the same
     samples: dict[tuple[str, str], FramingSample],  # the same
 ) -> str:  # "" where nothing was found
     "That the classes of the extra folder differ in more than faces."
@@ -133,7 +135,13 @@ def _telling_words(
         f"In {domain}, the extra folder, the class can be told from size, format and quality of the files alone "
         f"(header AUC {found.header_auc:.2f}, {found.n_real} real and {found.n_fake} fake images)"
         for domain, found in gate.items()
-        if found.verdict == "refuse"
+        if found.is_told
+    ]
+    said += [
+        f"In {domain}, the extra folder, 8×8 blocks tell the classes apart (AUC {found.auc:.2f}, {found.n} images were "
+        "looked at), so they were saved as JPEG in different ways before"
+        for domain, found in grid.items()
+        if found.is_telling
     ]
     if any(hint.startswith("WARNING") for hint in framing_hints(samples)):
         images = sum(sample.images for sample in samples.values())
@@ -299,7 +307,8 @@ def _request(cfg: EvaluateConfig) -> _Request:
     extra, left_out = extra_rows(cfg.extra, manifest, home, request.workers, cfg.framing)
     # framed as it will be judged
     samples = framing_samples(extra.assign(framing=cfg.framing), None, request.workers, IMAGE_SECONDS)
-    telling = _telling_words(header_gate(extra), samples)
+    blocks = grid_probe(extra, workers=request.workers, timeout=IMAGE_SECONDS)
+    telling = _telling_words(header_gate(extra), blocks, samples)
     return replace(request, extra=extra, left_out=left_out, unframed=_unframed_words(samples), telling=telling)
 
 # %% ../../nbs/09_evaluate/08_stage.ipynb #b9546bf0

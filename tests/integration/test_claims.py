@@ -1,17 +1,20 @@
 """What is said to be new to a detector is new by its images, not only by the name of their domain."""
 
 import dataclasses
+import io
 import shutil
 
 import numpy as np
 import pandas as pd
 import pytest
+from PIL import Image
 from fakeface.core.files import read_json
 from fakeface.data.audit import audit, write_audit
 from fakeface.data.manifest import build_manifest, write_manifest
 from fakeface.data.sources import scan
 from fakeface.evaluate.leave_one_out import LeaveoutConfig, leave_out_rounds
 from fakeface.evaluate.stage import EvaluateConfig, evaluate
+from fakeface.images.jpeg import jpeg_bytes
 from fakeface.models.seen import MOST_MET, NOTHING_KNOWN
 from fakeface.models.storage import copy_bundle, read_bundle, read_seen
 from fakeface.report.findings import collect_findings, result_groups
@@ -187,6 +190,21 @@ def test_a_folder_of_ones_own_whose_classes_are_saved_differently_is_told(dilute
     facts = found(diluted, "beside", bundle=str(bundle), extra=f"own={tmp_path}", overwrite=True)
     assert "In own, the extra folder, the class can be told from size, format and quality" in facts.metrics["telling"]
     assert facts.metrics["telling"] in all_said(facts)
+
+
+def test_a_folder_of_ones_own_whose_classes_had_another_jpeg_before_is_told(diluted, tmp_path):
+    "Saved in one way at last: the header is the same, and the blocks of before are not."
+    for kind in ("real", "fake"):
+        (tmp_path / kind).mkdir()
+        for number in range(24):
+            image = toy_image("dots", "own", int(kind == "fake"), number).resize((96, 96))
+            if kind == "fake":
+                image = Image.open(io.BytesIO(jpeg_bytes(image, 20)))
+            (tmp_path / kind / f"{number}.jpg").write_bytes(jpeg_bytes(image.crop((3, 3, 91, 91)), 95))
+    bundle = diluted / "part/finetune/bundle"
+    facts = found(diluted, "beside", bundle=str(bundle), extra=f"own={tmp_path}", overwrite=True)
+    assert "In own, the extra folder, 8×8 blocks tell the classes apart" in facts.metrics["telling"]
+    assert "header AUC" not in facts.metrics["telling"] and facts.metrics["telling"] in all_said(facts)
 
 
 def test_where_the_record_of_images_has_gaps_a_name_proves_nothing(out):
