@@ -541,8 +541,12 @@ _Item = TypeVar("_Item")
 
 def _claims(manifest: Fields, is_part: bool) -> tuple[Claim, ...]:
     "The kinds of source that a manifest names, each once; where there are many, those of models are kept."
-    types = [_source_type(action.get("digitalSourceType")) for action in _actions(manifest)]
-    claims = dict.fromkeys(_typed_claim("C2PA", source_type, is_part) for source_type in types if source_type)
+    claims: dict[Claim, None] = {}
+    for action in _actions(manifest):
+        # what was placed is a part, whether its own credential came with it or not
+        is_of_part = is_part or action.get("action") == "c2pa.placed"
+        if source_type := _source_type(action.get("digitalSourceType")):
+            claims[_typed_claim("C2PA", source_type, is_of_part)] = None
     if len(claims) <= _MOST:
         return tuple(claims)
     return tuple(sorted(claims, key=lambda claim: claim.about not in (MODEL, PART))[:_MOST])

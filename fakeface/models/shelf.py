@@ -149,6 +149,8 @@ def _downloaded(repo: str, revision: str | None) -> Path:
     commit = str(found.sha)
     if not _COMMIT.fullmatch(commit):
         raise BundleError("The hub answers with a commit that is none.")
+    if revision and _COMMIT.fullmatch(revision) and revision != commit:
+        raise BundleError("The hub answers with another commit than the one that was asked for.")
     there = {file.rfilename for file in found.siblings or ()}
     names = [name for name in _HUB_FILES if name in there]
     if INDEX not in names:

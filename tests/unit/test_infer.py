@@ -563,6 +563,14 @@ def test_hub_client_takes_the_five_files_and_no_other(detector, tmp_path):
     assert not said and "answers with a commit that is none" in errors, errors[-500:]
 
 
+def test_who_names_a_commit_gets_no_other(detector, tmp_path):
+    "A name that does not change is why somebody gives a commit."
+    loads = [LOAD_FROM_HUB.replace("@main", f"@{commit}") for commit in (COMMIT, "b" * 40)]
+    (said, errors), (other, refused) = (loaded_from(hub_handler(detector.path, []), tmp_path, load) for load in loads)
+    assert said == detector.hash, errors[-500:]
+    assert not other and "another commit than the one that was asked for" in refused, refused[-500:]
+
+
 PATHS = [
     {"ETag": '"../../../../../escaped"'},
     {"X-Linked-Etag": '"../../../../../escaped"'},

@@ -261,6 +261,16 @@ def test_a_part_is_said_to_be_one():
     assert claim.about == "part" and claim.says == "a part of it made by a trained algorithm"
 
 
+@pytest.mark.parametrize("source_type, claims_model", [("digitalCapture", None), ("trainedAlgorithmicMedia", True)])
+def test_what_an_action_has_placed_is_a_part(source_type, claims_model):
+    "A painting into which somebody put a photograph is not captured by a camera."
+    kinds = {"c2pa.created": "digitalCreation", "c2pa.placed": source_type}
+    done = [dict(action=action, digitalSourceType=f"{IPTC}{kind}") for action, kind in kinds.items()]
+    own = dict(assertions=[dict(label="c2pa.actions.v2", data=dict(actions=done))])
+    found = from_store(dict(active_manifest="a", validation_state="Valid", manifests=dict(a=own)))
+    assert found.claims_model is claims_model and f"a part of it {SOURCE_TYPES[source_type]}" in found.says
+
+
 @pytest.mark.parametrize(
     "source_type, claims_model",
     [
