@@ -4,9 +4,11 @@
 
 # %% auto #0
 __all__ = ['WARN_ABOVE', 'STOP_ABOVE', 'AUDIT_WORDS', 'is_unreadable', 'require_readable', 'reasons_counted', 'intake_line',
-           'intake_table', 'warning_line', 'framing_hints', 'crossed_hint', 'form_lines', 'tell_intake']
+           'intake_table', 'warning_line', 'framing_hints', 'crossed_hint', 'torn_folders_hint', 'form_lines',
+           'tell_intake']
 
 # %% ../../nbs/04_data/19_intake.ipynb #a703b527
+import posixpath
 import re
 import sys
 from collections.abc import Iterable
@@ -200,6 +202,30 @@ def crossed_hint(
         f"HINT: {len(crossed):,} of {len(used):,} images look like one of the other class, e.g. {real} (real) and "
         f"{fake} (fake). If the fakes are edits of these photographs, that is as it should be. If they are copies of "
         "them, there is nothing in them to learn: take them out."
+    )
+
+# %% ../../nbs/04_data/19_intake.ipynb #a366fd13
+_FEWEST_FOLDERS = 3  # of a source's class, to be taken for persons or films
+_FULLEST_FOLDER = 200  # images; in a fuller one there are many persons
+
+
+def torn_folders_hint(
+    manifest: pd.DataFrame,  # as found, with the paths of the files that were given
+) -> str:
+    "What to do where small folders of a class, as of persons or films, came into several splits; else empty."
+    used = manifest.loc[(manifest["split"] != "excluded") & (manifest["identity"] == "")]
+    by_folder = used.assign(folder=used["path"].map(posixpath.dirname)).groupby(["source", "label", "folder"])
+    folders = by_folder["split"].agg(["size", "nunique"])
+    small = folders.loc[folders["size"].between(2, _FULLEST_FOLDER)]
+    is_one_of_several = small.groupby(["source", "label"])["size"].transform("size") >= _FEWEST_FOLDERS
+    torn = small.loc[is_one_of_several & (small["nunique"] > 1)]
+    if torn.empty:
+        return ""
+    _, _, example = torn.index[0]
+    return (
+        f"HINT: {len(torn):,} of {int(is_one_of_several.sum()):,} folders have images in several splits, e.g. "
+        f"{row_name(example)}. If each shows one person or one film, the test would be of those that training has "
+        "seen: say in a file identities.csv who is shown (columns path, identity), and prepare again."
     )
 
 # %% ../../nbs/04_data/19_intake.ipynb #465570d0

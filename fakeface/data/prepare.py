@@ -27,7 +27,7 @@ from ..images.workers import IMAGE_SECONDS
 from .audit import audit, write_audit
 from .harmonise import CUTS, harmonise, refuse_parity_of_faces
 from .frames import framing_samples, rows_alike
-from .intake import framing_hints, require_readable
+from .intake import framing_hints, require_readable, torn_folders_hint
 from .plan import require_room
 from .manifest import build_manifest, counts, gaps, manifest_hash, names_no_bundle_holds, write_manifest
 from .sources import Source, read_sources, scan_all
@@ -253,10 +253,11 @@ def _write_excluded(built: pd.DataFrame, path: Path) -> None:
 
 
 def _hints(cfg: PrepareConfig, found: pd.DataFrame, folder: Path) -> list[str]:
-    "Which domains should be framed by faces; none where the files are left as they are."
+    "Which domains should be framed by faces, if the files are not left as they are; and what folders may mean."
+    torn = [hint for hint in [torn_folders_hint(found)] if hint]
     if cfg.parity:
-        return []
-    return framing_hints(framing_samples(found, _facts_cache(folder), cfg.n_workers, cfg.timeout))
+        return torn
+    return framing_hints(framing_samples(found, _facts_cache(folder), cfg.n_workers, cfg.timeout)) + torn
 
 
 def write_prepared(

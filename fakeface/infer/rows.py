@@ -136,8 +136,9 @@ def _is_torn(first: bytes, kind: str) -> bool:
     "Can this be what is left of a first line? A line of somebody else's file is not."
     if kind == "csv" or len(first) < len(_BEGINNING):
         return (_HEAD if kind == "csv" else _BEGINNING).startswith(first)
-    has_next_column = b'", "' in first
-    return first.startswith(_BEGINNING) and (b'", "label": ' in first or not has_next_column)
+    _, _, next_column = first.partition(b'", "')
+    expected = b'label": '
+    return first.startswith(_BEGINNING) and next_column[: len(expected)] == expected[: len(next_column)]
 
 
 def _is_ours(first: bytes, kind: str, format: Any) -> bool:

@@ -108,7 +108,7 @@ function render({ model, el }) {
       wait(id, f.name || `pasted image ${++pasted}.png`, { file: f });
     }
     if (tools.getBoundingClientRect().bottom > innerHeight - 120) tools.scrollIntoView({ block: "start" });
-    next();
+    next(); say();
   }
   function wait(id, name, job) {
     cards.set(id, { ...cards.get(id), id, name, state: "waiting" }); jobs.push({ id, name, ...job }); draw(id); say();
@@ -245,7 +245,7 @@ function render({ model, el }) {
   const kernel = model.widget_manager?.kernel;
   function end(cut = false) {                                       // cut: the connection is lost, whatever became of the program
     if (ended) return;
-    const left = unfinished(); ended = true; busy = null; jobs.length = 0; notice = "";
+    const left = unfinished(), lost = [...left, ...early]; ended = true; busy = null; jobs.length = 0; notice = "";
     for (const go of answered.values()) go();
     answered.clear(); clearTimeout(silence);
     for (const { id } of left) Object.assign(cards.get(id) ?? {}, { state: null, thumb: "", label: "", head: "Not checked", outdated: "", rows: [], facts: [], heat: {}, warnings: [], error: `The ${cut ? "connection to the program" : "program"} behind this page ended before this image was judged.` });
@@ -253,7 +253,7 @@ function render({ model, el }) {
     farewell.replaceChildren(h(head(1), null, `The ${cut ? "connection to the program" : "program"} behind this page has ended`),
       cut ? h("p", null, "If fakeface serve still runs, reload this page. If it has ended, do not: start it again and open the address that it prints.") : "",
       h("p", null, page ? "What is shown below stays until the page is reloaded. Then add the images that you need once more." : "What is shown below stays until the cell is run again."),
-      left.length ? h("p", null, "Not judged: ", left.map(({ name }, i) => [i > 0 && ", ", h("bdi", null, name)])) : "",
+      lost.length ? h("p", null, "Not judged: ", lost.map(({ name }, i) => [i > 0 && ", ", h("bdi", null, name)])) : "",
       page ? h("button", { type: "button", class: "ff-primary", click: () => location.reload() }, "Reload the page") : "");
     farewell.hidden = false; for (const part of [drop, form, settings]) part.inert = true;
     if (state && left.length) state.summary = `${cards.size} image${cards.size === 1 ? "" : "s"}, ${left.length} of them not judged.`;

@@ -583,6 +583,15 @@ def test_a_heatmap_goes_with_the_word_that_it_is_for(browser, bundle, tmp_path):
         stop(process)
 
 
+ONE_CARD = """() => {
+  const parse = JSON.parse;
+  JSON.parse = (...given) => {
+    const value = parse(...given), told = value?.data?.content ?? value?.content?.data?.content;
+    if (told?.kind === 'state') told.limits.cards = 1;
+    return value;
+  };
+}"""
+NO_STATE = ONE_CARD.replace("told.limits.cards = 1", "told.kind = 'nothing'")
 EARLY = """files => new MutationObserver((_, watch) => {
   if (!document.querySelector('.ff')) return;
   watch.disconnect();
@@ -598,11 +607,37 @@ def test_an_image_dropped_while_the_page_starts_is_judged(browser, bundle, tmp_p
     page = context.new_page()
     data = base64.b64encode((bundle.images / "a.jpg").read_bytes()).decode()
     page.add_init_script(f"({EARLY.replace('FILES', FILES)})({json.dumps([['early.jpg', data]])})")
+    page.add_init_script(f"({ONE_CARD})()")
     try:
         page.goto(url)
         page.get_by_role("button", name="Choose images").wait_for(timeout=60_000)
         settled(page, 1)
         assert card(page, "early.jpg").locator(".ff-score").count() == 1
+        # full, as with 300 images
+        another = transfer(page, ("another.jpg", (bundle.images / "b.jpg").read_bytes()))
+        page.dispatch_event(".ff-drop", "drop", dict(dataTransfer=another))
+        said(page, "Remove some; to check whole folders")
+        assert page.locator(".ff-card").count() == 1
+    finally:
+        context.close()
+        stop(process)
+
+
+def test_an_image_dropped_while_the_page_starts_is_named_where_it_never_does(browser, bundle, tmp_path):
+    "Its program is held up before it has said a word, and then killed."
+    process, url = serve(tmp_path / "log.txt", bundle=str(bundle.folder), sessions=1)
+    context = browser.new_context()
+    page = context.new_page()
+    data = base64.b64encode((bundle.images / "a.jpg").read_bytes()).decode()
+    page.add_init_script(f"({EARLY.replace('FILES', FILES)})({json.dumps([['early.jpg', data]])})")
+    page.add_init_script(f"({NO_STATE})()")
+    try:
+        page.goto(url)
+        page.locator(".ff-head").wait_for(timeout=60_000)
+        os.kill(kernel_of(page), signal.SIGKILL)
+        farewell = page.get_by_role("alert").filter(has_text="has ended")
+        farewell.wait_for(timeout=20_000)
+        assert "Not judged: early.jpg" in farewell.inner_text()
     finally:
         context.close()
         stop(process)

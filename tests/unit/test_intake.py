@@ -117,6 +117,24 @@ def photograph(number: int) -> Image.Image:
     return image
 
 
+def test_folders_that_are_torn_over_splits_get_a_hint(tmp_path, capsys):
+    "Films, each in a folder of its own, of which no list says so; with a list nothing is torn."
+    films = tmp_path / "films"
+    for number in range(48):
+        film = films / ("real", "fake")[number % 2] / f"film {number // 12}"
+        film.mkdir(parents=True, exist_ok=True)
+        noise(f"film {number}", 80).save(film / f"{number:03}.png")
+    built, before, after = prepared(films, tmp_path / "run")
+    tell_intake(built, verdicts(before, after))
+    (hint,) = [line for line in capsys.readouterr().err.splitlines() if "folders have images in several splits" in line]
+    assert hint.startswith("HINT: 8 of 8 folders") and "identities.csv" in hint
+    paths = [path.relative_to(films).as_posix() for path in sorted(films.rglob("*.png"))]
+    (films / "identities.csv").write_text("\n".join(["path,identity", *(f"{path},{path[:-8]}" for path in paths)]))
+    built, before, after = prepared(films, tmp_path / "known")
+    tell_intake(built, verdicts(before, after))
+    assert "several splits" not in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     "rooms, said",
     [
