@@ -42,15 +42,8 @@ from .precision import engine_record, fewer_at_once, recorded_engine
 from .recall import described, names_learned_before, starts_record, stats_to_pass_on, undescribed_after
 from .progress import Best, epoch_line, write_history
 from .recipe import TrainConfig
-from fakeface.train.resume import (
-    catch_signals,
-    leave,
-    newest_checkpoint,
-    require_same,
-    require_same_settings,
-    restore_trainer,
-)
-from .resume import save_trainer
+from .resume import catch_signals, leave, newest_checkpoint, restore_trainer
+from .resume import require_same, require_same_settings, save_trainer
 from .schedule import lr_at
 from .trainer import OutOfMemory, StoppedWaiting, Trainer
 from .trainer import process_state, start_training, validator_of
