@@ -231,6 +231,17 @@ def _apart(domain: np.ndarray, own: np.ndarray) -> np.ndarray:
     return np.array([f"{name} (recalled)" if name in taken else name for name in domain], object)
 
 
+_MOST_DRAWN = 30_000  # features in all, of each view: 150 MB of 1,280 numbers each
+
+
+def _draws(
+    cfg: TrainConfig,
+    classes: int,  # that are described
+) -> int:  # of each: fewer where there are hundreds, as after many rounds, so that they fit into memory
+    "How many features are drawn of each class."
+    return max(1, min(cfg.recalled, _MOST_DRAWN // classes))
+
+
 def with_recalled(
     cfg: TrainConfig,  # with `init` resolved
     data: HeadData,  # of the new images
@@ -241,7 +252,8 @@ def with_recalled(
     stats = tuple(one for one in kept if one.domain not in split_csv(cfg.leave_out))
     if not stats:
         return data
-    drawn = [draw_features(stats, cfg.recalled, cfg.seed, f"recalled {i}") for i in range(len(data.views))]
+    draws = _draws(cfg, len(stats))
+    drawn = [draw_features(stats, draws, cfg.seed, f"recalled {i}") for i in range(len(data.views))]
     _, labels, domain = drawn[0]
     views = [np.concatenate([view, features]) for view, (features, _, _) in zip(data.views, drawn)]
     # each draw is a group of its own
