@@ -74,7 +74,7 @@ def _written(descriptor: int) -> Holder | None:
     try:
         record: dict[str, Any] = json.loads(os.read(descriptor, 4096))
         return Holder(int(record["pid"]), str(record["host"])[:100], str(record["since"])[:40])
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
         # empty, or its writer died while writing; on some network drives a locked file cannot be read
         return None
 

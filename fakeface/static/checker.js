@@ -100,7 +100,7 @@ function render({ model, el }) {
 
   // ---- images come in
   function add(files) {
-    if (!state && !ended) { early.push(...files); return; }
+    if (!state && !ended) { for (const f of files) early.push(f); return; }
     if (ended || state.problem || !files.length) return;
     const room = Math.max(0, state.limits.cards - cards.size); notice = files.length > room ? state.limits.full : "";
     for (const f of files.slice(0, room)) {
