@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['LeaveoutConfig', 'rounds_of', 'round_name', 'share_prepared', 'round_config', 'one_round', 'paired_difference',
-           'round_claim', 'Round', 'collect_rounds', 'rounds_table', 'require_current_rounds', 'leave_out_rounds',
-           'beside']
+           'round_claim', 'Round', 'collect_rounds', 'rounds_table', 'not_pretrained', 'require_current_rounds',
+           'leave_out_rounds', 'beside']
 
 # %% ../../nbs/09_evaluate/09_leave_one_out.ipynb #db7dd18a
 import json
@@ -193,6 +193,8 @@ def round_config(
         workers=min(full.workers, cores()),
         processes=_processes_here(full),
         epochs=cfg.epochs or full.epochs,
+        # a round is tested on what it leaves out
+        folds=0,
     )
 
 # %% ../../nbs/09_evaluate/09_leave_one_out.ipynb #df6862bc
@@ -263,13 +265,17 @@ def _has_met_any(bundle: Bundle, manifest: pd.DataFrame, group: list[str]) -> bo
     return any(has_met(bundle, *pair) for pair in rows.itertuples(index=False, name=None))
 
 
+def _was_pretrained(home: Path) -> bool:  # the run's folder
+    "Did a run's finetuning begin with a pretraining?"
+    return _first_init(home) != "none" and (home / "pretrain/config.json").exists()
+
+
 def _begins_with_pretraining(
     home: Path,  # the run's folder
     pretrain: TrainConfig | None,  # the round's; None where nothing is left to pretrain on
 ) -> bool:
     "Does the finetuning of a round begin with a pretraining, as the run's does?"
-    was_pretrained = (home / "pretrain/config.json").exists()
-    return _first_init(home) != "none" and pretrain is not None and was_pretrained
+    return pretrain is not None and _was_pretrained(home)
 
 
 def _copy_pretraining(source: Path, target: Path) -> None:
@@ -308,6 +314,8 @@ def _train_round(
     _refuse_unknown_start(cfg.run, home, group)
     pretrained = _bundle_in(home / "pretrain/bundle")
     if pretrain is None or not _begins_with_pretraining(home, pretrain):
+        if _was_pretrained(home):
+            print(f"{new.name}: of what {cfg.run} was pretrained on, nothing is left: the round is not pretrained.")
         finetune = replace(finetune, init="none")
     elif pretrained and not _has_met_any(pretrained, manifest, group):
         _copy_pretraining(home / "pretrain", new / "pretrain")
@@ -514,6 +522,7 @@ _PLAIN = (
     "framing",
     "named",
     "met",
+    "lacks_pretraining",
 )  # fields of a round as they are
 
 
@@ -551,6 +560,7 @@ class Round:
     framing: str | None = None  # of the images in its evaluation; None: not recorded
     named: list[str] | None = None  # of the names left out those of this domain or its sources; None: not recorded
     met: dict[str, list[int]] | None = None  # as in `unseen.DomainClaim`
+    lacks_pretraining: bool | None = None  # the run had one, and for the round nothing was left; None: not recorded
 
     @property
     def doubt(self) -> str:
@@ -633,6 +643,11 @@ def _deciding_settings(new: Path) -> dict[str, Any]:
     return {name: config[name] for name in identity(TrainConfig()) if name in config}
 
 
+def _lacks_pretraining(home: Path, new: Path) -> bool:
+    "Was the run pretrained, and the round not?"
+    return _was_pretrained(home) and not (new / "pretrain/bundle").exists()
+
+
 def _rounds_of_group(
     home: Path,
     new: Path,
@@ -649,6 +664,7 @@ def _rounds_of_group(
     data = read_manifest(new / "prepare/manifest.parquet")
     about["manifest_hash"] = manifest_hash(data)
     about["framing"] = _framing_of(new)
+    about["lacks_pretraining"] = _lacks_pretraining(home, new)
     if own and about["framing"] != _framing_of(home):
         print(
             f"{new.name} was evaluated with framing = {about['framing']}, {home.name} with {_framing_of(home)}: they "
@@ -711,12 +727,22 @@ def rounds_table(rounds: list[Round]) -> pd.DataFrame:
         row |= _figure_columns(names, "unseen", found.unseen)
         row |= _figure_columns(names, "seen", found.seen)
         row |= _columns("AUC difference", found.difference)
-        row |= {"seen by": found.seen_by, "framing": found.framing}
+        row |= {"seen by": found.seen_by, "framing": found.framing, "lacks pretraining": found.lacks_pretraining}
         row |= {"MB": found.megabytes, "ms an image": found.ms_an_image}
         rows.append(row)
     return pd.DataFrame(rows)
 
 # %% ../../nbs/09_evaluate/09_leave_one_out.ipynb #2bb572a7
+def not_pretrained(
+    without: Iterable[str],  # what rounds left out that were not pretrained
+) -> str:  # "" where there are none
+    "What is to be said of rounds for which nothing was left to pretrain on."
+    names = " and ".join(without)
+    if not names:
+        return ""
+    return f"Without {names} nothing was left to pretrain on: there, the difference is also that of a pretraining."
+
+
 def _epochs_note(rounds: list[Round]) -> str:
     "For how many epochs the rounds were trained, as a sentence."
     epochs = sorted({found.epochs for found in rounds if found.epochs})
@@ -724,6 +750,12 @@ def _epochs_note(rounds: list[Round]) -> str:
         return ""
     ends = epochs[:1] if len(epochs) == 1 else [epochs[0], epochs[-1]]
     return f"Finetuned for {' to '.join(map(str, ends))} epoch{'' if ends == [1] else 's'}."
+
+
+def _pretraining_note(rounds: list[Round]) -> str:
+    "Which rounds were not pretrained, though the run was, as a sentence; empty where all were."
+    without = dict.fromkeys(", ".join(found.left_out) for found in rounds if found.lacks_pretraining)
+    return not_pretrained(without)
 
 
 def _doubts_note(rounds: list[Round]) -> str:
@@ -913,7 +945,8 @@ def leave_out_rounds(
     records += [found.to_dict() for found in collect_rounds(cfg.run, cfg.out, groups, cfg.epochs)]
     records.sort(key=lambda record: (record["left_out"], record["domain"]))
     rounds = [Round.from_dict(record) for record in records]
-    note = " ".join(filter(None, (_epochs_note(rounds), _framing_note(rounds), _doubts_note(rounds))))
+    notes = (_epochs_note(rounds), _pretraining_note(rounds), _framing_note(rounds), _doubts_note(rounds))
+    note = " ".join(filter(None, notes))
     write_json(file, dict(rounds=records, note=note))
     table = rounds_table(rounds)
     with atomic_path(home / "leaveout.csv") as path:

@@ -24,6 +24,7 @@ import torch
 from ..core.stages import STAGES, require, run_dir
 from ..core.project import FakefaceError, project_root
 from ..core.files import read_json, sha256_file, to_json, write_atomic
+from ..evaluate.leave_one_out import not_pretrained
 from ..evaluate.unseen import claim_of
 from ..models.bundle import CARD, INDEX, Bundle
 from ..models.storage import WEIGHTS_LICENSE, read_bundle, read_seen, read_stats, write_bundle
@@ -208,7 +209,9 @@ def card_leaveout(
     hashes = [str(each)[:12] for each in dict.fromkeys(seen_by) if _known(each)]
     whose = f" That detector is the bundle {listed(f'`{each}`' for each in hashes)}." if hashes else ""
     doubts = [f"The row {row['domain']} is none of unseen images: {row['met']}" for row in _with_doubts(table)]
-    text = " ".join([LEAVEOUT_TEXT + whose, *doubts])
+    unpretrained = table.loc[table["lacks pretraining"].eq(True), "without"] if "lacks pretraining" in table else []
+    notes = filter(None, [not_pretrained(dict.fromkeys(unpretrained)), *doubts])
+    text = " ".join([LEAVEOUT_TEXT + whose, *notes])
     return f"## On a domain that it never saw\n{text}\n\n{md_table(LEAVEOUT_COLUMNS, rows)}"
 
 # %% ../../nbs/12_report/16_release.ipynb #7be7e981

@@ -263,9 +263,15 @@ def _withheld(metrics: dict, facts: RunFacts) -> list[Statement]:
 GENERALISES = 0.85
 
 
+def _at_worst(summary: Summary, key: str, end: str) -> float | None:
+    "The bad end of a figure's interval, low or high; the figure itself where it has none, None without one."
+    figure = summary.get(key) or {}
+    return figure.get("value") if figure.get(end) is None else figure[end]
+
+
 def _kind_by_auc(summary: Summary) -> str:
-    "Whether a figure on an unseen domain is good or bad news."
-    return CANNOT if (measured(summary, "auc") or 0) < GENERALISES else CAN
+    "Whether a figure on an unseen domain is good or bad news, by the lower end of its interval."
+    return CANNOT if (_at_worst(summary, "auc", "low") or 0) < GENERALISES else CAN
 
 
 def _unseen_domains(
@@ -346,7 +352,7 @@ def _errs(summary: Summary) -> tuple[str, str]:  # the kind of the statement, an
     "What a detector makes of images of one class."
     rate = _one_rate(summary)
     does = "calls real faces from it fake" if rate == "fpr" else "misses fakes from it"
-    kind = CAN if (measured(summary, rate) or 0) <= 1 - GENERALISES else CANNOT
+    kind = CAN if (_at_worst(summary, rate, "high") or 0) <= 1 - GENERALISES else CANNOT
     return kind, f"{does}: {with_interval(summary, rate)} (n = {summary['n']:,})"
 
 
@@ -378,6 +384,8 @@ def _round(
     epochs = f" for {_number_of_epochs(record['epochs'])}" if record.get("epochs") else ""
     if epochs and own_epochs and own_epochs != record["epochs"]:
         epochs += f" instead of {own_epochs}"
+    if record.get("lacks_pretraining"):
+        epochs += ", but not pretrained (nothing was left to pretrain on),"
     of_domain = f"of {claim.domain}" if claim.sources else ""
     # earlier versions did not record which names are of the domain
     of_it = {claim.domain, *(record.get("named") or claim.sources)}
@@ -452,7 +460,7 @@ def _scenes(metrics: dict, facts: RunFacts) -> list[Statement]:
         f" “{line['worst']}”: {line['fake_to_real']:,} from fake to real, {line['real_to_fake']:,} from real to fake,"
         " the others to or from unsure."
     )
-    return [Statement(CAN if line["changed"]["value"] <= MOST_CHANGED else CANNOT, text)]
+    return [Statement(CAN if (_at_worst(line, "changed", "high") or 0) <= MOST_CHANGED else CANNOT, text)]
 
 
 def _heatmaps(metrics: dict, facts: RunFacts) -> list[Statement]:
@@ -906,7 +914,7 @@ def _cross_validated(facts: RunFacts) -> list[Statement]:
     validated = cross_validated(facts)
     if not validated:
         return []
-    errors = [(validated.get(name) or {}).get("value") or 0 for name in ("fpr", "fnr")]
+    errors = [_at_worst(validated, name, "high") or 0 for name in ("fpr", "fnr")]
     return [Statement(CAN if max(errors) < MOST_WRONG else CANNOT, validated["headline"])]
 
 
