@@ -273,6 +273,16 @@ def test_a_stage_that_is_stopped_leaves_a_checkpoint_and_none_of_its_processes(t
         assert newest() > before and not list(folder.glob(".*")), "nothing half-written is left"
 
 
+def launcher_of(stage: subprocess.Popen) -> list[psutil.Process]:
+    "What starts a stage's processes; other children of it, as git, come and go before."
+    started = []
+    for child in psutil.Process(stage.pid).children():
+        with contextlib.suppress(psutil.NoSuchProcess):
+            if "torch.distributed.run" in child.cmdline():
+                started.append(child)
+    return started
+
+
 @pytest.mark.slow
 def test_a_signal_that_comes_before_the_processes_do_is_not_lost(tmp_path):
     "The launcher is there, and takes seconds to start what would hear it."
@@ -281,7 +291,7 @@ def test_a_signal_that_comes_before_the_processes_do_is_not_lost(tmp_path):
     path = write_json(tmp_path / "two.json", dict(PLAIN, out=str(tmp_path), run="two", processes=2, epochs=400))
     stage = stage_of_two(path, said)
     try:
-        wait_until(lambda: children(stage) or stage.poll() is not None, 100, said.read_text)
+        wait_until(lambda: launcher_of(stage) or stage.poll() is not None, 100, said.read_text)
         stage.terminate()
         assert stage.wait(100) == 128 + signal.SIGTERM, said.read_text()[-3000:]
     finally:
