@@ -21,6 +21,7 @@ from ..core.stages import Stage, look_through, require, run_dir
 from ..core.files import atomic_path, read_json, sha256_file, write_json
 from ..core.labels import band_at
 from ..core.config import split_csv
+from ..core.text import written_out
 from ..data.manifest import compare_files, manifest_hash, read_manifest
 from ..data.audit import read_audit, require_same_data, require_trained_on, require_unbiased, trained_on
 from ..data.block_grid import GridProbe, grid_probe
@@ -197,7 +198,8 @@ def the_bundle(cfg: EvaluateConfig) -> Path:
 def _without_figures(found: dict[str, Any]) -> str:
     "What the comparison says; finetuning has told the figures behind the colon, and what the start had met before it."
     met = (found.get("known") or {}).get("sentence", "")
-    return found["headline"].removeprefix(met).strip().partition(":")[0].removesuffix(".")
+    # of a run that may be somebody else's, for a terminal
+    return written_out(found["headline"].removeprefix(met).strip().partition(":")[0].removesuffix("."))
 
 
 def _never_compared(

@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
+from ..core.text import written_out
 from ..metrics.figures import share_in_common
 from ..metrics.intervals import mover
 from ..models.card import are_too_few, distinct_counts, groups_words, too_few_words
@@ -109,7 +110,7 @@ def _is_kept_start(metrics: dict, facts: RunFacts) -> bool:
 def _comparison(facts: RunFacts) -> str:
     "What finetuning's comparison with its start says, where it is not better or cross-validated; else empty."
     found = _before_after(facts)
-    return found["headline"].removesuffix(".") if found.get("keep_start") or found.get("folds") else ""
+    return written_out(found["headline"].removesuffix(".")) if found.get("keep_start") or found.get("folds") else ""
 
 
 def _met_in_training(metrics: dict) -> str:
