@@ -600,16 +600,26 @@ EARLY = """files => new MutationObserver((_, watch) => {
 }).observe(document, { childList: true, subtree: true })"""
 
 
-def test_an_image_dropped_while_the_page_starts_is_judged(browser, bundle, tmp_path):
-    "The page is there before the program behind it has said a word: what was dropped until then was lost."
+@contextlib.contextmanager
+def dropped_early(browser, bundle, tmp_path, script):
+    "A page on which early.jpg is dropped as it appears, before its program has said a word; `script` runs before both."
     process, url = serve(tmp_path / "log.txt", bundle=str(bundle.folder), sessions=1)
     context = browser.new_context()
     page = context.new_page()
     data = base64.b64encode((bundle.images / "a.jpg").read_bytes()).decode()
     page.add_init_script(f"({EARLY.replace('FILES', FILES)})({json.dumps([['early.jpg', data]])})")
-    page.add_init_script(f"({ONE_CARD})()")
+    page.add_init_script(f"({script})()")
     try:
         page.goto(url)
+        yield page
+    finally:
+        context.close()
+        stop(process)
+
+
+def test_an_image_dropped_while_the_page_starts_is_judged(browser, bundle, tmp_path):
+    "What was dropped before the program had spoken was lost."
+    with dropped_early(browser, bundle, tmp_path, ONE_CARD) as page:
         page.get_by_role("button", name="Choose images").wait_for(timeout=60_000)
         settled(page, 1)
         assert card(page, "early.jpg").locator(".ff-score").count() == 1
@@ -618,29 +628,16 @@ def test_an_image_dropped_while_the_page_starts_is_judged(browser, bundle, tmp_p
         page.dispatch_event(".ff-drop", "drop", dict(dataTransfer=another))
         said(page, "Remove some; to check whole folders")
         assert page.locator(".ff-card").count() == 1
-    finally:
-        context.close()
-        stop(process)
 
 
 def test_an_image_dropped_while_the_page_starts_is_named_where_it_never_does(browser, bundle, tmp_path):
-    "Its program is held up before it has said a word, and then killed."
-    process, url = serve(tmp_path / "log.txt", bundle=str(bundle.folder), sessions=1)
-    context = browser.new_context()
-    page = context.new_page()
-    data = base64.b64encode((bundle.images / "a.jpg").read_bytes()).decode()
-    page.add_init_script(f"({EARLY.replace('FILES', FILES)})({json.dumps([['early.jpg', data]])})")
-    page.add_init_script(f"({NO_STATE})()")
-    try:
-        page.goto(url)
+    "What the program says first does not arrive, and it is killed."
+    with dropped_early(browser, bundle, tmp_path, NO_STATE) as page:
         page.locator(".ff-head").wait_for(timeout=60_000)
         os.kill(kernel_of(page), signal.SIGKILL)
         farewell = page.get_by_role("alert").filter(has_text="has ended")
         farewell.wait_for(timeout=20_000)
         assert "Not judged: early.jpg" in farewell.inner_text()
-    finally:
-        context.close()
-        stop(process)
 
 
 def test_page_says_when_its_kernel_has_died(own, bundle):
