@@ -21,6 +21,7 @@ from ..core.labels import FAKE, LABEL_NAMES, REAL
 from ..core.text import row_name, written_out
 from .frames import FramingSample
 from .manifest import SAME_PIXELS, ManifestError, counts
+from .names import split_of
 from .rows import other_files_line
 
 # %% ../../nbs/04_data/19_intake.ipynb #46fc4b9a
@@ -209,19 +210,25 @@ _FEWEST_FOLDERS = 3  # of a source's class, to be taken for persons or films
 _FULLEST_FOLDER = 200  # images; in a fuller one there are many persons
 
 
+def _folder_of(path: str) -> str:
+    "The folder of an image, without the parts that name its split: train/real/someone is test/real/someone."
+    parts = posixpath.dirname(path).split("/")
+    return "/".join(part for part in parts if split_of(part) is None)
+
+
 def torn_folders_hint(
     manifest: pd.DataFrame,  # as found, with the paths of the files that were given
 ) -> str:
     "What to do where small folders of a class, as of persons or films, came into several splits; else empty."
     used = manifest.loc[(manifest["split"] != "excluded") & (manifest["identity"] == "")]
-    by_folder = used.assign(folder=used["path"].map(posixpath.dirname)).groupby(["source", "label", "folder"])
-    folders = by_folder["split"].agg(["size", "nunique"])
+    by_folder = used.assign(folder=used["path"].map(_folder_of)).groupby(["source", "label", "folder"])
+    folders = by_folder.agg(size=("split", "size"), splits=("split", "nunique"), example=("path", "first"))
     small = folders.loc[folders["size"].between(2, _FULLEST_FOLDER)]
     is_one_of_several = small.groupby(["source", "label"])["size"].transform("size") >= _FEWEST_FOLDERS
-    torn = small.loc[is_one_of_several & (small["nunique"] > 1)]
+    torn = small.loc[is_one_of_several & (small["splits"] > 1)]
     if torn.empty:
         return ""
-    _, _, example = torn.index[0]
+    example = posixpath.dirname(torn["example"].iloc[0])
     return (
         f"HINT: {len(torn):,} of {int(is_one_of_several.sum()):,} folders have images in several splits, e.g. "
         f"{row_name(example)}. If each shows one person or one film, the test would be of those that training has "

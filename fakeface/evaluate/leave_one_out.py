@@ -25,7 +25,7 @@ from ..core.locks import LOCK, give_lock, take_lock
 from ..core.files import atomic_path, entries_below, naming_full_disk, read_json, refuse_special_below
 from ..core.files import sha256_json, to_json, write_json
 from ..core.config import split_csv
-from ..core.text import is_plain_name
+from ..core.text import is_plain_name, written_out
 from ..data.manifest import is_named, manifest_hash, read_manifest, write_manifest
 from ..models.bundle import Bundle
 from ..models.storage import read_bundle
@@ -861,6 +861,16 @@ def _why_not_current(
     return ""
 
 
+def _folder_beside(home: Path, run: Any) -> Path:
+    "The folder of a round that leaveout.json names; raises `FakefaceError` for what is no name of a run."
+    if not isinstance(run, str) or not is_plain_name(run, LONGEST_RUN):
+        raise FakefaceError(
+            f"leaveout.json of {home.name} names a round {written_out(repr(run)):.80}: no run is called that. Put back "
+            "the file that leaveout wrote, or remove it."
+        )
+    return home.with_name(run)
+
+
 def _is_made_again(new: Path, record: Mapping[str, Any]) -> bool:
     "Was a round begun again, so that a record of it is of what was there before?"
     return bool(record.get("bundle_hash")) and new.exists() and Stage.state(new / "evaluate") != "finished"
@@ -880,7 +890,7 @@ def require_current_rounds(
             # of another run on purpose, as the note says
             continue
         # of a run that was copied or renamed, the rounds still have its old name
-        new = home.with_name(record["run"])
+        new = _folder_beside(home, record["run"])
         refuse_links(new)
         if _is_made_again(new, record):
             raise FakefaceError(
@@ -907,7 +917,7 @@ def _still_valid(
     "Those of earlier rounds that were made as the run is now; says which were not."
     valid = []
     for record in records:
-        new = home.with_name(record["run"])
+        new = _folder_beside(home, record["run"])
         place = new / "prepare/manifest.parquet"
         made_of = {record.get("manifest_hash"), manifest_hash(read_manifest(place)) if place.exists() else None}
         if _is_made_again(new, record):
@@ -962,7 +972,7 @@ def _rounds_by_domain(home: Path) -> dict[tuple[str, ...], Round]:
 # %% ../../nbs/09_evaluate/09_leave_one_out.ipynb #0effe368
 def _round_folder(home: Path, found: Round) -> Path:
     "The folder of a round; raises `FakefaceError` where it was made again after leaveout.json was written."
-    folder = home.parent / found.run
+    folder = _folder_beside(home, found.run)
     judged = read_json(folder / "evaluate/metrics.json")["bundle_hash"]
     if found.bundle_hash and judged != found.bundle_hash:
         raise FakefaceError(

@@ -120,28 +120,37 @@ def _known_bundles(folders: Sequence[str | os.PathLike], manifest: pd.DataFrame)
 
 @dataclasses.dataclass(frozen=True)
 class _Asked:
-    "Whose records say what a part was trained on."
+    "Whose records say what the parts were trained on."
 
     folders: list[Path]
     missing: list[str]  # sentences: what a part began with and is not there
 
 
-def _asked(folder: Path, manifest: pd.DataFrame, known: dict[str, Path]) -> _Asked:
-    "A part itself; if it was chosen on this split, which its record holds too, what it began with."
-    bundle = read_bundle(folder)
-    if not _has_this_split(folder, bundle, manifest):
-        return _Asked([folder], [])
+def _missing_words(bundle: Bundle, missing: list[str]) -> str:
+    "That the start of a part is nowhere; of several starts one is named."
+    others = f" (and {len(missing) - 1:,} others)" if len(missing) > 1 else ""
+    return (
+        f"{bundle.name} began with the bundle {missing[0][:12]}{others}, which is neither in its run, nor in one "
+        "beside it, nor installed: that one may have been trained on some of the validation images."
+    )
+
+
+def _asked(folders: Sequence[Path], manifest: pd.DataFrame, known: dict[str, Path]) -> _Asked:
+    "The parts themselves; of one that was chosen on this split, which its record holds too, what it began with."
     asked = _Asked([], [])
-    for start in filter(None, [bundle.parent, *bundle.averaged]):
-        if start in known:
-            before = _asked(known[start], manifest, known)
-            asked.folders.extend(before.folders)
-            asked.missing.extend(before.missing)
-        else:
-            asked.missing.append(
-                f"{bundle.name} began with the bundle {start[:12]}, which is neither in its run, nor in one beside it, "
-                "nor installed: that one may have been trained on some of the validation images."
-            )
+    waiting, met = list(folders), set[str]()
+    while waiting:
+        folder = waiting.pop(0)
+        bundle = read_bundle(folder)
+        if not _has_this_split(folder, bundle, manifest):
+            asked.folders.append(folder)
+            continue
+        # each once, however often the record of a part names it
+        starts = [start for start in dict.fromkeys([bundle.parent, *bundle.averaged]) if start and start not in met]
+        met.update(starts)
+        waiting.extend(known[start] for start in starts if start in known)
+        if missing := [start for start in starts if start not in known]:
+            asked.missing.append(_missing_words(bundle, missing))
     return asked
 
 # %% ../../nbs/09_evaluate/10_mean.ipynb #1b5206cb
@@ -153,9 +162,9 @@ def _unmet(
     "Rows that a mean may be fitted on; raises `EvaluateError` where none of a class are left."
     is_met = np.zeros(len(rows), bool)
     known = _known_bundles(folders, manifest)
-    all_asked = [_asked(Path(folder), manifest, known) for folder in folders]
-    said = [sentence for asked in all_asked for sentence in asked.missing]
-    for folder in dict.fromkeys(folder for asked in all_asked for folder in asked.folders):
+    asked = _asked([Path(folder) for folder in folders], manifest, known)
+    said = list(asked.missing)
+    for folder in dict.fromkeys(asked.folders):
         seen = read_seen(folder)
         said.append(acquaintance(seen, rows, read_bundle(folder).name, "validation").sentence())
         is_met |= known_rows(seen, rows)

@@ -53,7 +53,8 @@ def _with_ancestors(bundle: Bundle, home: Path) -> tuple[list[Bundle], bool]:  #
     while to_visit:
         current = to_visit.pop()
         done[current.hash] = current
-        parents = (current.parent, *current.averaged, *current.parts)
+        # each once, however often a record names it
+        parents = dict.fromkeys([current.parent, *current.averaged, *current.parts])
         before = [parent for parent in parents if parent and parent not in done]
         if not known.keys() >= set(before):
             # averaged ones are of other runs

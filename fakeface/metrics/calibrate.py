@@ -220,13 +220,13 @@ def _wrong_rates(places: _Places) -> tuple[np.ndarray, np.ndarray]:
     return wrong_fake, wrong_real
 
 
-def _promise_notes(verdict: str, possible: bool, n: int, target: float) -> list[str]:
+def _promise_notes(verdict: str, possible: bool, n: int, target: float, rows: str) -> list[str]:
     "What to know about one end of the band, where there is something."
     if not possible:
         return [f"No score keeps the promise for {verdict!r}: that verdict is not given."]
     if target * n >= 5:
         return []
-    said = f"{verdict!r} was said of {n} validation images"
+    said = f"{verdict!r} was said of {n} {rows}"
     return [f"{said}; {target:.1%} of them is {target * n:.2g}: too few images to fix this limit."]
 
 
@@ -242,6 +242,7 @@ def fit_band(
     threshold: float,  # inside the band
     split: npt.ArrayLike | None,  # where the rows come from; anything with 'test' in it is refused
     target: float = 0.02,  # largest share of wrong verdicts, for "fake" and for "real"
+    rows: str = "validation images",  # what the rows are, in the notes
 ) -> Band:
     "The smallest band around `threshold` outside which at most `target` of the verdicts are wrong."
     refuse_test(split)
@@ -255,9 +256,10 @@ def fit_band(
     high = ups[0] if len(ups) else len(cuts) - 1
     low = downs[-1] if len(downs) else 0
     n_fake, n_real = int((p >= cuts[high]).sum()), int((p < cuts[low]).sum())
-    notes = _promise_notes("fake", len(ups) > 0, n_fake, target) + _promise_notes(
-        "real", len(downs) > 0, n_real, target
-    )
+    notes = [
+        *_promise_notes("fake", len(ups) > 0, n_fake, target, rows),
+        *_promise_notes("real", len(downs) > 0, n_real, target, rows),
+    ]
     said = (fpr[high] + tpr[high]) + (2 - tpr[low] - fpr[low])
     return Band(
         low=float(cuts[low]),

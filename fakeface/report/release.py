@@ -15,6 +15,7 @@ import os
 import re
 import shlex
 from collections.abc import Iterable
+from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 from typing import Any
 
@@ -271,14 +272,27 @@ def _argument(name: str, value: Any) -> str:
     return f"-p {shlex.quote(name)} {shlex.quote(str(value))}"
 
 # %% ../../nbs/12_report/16_release.ipynb #c4be6342
-def commands(
-    run: str,
-    out: str = "outputs",  # root of all runs
-) -> list[str]:  # one line for each finished stage, with the parameters that its notebook was given
-    "The command lines that make the run again, and before it those of the runs that it began from."
+def _origins_first(run: str, out: str) -> list[str]:
+    "A run behind all that it began from, each once; raises `FakefaceError` where runs began from each other."
+    origins: dict[str, list[str]] = {}
+    waiting = [run]
+    while waiting:
+        name = waiting.pop()
+        if name not in origins:
+            origins[name] = made_of(name, out)
+            waiting.extend(origins[name])
+    try:
+        return list(TopologicalSorter(origins).static_order())
+    except CycleError as error:
+        circle = " from ".join(error.args[1])
+        raise FakefaceError(f"By their config.json these runs began {circle}: one of them was edited.") from None
+
+
+def _stage_lines(run: str, out: str) -> list[str]:
+    "The command lines of a run's finished stages."
     import nbformat
 
-    lines = [line for origin in made_of(run, out) for line in commands(origin, out)]
+    lines = []
     for stage in STAGES:
         path = run_dir(run, out) / stage / "notebook.ipynb"
         if not path.is_file():
@@ -287,6 +301,14 @@ def commands(
         arguments = [_argument(name, value) for name, value in given.items() if name not in NOT_REPEATED]
         lines.append(f"fakeface {stage} -p run {run} " + " ".join(arguments))
     return lines
+
+
+def commands(
+    run: str,
+    out: str = "outputs",  # root of all runs
+) -> list[str]:  # one line for each finished stage, with the parameters that its notebook was given
+    "The command lines that make the run again, and before it those of the runs that it began from."
+    return [line for name in _origins_first(run, out) for line in _stage_lines(name, out)]
 
 # %% ../../nbs/12_report/16_release.ipynb #45396be7
 def _absolute_paths(config: dict[str, Any]) -> list[str]:

@@ -39,7 +39,8 @@ from .known import acquaintance, seen_after, seen_at_start
 from .frozen import FrozenValidator, freeze_trainer, held_out, learn_head, scores_when_harder
 from .origin import backbone_record, finished_start, init_paths
 from .precision import engine_record, fewer_at_once, recorded_engine
-from .recall import described, names_learned_before, starts_record, stats_to_pass_on, undescribed_after
+from .recall import described, names_learned_before, require_room
+from .recall import starts_record, stats_to_pass_on, undescribed_after
 from .progress import Best, epoch_line, write_history
 from .recipe import TrainConfig
 from .resume import catch_signals, leave, newest_checkpoint, restore_trainer
@@ -440,6 +441,7 @@ def _begin(cfg: TrainConfig, manifest: pd.DataFrame, folder: Path, engine: Engin
     trainer = start_training(cfg, manifest, folder, engine)
     require_same("images", trainer.data_hash)
     require_same("detectors to begin with", trainer.parent)
+    require_room(trainer.cfg, trainer.data.rows, trainer.validator.rows, trainer.model.head.in_features)
     restore_trainer(trainer)
     if trainer.accelerator.is_main_process:
         write_json(folder / "engine.json", engine_record(trainer.engine, trainer.accelerator.device))

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['DomainClass', 'start_stats', 'stats_to_pass_on', 'described', 'Knowledge', 'knowledge', 'names_learned_before',
-           'starts_record', 'undescribed_after', 'with_recalled', 'forgotten_line', 'with_stats']
+           'starts_record', 'undescribed_after', 'with_recalled', 'forgotten_line', 'require_room', 'with_stats']
 
 # %% ../../nbs/08_train/12_recall.ipynb #4500f6b8
 import dataclasses
@@ -19,16 +19,24 @@ import pandas as pd
 
 from ..core.labels import LABEL_NAMES
 from ..core.config import split_csv
+from ..core.files import to_json
 from ..core.project import ConfigError
 from ..augment.batches import BatchPart
 from ..data.balance import sample_rows
 from ..models.bundle import Bundle
-from ..models.feature_stats import MOST_TO_DESCRIBE, Stats, draw_features, feature_stats, with_earlier
+from fakeface.models.feature_stats import (
+    MOST_CLASSES,
+    MOST_TO_DESCRIBE,
+    Stats,
+    draw_features,
+    feature_stats,
+    with_earlier,
+)
 from ..models.network import FaceNet
 from ..models.persistence import load_model
-from ..models.storage import copy_bundle, read_bundle, read_seen, read_stats
+from ..models.storage import copy_bundle, read_bundle, read_seen, read_stats, refuse_full
 from .copies import known_rows
-from .data_choice import learned_names
+from .data_choice import learned_names, used_counts
 from .engine import Engine
 from .features import Frozen, features_once, plain_view
 from .head import HeadData
@@ -181,11 +189,14 @@ def _lost(
     return dict(lost), is_whole
 
 
+_MOST_COUNTED = 10**15  # images; of more nobody has counted them, whatever the record of a start says
+
+
 def _cells_record(cells: Mapping[DomainClass, float]) -> list[dict[str, Any]]:
     "As a bundle has them."
     rows = []
     for (domain, name), count in sorted(cells.items()):
-        rows.append({"domain": domain, "class": name, "n": 0 if math.isinf(count) else int(count)})
+        rows.append({"domain": domain, "class": name, "n": 0 if count > _MOST_COUNTED else int(count)})
     return rows
 
 
@@ -273,6 +284,15 @@ def _named(cell: DomainClass, count: float) -> str:
     return name if math.isinf(count) else f"{name} ({count:,.0f})"
 
 
+_MOST_NAMED = 40
+
+
+def _few_of(names: list[str]) -> str:
+    "Names in a sentence, without those that would make it a page."
+    others = f" and {len(names) - _MOST_NAMED:,} others" if len(names) > _MOST_NAMED else ""
+    return ", ".join(names[:_MOST_NAMED]) + others
+
+
 def forgotten_line(
     cfg: TrainConfig,  # with `init` resolved
     rows: pd.DataFrame,  # that are trained on
@@ -286,7 +306,7 @@ def forgotten_line(
     names = " and ".join(read_bundle(folder).name for folder in starts)
     said = []
     if lost:
-        cells = ", ".join(_named(cell, count) for cell, count in sorted(lost.items()))
+        cells = _few_of([_named(cell, count) for cell, count in sorted(lost.items())])
         said.append(
             f"{names}, or a detector before, learned from images of which nothing is recalled: {cells}. The head may "
             f"forget them ({_WHY}). Prepare such images together with yours."
@@ -294,6 +314,48 @@ def forgotten_line(
     if not is_whole:
         said.append(f"It is not fully recorded what {names} began with: the head may forget what that had learned.")
     return " ".join(said)
+
+# %% ../../nbs/08_train/12_recall.ipynb #5b0a77e2
+_MOST_RECORDED = 15 * 2**20  # bytes; bundle.json has at most 16 MB
+_OF_A_SOURCE = 1_500  # bytes, at most, of validation's figures for one source
+
+
+def _recorded(cfg: TrainConfig, rows: pd.DataFrame, valid: pd.DataFrame) -> tuple[int, int]:
+    "Bytes of bundle.json that the starts of training make, and the images' own sources."
+    if not _starts(cfg):
+        of_starts = 0
+    else:
+        taken_over = [starts_record(cfg), undescribed_after(cfg, rows, ())]
+        of_starts = len(to_json(taken_over).encode())
+    sources = len(valid[["domain", "source"]].drop_duplicates())
+    own = len(to_json(used_counts(rows, valid, valid.iloc[:0])).encode()) + sources * _OF_A_SOURCE
+    return of_starts, own
+
+
+def require_room(
+    cfg: TrainConfig,  # with `init` resolved
+    rows: pd.DataFrame,  # that are trained on
+    valid: pd.DataFrame,  # that the epoch is chosen on
+    width: int,  # features of an image
+) -> None:
+    "Raise `FakefaceError` where the bundle at the end could not hold all that it would have to say."
+    refuse_full(_starts(cfg))
+    earlier = stats_to_pass_on(cfg)
+    if earlier and len(earlier[0].mean) != width:
+        raise ConfigError(f"init = {cfg.init} describes {len(earlier[0].mean)} features; its network has {width}.")
+    classes = len(earlier) + len(rows[["domain", "label"]].drop_duplicates())
+    if classes > MOST_CLASSES:
+        raise ConfigError(
+            f"{classes:,} classes of domains would be described, {len(earlier):,} of them from init = {cfg.init}; a "
+            f"bundle has room for {MOST_CLASSES:,}. Begin with another detector, or prepare fewer domains."
+        )
+    of_starts, own = _recorded(cfg, rows, valid)
+    if of_starts + own > _MOST_RECORDED:
+        raise ConfigError(
+            f"The bundle would have to record {own / 2**20:.0f} MB about the sources of the images and "
+            f"{of_starts / 2**20:.0f} MB about what it began with; it has room for {_MOST_RECORDED / 2**20:.0f}. "
+            "Prepare the images with fewer sources, or begin with another detector."
+        )
 
 # %% ../../nbs/08_train/12_recall.ipynb #8546d78d
 def _left_undescribed(folder: str | os.PathLike, record: Bundle, rows: pd.DataFrame, own: Stats) -> dict[str, Any]:

@@ -111,18 +111,17 @@ def launch(
     checkpoint, and it is raised as `KeyboardInterrupt` or `SystemExit`; raises `TrainError` where they fail."""
     command = [sys.executable, "-m", *_launcher(cfg), "-m", "fakeface.train", str(folder / "config.json")]
     environment = {**os.environ, _LAUNCHED: str(os.getpid())}
-    launcher = subprocess.Popen(command, stdin=subprocess.DEVNULL, env=environment, start_new_session=True)
     arrived: list[int] = []
     waiting: list[int] = []  # for the first training process, which a launcher takes seconds to start
 
     def note(number: int) -> None:
         arrived.append(number)
-        if not _pass_on(launcher.pid, number):
-            waiting.append(number)
+        waiting.append(number)
 
     with catch_signals(note):
+        launcher = subprocess.Popen(command, stdin=subprocess.DEVNULL, env=environment, start_new_session=True)
         while (code := _ended(launcher)) is None:
-            if waiting and _pass_on(launcher.pid, waiting[0]):
+            if waiting and all(_pass_on(launcher.pid, number) for number in waiting):
                 waiting.clear()
     if code and arrived:
         if arrived[0] == signal.SIGINT:

@@ -223,6 +223,7 @@ def fit_decision(
 ) -> Decision:
     "Fit calibration, thresholds and band, or keep those of the start where there is too little to fit any."
     is_small = _smaller_class(scores) < ENOUGH_TO_FIT
+    rows = "validation images" if also is None else "validation images, training images and drawn features"
     if also is not None:
         scores = pd.concat([scores, also])
     elif start is not None and start.band and is_small:
@@ -236,7 +237,7 @@ def fit_decision(
         temperature, bias = 1.0, 0.0
     p = p_fake(scores[_LOGIT_COLUMNS].to_numpy(), temperature, bias)
     thresholds = fit_thresholds(p, labels, domain, split="valid")
-    band = fit_band(p, labels, domain, thresholds[cfg.threshold], split="valid")
+    band = fit_band(p, labels, domain, thresholds[cfg.threshold], split="valid", rows=rows)
     if is_small:
         band = _at_least(band, [start] if start else parts, p, labels)
     limits = dict(start.limits) if is_small and start is not None else {}
