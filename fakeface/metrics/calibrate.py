@@ -256,10 +256,8 @@ def fit_band(
     high = ups[0] if len(ups) else len(cuts) - 1
     low = downs[-1] if len(downs) else 0
     n_fake, n_real = int((p >= cuts[high]).sum()), int((p < cuts[low]).sum())
-    notes = [
-        *_promise_notes("fake", len(ups) > 0, n_fake, target, rows),
-        *_promise_notes("real", len(downs) > 0, n_real, target, rows),
-    ]
+    given = (("fake", len(ups) > 0, n_fake), ("real", len(downs) > 0, n_real))
+    notes = [note for end in given for note in _promise_notes(*end, target, rows)]
     said = (fpr[high] + tpr[high]) + (2 - tpr[low] - fpr[low])
     return Band(
         low=float(cuts[low]),

@@ -65,8 +65,10 @@ _LARGEST = float(np.finfo(np.float16).max)  # in which they are kept
 
 def _can_be_kept(one: ClassFeatures) -> bool:
     "Whether half precision holds all of its numbers."
-    arrays = (one.mean, one.directions, one.spread, one.rest, np.array([one.lowest]))
-    return all((np.abs(values) <= _LARGEST).all() for values in arrays)
+    for values in (one.mean, one.directions, one.spread, one.rest):
+        if not (np.abs(values) <= _LARGEST).all():
+            return False
+    return abs(one.lowest) <= _LARGEST
 
 
 def feature_stats(
