@@ -220,14 +220,21 @@ def _wrong_rates(places: _Places) -> tuple[np.ndarray, np.ndarray]:
     return wrong_fake, wrong_real
 
 
-def _promise_notes(verdict: str, possible: bool, n: int, target: float, rows: str) -> list[str]:
-    "What to know about one end of the band, where there is something."
-    if not possible:
-        return [f"No score keeps the promise for {verdict!r}: that verdict is not given."]
-    if target * n >= 5:
-        return []
-    said = f"{verdict!r} was said of {n} {rows}"
-    return [f"{said}; {target:.1%} of them is {target * n:.2g}: too few images to fix this limit."]
+def _promise_notes(
+    places: tuple[np.ndarray, np.ndarray],  # of each end, where it keeps its promise
+    counts: tuple[int, int],  # rows beyond each end
+    target: float,
+    rows: str,  # what the rows are
+) -> list[str]:
+    "What to know about the ends of the band, where there is something."
+    notes = []
+    for verdict, possible, n in zip(("fake", "real"), places, counts):
+        if not len(possible):
+            notes.append(f"No score keeps the promise for {verdict!r}: that verdict is not given.")
+        elif target * n < 5:
+            said = f"{verdict!r} was said of {n} {rows}"
+            notes.append(f"{said}; {target:.1%} of them is {target * n:.2g}: too few images to fix this limit.")
+    return notes
 
 
 def _wrong_share(share: float, n: int) -> Interval:
@@ -256,8 +263,6 @@ def fit_band(
     high = ups[0] if len(ups) else len(cuts) - 1
     low = downs[-1] if len(downs) else 0
     n_fake, n_real = int((p >= cuts[high]).sum()), int((p < cuts[low]).sum())
-    given = (("fake", len(ups) > 0, n_fake), ("real", len(downs) > 0, n_real))
-    notes = [note for end in given for note in _promise_notes(*end, target, rows)]
     said = (fpr[high] + tpr[high]) + (2 - tpr[low] - fpr[low])
     return Band(
         low=float(cuts[low]),
@@ -267,7 +272,7 @@ def fit_band(
         error=float((fpr[high] + 1 - tpr[low]) / said) if said else None,
         wrong_fake=_wrong_share(wrong_fake[high], n_fake),
         wrong_real=_wrong_share(wrong_real[low], n_real),
-        notes=notes,
+        notes=_promise_notes((ups, downs), (n_fake, n_real), target, rows),
     )
 
 # %% ../../nbs/07_metrics/09_calibrate.ipynb #a06e8ca2
