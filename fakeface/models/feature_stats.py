@@ -161,7 +161,9 @@ def _are_whole(arrays: dict[str, np.ndarray], count: int) -> bool:
     classes, most, width = arrays["directions"].shape
     shapes = dict(mean=(count, width), spread=(count, most), rest=(count, width))
     shapes |= {name: (count,) for name in ("lowest", "label", "count")}
-    fits = MOST_CLASSES >= classes == count > 0 and all(arrays[name].shape == shape for name, shape in shapes.items())
+    # every class of a file that is made of it gets as many directions as the richest one
+    is_small = classes <= MOST_CLASSES and most <= _DIRECTIONS
+    fits = is_small and classes == count > 0 and all(arrays[name].shape == shape for name, shape in shapes.items())
     # what a later detector takes over from here has to fit into a file as well; NaN is below nothing
     in_range = all((np.abs(arrays[name]) <= _LARGEST).all() for name, kind in _ARRAYS.items() if kind == "f")
     not_negative = all((arrays[name] >= 0).all() for name in ("spread", "rest", "count"))

@@ -160,7 +160,7 @@ def _at_least(band: Band, earlier: Sequence[Bundle], p: np.ndarray, labels: np.n
     low, high = min(lows), max(highs)
     names = " and ".join(bundle.name for bundle in known)
     note = f"The unsure band reaches at least as far as that of {names}: few images were validated."
-    note += "".join(map(_limits_words, known))
+    note += "".join(dict.fromkeys(map(_limits_words, known)))
     return _band_between(low, high, p, labels, [*band.notes, note])
 
 

@@ -85,3 +85,12 @@ def test_a_start_that_leaves_no_room_is_refused_before_the_first_step(chain, tmp
     with pytest.raises(FakefaceError, match="has room|describes 3 features"):
         trained(f"after {change.__name__}", "dots", tmp_path / "start", **head)
     assert not list(second.parent.parent.glob(f"after {change.__name__}/*.csv"))
+
+
+def test_a_start_of_a_broken_network_is_refused_before_the_first_step(chain, tmp_path):
+    "The new detector is compared with it at the end, by its ONNX file."
+    trained, second = chain
+    copy_bundle(second, tmp_path / "start", onnx=b"no network")
+    with pytest.raises(FakefaceError, match="is not a network"):
+        trained("after broken", "dots", tmp_path / "start")
+    assert not list(second.parent.parent.glob("after broken/*.csv"))
