@@ -45,8 +45,8 @@ def _grid_warnings(grid: dict[str, GridProbe]) -> list[str]:
         if found.is_telling:
             sentences.append(
                 f"{domain}: 8×8 blocks tell the classes apart (AUC {found.auc:.2f}): "
-                "the classes were saved as JPEG in different ways. A detector may learn that instead of faces; "
-                "what helps are images of both classes that were saved in one way."
+                "the classes were saved as JPEG in different ways, or one of them has a frame or a mark. A detector "
+                "may learn that instead of faces; what helps are images of both classes that were saved in one way."
             )
     return sentences
 

@@ -13,6 +13,7 @@ import numpy as np
 import pandas as pd
 from ..core.files import write_atomic, write_json
 from ..core.labels import label_of
+from ..core.project import FakefaceError
 from ..core.stages import run_dir
 from ..data.manifest import compare_files, manifest_hash
 from .predict import device_of, open_net, predict
@@ -123,7 +124,7 @@ def headline_of(
         n_fake = sum(table["n_fake"]) if len(table) else 0
         return (
             f"Whether the new detector is better than {start} is not known: no domain has {ENOUGH_TO_CLAIM} test "
-            f"images of each class that {start} has not seen (there are {n_real} real, {n_fake} fake). Add images."
+            f"images of each class that both have not seen (there are {n_real} real, {n_fake} fake). Add images."
         )
     known = table.dropna(subset=["difference"])
     figures = (
@@ -167,13 +168,18 @@ def _compared(
     folders: tuple[str, Path],  # of the bundle that training began with, and of the new one
     fresh: pd.DataFrame,  # rows that neither has met
     device: str,
-) -> tuple[pd.DataFrame, tuple[Bundle, Bundle]]:
-    "The table of `compare_scores`, empty where there are no rows, and both bundles."
+) -> tuple[pd.DataFrame, str]:
+    "The table of `compare_scores`, empty where there is nothing to compare; why the start has no scores, else empty."
     if fresh.empty:
-        old, new = (read_bundle(folder) for folder in folders)
-        return pd.DataFrame(), (old, new)
-    (before, old), (after, new) = (_scored(folder, fresh, device) for folder in folders)
-    return compare_scores(before, after, (old, new)), (old, new)
+        return pd.DataFrame(), ""
+    try:
+        before, old = _scored(folders[0], fresh, device)
+    except FakefaceError as error:
+        # the training has ended well all the same
+        name = read_bundle(folders[0]).name
+        return pd.DataFrame(), f"Whether the new detector is better than {name} is not known: it has no scores. {error}"
+    after, new = _scored(folders[1], fresh, device)
+    return compare_scores(before, after, (old, new)), ""
 
 
 def _add_costs(table: pd.DataFrame, folders: tuple[str, Path]) -> None:
@@ -194,6 +200,16 @@ def what_belongs_together(
     return groups_words({name: dict(of_domain, auc=dict(method=BY_GROUPS)) for name, of_domain in counts.items()})
 
 
+def _headline(
+    came: str,  # of the comparison
+    known: Acquaintance,  # of `_fresh_rows`
+    fresh: pd.DataFrame,  # the same
+) -> str:
+    "What came of it, behind what is to be known of the test images, and before it."
+    said = [known.sentence() if known.met else "", came, what_belongs_together(fresh)]
+    return " ".join(filter(None, said))
+
+
 def before_after(
     cfg: TrainConfig,  # of a finished training, with `init` resolved
     folder: Path,  # the stage's folder, with the new bundle in it
@@ -207,9 +223,10 @@ def before_after(
         return {}
     if len(rows):
         print(compare_files(rows))
-    first = init_paths(cfg.init)[0]
-    fresh, known = _fresh_rows((first, folder / "bundle"), rows, start.name)
-    table, (old, new) = _compared((first, folder / "bundle"), fresh, cfg.device)
+    folders = init_paths(cfg.init)[0], folder / "bundle"
+    fresh, known = _fresh_rows(folders, rows, start.name)
+    table, failed = _compared(folders, fresh, cfg.device)
+    new = read_bundle(folders[1])
     if len(rows):
         note_test_read(
             run_dir(cfg.run, cfg.out),
@@ -218,12 +235,12 @@ def before_after(
             domains=sorted(rows.domain.unique()),
             by="before and after",
         )
-    _add_costs(table, (first, folder / "bundle"))
+    _add_costs(table, folders)
     mean, better = mean_difference(table), is_better(table)
-    said = [known.sentence() if known.met else "", headline_of(table, old.name), what_belongs_together(fresh)]
-    headline = " ".join(filter(None, said))
-    found = dict(headline=headline, better=better, keep_start=not better, start=str(first), known=known.to_dict())
-    found |= dict(start_hash=old.hash, bundle_hash=new.hash, difference=mean.to_dict() if mean else None)
+    headline = _headline(failed or headline_of(table, start.name), known, fresh)
+    found: dict[str, Any] = dict(headline=headline, better=better, known=known.to_dict())
+    found |= dict(keep_start=not better and not failed, start=str(folders[0]))
+    found |= dict(start_hash=start.hash, bundle_hash=new.hash, difference=mean.to_dict() if mean else None)
     write_atomic(folder / "before_after.csv", table.to_csv(index=False))
     write_json(folder / "before_after.json", found)
     if not known.met and known.sentence():

@@ -140,7 +140,7 @@ def _telling_words(
     ]
     said += [
         f"In {domain}, the extra folder, 8×8 blocks tell the classes apart (AUC {found.auc:.2f}, {found.n} images were "
-        "looked at), so they were saved as JPEG in different ways before"
+        "looked at), so they were saved as JPEG in different ways, or one has a frame or a mark"
         for domain, found in grid.items()
         if found.is_telling
     ]

@@ -128,8 +128,13 @@ def _says_itself(name: str, value: float) -> bool:
         return True
 
 
+_MOST_THRESHOLDS = 100
+
+
 def _are_thresholds(value: Any) -> bool:
-    return value != {} and _dict_of(_is_share)(value) and all(_says_itself(*each) for each in value.items())
+    if not _dict_of(_is_share)(value) or not 0 < len(value) <= _MOST_THRESHOLDS:
+        return False
+    return all(_says_itself(*each) for each in value.items())
 
 
 def _are_classes(value: Any) -> bool:
@@ -250,7 +255,8 @@ RULES: dict[str, Rule] = {
     "temperature": Rule(_is_positive, "a number above 0"),
     "bias": Rule(is_number, "a finite number"),
     "thresholds": Rule(
-        _are_thresholds, "at least one named threshold, each from 0 to 1; a name that is a number, of that value"
+        _are_thresholds,
+        f"1 to {_MOST_THRESHOLDS} named thresholds, each from 0 to 1; a name that is a number, of that value",
     ),
     "threshold": Rule(_is_text, "the name of one of the thresholds"),
     "band": Rule(_or_none(_is_band), "two numbers from 0 to 1, the lower first, or null"),

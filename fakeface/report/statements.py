@@ -561,7 +561,7 @@ def _grid_warning(metrics: dict, facts: RunFacts) -> list[str]:
         auc = max(found["on"], found["off"])
         if auc > max(GRID_AUC, found["luck"]):
             warnings.append(
-                f"In {domain}, the 8×8 blocks of earlier JPEG compression alone tell the classes apart"
+                f"In {domain}, 8×8 blocks, as of earlier JPEG compression, or a frame, alone tell the classes apart"
                 f" (AUC {auc:.2f}; 0.5 is chance), and the figures of {domain} may reflect only that."
                 " Judge by the other domains, or take both classes from files saved the same way."
             )

@@ -22,6 +22,7 @@ from ..data.groups import class_sizes
 from ..data.dataset import BadImage
 from ..models.network import FaceNet
 from .batches import replay_plan
+from .data_choice import TrainError
 from .features import Frozen, FrozenView, augmented_view, frozen_backbone, plain_view
 from .head import HeadData, best_strength, fit_head, held_out_scores, set_head, strength_table
 from .recall import forgotten_line, with_recalled
@@ -103,6 +104,9 @@ def head_data(
         f"{len(rows) * len(views) - missing} read from features/{frozen.store.folder.name}"
     )
     features = [values[readable] for values, _ in found]
+    if not all(np.isfinite(values).all() for values in features):
+        begun = trainer.cfg.init if trainer.parent else trainer.cfg.arch
+        raise TrainError(f"The network of {begun} gives features that are not finite: begin with another detector.")
     labels, domain, group = (rows[name].to_numpy()[readable] for name in ("label", "domain", "group"))
     favour, _ = replay_plan(trainer.cfg, rows)
     return HeadData(features, labels, domain, group, favour or {})
