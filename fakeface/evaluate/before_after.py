@@ -177,7 +177,8 @@ def _compared(
     except FakefaceError as error:
         # the training has ended well all the same
         name = read_bundle(folders[0]).name
-        return pd.DataFrame(), f"Whether the new detector is better than {name} is not known: it has no scores. {error}"
+        lacks = f"Whether the new detector is better than {name} is not known, because that gives no scores: {error}"
+        return pd.DataFrame(), lacks
     after, new = _scored(folders[1], fresh, device)
     return compare_scores(before, after, (old, new)), ""
 
