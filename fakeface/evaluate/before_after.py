@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['MOSTLY_UNSURE', 'compare_scores', 'mean_difference', 'backwards_before', 'is_better', 'unsure_shares', 'headline_of',
-           'what_belongs_together', 'before_after', 'what_came_of_it']
+           'no_scores_words', 'what_belongs_together', 'before_after', 'what_came_of_it']
 
 # %% ../../nbs/09_evaluate/10_before_after.ipynb #cd66ce0c
 from pathlib import Path
@@ -164,6 +164,14 @@ def _fresh_rows(
     return fresh, new_known if new_known.met > known.met else known
 
 
+def no_scores_words(
+    start: str,  # the name of the detector that training began with
+    error: FakefaceError,
+) -> str:
+    "That there is no comparison, because the start cannot be asked."
+    return f"Whether the new detector is better than {start} is not known, because that gives no scores: {error}"
+
+
 def _compared(
     folders: tuple[str, Path],  # of the bundle that training began with, and of the new one
     fresh: pd.DataFrame,  # rows that neither has met
@@ -176,9 +184,7 @@ def _compared(
         before, old = _scored(folders[0], fresh, device)
     except FakefaceError as error:
         # the training has ended well all the same
-        name = read_bundle(folders[0]).name
-        lacks = f"Whether the new detector is better than {name} is not known, because that gives no scores: {error}"
-        return pd.DataFrame(), lacks
+        return pd.DataFrame(), no_scores_words(read_bundle(folders[0]).name, error)
     after, new = _scored(folders[1], fresh, device)
     return compare_scores(before, after, (old, new)), ""
 

@@ -18,6 +18,7 @@ import pandas as pd
 
 from ..core.config import split_csv
 from ..core.files import read_figures, read_json, sha256_json, write_atomic, write_json
+from ..core.project import FakefaceError
 from ..core.stages import run_dir
 from ..data.balance import number_cells
 from ..data.groups import class_sizes, image_names
@@ -25,6 +26,7 @@ from ..data.manifest import is_named, manifest_hash
 from fakeface.evaluate.before_after import (
     compare_scores,
     headline_of,
+    no_scores_words,
     is_better,
     mean_difference,
     what_belongs_together,
@@ -258,7 +260,11 @@ def compare_out_of_fold(
     start = finished_start(cfg)
     if start is None:
         return {}
-    scored = _scores_of(init_paths(cfg.init)[0], fresh, cfg.device)
+    try:
+        scored = _scores_of(init_paths(cfg.init)[0], fresh, cfg.device)
+    except FakefaceError as error:
+        # the cross-validation stands all the same
+        return dict(headline=no_scores_words(start.name, error), better=False, keep_start=False, difference=None)
     named = fresh[["path", "domain", "group"]].assign(image=image_names(fresh))
     before = scored.merge(named, on=["path", "domain"], validate="one_to_one")
     # what one of them could not read counts for neither

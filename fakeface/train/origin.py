@@ -15,7 +15,7 @@ from ..core.stages import require, run_dir
 from ..models.bundle import Bundle, BundleError
 from ..models.network import FaceNet, build_model
 from ..models.backbone import fixed_size, has_looks, with_looks, without_looks
-from ..models.persistence import load_model, require_one_network
+from ..models.persistence import load_model, require_scores
 from ..models.several import MeanNet
 from ..models.shelf import find_bundle, list_bundles, only_bundle
 from ..models.soup import average_weights
@@ -84,8 +84,8 @@ def _from_bundles(cfg: TrainConfig, size: int) -> tuple[FaceNet, list[Bundle]]:
     "A bundle's network, or the mean of several."
     models, bundles = [], []
     for path in init_paths(cfg.init):
-        # what is compared with the start at the end, and what is learned from here, is one network
-        require_one_network(path)
+        # the start has to score images at the end, too, when it is compared with what came of it
+        require_scores(path)
         model, bundle = load_model(path, dropout=cfg.dropout, size=size, view=cfg.view)
         if isinstance(model, MeanNet):
             raise ConfigError(f"{path} is a mean of {len(model.parts)} networks: begin from one of its parts.")

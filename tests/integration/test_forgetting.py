@@ -91,6 +91,6 @@ def test_a_start_of_a_broken_network_is_refused_before_the_first_step(chain, tmp
     "The new detector is compared with it at the end, by its ONNX file."
     trained, second = chain
     copy_bundle(second, tmp_path / "start", onnx=b"no network")
-    with pytest.raises(FakefaceError, match="is not a network"):
+    with pytest.raises(FakefaceError, match="start: model.onnx is not a network"):
         trained("after broken", "dots", tmp_path / "start")
     assert not list(second.parent.parent.glob("after broken/*.csv"))
