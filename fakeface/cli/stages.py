@@ -26,6 +26,7 @@ from ..core.config import refuse_unknown
 from ..core.kernels import hangups, kernel_spec, without_address_grammar
 from ..core.project import FakefaceError, project_root
 from ..core.stages import INPUTS, STAGES, Stage, look_through, run_dir
+from ..core.text import written_out
 
 # %% ../../nbs/13_cli/02_stages.ipynb #c4119cf5
 SPIN_COUNT = "10000"  # rounds that an OpenMP thread waits before it gives its core back
@@ -98,6 +99,9 @@ def _kernel_manager(
     return Kernel
 
 # %% ../../nbs/13_cli/02_stages.ipynb #1b5b1cbb
+_ONE_UP = "\x1b[A"  # how a progress bar below another one ends
+
+
 class _WholeLines:
     "A file for papermill that prints whole lines above the progress bar."
 
@@ -128,8 +132,9 @@ class _WholeLines:
         *lines, self.rest = (self.rest + text).split("\n")
         with self._while_it_is_read():
             for line in lines:
-                last_form = line.rstrip("\r").rsplit("\r", 1)[-1]
-                tqdm.write(last_form, file=self.to)
+                last_form = line.rstrip("\r").rsplit("\r", 1)[-1].replace(_ONE_UP, "")
+                # what a kernel prints may quote a run that somebody else sent
+                tqdm.write(written_out(last_form.expandtabs()), file=self.to)
 
     def flush(self) -> None:
         with self._while_it_is_read():

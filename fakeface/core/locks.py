@@ -60,7 +60,8 @@ class Holder:
     since: str  # date and time, UTC
 
     def __str__(self) -> str:
-        return f"process {self.pid} on {self.host}, since {self.since}"
+        # anybody may have written the file
+        return written_out(f"process {self.pid} on {self.host}, since {self.since}")
 
     @classmethod
     def here(cls) -> "Holder":

@@ -28,7 +28,7 @@ from ..models.cost import cost_of
 from ..models.storage import read_bundle, read_seen
 from ..train.copies import known_rows, without_met
 from ..train.known import Acquaintance, acquaintance
-from ..train.origin import finished_start, init_paths
+from ..train.origin import began_with, finished_start, init_paths, require_same_start
 from ..train.recipe import TrainConfig
 
 # %% ../../nbs/09_evaluate/10_before_after.ipynb #8110cc7a
@@ -217,6 +217,18 @@ def _headline(
     return " ".join(filter(None, said))
 
 
+def _note_read(cfg: TrainConfig, new: Bundle, rows: pd.DataFrame) -> None:
+    "Count that the test split was read, where there is one."
+    if len(rows):
+        note_test_read(
+            run_dir(cfg.run, cfg.out),
+            bundle_hash=new.hash,
+            manifest_hash=manifest_hash(rows),
+            domains=sorted(rows.domain.unique()),
+            by="before and after",
+        )
+
+
 def before_after(
     cfg: TrainConfig,  # of a finished training, with `init` resolved
     folder: Path,  # the stage's folder, with the new bundle in it
@@ -228,25 +240,19 @@ def before_after(
     rows.attrs = manifest.attrs
     if start is None:
         return {}
+    new = read_bundle(folder / "bundle")
+    require_same_start(cfg, began_with(new))
     if len(rows):
         print(compare_files(rows))
     folders = init_paths(cfg.init)[0], folder / "bundle"
     fresh, known = _fresh_rows(folders, rows, start.name)
     table, failed = _compared(folders, fresh, cfg.device)
-    new = read_bundle(folders[1])
-    if len(rows):
-        note_test_read(
-            run_dir(cfg.run, cfg.out),
-            bundle_hash=new.hash,
-            manifest_hash=manifest_hash(rows),
-            domains=sorted(rows.domain.unique()),
-            by="before and after",
-        )
+    _note_read(cfg, new, rows)
     _add_costs(table, folders)
     mean, better = mean_difference(table), is_better(table)
     headline = _headline(failed or headline_of(table, start.name), known, fresh)
     found: dict[str, Any] = dict(headline=headline, better=better, known=known.to_dict())
-    found |= dict(keep_start=not better and not failed, start=str(folders[0]))
+    found |= dict(keep_start=not better and not failed, start=str(folders[0]), failed=bool(failed))
     found |= dict(start_hash=start.hash, bundle_hash=new.hash, difference=mean.to_dict() if mean else None)
     write_atomic(folder / "before_after.csv", table.to_csv(index=False))
     write_json(folder / "before_after.json", found)

@@ -42,7 +42,7 @@ from ..train.fit import fit
 from ..train.copies import known_rows, shared_rows, tied_by_faces, without_met
 from ..train.data_choice import replayed_rows
 from ..train.known import seen_at_start
-from ..train.origin import finished_start, init_paths
+from ..train.origin import began_with, finished_start, init_paths, require_same_start
 from ..train.recipe import FEWEST_PARTS, TrainConfig, identity
 
 # %% ../../nbs/09_evaluate/11_cross_validate.ipynb #8123bc77
@@ -147,7 +147,7 @@ def _begin_parts(
     cfg: TrainConfig,
     rows: pd.DataFrame,
     part: np.ndarray,
-) -> None:
+) -> str:  # hashes of the bundles that each part begins with, separated by commas
     "Note which parts, data and settings the scores in a folder belong to; those of others are removed."
     dealt = [[path, domain, int(number)] for path, domain, number in zip(rows["path"], rows["domain"], part)]
     begins_with = [read_bundle(path).hash for path in init_paths(cfg.init)] if cfg.init not in ("", "none") else []
@@ -157,6 +157,7 @@ def _begin_parts(
         shutil.rmtree(folder)
     folder.mkdir(parents=True, exist_ok=True)
     write_json(note, dict(key=key))
+    return ",".join(begins_with)
 
 
 def out_of_fold(
@@ -168,11 +169,13 @@ def out_of_fold(
     "Each image's score by a detector that was trained in the same way without its part."
     count = int(part.max()) + 1
     scores = []
-    _begin_parts(folder, cfg, rows, part)
+    began = _begin_parts(folder, cfg, rows, part)
     for number in range(count):
         print(f"Cross-validation, part {number + 1} of {count}:")
         table = splits_of_part(rows, part, number)
         of_part = _scores_of_part(cfg, table, folder / str(number))
+        # its scores are removed with those of the other parts where another start lies there when it goes on
+        require_same_start(cfg, began)
         scores.append(of_part.assign(part=number))
     where = ["path", "domain"]
     return pd.concat(scores, ignore_index=True).merge(rows[[*where, "group"]], on=where, validate="one_to_one")
@@ -277,9 +280,10 @@ def compare_out_of_fold(
 
 # %% ../../nbs/09_evaluate/11_cross_validate.ipynb #f5296bc8
 def _is_answered(folder: Path) -> bool:
-    "Whether the test split was enough for a comparison."
+    "Whether the test split was enough for a comparison, or there can be none."
     path = folder / "before_after.json"
-    return path.exists() and read_json(path)["difference"] is not None
+    told = read_json(path) if path.exists() else {}
+    return told.get("difference") is not None or told.get("failed", False)
 
 
 def _is_large(manifest: pd.DataFrame) -> bool:
@@ -314,6 +318,8 @@ def _answer(
     unmet: pd.DataFrame,  # rows that are scored as a test
 ) -> dict[str, Any]:
     "Train, score, compare, write."
+    new = read_bundle(folder / "bundle")
+    require_same_start(cfg, began_with(new))
     print(parts_line(int(part.max()) + 1, len(rows)))
     if len(unmet) < len(rows):
         print(
@@ -326,7 +332,6 @@ def _answer(
     said = [cross_validation_line(int(part.max()) + 1, len(scores), figures, by), what_belongs_together(unmet)]
     line = " ".join(filter(None, said))
     found: dict[str, Any] = dict(parts=int(part.max()) + 1, images=len(scores), by=by, headline=line)
-    new = read_bundle(folder / "bundle")
     # whose way of training it is about
     found["bundle_hash"] = new.hash
     found |= {name: value.to_dict() for name, value in figures.items()}

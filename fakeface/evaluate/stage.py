@@ -16,7 +16,7 @@ from typing import Any
 import pandas as pd
 import torch
 from tqdm.auto import tqdm
-from ..core.project import ConfigError
+from ..core.project import ConfigError, FakefaceError
 from ..core.stages import Stage, look_through, require, run_dir
 from ..core.files import atomic_path, read_json, sha256_file, write_json
 from ..core.labels import band_at
@@ -93,6 +93,14 @@ class EvaluateConfig:
             raise ConfigError(f"extra = {self.extra!r} should be name=folder.")
 
 # %% ../../nbs/09_evaluate/08_stage.ipynb #f228ffde
+def _reads(path: Path) -> list[dict[str, Any]]:
+    "What test_reads.json lists; raises `FakefaceError`."
+    reads = read_json(path).get("reads") if path.exists() else []
+    if not isinstance(reads, list) or not all(isinstance(read, dict) for read in reads):
+        raise FakefaceError(f"{path} does not list when the test split was read. Put back the file that was written.")
+    return reads
+
+
 def note_test_read(
     home: Path,  # the run's folder
     again: bool = False,  # an evaluation that was interrupted goes on: not counted twice
@@ -100,7 +108,7 @@ def note_test_read(
 ) -> int:  # how often the test split has been read, this time included
     "Add a line to test_reads.json."
     path = home / "test_reads.json"
-    reads = read_json(path)["reads"] if path.exists() else []
+    reads = _reads(path)
     if again and reads and what.items() <= reads[-1].items():
         return len(reads)
     reads.append(dict(when=time.strftime("%FT%TZ", time.gmtime()), **what))

@@ -231,7 +231,9 @@ def _is_framing(value: Any) -> bool:
 
 
 def _are_metrics(value: Any) -> bool:
-    return isinstance(value, dict) and _is_json(value) and _or_none(_are_sizes)(value.get("sizes"))
+    if not isinstance(value, dict) or not _is_json(value):
+        return False
+    return _or_none(_are_sizes)(value.get("sizes")) and _list_of(_is_text)(value.get("known_before", []))
 
 # %% ../../nbs/06_models/01_bundle.ipynb #8af50042
 class Rule(NamedTuple):
@@ -270,7 +272,9 @@ RULES: dict[str, Rule] = {
     "calibrated_on": _NAMES,
     "data": Rule(_are_counts, f"a list of counts with {', '.join(DATA_COLUMNS)} each"),
     "metrics": Rule(
-        _are_metrics, "a dictionary of finite numbers and lines of text; its sizes, if any, two numbers above 0"
+        _are_metrics,
+        "a dictionary of finite numbers and lines of text; its sizes, if any, two numbers above 0, known_before, "
+        "if any, names",
     ),
     "versions": Rule(_dict_of(_is_text), "a dictionary of text"),
     "created": _TEXT,

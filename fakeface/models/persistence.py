@@ -53,24 +53,28 @@ def _tensors(model: FaceNet) -> dict[str, np.ndarray]:
     return arrays
 
 
-def _onnx_or_warning(model: FaceNet, name: str) -> bytes | None:
-    "The network as ONNX; None, and a warning that says why, where it cannot be exported."
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / ONNX
-        try:
-            export_onnx(model, path)
-        except FakefaceError as error:
-            warnings.warn(f"The bundle {name} has no {ONNX}: {error}")
-            return None
-        return path.read_bytes()
-
-
 def _with_score(bundle: Bundle, onnx: bytes) -> Bundle:
     "With the score of the first known image, by which `Detector.load` knows the network again."
     # whoever has trained it may wait for it
     score = first_score(open_session(onnx, bundle.spec.size), bundle, seconds=3600)
     known = dict(name=FIRST_PATTERN, sha256=pixel_hash(pattern(0)), p_fake=score)
     return dataclasses.replace(bundle, reference=[known])
+
+
+def _onnx_or_warning(
+    model: FaceNet,
+    bundle: Bundle,
+) -> tuple[bytes | None, Bundle]:
+    "The network as ONNX, its bundle with a known score; None, and a warning that says why, where that is not possible."
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / ONNX
+        try:
+            export_onnx(model, path)
+            onnx = path.read_bytes()
+            return onnx, _with_score(bundle, onnx)
+        except FakefaceError as error:
+            warnings.warn(f"The bundle {bundle.name} has no {ONNX}: {error}")
+            return None, bundle
 
 # %% ../../nbs/06_models/11_persistence.ipynb #0ab37c65
 def save_model(
@@ -93,9 +97,7 @@ def save_model(
         created=bundle.created or time.strftime("%FT%TZ", time.gmtime()),
     )
     tensors = _tensors(model)
-    onnx_file = _onnx_or_warning(model, bundle.name) if onnx else None
-    if onnx_file:
-        bundle = _with_score(bundle, onnx_file)
+    onnx_file, bundle = _onnx_or_warning(model, bundle) if onnx else (None, bundle)
     return write_bundle(
         folder, bundle, tensors, license=license, onnx=onnx_file, overwrite=overwrite, seen=seen, stats=stats
     )

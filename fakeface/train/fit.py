@@ -26,7 +26,6 @@ from ..models.cost import cost_of
 from ..models.network import FaceNet, freeze_bn, model_line
 from ..models.persistence import save_model
 from ..models.seen import MOST_MET, Seen
-from ..models.storage import read_bundle
 from .batches import worker_count
 from .candidate import candidate, validation_row
 from .copies import known_rows
@@ -37,7 +36,7 @@ from .engine import Engine, device_for, exact_math, plan
 from .features import frozen_engine
 from .known import acquaintance, seen_after, seen_at_start
 from .frozen import FrozenValidator, freeze_trainer, held_out, learn_head, scores_when_harder
-from .origin import backbone_record, finished_start, init_paths
+from .origin import backbone_record, finished_start, require_same_start
 from .precision import engine_record, fewer_at_once, recorded_engine
 from .recall import described, names_learned_before, require_room
 from .recall import starts_record, stats_to_pass_on, undescribed_after
@@ -273,17 +272,6 @@ def _save(trainer: Trainer, model: FaceNet, bundle: Bundle, abroad: pd.DataFrame
     return save_model(model, folder, record, overwrite=True, seen=seen, stats=stats).hash
 
 
-def _require_same_start(trainer: Trainer) -> None:
-    "Raise `TrainError` where another bundle lies by now where training began."
-    paths = init_paths(trainer.cfg.init) if trainer.cfg.init not in ("", "none") else []
-    now = ",".join(read_bundle(path).hash for path in paths)
-    if now != trainer.parent:
-        raise TrainError(
-            f"init = {trainer.cfg.init} was replaced while training ran ({trainer.parent[:12]} → {now[:12]}). "
-            "Put the bundle back and continue with resume=True."
-        )
-
-
 def _decision(trainer: Trainer, scores: pd.DataFrame, strange: pd.DataFrame) -> Decision:
     "What is fitted on validation, at home and abroad; says what is to be known of it."
     cfg, say = trainer.cfg, trainer.accelerator.print
@@ -322,7 +310,7 @@ def finish(
     cfg, best, weights = trainer.cfg, trainer.progress.best, trainer.best_weights
     if best is None or weights is None:
         raise TrainError("No epoch has ended: there is no network to make a bundle of.")
-    _require_same_start(trainer)
+    require_same_start(trainer.cfg, trainer.parent)
     model = _best_model(trainer, weights)
     scores = trainer.validator.scores(model)
     strange = _scores_abroad(trainer, model, abroad)

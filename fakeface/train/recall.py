@@ -23,15 +23,12 @@ from ..core.files import to_json
 from ..core.project import ConfigError
 from ..augment.batches import BatchPart
 from ..data.balance import sample_rows
+from ..metrics.intervals import proportion
+from ..metrics.slices import Slice
 from ..models.bundle import Bundle
-from fakeface.models.feature_stats import (
-    MOST_CLASSES,
-    MOST_TO_DESCRIBE,
-    Stats,
-    draw_features,
-    feature_stats,
-    with_earlier,
-)
+from ..models.card import ENOUGH_TO_CLAIM
+from ..models.feature_stats import MOST_BYTES, MOST_CLASSES, MOST_TO_DESCRIBE, Stats, draw_features
+from ..models.feature_stats import feature_stats, largest_file, with_earlier
 from ..models.network import FaceNet
 from ..models.persistence import load_model
 from ..models.storage import copy_bundle, read_bundle, read_seen, read_stats, refuse_full
@@ -317,7 +314,23 @@ def forgotten_line(
 
 # %% ../../nbs/08_train/12_recall.ipynb #5b0a77e2
 _MOST_RECORDED = 15 * 2**20  # bytes; bundle.json has at most 16 MB
-_OF_A_SOURCE = 1_500  # bytes, at most, of validation's figures for one source
+_OF_A_DOMAIN = 6_000  # bytes, at most, of validation's figures
+
+
+_NO_FIGURES = Slice("", "", ENOUGH_TO_CLAIM, ENOUGH_TO_CLAIM, None, None, None)  # of few images
+
+
+def _sources_size(valid: pd.DataFrame) -> int:
+    "Bytes of validation's figures by source, at most."
+    images = valid.value_counts(["domain", "source"]).to_numpy()
+    names = valid[["domain", "source"]].drop_duplicates().astype(str).to_numpy().ravel()
+    share = proportion(len(valid) // 3, len(valid))
+    with_figures = Slice("", "", len(valid), len(valid), share, share, share)
+    size = 0
+    for figures, are_these in ((with_figures, images >= ENOUGH_TO_CLAIM), (_NO_FIGURES, images < ENOUGH_TO_CLAIM)):
+        of_each = len(to_json(dict(metrics=dict(sources=[figures.to_dict()]))))
+        size += of_each * int(np.count_nonzero(are_these))
+    return size + sum(len(name.encode()) for name in names)
 
 
 def _recorded(cfg: TrainConfig, rows: pd.DataFrame, valid: pd.DataFrame) -> tuple[int, int]:
@@ -327,9 +340,8 @@ def _recorded(cfg: TrainConfig, rows: pd.DataFrame, valid: pd.DataFrame) -> tupl
     else:
         taken_over = [starts_record(cfg), undescribed_after(cfg, rows, ())]
         of_starts = len(to_json(taken_over).encode())
-    sources = len(valid[["domain", "source"]].drop_duplicates())
-    own = len(to_json(used_counts(rows, valid, valid.iloc[:0])).encode()) + sources * _OF_A_SOURCE
-    return of_starts, own
+    used = len(to_json(dict(data=used_counts(rows, valid, valid.iloc[:0]))).encode())
+    return of_starts, used + _sources_size(valid) + len(set(valid["domain"])) * _OF_A_DOMAIN
 
 
 def require_room(
@@ -344,10 +356,12 @@ def require_room(
     if earlier and len(earlier[0].mean) != width:
         raise ConfigError(f"init = {cfg.init} describes {len(earlier[0].mean)} features; its network has {width}.")
     classes = len(earlier) + len(rows[["domain", "label"]].drop_duplicates())
-    if classes > MOST_CLASSES:
+    # the names of domains are at the head of the file
+    most = min(MOST_CLASSES, int(0.9 * MOST_BYTES) // largest_file(1, width))
+    if classes > most:
         raise ConfigError(
             f"{classes:,} classes of domains would be described, {len(earlier):,} of them from init = {cfg.init}; a "
-            f"bundle has room for {MOST_CLASSES:,}. Begin with another detector, or prepare fewer domains."
+            f"bundle has room for {most:,}. Begin with another detector, or prepare fewer domains."
         )
     of_starts, own = _recorded(cfg, rows, valid)
     if of_starts + own > _MOST_RECORDED:

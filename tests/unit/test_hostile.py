@@ -1,6 +1,7 @@
 """Bundles, names, numbers and folders that mean harm: exit code 2 or 1 and a sentence, never a traceback."""
 
 import csv
+import io
 import json
 import math
 import os
@@ -980,3 +981,16 @@ def test_a_pipe_called_settings_hangs_nothing(tmp_path):
     os.mkfifo(tmp_path / "settings.ini")
     with pytest.raises(FakefaceError, match="is not inside a checkout"):
         project_root(tmp_path)
+
+
+def test_what_a_stage_prints_does_not_act_on_a_terminal():
+    "Its kernel's lines may quote a run that somebody else sent; how progress bars move the cursor is left out."
+    from fakeface.cli.stages import _WholeLines
+
+    shown = io.StringIO()
+    lines = _WholeLines(shown)
+    lines.write(f"domain {ACTING}: .93\nrounds 50%|##\r\x1b[A100%|####\nepoch\t1\r")
+    lines.close()
+    said = shown.getvalue()
+    assert said.replace("\n", "").isprintable() and "\\x1b]0;pwned\\x07" in said
+    assert "\n100%|####\n" in said and "\\x1b[A" not in said and "epoch   1" in said
