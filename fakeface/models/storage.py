@@ -22,7 +22,7 @@ from ..core.text import written_out
 from .bundle import CARD, FACES_FILE, FEATURES_FILE, INDEX, LICENSE, ONNX, SEEN_FILE, WEIGHTS
 from .bundle import Bundle, BundleError, parse_bundle
 from .card import model_card
-from .feature_stats import MOST_BYTES, Stats, parse_stats, stats_bytes
+from .feature_stats import MOST_STATS_BYTES, Stats, parse_stats, stats_bytes
 from .seen import NOTHING_KNOWN, Seen, faces_bytes, parse_faces, parse_seen, seen_bytes
 
 # %% ../../nbs/06_models/03_storage.ipynb #1391d3fc
@@ -130,7 +130,7 @@ _LARGEST = {
     LICENSE: 2**24,
     SEEN_FILE: 2**30,
     FACES_FILE: 2**28,
-    FEATURES_FILE: MOST_BYTES,
+    FEATURES_FILE: MOST_STATS_BYTES,
 }  # bytes; what onnxruntime reads ends at 2 GB
 
 

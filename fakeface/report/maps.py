@@ -21,7 +21,7 @@ from ..core.project import FakefaceError
 from ..images.jpeg import data_uri
 from ..images.preprocess import InputSpec
 from ..faces.shown import shown_of
-from .style import CLASS_COLOURS, PALETTE, add_legend, new_figure
+from .style import CLASS_COLOURS, MOST_PANELS, PALETTE, add_legend, new_figure, panel_figure
 
 # %% ../../nbs/12_report/06_maps.ipynb #05aaff07
 def _draw_spectrum(ax: Axes, freq: np.ndarray, curve: dict, label: int) -> None:
@@ -39,8 +39,7 @@ def plot_spectra(
 ) -> Figure:
     "Mean power against spatial frequency, real and fake, one panel a domain."
     spectra = why["spectra"]
-    names = domains or list(spectra)
-    fig, axes = new_figure(len(names), width=3.1, height=3.1, sharey=True)
+    fig, axes, names = panel_figure(domains or list(spectra), width=3.1, height=3.1, sharey=True)
     for ax, domain in zip(axes, names):
         freq = np.asarray(spectra[domain]["freq"])
         for label, name in enumerate(LABEL_NAMES):
@@ -57,7 +56,8 @@ ClassMaps = list[np.ndarray | None]  # [real, fake]
 
 
 def _image_grid(titles: list[str], names: list[str], cell: float = 1.45) -> tuple[Figure, np.ndarray]:
-    "A grid of images without axes: figure and axes [rows, cols]."
+    "A grid of images without axes: figure and axes [rows, cols]; of many names the first."
+    names = names[:MOST_PANELS]
     fig, axes = new_figure(len(titles), len(names), width=cell, height=cell)
     axes = axes.reshape(len(names), len(titles))
     for ax in axes.flat:

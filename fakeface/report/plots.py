@@ -15,7 +15,7 @@ from matplotlib.ticker import PercentFormatter
 from sklearn.metrics import roc_auc_score, roc_curve
 from ..core.labels import LABEL_NAMES
 from ..metrics.probabilities import reliability_bins
-from .style import CLASS_COLOURS, MARKERS, add_legend, line_style, new_figure
+from .style import CLASS_COLOURS, MARKERS, add_legend, line_style, new_figure, panel_figure
 
 # %% ../../nbs/12_report/03_plots.ipynb #739189ef
 def domains_of(pred: pd.DataFrame) -> list[str]:
@@ -89,8 +89,8 @@ def plot_scores(
     bins: int = 40,  # of width 1/bins
 ) -> Figure:
     "Histograms of p_fake by class, one panel a domain."
-    domains = domains_of(pred)
-    fig, axes = new_figure(len(domains), sharey=True, width=4.2 if len(domains) == 1 else 3.2, height=3.2)
+    names = domains_of(pred)
+    fig, axes, domains = panel_figure(names, sharey=True, width=4.2 if len(names) == 1 else 3.2, height=3.2)
     edges = np.linspace(0, 1, bins + 1).tolist()
     for ax, domain in zip(axes, domains):
         for label in range(len(LABEL_NAMES)):
@@ -183,8 +183,7 @@ def plot_confusion(
     threshold: float,  # fake where p_fake ≥ threshold
 ) -> Figure:
     "Confusion matrices, one a domain, shaded by row share."
-    domains = domains_of(pred)
-    fig, axes = new_figure(len(domains), width=2.5, height=2.2)
+    fig, axes, domains = panel_figure(domains_of(pred), width=2.5, height=2.2)
     for ax, domain in zip(axes, domains):
         _draw_confusion(ax, confusion_counts(pred.loc[pred["domain"] == domain], threshold))
         ax.set(xlabel="said", ylabel="truth")

@@ -38,7 +38,7 @@ from .known import acquaintance, seen_after, seen_at_start
 from .frozen import FrozenValidator, freeze_trainer, held_out, learn_head, scores_when_harder
 from .origin import backbone_record, finished_start, require_same_start
 from .precision import engine_record, fewer_at_once, recorded_engine
-from .recall import described, names_learned_before, require_room
+from .recall import described, names_learned_before, require_bundle_room
 from .recall import starts_record, stats_to_pass_on, undescribed_after
 from .progress import Best, epoch_line, write_history
 from .recipe import TrainConfig
@@ -429,7 +429,7 @@ def _begin(cfg: TrainConfig, manifest: pd.DataFrame, folder: Path, engine: Engin
     trainer = start_training(cfg, manifest, folder, engine)
     require_same("images", trainer.data_hash)
     require_same("detectors to begin with", trainer.parent)
-    require_room(trainer.cfg, trainer.data.rows, trainer.validator.rows, trainer.model.head.in_features)
+    require_bundle_room(trainer.cfg, trainer.data.rows, trainer.validator.rows, trainer.model.head.in_features)
     restore_trainer(trainer)
     if trainer.accelerator.is_main_process:
         write_json(folder / "engine.json", engine_record(trainer.engine, trainer.accelerator.device))

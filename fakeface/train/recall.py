@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['DomainClass', 'start_stats', 'stats_to_pass_on', 'described', 'Knowledge', 'knowledge', 'names_learned_before',
-           'starts_record', 'undescribed_after', 'with_recalled', 'forgotten_line', 'require_room', 'with_stats']
+           'starts_record', 'undescribed_after', 'with_recalled', 'forgotten_line', 'require_bundle_room', 'with_stats']
 
 # %% ../../nbs/08_train/12_recall.ipynb #4500f6b8
 import dataclasses
@@ -27,7 +27,7 @@ from ..metrics.intervals import proportion
 from ..metrics.slices import Slice
 from ..models.bundle import Bundle
 from ..models.card import ENOUGH_TO_CLAIM
-from ..models.feature_stats import MOST_BYTES, MOST_CLASSES, MOST_TO_DESCRIBE, Stats, draw_features
+from ..models.feature_stats import MOST_STATS_BYTES, MOST_CLASSES, MOST_TO_DESCRIBE, Stats, draw_features
 from ..models.feature_stats import feature_stats, largest_file, with_earlier
 from ..models.network import FaceNet
 from ..models.persistence import load_model
@@ -344,7 +344,7 @@ def _recorded(cfg: TrainConfig, rows: pd.DataFrame, valid: pd.DataFrame) -> tupl
     return of_starts, used + _sources_size(valid) + len(set(valid["domain"])) * _OF_A_DOMAIN
 
 
-def require_room(
+def require_bundle_room(
     cfg: TrainConfig,  # with `init` resolved
     rows: pd.DataFrame,  # that are trained on
     valid: pd.DataFrame,  # that the epoch is chosen on
@@ -357,7 +357,7 @@ def require_room(
         raise ConfigError(f"init = {cfg.init} describes {len(earlier[0].mean)} features; its network has {width}.")
     classes = len(earlier) + len(rows[["domain", "label"]].drop_duplicates())
     # the names of domains are at the head of the file
-    most = min(MOST_CLASSES, int(0.9 * MOST_BYTES) // largest_file(1, width))
+    most = min(MOST_CLASSES, int(0.9 * MOST_STATS_BYTES) // largest_file(1, width))
     if classes > most:
         raise ConfigError(
             f"{classes:,} classes of domains would be described, {len(earlier):,} of them from init = {cfg.init}; a "

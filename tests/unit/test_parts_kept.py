@@ -44,7 +44,7 @@ def trained(monkeypatch) -> list[Path]:
     monkeypatch.setattr(room, "fit", fit)
     monkeypatch.setattr(room, "_scores_of", scored)
     monkeypatch.setattr(room, "manifest_hash", lambda rows: "0" * 64)
-    monkeypatch.setattr(room, "read_bundle", lambda path: SimpleNamespace(hash="1" * 64))
+    monkeypatch.setattr(room, "read_bundle", lambda path: SimpleNamespace(hash="1" * 64, parent=None, averaged=[]))
     return folders
 
 
