@@ -74,6 +74,7 @@ def add_legend(
 
 # %% ../../nbs/12_report/01_style.ipynb #b1dcb0f3
 MOST_PANELS = 12  # of a figure with a panel for each name
+_IN_A_ROW = 6
 
 
 def panel_figure(
@@ -83,10 +84,13 @@ def panel_figure(
 ) -> tuple[Figure, np.ndarray, list[str]]:  # the figure, its axes, and the names that it shows
     "An empty figure with a panel for each name; of many names it shows the first, and says so."
     shown = list(names)[:MOST_PANELS]
-    fig, axes = new_figure(len(shown), **options)
+    cols = min(len(shown), _IN_A_ROW)
+    fig, axes = new_figure(cols, -(-len(shown) // _IN_A_ROW), **options)
+    for ax in axes[len(shown) :]:
+        ax.set_axis_off()
     if len(shown) < len(names):
         fig.suptitle(f"{len(shown)} of {len(names):,} {what} are drawn", fontsize=9, x=0.01, ha="left")
-    return fig, axes, shown
+    return fig, axes[: len(shown)], shown
 
 # %% ../../nbs/12_report/01_style.ipynb #269ce4c8
 def _without_ids(text: str) -> str:
