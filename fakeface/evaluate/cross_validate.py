@@ -42,7 +42,7 @@ from ..train.fit import fit
 from ..train.copies import known_rows, shared_rows, tied_by_faces, without_met
 from ..train.data_choice import replayed_rows
 from ..train.known import seen_at_start
-from ..train.origin import began_with, finished_start, init_paths, require_same_start
+from ..train.origin import began_with, finished_start, require_same_start, start_folders
 from ..train.recipe import FEWEST_PARTS, TrainConfig, identity
 
 # %% ../../nbs/09_evaluate/11_cross_validate.ipynb #8123bc77
@@ -150,7 +150,7 @@ def _begin_parts(
 ) -> str:  # hashes of the bundles that each part begins with, separated by commas
     "Note which parts, data and settings the scores in a folder belong to; those of others are removed."
     dealt = [[path, domain, int(number)] for path, domain, number in zip(rows["path"], rows["domain"], part)]
-    begins_with = [read_bundle(path).hash for path in init_paths(cfg.init)] if cfg.init not in ("", "none") else []
+    begins_with = [read_bundle(path).hash for path in start_folders(cfg)]
     key = sha256_json(dict(parts=dealt, manifest=manifest_hash(rows), settings=identity(cfg), begins_with=begins_with))
     note = folder / "parts.json"
     if folder.exists() and (not note.exists() or read_json(note) != dict(key=key)):
@@ -264,7 +264,7 @@ def compare_out_of_fold(
     if start is None:
         return {}
     try:
-        scored = _scores_of(init_paths(cfg.init)[0], fresh, cfg.device)
+        scored = _scores_of(start_folders(cfg)[0], fresh, cfg.device)
     except FakefaceError as error:
         # the cross-validation stands all the same
         return dict(headline=no_scores_words(start.name, error), better=False, keep_start=False, difference=None)

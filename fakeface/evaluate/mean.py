@@ -128,7 +128,7 @@ class _Asked:
 
 def _missing_words(bundle: Bundle, missing: list[str]) -> str:
     "That the start of a part is nowhere; of several starts one is named."
-    others = f" (and {len(missing) - 1:,} others)" if len(missing) > 1 else ""
+    others = f" (and {len(missing) - 1:,} more)" if len(missing) > 1 else ""
     return (
         f"{bundle.name} began with the bundle {missing[0][:12]}{others}, which is neither in its run, nor in one "
         "beside it, nor installed: that one may have been trained on some of the validation images."

@@ -21,7 +21,7 @@ from ..core.project import FakefaceError
 from ..images.jpeg import data_uri
 from ..images.preprocess import InputSpec
 from ..faces.shown import shown_of
-from .style import CLASS_COLOURS, MOST_PANELS, PALETTE, add_legend, new_figure, panel_figure
+from .style import CLASS_COLOURS, MOST_PANELS, PALETTE, add_legend, new_figure, panel_figure, say_drawn
 
 # %% ../../nbs/12_report/06_maps.ipynb #05aaff07
 def _draw_spectrum(ax: Axes, freq: np.ndarray, curve: dict, label: int) -> None:
@@ -56,9 +56,10 @@ ClassMaps = list[np.ndarray | None]  # [real, fake]
 
 
 def _image_grid(titles: list[str], names: list[str], cell: float = 1.45) -> tuple[Figure, np.ndarray]:
-    "A grid of images without axes: figure and axes [rows, cols]; of many names the first."
-    names = names[:MOST_PANELS]
+    "A grid of images without axes: figure and axes [rows, cols]; of many names it shows the first, and says so."
+    names, there = names[:MOST_PANELS], len(names)
     fig, axes = new_figure(len(titles), len(names), width=cell, height=cell)
+    say_drawn(fig, len(names), there)
     axes = axes.reshape(len(names), len(titles))
     for ax in axes.flat:
         ax.set_axis_off()

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['PALETTE', 'CLASS_COLOURS', 'GREY', 'DASHES', 'MARKERS', 'HOUSE_STYLE', 'MOST_PANELS', 'new_figure', 'line_style',
-           'add_legend', 'panel_figure', 'svg']
+           'add_legend', 'say_drawn', 'panel_figure', 'svg']
 
 # %% ../../nbs/12_report/01_style.ipynb #2ec32777
 import html
@@ -77,6 +77,17 @@ MOST_PANELS = 12  # of a figure with a panel for each name
 _IN_A_ROW = 6
 
 
+def say_drawn(
+    fig: Figure,
+    shown: int,  # names that it shows
+    names: int,  # there are
+    what: str = "domains",
+) -> None:
+    "Above a figure of the first of many names: how many there are."
+    if shown < names:
+        fig.suptitle(f"{shown} of {names:,} {what} are drawn", fontsize=9, x=0.01, ha="left")
+
+
 def panel_figure(
     names: Sequence[str],  # each has a panel
     what: str = "domains",  # they are
@@ -88,8 +99,7 @@ def panel_figure(
     fig, axes = new_figure(cols, -(-len(shown) // _IN_A_ROW), **options)
     for ax in axes[len(shown) :]:
         ax.set_axis_off()
-    if len(shown) < len(names):
-        fig.suptitle(f"{len(shown)} of {len(names):,} {what} are drawn", fontsize=9, x=0.01, ha="left")
+    say_drawn(fig, len(shown), len(names), what)
     return fig, axes[: len(shown)], shown
 
 # %% ../../nbs/12_report/01_style.ipynb #269ce4c8

@@ -37,15 +37,10 @@ from .data_choice import learned_names, used_counts
 from .engine import Engine
 from .features import Frozen, features_once, plain_view
 from .head import HeadData
-from .origin import init_paths
+from .origin import start_folders
 from .recipe import TrainConfig
 
 # %% ../../nbs/08_train/12_recall.ipynb #598ad863
-def _starts(cfg: TrainConfig) -> list[str]:
-    "The folders of the bundles that training begins with, whatever their stage."
-    return init_paths(cfg.init) if cfg.init not in ("", "none") else []
-
-
 def _has_the_view(cfg: TrainConfig, start: Bundle) -> bool:
     "Whether images are shown as the start was shown them."
     spec = start.spec
@@ -58,14 +53,14 @@ def _has_the_view(cfg: TrainConfig, start: Bundle) -> bool:
 
 def start_stats(cfg: TrainConfig) -> Stats:  # empty where nothing is known
     "What the bundle keeps that training begins with."
-    starts = _starts(cfg)
+    starts = start_folders(cfg)
     return read_stats(starts[0]) if len(starts) == 1 else ()
 
 
 def stats_to_pass_on(cfg: TrainConfig) -> Stats:
     "What a head's start has kept and is still true: of the same backbone, and of images shown in the same way."
     stats = start_stats(cfg) if cfg.trains == "head" else ()
-    return stats if stats and _has_the_view(cfg, read_bundle(_starts(cfg)[0])) else ()
+    return stats if stats and _has_the_view(cfg, read_bundle(start_folders(cfg)[0])) else ()
 
 
 def described(
@@ -144,7 +139,7 @@ def names_learned_before(
 ) -> set[str]:
     "The domains and sources that the starts of training learned from, and the domains of those before them."
     names: set[str] = set()
-    for folder in _starts(cfg):
+    for folder in start_folders(cfg):
         names |= learned_names(read_bundle(folder)) | _domains_learned(folder)
     return names
 
@@ -154,7 +149,7 @@ def starts_record(
 ) -> list[dict[str, Any]]:  # `Bundle.began_with`
     "The detectors that training begins with, and the domains that they and those before them learned from."
     records = []
-    for folder in _starts(cfg):
+    for folder in start_folders(cfg):
         start, domains = read_bundle(folder), sorted(_domains_learned(folder))
         records.append(dict(name=start.name, hash=start.hash, domains=domains, whole=knowledge(folder).is_whole))
     return records
@@ -175,7 +170,7 @@ def _lost(
     "What the starts had learned from, and is neither kept nor among the rows."
     lost: Counter[DomainClass] = Counter()
     is_whole = True
-    for folder in _starts(cfg):
+    for folder in start_folders(cfg):
         known = knowledge(folder)
         counts = Counter(known.others)
         gone = {cell: count for cell, count in known.described.items() if not is_kept or cell[0] in but_not}
@@ -216,7 +211,7 @@ _OTHERWISE = "Or set recalled=0 (the head forgets what the start knew) or trains
 
 def _stats_to_recall(cfg: TrainConfig, width: int) -> Stats:
     "What the start has kept; raises `ConfigError` where that is nothing, or of other features."
-    starts, stats = _starts(cfg), start_stats(cfg)
+    starts, stats = start_folders(cfg), start_stats(cfg)
     if len(starts) != 1:
         return ()
     start = read_bundle(starts[0])
@@ -295,7 +290,7 @@ def forgotten_line(
     rows: pd.DataFrame,  # that are trained on
 ) -> str:
     "Sentences where the head will forget some of what its start knew, or may; empty where not."
-    starts = _starts(cfg)
+    starts = start_folders(cfg)
     if cfg.trains != "head" or not starts:
         return ""
     is_kept = cfg.recalled > 0 and len(starts) == 1
@@ -335,11 +330,8 @@ def _sources_size(valid: pd.DataFrame) -> int:
 
 def _recorded(cfg: TrainConfig, rows: pd.DataFrame, valid: pd.DataFrame) -> tuple[int, int]:
     "Bytes of bundle.json that the starts of training make, and the images' own sources."
-    if not _starts(cfg):
-        of_starts = 0
-    else:
-        taken_over = [starts_record(cfg), undescribed_after(cfg, rows, ())]
-        of_starts = len(to_json(taken_over).encode())
+    taken_over = [starts_record(cfg), undescribed_after(cfg, rows, ())] if start_folders(cfg) else []
+    of_starts = len(to_json(taken_over).encode())
     used = len(to_json(dict(data=used_counts(rows, valid, valid.iloc[:0]))).encode())
     return of_starts, used + _sources_size(valid) + len(set(valid["domain"])) * _OF_A_DOMAIN
 
@@ -351,7 +343,7 @@ def require_bundle_room(
     width: int,  # features of an image
 ) -> None:
     "Raise `FakefaceError` where the bundle at the end could not hold all that it would have to say."
-    refuse_full(_starts(cfg))
+    refuse_full(start_folders(cfg))
     earlier = stats_to_pass_on(cfg)
     if earlier and len(earlier[0].mean) != width:
         raise ConfigError(f"init = {cfg.init} describes {len(earlier[0].mean)} features; its network has {width}.")
