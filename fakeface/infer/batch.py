@@ -49,7 +49,7 @@ def _judge_row(
     "The verdict on one image; what the network cannot judge is an error of its row."
     try:
         return detector.verdict(p=detector.scores(views)[0])
-    except (RunError, TimeoutError) as error:
+    except RunError as error:
         return detector.verdict(error=f"Could not be judged: {error}.")
 
 

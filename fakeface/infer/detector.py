@@ -195,7 +195,7 @@ class _Judge(Scorer):
                     reason = f"{error.reason[:1].upper()}{error.reason[1:]}."
                 except MemoryError:
                     reason = "Needs more memory than there is."
-                except (RunError, TimeoutError) as error:
+                except RunError as error:
                     reason = f"Could not be judged: {error}."
         return [self.verdict(question.name, question.threshold, question.prior, error=reason)]
 
@@ -354,7 +354,7 @@ class Detector(_Judge):
                 raise InferError(f"Image {i} ({name_of(image)}) cannot be judged: {why}")
             try:
                 p.append(self.scores(shown[0].views(self.bundle.spec))[0])
-            except (RunError, TimeoutError, MemoryError) as error:
+            except (RunError, MemoryError) as error:
                 why = "it needs more memory than there is" if isinstance(error, MemoryError) else error
                 raise InferError(f"Image {i} ({name_of(image)}) cannot be judged: {why}.") from None
         fake = np.array(p, np.float64)

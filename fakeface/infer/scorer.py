@@ -126,7 +126,7 @@ class Scorer:
         self,
         x: np.ndarray,  # uint8 [N·V,3,S,S], of `eval_views`
     ) -> np.ndarray:  # float64 [N]
-        "p_fake of images whose views are made; raises `RunError`, `MemoryError` and `TimeoutError` of `run_views`."
+        "p_fake of images whose views are made; raises the `RunError` of `run_views`."
         logits = self.logits(x)
         require_finite(logits)
         return p_fake(logits, self.bundle.temperature, self.bundle.bias)

@@ -137,14 +137,14 @@ def run_network(
     x: np.ndarray,  # float32 [B,3,S,S], normalised
     seconds: float = SECONDS_OF_A_RUN,  # that it may take
 ) -> np.ndarray:  # float32 [B,2]
-    "Logits of normalised views; raises `RunError`, `MemoryError` beyond `values_limit`, and `TimeoutError`."
+    "Logits of normalised views; raises `RunError`, also beyond `values_limit` and `seconds`."
     try:
         return _run(session, x, seconds)
-    except TimeoutError:
-        raise
+    except TimeoutError as error:
+        raise RunError(str(error)) from None
     except Exception as error:  # of onnxruntime's own kinds
         if _BEYOND in str(error):
-            raise MemoryError(f"the network cannot be run: {_why(error)}") from None
+            raise RunError(f"the network cannot be run: {_why(error)}") from None
         raise RunError(f"the network failed on this image ({written_out(_why(error))})") from None
 
 

@@ -37,7 +37,7 @@ from .features import frozen_engine
 from .known import acquaintance, seen_after, seen_at_start
 from .frozen import FrozenValidator, freeze_trainer, held_out, learn_head, scores_when_harder
 from .origin import backbone_record, finished_start, require_same_start
-from .precision import engine_record, fewer_at_once, recorded_engine
+from .precision import engine_of, engine_record, fewer_at_once, recorded_engine
 from .recall import described, names_learned_before, require_bundle_room
 from .recall import starts_record, stats_to_pass_on, undescribed_after
 from .progress import Best, epoch_line, write_history
@@ -411,7 +411,7 @@ def _engine_before(cfg: TrainConfig, folder: Path) -> Engine | None:
     "How the run computed until now, or a frozen backbone does; None where that is to be chosen."
     found = checkpoints(folder / "checkpoints")
     if found:
-        return Engine(**checkpoint_state(found[-1])["engine"])
+        return engine_of(checkpoint_state(found[-1]).get("engine"), found[-1])
     if cfg.trains == "head":
         return frozen_engine(device_for(cfg.device), cfg.precision)
     return recorded_engine(folder)

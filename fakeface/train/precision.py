@@ -5,7 +5,8 @@
 # %% auto #0
 __all__ = ['BF16_CAPABILITY', 'FP16_CAPABILITY', 'FEWEST_IMAGES', 'gpu_precision', 'cpu_precision', 'precision_for',
            'is_out_of_memory', 'fewer_at_once', 'fitting_accumulate', 'choose_engine', 'as_it_runs',
-           'require_statistics', 'choice_lines', 'engine_record', 'require_device', 'engine_line', 'recorded_engine']
+           'require_statistics', 'choice_lines', 'engine_record', 'require_device', 'engine_line', 'engine_of',
+           'recorded_engine']
 
 # %% ../../nbs/08_train/05_precision.ipynb #32e607a7
 import copy
@@ -19,6 +20,7 @@ from accelerate.utils.memory import should_reduce_batch_size
 from torch import nn
 from ..core.files import read_json
 from ..core.project import ConfigError, FakefaceError
+from ..models.bundle import is_number
 from ..models.network import FaceNet, freeze_bn, norms, param_groups
 from .engine import GPU_MATH, Engine, activation_bytes, time_step
 from .recipe import TrainConfig
@@ -170,6 +172,8 @@ def as_it_runs(
 ) -> TrainConfig:
     "The config with the micro-batches that fit, and with BatchNorm's statistics frozen where a process sees too few."
     fitted = dataclasses.replace(cfg, accumulate=engine.accumulate or cfg.accumulate)
+    if cfg.batch % (cfg.processes * fitted.accumulate):
+        raise ConfigError(f"accumulate = {fitted.accumulate} of the run's engine does not divide batch = {cfg.batch}.")
     has_statistics = fitted.init not in ("", "none") or fitted.weights != "none"
     too_few = fitted.micro_batch < FEWEST_IMAGES and fitted.epochs > 0
     return dataclasses.replace(fitted, freeze_bn=fitted.freeze_bn or (too_few and has_statistics))
@@ -243,6 +247,24 @@ def engine_line(
     return "The run computes in bf16, which this GPU only emulates: a run that begins on it would take another one."
 
 
+def engine_of(
+    record: Any,  # of JSON: what `engine_record` or a checkpoint holds
+    path: Path,  # where it stands
+) -> Engine:
+    "An engine that a run began with; raises `FakefaceError` where that is none."
+    is_sound: dict[str, Callable[[Any], bool]] = dict(
+        precision=lambda value: isinstance(value, str) and value in ("fp32", "bf16", "fp16"),
+        channels_last=lambda value: isinstance(value, bool),
+        seconds=lambda value: is_number(value) and value >= 0,
+        bytes=lambda value: is_number(value) and value >= 0,
+        accumulate=lambda value: isinstance(value, int) and 0 <= value < 2**31,
+    )
+    known = isinstance(record, dict) and set(record) <= set(is_sound)
+    if not known or not all(is_sound[name](value) for name, value in record.items()):
+        raise FakefaceError(f"{path} is damaged. Remove it, and the engine is chosen again.")
+    return Engine(**record)
+
+
 def recorded_engine(
     folder: Path,  # the stage's folder
 ) -> Engine | None:  # None: the run has not begun
@@ -250,8 +272,4 @@ def recorded_engine(
     path = folder / "engine.json"
     if not path.is_file():
         return None
-    record = read_json(path)
-    try:
-        return Engine(**record["engine"])
-    except (TypeError, KeyError):
-        raise FakefaceError(f"{path} is damaged. Remove it, and the engine is chosen again.") from None
+    return engine_of(read_json(path).get("engine"), path)

@@ -7,12 +7,33 @@ __all__ = ['Best', 'Progress', 'write_history', 'epoch_line']
 
 # %% ../../nbs/08_train/10_progress.ipynb #dcb0bddb
 import dataclasses
+import math
 from pathlib import Path
 from typing import Any
 import pandas as pd
+from ..core.config import is_harmless
 from ..core.files import atomic_path
+from ..models.bundle import is_number
 
 # %% ../../nbs/08_train/10_progress.ipynb #10d426ae
+def _is_count(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 2**63
+
+
+def _is_table(
+    rows: Any,  # of JSON
+    counts: tuple[str, ...],  # columns of whole numbers that it has
+) -> bool:
+    "Is it a list of rows of numbers, None where there is none?"
+    if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
+        return False
+    return all(
+        all(is_harmless(name, 300) and (value is None or is_number(value)) for name, value in row.items())
+        and all(_is_count(row.get(name)) for name in counts)
+        for row in rows
+    )
+
+
 @dataclasses.dataclass
 class Best:
     "The best epoch so far."
@@ -55,11 +76,28 @@ class Progress:
         cls,
         state: dict[str, Any],  # of `to_dict`; may hold more
     ) -> "Progress":
-        "Back again."
-        values = {field.name: state[field.name] for field in dataclasses.fields(cls)}
-        if values["best"] is not None:
-            values["best"] = Best(**values["best"])
-        return cls(**values)
+        "Back again; raises `ValueError` for what no run has written."
+        values: dict[str, Any] = {field.name: state.get(field.name) for field in dataclasses.fields(cls)}
+        best = values.pop("best")
+        is_sound = dict(
+            step=_is_count(values["step"]),
+            loss_sum=is_number(values["loss_sum"]),
+            loss_count=_is_count(values["loss_count"]),
+            seconds=is_number(values["seconds"]),
+            speed=_is_table(values["speed"], ("epoch",)),
+            history=_is_table(values["history"], ("epoch", "step")),
+        )
+        for name, sound in is_sound.items():
+            if not sound:
+                raise ValueError(f"{name} is none that a run writes")
+        if best is None:
+            return cls(**values)
+        of_epochs = {row["epoch"]: row.get("select") for row in values["history"]}
+        epoch: Any = best.get("epoch") if isinstance(best, dict) else None
+        if not _is_count(epoch) or epoch not in of_epochs:
+            raise ValueError("best is no epoch of the history")
+        value = of_epochs[epoch]
+        return cls(**values, best=Best(epoch, math.nan if value is None else value))
 
 # %% ../../nbs/08_train/10_progress.ipynb #157090c8
 def write_history(folder: Path, progress: Progress) -> None:

@@ -15,7 +15,9 @@ from pathlib import Path
 from typing import Any, Callable, Iterator, NoReturn
 from accelerate.utils import gather_object
 from ..core.stages import under_way
-from .checkpoint import checkpoints, load_checkpoint, save_checkpoint
+from ..models.bundle import is_number
+from .checkpoint import Checkpoint, CheckpointError, checkpoints, load_checkpoint, load_optimizer
+from .checkpoint import optimizer_tensors, require_like, save_checkpoint
 from .data_choice import TrainError
 from .progress import Progress
 from .recipe import TrainConfig, differences, identity
@@ -32,37 +34,81 @@ def save_trainer(trainer: Trainer) -> None:
     trainer.settle_loss()
     accelerator = trainer.accelerator
     if accelerator.is_main_process:
-        tensors = dict(model=trainer.model.state_dict())
+        optimizer = optimizer_tensors(trainer.optimizer.optimizer)
+        tensors = dict(model=trainer.model.state_dict(), optimizer=optimizer)
         if trainer.ema:
             tensors["ema"] = trainer.ema.module.state_dict()
         if trainer.best_weights is not None:
             tensors["best"] = trainer.best_weights
-        scaler = accelerator.scaler.state_dict() if accelerator.scaler else {}
-        optimizer = dict(optimizer=trainer.optimizer.optimizer.state_dict(), scaler=scaler)
         state = trainer.progress.to_dict() | _owner(trainer)
         state["engine"] = dataclasses.asdict(trainer.engine)
-        save_checkpoint(trainer.folder / "checkpoints", state, tensors, optimizer)
+        state["scaler"] = accelerator.scaler.state_dict() if accelerator.scaler else {}
+        save_checkpoint(trainer.folder / "checkpoints", state, tensors)
         # who stops a run in its first epoch may want back what was there
         if not trainer.must_stop:
             under_way(trainer.folder)
     accelerator.wait_for_everyone()
 
 # %% ../../nbs/08_train/13_resume.ipynb #cfcbe28b
+def _progress_in(trainer: Trainer, state: dict[str, Any]) -> Progress:
+    "How far a checkpoint has come; raises `ValueError` where its run cannot have come there."
+    progress = Progress.from_dict(state)
+    if progress.step > trainer.cfg.trained_epochs * trainer.data.steps:
+        raise ValueError(f"step = {progress.step} lies behind the last step")
+    if any(row["step"] > progress.step for row in progress.history):
+        raise ValueError("history goes further than step")
+    return progress
+
+
+def _require_tensors(trainer: Trainer, progress: Progress, tensors: dict[str, dict[str, Any]]) -> None:
+    "Raise `CheckpointError` where the tensors of a checkpoint are not those of this network."
+    own = trainer.model.state_dict()
+    wanted = dict(model=True, ema=trainer.ema is not None, best=progress.best is not None, optimizer=True)
+    for stem, is_wanted in wanted.items():
+        if is_wanted != (stem in tensors):
+            raise CheckpointError(f"{stem}.safetensors {'is missing' if is_wanted else 'does not belong to this run'}.")
+        if is_wanted and stem != "optimizer":
+            require_like(tensors[stem], own, f"{stem}.safetensors")
+
+
+def _load_scaler(trainer: Trainer, saved: Any) -> None:
+    "Give fp16's loss scale back; raises `ValueError` where it is none."
+    scaler = trainer.accelerator.scaler
+    if not scaler or not saved:
+        return
+    own = scaler.state_dict()
+    if not isinstance(saved, dict) or set(saved) != set(own) or not all(map(is_number, saved.values())):
+        raise ValueError("scaler is none that a run writes")
+    # the rest are settings
+    scaler.load_state_dict(own | dict(scale=float(saved["scale"]), _growth_tracker=int(saved["_growth_tracker"])))
+
+
+def _take_over(trainer: Trainer, saved: Checkpoint) -> None:
+    "Stand where a checkpoint stands; raises `CheckpointError` or `ValueError` for one that does not fit."
+    progress = _progress_in(trainer, saved.state)
+    _require_tensors(trainer, progress, saved.tensors)
+    load_optimizer(trainer.optimizer.optimizer, saved.tensors["optimizer"])
+    _load_scaler(trainer, saved.state.get("scaler"))
+    trainer.model.load_state_dict(saved.tensors["model"])
+    if trainer.ema:
+        trainer.ema.load_state_dict(dict(module=saved.tensors["ema"], n=progress.step))
+    trainer.progress = progress
+    trainer.best_weights = saved.tensors.get("best")
+
+
 def restore_trainer(trainer: Trainer) -> None:
-    "Go to the last checkpoint, if there is one; raises `CheckpointError` where config or data differ."
+    "Go to the last checkpoint, if there is one; raises `CheckpointError` where config, data or network differ."
     found = checkpoints(trainer.folder / "checkpoints")
     if not found:
         return
-    state, tensors, optimizer = load_checkpoint(found[-1], _owner(trainer))
-    trainer.progress = Progress.from_dict(state)
-    trainer.model.load_state_dict(tensors["model"])
-    trainer.optimizer.optimizer.load_state_dict(optimizer["optimizer"])
-    if trainer.ema:
-        trainer.ema.load_state_dict(dict(module=tensors["ema"], n=trainer.progress.step))
-    scaler = trainer.accelerator.scaler
-    if scaler and optimizer["scaler"]:
-        scaler.load_state_dict(optimizer["scaler"])
-    trainer.best_weights = tensors.get("best")
+    saved = load_checkpoint(found[-1], _owner(trainer))
+    try:
+        _take_over(trainer, saved)
+    except (CheckpointError, ValueError) as error:
+        raise CheckpointError(
+            f"{found[-1]} is no checkpoint of this run: {str(error).rstrip('.')}. "
+            "Remove it to continue from the checkpoint before it."
+        ) from None
 
 # %% ../../nbs/08_train/13_resume.ipynb #1c47d3bf
 def require_same(

@@ -144,11 +144,11 @@ def test_60_damaged_checkpoints(tmp_path):
 
     dice = random.Random(18)
     weights = dict(weight=torch.arange(300.0), bias=torch.ones(3))
-    optimizer = dict(state={0: dict(momentum=torch.zeros(300))}, groups=[dict(lr=0.1)])
+    tensors = dict(model=weights, ema=weights, optimizer={"0.momentum_buffer": torch.zeros(300)})
     state = dict(
         step=5, identity=dict(lr=0.1), data="hash", history=[dict(epoch=i, loss=0.5 / i) for i in range(1, 30)]
     )
-    sound = save_checkpoint(tmp_path / "sound", state, dict(model=weights, ema=weights), optimizer)
+    sound = save_checkpoint(tmp_path / "sound", state, tensors)
     true = load_checkpoint(sound)
     ends = Counter()
     for i in range(60):

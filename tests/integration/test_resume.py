@@ -123,14 +123,14 @@ def test_full_disk_leaves_the_previous_checkpoint(tmp_path, monkeypatch):
 
     folder = tmp_path / "checkpoints"
     tensors = dict(model={"weight": torch.ones(4)})
-    checkpoint.save_checkpoint(folder, dict(step=1, identity={}, data="hash"), tensors, dict(optimizer={}))
+    checkpoint.save_checkpoint(folder, dict(step=1, identity={}, data="hash"), tensors)
 
     def full(*_, **__):
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr(checkpoint, "save_file", full)
     with pytest.raises(OSError, match="No space left"):
-        checkpoint.save_checkpoint(folder, dict(step=2, identity={}, data="hash"), tensors, dict(optimizer={}))
+        checkpoint.save_checkpoint(folder, dict(step=2, identity={}, data="hash"), tensors)
     monkeypatch.undo()
     saved = checkpoint.load_checkpoint(checkpoint.checkpoints(folder)[-1], {})
     assert saved.state["step"] == 1 and torch.equal(saved.tensors["model"]["weight"], torch.ones(4))

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 from fakeface.core.labels import FAKE, REAL
+from fakeface.models.session import RunError
 from fakeface.testing.bundles import tiny_bundle
 from fakeface.testing.images import image_bytes, portrait, write_grey_images
 
@@ -80,7 +81,7 @@ def test_every_way_of_asking_has_an_example():
         assert ">>> " in getattr(fakeface.Detector, method).__doc__
 
 
-@pytest.mark.parametrize("error,said", [(TimeoutError("took longer"), "took longer"), (MemoryError(), "more memory")])
+@pytest.mark.parametrize("error,said", [(RunError("took longer"), "took longer"), (MemoryError(), "more memory")])
 def test_predict_proba_says_what_else_went_wrong(detector, monkeypatch, error, said):
     def failing(*_):
         raise error

@@ -11,6 +11,7 @@ import time
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pyarrow as pa
 import pytest
 from onnx import TensorProto, helper, numpy_helper
@@ -25,8 +26,8 @@ from fakeface.infer.detector import Detector
 from fakeface.infer.verdict import InferError
 from fakeface.models.bundle import INDEX, ONNX, BundleError
 from fakeface.models.program import read_program
-from fakeface.models.session import open_session, run_network
-from fakeface.models.storage import check_tensors, read_bundle
+from fakeface.models.session import RunError, open_session, run_network
+from fakeface.models.storage import check_tensors, copy_bundle, read_bundle
 from fakeface.testing.bundles import tiny_bundle
 
 DEEP = "[" * 10_000 + "]" * 10_000
@@ -418,12 +419,13 @@ def test_values_that_double_end_at_the_limit(bundle):
     assert "more than the 0.3 GB of memory" in said and int(peak) < 2**29
 
 
-def slow_for_some():
-    "A network that is quick for a black image, and for others lengthens a row by its brightness."
+def slow_for_some(most=2e5):
+    "A network that is quick for an image with a black point, and for others lengthens a row by what is least."
     node = helper.make_node
     nodes = [
-        node("ReduceMax", ["x"], ["brightest"], keepdims=0),
-        node("Mul", ["brightest", "many"], ["more"]),
+        node("Relu", ["x"], ["bright"]),
+        node("ReduceMin", ["bright"], ["least"], keepdims=0),
+        node("Mul", ["least", "many"], ["more"]),
         node("Cast", ["more"], ["length"], to=TensorProto.INT64),
         node("Unsqueeze", ["length", "zero"], ["row"]),
         node("Concat", ["nothing", "row"], ["pads"], axis=0),
@@ -432,7 +434,7 @@ def slow_for_some():
         node("ReduceMean", ["v200"], ["mean"], axes=[2, 3], keepdims=0),
         LOGITS,
     ]
-    many = helper.make_tensor("many", TensorProto.FLOAT, [], [2e5])
+    many = helper.make_tensor("many", TensorProto.FLOAT, [], [most])
     return model_bytes(nodes, [values(), many, whole("zero", 0), whole("nothing", *[0] * 7)])
 
 
@@ -441,7 +443,7 @@ def test_a_later_run_is_stopped_as_well():
     black = np.zeros((1, 3, 8, 8), np.float32)
     assert run_network(session, black, seconds=1.0).shape == (1, 2)
     started = time.monotonic()
-    with pytest.raises(TimeoutError, match="more than 0.2 s"):
+    with pytest.raises(RunError, match="more than 0.2 s"):
         run_network(session, black + 1, seconds=0.2)
     assert time.monotonic() - started < 5
 
@@ -450,11 +452,31 @@ def test_a_network_that_takes_too_long_later_is_a_verdict_with_an_error(sound, m
     from fakeface.infer import scorer
 
     def late(*_):
-        raise TimeoutError("the network needs more than 120 s for one image; it was stopped")
+        raise RunError("the network needs more than 120 s for one image; it was stopped")
 
     monkeypatch.setattr(scorer, "run_views", late)
     verdict = Detector.load(sound, threads=1).check(Image.new("RGB", (64, 64)), framing="centre")
     assert "more than 120 s" in verdict.error
+
+
+def test_a_network_that_takes_too_much_later_costs_the_image_and_not_the_evaluation(sound, tmp_path):
+    "It asks for 24 GB for a bright image. Until then a MemoryError ended what was being done."
+    from fakeface.evaluate.predict import open_net, predict
+    from fakeface.infer.batch import score_batch
+
+    copy_bundle(sound, tmp_path / "greedy", onnx=slow_for_some(3e8))
+    for name, grey in dict(dark=0, bright=255).items():
+        Image.new("RGB", (64, 64), (grey, grey, grey)).save(tmp_path / f"{name}.png")
+    rows = pd.DataFrame(dict(path=["dark.png", "bright.png"], domain="d", label=[0, 1], split="test"))
+    rows.attrs["root"] = str(tmp_path)
+    net, bundle = open_net(tmp_path / "greedy")
+    with pytest.warns(UserWarning, match="1 of 2 images have no score, e.g. bright.png .*more than the .* of memory"):
+        assert predict(net, bundle, rows).path.tolist() == ["dark.png"]
+    detector = Detector.load(tmp_path / "greedy", threads=1)
+    verdict = detector.check(tmp_path / "bright.png", framing="centre")
+    assert "more than the" in verdict.error
+    white = np.full((1, 3, 64, 64), 255, np.uint8)
+    assert "more than the" in score_batch(dict(x=[white]), str(tmp_path / "greedy"))["error"][0]
 
 
 def test_a_tensor_that_claims_more_than_it_brings_is_refused():
