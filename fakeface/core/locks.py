@@ -146,10 +146,15 @@ def take_lock(
         return None
     path.parent.mkdir(parents=True, exist_ok=True)
     descriptor, before = _opened_if_free(path, instead)
-    os.ftruncate(descriptor, 0)
-    os.lseek(descriptor, 0, os.SEEK_SET)
-    os.write(descriptor, json.dumps(dataclasses.asdict(Holder.here())).encode())
     _held[path] = descriptor
+    try:
+        os.ftruncate(descriptor, 0)
+        os.lseek(descriptor, 0, os.SEEK_SET)
+        os.write(descriptor, json.dumps(dataclasses.asdict(Holder.here())).encode())
+    except OSError:
+        # on a full disk: it can be tried again when there is room
+        give_lock(path)
+        raise
     return before
 
 

@@ -40,7 +40,9 @@ def _unsure(p: pd.Series, bundle: Bundle) -> float:
 
 
 def compare_scores(
-    before: pd.DataFrame,  # path, domain, label, p_fake of the detector that training began with; image, group if known
+    # path, domain, label, p_fake of the detector that training began with; image, group if known; part, where the new
+    # detector is several: only pairs within a part are compared
+    before: pd.DataFrame,
     after: pd.DataFrame,  # the same rows by the new one
     bundles: tuple[Bundle, Bundle],  # both detectors
 ) -> pd.DataFrame:  # a row a domain: n, n_real, n_fake, auc_before, auc_before_high, auc_after, difference, …
@@ -57,8 +59,8 @@ def compare_scores(
         row["in_common"] = share_in_common(counts)
         row |= dict(auc_before=None, auc_before_high=None, auc_after=None, difference=None, low=None, high=None, p=None)
         if min(n_real, n_fake) >= ENOUGH_TO_CLAIM:
-            groups = part["group"] if "group" in part else None
-            test = delong_test(part.label, part.p_fake_after, part.p_fake_before, groups=groups)
+            groups, parts = (part[name] if name in part else None for name in ("group", "part"))
+            test = delong_test(part.label, part.p_fake_after, part.p_fake_before, groups=groups, parts=parts)
             row |= dict(auc_before=test.details["auc_b"], auc_after=test.details["auc_a"], p=test.details["p"])
             row["auc_before_high"] = delong_ci(part.label, part.p_fake_before, groups=groups).high
             row |= dict(difference=test.value, low=test.low, high=test.high)

@@ -184,13 +184,13 @@ def out_of_fold(
 def pooled_figures(
     scores: pd.DataFrame,  # of `out_of_fold`
 ) -> dict[str, Interval]:
-    "AUC, FPR, FNR and accuracy over all images, with intervals; that of AUC allows for groups."
+    "AUC over the pairs within parts; FPR, FNR and accuracy over all images. The interval of AUC allows for groups."
     label, pred = scores["label"].to_numpy(), scores["pred"].to_numpy()
     accused, missed = (label == 0) & (pred == 1), (label == 1) & (pred == 0)
     n_accused, n_missed = int(np.count_nonzero(accused)), int(np.count_nonzero(missed))
     n_fake = int(np.count_nonzero(label))
     return dict(
-        auc=delong_ci(label, scores["p_fake"], groups=scores["group"]),
+        auc=delong_ci(label, scores["p_fake"], groups=scores["group"], parts=scores["part"]),
         accuracy=proportion(len(label) - n_accused - n_missed, len(label)),
         fpr=proportion(n_accused, len(label) - n_fake),
         fnr=proportion(n_missed, n_fake),
@@ -209,7 +209,7 @@ def cross_validation_line(
         for name, value in figures.items()
     ]
     rest = f"by the threshold alone, as if it were never unsure: {', '.join(words[1:])}"
-    return f"Cross-validated in {count} parts, {rows} images, {by}: {words[0]}; {rest}."
+    return f"Cross-validated in {count} parts, {rows} images, {by}: {words[0]} within parts; {rest}."
 
 
 def scored_by(
@@ -272,7 +272,8 @@ def compare_out_of_fold(
     before = scored.merge(named, on=["path", "domain"], validate="one_to_one")
     # what one of them could not read counts for neither
     after = scores_of_rows(scores, before)
-    table = compare_scores(scores_of_rows(before, after), after, (start, new))
+    of_parts = after[["path", "domain", "part"]]
+    table = compare_scores(before.merge(of_parts, on=["path", "domain"], validate="one_to_one"), after, (start, new))
     mean, better = mean_difference(table), is_better(table)
     headline = headline_of(table, start.name, f"images, {scored_by(cfg)}")
     found = dict(headline=headline, better=better, keep_start=not better, folds=scores["part"].nunique())

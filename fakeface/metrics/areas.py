@@ -4,7 +4,8 @@
 
 # %% auto #0
 __all__ = ['ClassGroups', 'BY_GROUPS', 'placements', 'auc', 'groups_of', 'effective_groups', 'freedom', 'quantile',
-           'grouped_error', 'Areas', 'delong', 'delong_ci', 'simulate']
+           'grouped_error', 'comparable_parts', 'placements_within', 'centred', 'disjoint_pairs', 'Areas', 'delong',
+           'delong_ci', 'simulate']
 
 # %% ../../nbs/07_metrics/02_areas.ipynb #7c04b605
 from typing import NamedTuple
@@ -94,6 +95,61 @@ def grouped_error(
     share = np.array(counts)
     return float(np.sqrt(max((parts * (share - 1) / share).sum(), 0)))
 
+# %% ../../nbs/07_metrics/02_areas.ipynb #5f1c0a11
+def comparable_parts(
+    y: np.ndarray,  # labels [n]
+    parts: npt.ArrayLike,  # [n] which detector's score an image has
+) -> tuple[
+    ClassGroups, np.ndarray
+]:  # the parts of the fakes and of the reals, as numbers; bool [n]: which images count
+    "The parts that have both classes: in the others there are no pairs."
+    number = np.unique(np.asarray(parts).astype(str), return_inverse=True)[1]
+    n_fakes, n_images = np.bincount(number, y), np.bincount(number)
+    counts = ((n_fakes > 0) & (n_fakes < n_images))[number]
+    number = np.unique(number[counts], return_inverse=True)[1]
+    return (number[y[counts] == 1], number[y[counts] == 0]), counts
+
+
+def placements_within(
+    pos: np.ndarray,  # scores of the fakes [m]
+    neg: np.ndarray,  # scores of the reals [n]
+    parts: ClassGroups,  # of `comparable_parts`
+) -> tuple[np.ndarray, np.ndarray]:  # [m] and [n]
+    "`placements` among the images of an image's own part."
+    reals_below, fakes_above = np.zeros(len(pos)), np.zeros(len(neg))
+    for part in np.unique(parts[0]):
+        fakes, reals = (of_class == part for of_class in parts)
+        reals_below[fakes], fakes_above[reals] = placements(pos[fakes], neg[reals])
+    return reals_below, fakes_above
+
+
+def centred(
+    within: tuple[np.ndarray, np.ndarray],  # of `placements_within`
+    parts: ClassGroups,  # of `comparable_parts`
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:  # [], [m] and [n]; the latter NaN where no class has images to spare
+    "The AUC over the pairs within parts; and placements with this mean that spread as they do within their part."
+    fakes, reals = (np.bincount(of_class) for of_class in parts)
+    share = fakes * reals / (fakes @ reals)
+    area = np.bincount(parts[0], within[0]) / fakes
+    found = []
+    for placed, of_class, size in zip(within, parts, (fakes, reals)):
+        # a part counts by its pairs, not by its images; each part's mean takes one degree of freedom
+        free = max(len(placed) - len(size), 0)
+        weight = share * len(placed) / size * (np.sqrt((len(placed) - 1) / free) if free else np.nan)
+        found.append(share @ area + (placed - area[of_class]) * weight[of_class])
+    return share @ area, found[0], found[1]
+
+
+def disjoint_pairs(
+    n_fakes: int,
+    n_reals: int,
+    parts: ClassGroups | None = None,
+) -> int:
+    "How many pairs there are, within parts if given, of which no two share an image."
+    if parts is None:
+        return min(n_fakes, n_reals)
+    return int(np.minimum(*map(np.bincount, parts)).sum())
+
 # %% ../../nbs/07_metrics/02_areas.ipynb #23f95a53
 class Areas(NamedTuple):
     "AUC of one or many samples, each field of the samples' shape."
@@ -121,19 +177,23 @@ def delong(
     neg: np.ndarray,  # scores of the reals [..., n]
     level: float = 0.95,  # coverage
     groups: ClassGroups | None = None,  # of one sample, where images belong together
+    parts: ClassGroups | None = None,  # of one sample, where only pairs of the same part count; of `comparable_parts`
 ) -> Areas:
-    "AUC with its DeLong interval on the logit scale, for many samples at once, or for one whose images come in groups."
-    reals_below, fakes_above = placements(pos, neg)
-    value = reals_below.mean(-1)
+    """AUC with its DeLong interval on the logit scale, for many samples at once, or for one whose images come in groups
+    or in parts."""
+    reals_below, fakes_above = placements_within(pos, neg, parts) if parts else placements(pos, neg)
+    value, of_fakes, of_reals = reals_below.mean(-1), reals_below, fakes_above
+    if parts:
+        value, of_fakes, of_reals = centred((reals_below, fakes_above), parts)
     fakes_in_reach = (reals_below < 1).sum(-1)
     reals_in_reach = (fakes_above < 1).sum(-1)
     few = np.minimum(fakes_in_reach, reals_in_reach) < 5
-    pairs = effective_groups(groups) if groups else min(pos.shape[-1], neg.shape[-1])
+    pairs = effective_groups(groups) if groups else disjoint_pairs(pos.shape[-1], neg.shape[-1], parts)
     with np.errstate(divide="ignore", invalid="ignore"):
         if groups:
-            error = np.array(grouped_error(reals_below, fakes_above, groups))
+            error = np.array(grouped_error(of_fakes, of_reals, groups))
         else:
-            error = _standard_error(reals_below, fakes_above)
+            error = _standard_error(of_fakes, of_reals)
         half = quantile(level, groups) * error / (value * (1 - value))
         middle = logit(value)
         low = expit(middle - half)
@@ -155,14 +215,20 @@ def delong_ci(
     p: npt.ArrayLike,  # p_fake [n]
     level: float = 0.95,  # coverage
     groups: npt.ArrayLike | None = None,  # of what each image is one of several [n]
+    parts: npt.ArrayLike | None = None,  # which detector's score an image has, where there are several [n]
 ) -> Interval:
-    "AUC with its interval; `note` says where it is a lower bound only."
+    "AUC with its interval, over the pairs within parts if given; `note` says where it is a lower bound only."
     y, p = clean(y, p)
+    split = None
+    if parts is not None:
+        split, counts = comparable_parts(y, parts)
+        y, p = y[counts], p[counts]
+        groups = None if groups is None else np.asarray(groups)[counts]
     together = groups_of(y, groups)
     n = len(y)
     if not 0 < y.sum() < n:
         return unknown(n, "one class", missing(y))
-    area = delong(p[y == 1], p[y == 0], level, together)
+    area = delong(p[y == 1], p[y == 0], level, together, split)
     note = "lower bound only" if area.few else None
     return interval(area.value, n, area.low, area.high, BY_GROUPS if together else "delong-logit", note)
 

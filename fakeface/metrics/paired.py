@@ -10,7 +10,17 @@ import numpy as np
 import numpy.typing as npt
 from scipy.special import ndtri
 from scipy.stats import binomtest, t
-from .areas import Areas, ClassGroups, delong, freedom, grouped_error, groups_of, placements, quantile
+from fakeface.metrics.areas import (
+    Areas,
+    ClassGroups,
+    centred,
+    delong,
+    freedom,
+    grouped_error,
+    groups_of,
+    comparable_parts,
+)
+from .areas import placements, placements_within, quantile
 from .intervals import Interval, clean, interval, missing, unknown
 
 # %% ../../nbs/07_metrics/03_paired.ipynb #f0adb13f
@@ -33,9 +43,12 @@ def _spread(
     of_a: tuple[np.ndarray, ...],  # placements of both classes
     of_b: tuple[np.ndarray, ...],
     groups: ClassGroups | None,
+    parts: ClassGroups | None,
 ) -> tuple[float, bool]:
     "DeLong's or Obuchowski's standard error of the difference; whether any of the placements differ at all."
     differ = any(np.ptp(shares) > 0 for shares in (*of_a, *of_b))
+    if parts:
+        of_a, of_b = (centred((of_model[0], of_model[1]), parts)[1:] for of_model in (of_a, of_b))
     fakes, reals = (one - other for one, other in zip(of_a, of_b))
     if groups:
         return grouped_error(fakes, reals, groups), differ
@@ -59,13 +72,14 @@ def _ends(
     areas: list[Areas],  # of either model
     level: float,  # coverage
     groups: ClassGroups | None,
+    parts: ClassGroups | None,
 ) -> tuple[float, float, float]:  # low, high, standard error
     "The interval of the difference, wider where too few errors are seen; its error is never 0 where that is so."
     difference = float(areas[0].value - areas[1].value)
-    of_a, of_b = (placements(fakes, reals) for fakes, reals in both)
-    error, differ = _spread(of_a, of_b, groups)
+    of_a, of_b = (placements_within(*of_one, parts) if parts else placements(*of_one) for of_one in both)
+    error, differ = _spread(of_a, of_b, groups, parts)
     if np.isnan(error):
-        # one group of a class says nothing of others
+        # one group of a class says nothing of others, nor does one image of a class in each part
         return -1.0, 1.0, np.inf
     z = quantile(level, groups)
     low, high = difference - z * error, difference + z * error
@@ -82,18 +96,25 @@ def delong_test(
     b: npt.ArrayLike,  # p_fake of model B, on the same images [n]
     level: float = 0.95,  # coverage of the interval
     groups: npt.ArrayLike | None = None,  # of what each image is one of several [n]
+    parts: npt.ArrayLike | None = None,  # which detector's score an image has, where A or B are several [n]
 ) -> Interval:  # AUC(A) − AUC(B); details: p, auc_a, auc_b
-    "DeLong's paired test of two AUCs, with groups Obuchowski's; its interval is wider where too few errors are seen."
+    """DeLong's paired test of two AUCs, with groups Obuchowski's, over the pairs within parts if given; its interval is
+    wider where too few errors are seen."""
     y, a = clean(y, a)
     _, b = clean(y, b)
+    split = None
+    if parts is not None:
+        split, counts = comparable_parts(y, parts)
+        y, a, b = y[counts], a[counts], b[counts]
+        groups = None if groups is None else np.asarray(groups)[counts]
     together = groups_of(y, groups)
     n_fake, n_real = int(y.sum()), int((1 - y).sum())
     if min(n_fake, n_real) < 2:
         note = "one image of a class" if min(n_fake, n_real) else missing(y)
         return unknown(len(y), "one class", note)
     both = [(scores[y == 1], scores[y == 0]) for scores in (a, b)]
-    areas = [delong(fakes, reals, level, together) for fakes, reals in both]
-    low, high, error = _ends(both, areas, level, together)
+    areas = [delong(fakes, reals, level, together, split) for fakes, reals in both]
+    low, high, error = _ends(both, areas, level, together, split)
     auc_a, auc_b = (float(area.value) for area in areas)
     return interval(
         auc_a - auc_b,

@@ -1,5 +1,6 @@
 """One process a stage's folder: with overwrite and resume too; who dies gives it free; nobody gets it twice."""
 
+import errno
 import json
 import os
 import signal
@@ -10,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from fakeface.core.locks import take_lock
+from fakeface.core.locks import LOCK, give_lock, take_lock
 from fakeface.core.project import FakefaceError
 from fakeface.core.stages import Stage
 
@@ -148,6 +149,20 @@ def test_a_refusal_leaves_no_lock(config):
     with pytest.raises(FakefaceError, match="is finished"):
         Stage.begin("prepare", config)
     assert not (Path(config.out) / "first/prepare/.lock").exists()
+
+
+def test_a_lock_that_finds_no_room_can_be_taken_when_there_is(tmp_path, monkeypatch):
+    "By the same process, as in JupyterLab: it was told that another process has the folder."
+
+    def full(*_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patch, pytest.raises(OSError, match="No space left"):
+        patch.setattr(os, "write", full)
+        take_lock(tmp_path / LOCK)
+    assert not list(tmp_path.iterdir())
+    assert take_lock(tmp_path / LOCK) is None
+    give_lock(tmp_path / LOCK)
 
 
 def test_a_lock_of_another_machine_is_believed(config):
