@@ -912,9 +912,9 @@ def test_a_file_that_is_too_large_is_refused_before_it_is_read(bundle, monkeypat
 def test_json_that_is_nested_without_end_is_a_sentence(tmp_path):
     from fakeface.core.files import read_json
 
-    (tmp_path / "stage.json").write_text("[" * 10**6)
-    with pytest.raises(FakefaceError, match="stage.json is nested too deeply"):
-        read_json(tmp_path / "stage.json")
+    (tmp_path / "deep.json").write_text("[" * 10**6)
+    with pytest.raises(FakefaceError, match="deep.json is nested too deeply"):
+        read_json(tmp_path / "deep.json")
 
 
 # ---- what is large only in the number of its parts
