@@ -62,14 +62,18 @@ def effective_groups(
     return min(float(size.sum() ** 2 / (size**2).sum()) for size in sizes)
 
 
-def freedom(groups: ClassGroups | None) -> float:
+def freedom(
+    groups: ClassGroups | None,
+    parts: ClassGroups | None = None,  # of `comparable_parts`
+) -> float:  # at least 1
     "Degrees of freedom of an error that comes from groups; without end where each image is alone."
-    return max(effective_groups(groups) - 1, 1.0) if groups else np.inf
+    taken = len(np.unique(parts[0])) if parts else 1
+    return max(effective_groups(groups) - taken, 1.0) if groups else np.inf
 
 
-def quantile(level: float, groups: ClassGroups | None = None) -> float:
+def quantile(level: float, groups: ClassGroups | None = None, parts: ClassGroups | None = None) -> float:
     "How many standard errors there are to either side: of a normal distribution, or, with groups, of Student's t."
-    return float(t.ppf(0.5 + level / 2, freedom(groups)))
+    return float(t.ppf(0.5 + level / 2, freedom(groups, parts)))
 
 
 def grouped_error(
@@ -126,16 +130,22 @@ def placements_within(
 def centred(
     within: tuple[np.ndarray, np.ndarray],  # of `placements_within`
     parts: ClassGroups,  # of `comparable_parts`
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:  # [], [m] and [n]; the latter NaN where no class has images to spare
+    groups: ClassGroups | None = None,  # where images belong together
+) -> tuple[
+    np.ndarray, np.ndarray, np.ndarray
+]:  # [], [m] and [n]; NaN in a class with one image, or group, in each part
     "The AUC over the pairs within parts; and placements with this mean that spread as they do within their part."
     fakes, reals = (np.bincount(of_class) for of_class in parts)
     share = fakes * reals / (fakes @ reals)
     area = np.bincount(parts[0], within[0]) / fakes
     found = []
-    for placed, of_class, size in zip(within, parts, (fakes, reals)):
-        # a part counts by its pairs, not by its images; each part's mean takes one degree of freedom
-        free = max(len(placed) - len(size), 0)
-        weight = share * len(placed) / size * (np.sqrt((len(placed) - 1) / free) if free else np.nan)
+    for placed, of_class, size, alone in zip(within, parts, (fakes, reals), groups or parts):
+        # each part's mean takes one degree of freedom
+        count = len(np.unique(alone)) if groups else len(placed)
+        free = count - len(size)
+        spread = np.sqrt((count - 1) / free) if free > 0 else np.nan
+        # a part counts by its pairs, not by its images
+        weight = share * len(placed) / size * spread
         found.append(share @ area + (placed - area[of_class]) * weight[of_class])
     return share @ area, found[0], found[1]
 
@@ -184,7 +194,7 @@ def delong(
     reals_below, fakes_above = placements_within(pos, neg, parts) if parts else placements(pos, neg)
     value, of_fakes, of_reals = reals_below.mean(-1), reals_below, fakes_above
     if parts:
-        value, of_fakes, of_reals = centred((reals_below, fakes_above), parts)
+        value, of_fakes, of_reals = centred((reals_below, fakes_above), parts, groups)
     fakes_in_reach = (reals_below < 1).sum(-1)
     reals_in_reach = (fakes_above < 1).sum(-1)
     few = np.minimum(fakes_in_reach, reals_in_reach) < 5
@@ -194,7 +204,7 @@ def delong(
             error = np.array(grouped_error(of_fakes, of_reals, groups))
         else:
             error = _standard_error(of_fakes, of_reals)
-        half = quantile(level, groups) * error / (value * (1 - value))
+        half = quantile(level, groups, parts) * error / (value * (1 - value))
         middle = logit(value)
         low = expit(middle - half)
         high = expit(middle + half)

@@ -24,10 +24,12 @@ from .areas import placements, placements_within, quantile
 from .intervals import Interval, clean, interval, missing, unknown
 
 # %% ../../nbs/07_metrics/03_paired.ipynb #f0adb13f
-def _p_value(difference: float, error: float, groups: ClassGroups | None) -> float:
-    "Two-sided p of a normal difference, with groups of one as Student's t; without any error it is certain."
+def _p_value(
+    difference: float, error: float, groups: ClassGroups | None, parts: ClassGroups | None
+) -> float:  # two-sided
+    "p of a normal difference, with groups of one as Student's t; without any error it is certain."
     if error > 0:
-        return 2 * float(t.cdf(-abs(difference) / error, freedom(groups)))
+        return 2 * float(t.cdf(-abs(difference) / error, freedom(groups, parts)))
     return 1.0 if difference == 0 else 0.0
 
 
@@ -48,7 +50,7 @@ def _spread(
     "DeLong's or Obuchowski's standard error of the difference; whether any of the placements differ at all."
     differ = any(np.ptp(shares) > 0 for shares in (*of_a, *of_b))
     if parts:
-        of_a, of_b = (centred((of_model[0], of_model[1]), parts)[1:] for of_model in (of_a, of_b))
+        of_a, of_b = (centred((of_model[0], of_model[1]), parts, groups)[1:] for of_model in (of_a, of_b))
     fakes, reals = (one - other for one, other in zip(of_a, of_b))
     if groups:
         return grouped_error(fakes, reals, groups), differ
@@ -79,9 +81,9 @@ def _ends(
     of_a, of_b = (placements_within(*of_one, parts) if parts else placements(*of_one) for of_one in both)
     error, differ = _spread(of_a, of_b, groups, parts)
     if np.isnan(error):
-        # one group of a class says nothing of others, nor does one image of a class in each part
+        # one group of a class says nothing of others, nor does one group or image of a class in each part
         return -1.0, 1.0, np.inf
-    z = quantile(level, groups)
+    z = quantile(level, groups, parts)
     low, high = difference - z * error, difference + z * error
     if not differ or any(area.few for area in areas):
         low, high = _widened((low, high), _reach(*areas), is_seen=error > 0)
@@ -123,7 +125,7 @@ def delong_test(
         high,
         "obuchowski" if together else "delong",
         "few errors" if any(area.few for area in areas) else None,
-        p=float(_p_value(auc_a - auc_b, error, together)),
+        p=float(_p_value(auc_a - auc_b, error, together, split)),
         auc_a=auc_a,
         auc_b=auc_b,
     )

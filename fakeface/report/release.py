@@ -15,6 +15,7 @@ import os
 import re
 import shlex
 from collections.abc import Iterable
+from functools import partial
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 from typing import Any
@@ -316,12 +317,22 @@ def _absolute_paths(config: dict[str, Any]) -> list[str]:
     return [path for name, value in config.items() for path in _absolute_in(name, value)]
 
 # %% ../../nbs/12_report/16_release.ipynb #46dd78ba
+def _cut_down(text: str, path: str) -> str:
+    "A path in a text cut down to its last part, which on a page is escaped as the path was."
+    is_page = text.lstrip().startswith("<")
+    for written in (html.escape, partial(html.escape, quote=False)) if is_page else (str,):
+        name = written(Path(path).name)
+        # no end of a tag: </td> is not the path /td
+        text = re.sub("(?<!<)" + re.escape(written(path)), lambda _: name, text) if name else text
+    return text
+
+
 def without_places(
     text: str,
     run: str,
     out: str = "outputs",  # root of all runs
 ) -> str:  # for a page that leaves this machine
-    "`text` with each absolute path of the run's configurations cut down to its last part."
+    "`text`, a page or plain, with each absolute path of the run's configurations cut down to its last part."
     found: set[str] = set()
     for stage in STAGES:
         config = run_dir(run, out) / stage / "config.json"
@@ -329,7 +340,7 @@ def without_places(
             found.update(_absolute_paths(read_json(config)))
     # the longest first: one path may be the beginning of another
     for path in sorted(found, key=len, reverse=True):
-        text = text.replace(html.escape(path), Path(path).name).replace(path, Path(path).name)
+        text = _cut_down(text, path)
     return text
 
 # %% ../../nbs/12_report/16_release.ipynb #6484529d

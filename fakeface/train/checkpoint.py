@@ -32,6 +32,11 @@ def checkpoints(folder: Path) -> list[Path]:
     )
 
 
+def _name_of(step: Any) -> str:
+    "What the folder of a checkpoint is called."
+    return f"step-{step:09d}" if isinstance(step, int) else ""
+
+
 def save_checkpoint(
     folder: Path,  # <stage>/checkpoints
     state: dict[str, Any],  # JSON: step, history, identity, …
@@ -39,7 +44,7 @@ def save_checkpoint(
     keep: int = 2,  # how many to keep
 ) -> Path:  # the checkpoint's folder
     "Write `<folder>/step-<n>` in one step and remove all but the last `keep`; raises `DiskFullError`."
-    path = Path(folder) / f"step-{state['step']:09d}"
+    path = Path(folder) / _name_of(state["step"])
     with atomic_dir(path) as unfinished:
         for stem, named in tensors.items():
             plain = {name: tensor.detach().contiguous().cpu() for name, tensor in named.items()}
@@ -47,7 +52,8 @@ def save_checkpoint(
         files = {file.name: sha256_file(file) for file in sorted(unfinished.iterdir())}
         write_json(unfinished / "state.json", sealed({**state, "files": files}))
     for old in checkpoints(folder)[:-keep]:
-        shutil.rmtree(old)
+        if old != path:
+            shutil.rmtree(old)
     return path
 
 # %% ../../nbs/08_train/03_checkpoint.ipynb #5b1de0ab
@@ -169,6 +175,11 @@ def load_checkpoint(
     "Read a checkpoint; raises `CheckpointError` where a file changed or `expect` differs, with the difference."
     path = Path(path)
     state = checkpoint_state(path)
+    if path.name != _name_of(state.get("step")):
+        raise CheckpointError(
+            f"{path} is no checkpoint of this run: its state is that of step {state.get('step')!r}. "
+            "Remove it to continue from the checkpoint before it."
+        )
     _check_files(path, state["files"])
     _check_owner(path, state, expect or {})
     try:

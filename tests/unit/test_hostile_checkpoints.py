@@ -11,7 +11,7 @@ from safetensors.torch import load_file, save_file
 from fakeface.core.files import sealed, sha256_file, write_json
 from fakeface.core.project import FakefaceError
 from fakeface.testing.datasets import TOY_TRAINING, toy_manifest
-from fakeface.train.checkpoint import CheckpointError, checkpoints
+from fakeface.train.checkpoint import CheckpointError, checkpoints, save_checkpoint
 from fakeface.train.fit import _engine_before
 from fakeface.train.recipe import train_config
 from fakeface.train.resume import restore_trainer, save_trainer
@@ -165,6 +165,25 @@ def test_an_engine_that_no_run_has(sound, tmp_path, engine):
     sealed_again(checkpoints(tmp_path / "run/checkpoints")[0], engine=engine)
     with pytest.raises(FakefaceError, match="step-000000002 is damaged"):
         _engine_before(cfg, tmp_path / "run")
+
+
+def test_a_checkpoint_is_called_after_its_step(sound, tmp_path):
+    "One of step 2 in the folder of another would be the newest for ever, and each of the run's own be removed at once."
+
+    def later(checkpoint):
+        checkpoint.rename(checkpoint.with_name("step-999999999"))
+
+    with pytest.raises(
+        CheckpointError, match="step-999999999 is no checkpoint of this run: its state is that of step 2"
+    ):
+        restored(sound, tmp_path, later)
+
+
+def test_the_checkpoint_that_was_just_written_is_kept(tmp_path):
+    tensors = dict(model=dict(weight=torch.zeros(2)))
+    for step in (7, 8, 3):
+        written = save_checkpoint(tmp_path, dict(step=step), tensors)
+        assert written in checkpoints(tmp_path)
 
 
 def test_odd_folders_are_no_checkpoints(sound, tmp_path):
