@@ -53,8 +53,9 @@ class PendingLoss(NamedTuple):
     rows: list[int]  # of the training split, that the step saw
 
 # %% ../../nbs/08_train/11_trainer.ipynb #3b24100c
-class StoppedWaiting(Exception):
-    "A signal arrived while the next batch was waited for, and no step was being done."
+class StoppedWaiting(BaseException):
+    """A signal arrived while the next batch was waited for, and no step was being done. Like `KeyboardInterrupt` no
+    `Exception`: it may arrive in the middle of an image, which would be taken for one that cannot be decoded."""
 
 
 class OutOfMemory(TrainError):

@@ -190,3 +190,28 @@ def test_one_signal_ends_a_hanging_loader(tmp_path):
         process.kill()
     assert last_step(tmp_path, "hangs") == 2
     wait_for_end(begin(tmp_path, "hangs", epochs=1))
+
+
+def test_a_signal_in_the_middle_of_an_image_costs_no_image(tmp_path, monkeypatch):
+    "It was taken for a file that cannot be decoded, another one was trained on in its place, and the run went on."
+    import signal
+
+    from PIL import ImageFile
+
+    from fakeface.testing.datasets import toy_manifest
+    from fakeface.train.recipe import train_config
+    from fakeface.train.trainer import StoppedWaiting, start_training
+
+    cfg = train_config("finetune", **TOY_TRAINING | dict(workers=0))
+    trainer = start_training(cfg, toy_manifest(tmp_path / "data"), tmp_path / "run")
+    load = ImageFile.ImageFile.load
+
+    def interrupted(image):
+        monkeypatch.undo()
+        trainer.note_signal(signal.SIGTERM)
+        return load(image)
+
+    monkeypatch.setattr(ImageFile.ImageFile, "load", interrupted)
+    with pytest.raises(StoppedWaiting):
+        trainer.next_batches(iter(trainer.data.loader))
+    assert trainer.stop_signal == signal.SIGTERM and not len(trainer.quarantine)
