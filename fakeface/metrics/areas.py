@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['ClassGroups', 'BY_GROUPS', 'placements', 'auc', 'groups_of', 'effective_groups', 'freedom', 'quantile',
-           'grouped_error', 'comparable_parts', 'placements_within', 'centred', 'disjoint_pairs', 'Areas', 'delong',
-           'delong_ci', 'simulate']
+           'grouped_error', 'comparable_parts', 'placements_within', 'WithinParts', 'centred', 'disjoint_pairs',
+           'Areas', 'delong', 'delong_ci', 'simulate']
 
 # %% ../../nbs/07_metrics/02_areas.ipynb #7c04b605
 from typing import NamedTuple
@@ -103,9 +103,7 @@ def grouped_error(
 def comparable_parts(
     y: np.ndarray,  # labels [n]
     parts: npt.ArrayLike,  # [n] which detector's score an image has
-) -> tuple[
-    ClassGroups, np.ndarray
-]:  # the parts of the fakes and of the reals, as numbers; bool [n]: which images count
+) -> tuple[ClassGroups, np.ndarray]:  # numbers of the parts; bool [n], which images count
     "The parts that have both classes: in the others there are no pairs."
     number = np.unique(np.asarray(parts).astype(str), return_inverse=True)[1]
     n_fakes, n_images = np.bincount(number, y), np.bincount(number)
@@ -127,14 +125,20 @@ def placements_within(
     return reals_below, fakes_above
 
 
+class WithinParts(NamedTuple):
+    "The pairs within parts; NaN in a class that has one image, or group, in each part."
+
+    value: np.ndarray  # [], the AUC over them
+    of_fakes: np.ndarray  # [m], placements with this mean that spread as they do within their part
+    of_reals: np.ndarray  # [n]
+
+
 def centred(
     within: tuple[np.ndarray, np.ndarray],  # of `placements_within`
     parts: ClassGroups,  # of `comparable_parts`
     groups: ClassGroups | None = None,  # where images belong together
-) -> tuple[
-    np.ndarray, np.ndarray, np.ndarray
-]:  # [], [m] and [n]; NaN in a class with one image, or group, in each part
-    "The AUC over the pairs within parts; and placements with this mean that spread as they do within their part."
+) -> WithinParts:
+    "Each part weighted by its pairs, and its placements by how far they are from its mean."
     fakes, reals = (np.bincount(of_class) for of_class in parts)
     share = fakes * reals / (fakes @ reals)
     area = np.bincount(parts[0], within[0]) / fakes
@@ -147,7 +151,7 @@ def centred(
         # a part counts by its pairs, not by its images
         weight = share * len(placed) / size * spread
         found.append(share @ area + (placed - area[of_class]) * weight[of_class])
-    return share @ area, found[0], found[1]
+    return WithinParts(share @ area, found[0], found[1])
 
 
 def disjoint_pairs(
