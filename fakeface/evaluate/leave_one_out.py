@@ -51,6 +51,7 @@ class LeaveoutConfig:
     by: str = "domain"  # domain | source: what is left out in turn where groups is empty
     preset: str = "fakeface"  # settings where the run itself has not trained
     epochs: int = 0  # of each stage that is trained; 0: as the run
+    replay: str = ""  # of a run that was trained with replay, the same: somebody else's run may name images of yours
     device: str = "auto"  # auto | cpu
 
     def check(self) -> None:
@@ -300,6 +301,19 @@ def _copy_pretraining(source: Path, target: Path) -> None:
                     shutil.copyfile(source / path, copy)
 
 
+def _require_named_replay(cfg: LeaveoutConfig, stages: Iterable[TrainConfig | None]) -> None:
+    "Raise `ConfigError` where a round would replay other images than the user names."
+    found = {stage.replay for stage in stages if stage is not None} - {""}
+    if found - {cfg.replay}:
+        path = sorted(found - {cfg.replay})[0]
+        raise ConfigError(
+            f"The run {cfg.run} was trained with replay = {path!r}: its rounds would learn from those images, too, and "
+            "their detectors describe them. If that is meant, name them: -p replay with the same value."
+        )
+    if cfg.replay and not found:
+        raise ConfigError(f"replay = {cfg.replay!r}: the run {cfg.run} was trained without. Leave it out.")
+
+
 def _train_round(
     cfg: LeaveoutConfig,
     group: list[str],
@@ -311,6 +325,7 @@ def _train_round(
     pretrain, finetune = (round_config(stage, home, cfg, group, manifest) for stage in ("pretrain", "finetune"))
     if finetune is None:
         raise FakefaceError(f"The run {cfg.run} finetunes on {', '.join(group)} only: nothing is left to train on.")
+    _require_named_replay(cfg, (pretrain, finetune))
     _refuse_unknown_start(cfg.run, home, group)
     pretrained = _bundle_in(home / "pretrain/bundle")
     if pretrain is None or not _begins_with_pretraining(home, pretrain):

@@ -6,7 +6,7 @@ import os
 import signal
 import subprocess
 import sys
-from dataclasses import make_dataclass
+from dataclasses import asdict, make_dataclass
 from pathlib import Path
 
 import pytest
@@ -305,6 +305,26 @@ def test_a_round_is_not_written_through_links(tmp_path):
         one_round(cfg, ["stripes"])
     share_prepared(home, new)
     assert thesis.read_text() == "years of work" and not (new / "prepare/audit.json").is_symlink()
+
+
+def test_a_run_of_somebody_else_does_not_choose_what_its_rounds_replay(tmp_path):
+    from fakeface.core.files import write_json
+    from fakeface.core.project import ConfigError
+    from fakeface.evaluate.leave_one_out import LeaveoutConfig, one_round
+    from fakeface.testing.datasets import TOY_TRAINING, toy_run
+    from fakeface.train.recipe import train_config
+
+    mine = toy_run(tmp_path, "mine", count=4)
+    theirs = toy_run(tmp_path, "theirs", count=4)
+    for home, replay in ((theirs, str(mine)), (mine, "")):
+        settings = TOY_TRAINING | dict(run=home.name, out=str(tmp_path), replay=replay)
+        (home / "finetune").mkdir()
+        write_json(home / "finetune/config.json", asdict(train_config("finetune", **settings)))
+    with pytest.raises(ConfigError, match="trained with replay = .*mine.*-p replay with the same value"):
+        one_round(LeaveoutConfig(run="theirs", out=str(tmp_path)), ["stripes"])
+    with pytest.raises(ConfigError, match="the run mine was trained without"):
+        one_round(LeaveoutConfig(run="mine", out=str(tmp_path), replay=str(theirs)), ["stripes"])
+    assert not list(tmp_path.glob("*-without-*/finetune"))
 
 
 def test_what_was_being_moved_is_not_moved_out_of_a_folder_that_a_link_leads_to(tmp_path):
