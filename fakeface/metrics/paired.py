@@ -10,17 +10,8 @@ import numpy as np
 import numpy.typing as npt
 from scipy.special import ndtri
 from scipy.stats import binomtest, t
-from fakeface.metrics.areas import (
-    Areas,
-    ClassGroups,
-    centred,
-    delong,
-    freedom,
-    grouped_error,
-    groups_of,
-    comparable_parts,
-)
-from .areas import placements, placements_within, quantile
+from .areas import Areas, ClassGroups, centred, comparable_parts, delong, freedom, grouped_error
+from .areas import groups_of, placements, placements_within, quantile
 from .intervals import Interval, clean, interval, missing, unknown
 
 # %% ../../nbs/07_metrics/03_paired.ipynb #f0adb13f
