@@ -10,8 +10,8 @@ import numpy as np
 import numpy.typing as npt
 from scipy.special import ndtri
 from scipy.stats import binomtest, t
-from .areas import Areas, ClassGroups, centred, comparable_parts, delong, freedom, grouped_error
-from .areas import groups_of, placements, placements_within, quantile
+from .areas import Areas, ClassGroups, comparable_parts, delong, freedom, grouped_error
+from .areas import groups_of, placements, placements_within, quantile, within_parts
 from .intervals import Interval, clean, interval, missing, unknown
 
 # %% ../../nbs/07_metrics/03_paired.ipynb #f0adb13f
@@ -40,9 +40,9 @@ def _spread(
 ) -> tuple[float, bool]:
     "DeLong's or Obuchowski's standard error of the difference; whether any of the placements differ at all."
     differ = any(np.ptp(shares) > 0 for shares in (*of_a, *of_b))
-    if parts:
-        of_a, of_b = (centred((of_model[0], of_model[1]), parts, groups)[1:] for of_model in (of_a, of_b))
     fakes, reals = (one - other for one, other in zip(of_a, of_b))
+    if parts:
+        return within_parts((fakes, reals), parts, groups).error, differ
     if groups:
         return grouped_error(fakes, reals, groups), differ
     variances = [apart.var(ddof=1) / len(apart) for apart in (fakes, reals)]
@@ -76,7 +76,7 @@ def _ends(
         return -1.0, 1.0, np.inf
     z = quantile(level, groups, parts)
     low, high = difference - z * error, difference + z * error
-    if not differ or any(area.few for area in areas):
+    if not differ or any(area.few for area in areas) or parts and error == 0:
         low, high = _widened((low, high), _reach(*areas), is_seen=error > 0)
     if error == 0:
         error = (high - difference if difference < 0 else difference - low) / z

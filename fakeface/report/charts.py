@@ -19,7 +19,7 @@ from matplotlib.ticker import MaxNLocator, PercentFormatter
 from ..core.labels import LABEL_NAMES
 from ..core.project import FakefaceError
 from .records import MEANS, Summary, bounds_of, value_of
-from .style import CLASS_COLOURS, GREY, MARKERS, PALETTE, add_legend, line_style, new_figure
+from .style import CLASS_COLOURS, GREY, MARKERS, PALETTE, add_legend, line_style, new_figure, say_drawn
 
 # %% ../../nbs/12_report/04_charts.ipynb #1521dcad
 BY_DOMAIN = "valid_ema_auc_"  # beginning of the columns with the AUC of each domain
@@ -121,6 +121,9 @@ def plot_forest(
 METRIC_NAMES = dict(auc="AUC", accuracy="accuracy", fpr="FPR (real called fake)", fnr="FNR (fakes missed)")
 GRID_KEYS = ("corruption", "family", "domain")
 LOW_IS_GOOD = ("fpr", "fnr", "ece", "nll", "brier")
+_MOST_CORRUPTIONS = 60  # rows of a heat-map
+_MOST_DOMAINS = 24  # columns
+_LONG_NAME = 10  # letters that stand above a column
 
 
 def _draw_grid(ax: Axes, table: pd.DataFrame, metric: str) -> None:
@@ -138,7 +141,14 @@ def _draw_grid(ax: Axes, table: pd.DataFrame, metric: str) -> None:
         linecolor="white",
         annot_kws=dict(size=8),
         cbar_kws=dict(label=METRIC_NAMES.get(metric, metric), shrink=0.6),
+        # seaborn would draw the whole figure once for each name
+        xticklabels=False,
+        yticklabels=False,
     )
+    ax.xaxis.tick_top()
+    is_long = max(map(len, table.columns)) > _LONG_NAME
+    ax.set_xticks(np.arange(table.shape[1]) + 0.5, table.columns, **dict(rotation=30, ha="left") if is_long else {})
+    ax.set_yticks(np.arange(len(table)) + 0.5, table.index)
 
 
 def plot_robustness(
@@ -149,14 +159,15 @@ def plot_robustness(
     if metric not in grid:
         metrics = ", ".join(name for name in grid if name not in GRID_KEYS)
         raise FakefaceError(f"The robustness grid has no {metric!r}; it has: {metrics}.")
-    table = grid.pivot_table(index="corruption", columns="domain", values=metric, sort=False)
+    whole = grid.pivot_table(index="corruption", columns="domain", values=metric, sort=False)
+    table = whole.iloc[:_MOST_CORRUPTIONS, :_MOST_DOMAINS]
     fig, (ax,) = new_figure(width=2.2 + 0.85 * table.shape[1], height=1.0 + 0.23 * len(table))
     _draw_grid(ax, table, metric)
+    say_drawn(fig, table.shape[1], whole.shape[1])
+    say_drawn(fig, len(table), len(whole), "corruptions")
     ax.set(xlabel="", ylabel="")
     ax.grid(False)
     ax.tick_params(length=0)
-    ax.xaxis.tick_top()
-    ax.set_yticklabels(ax.get_yticklabels(), rotation=0)
     families = grid.drop_duplicates("corruption").set_index("corruption").loc[table.index, "family"].to_numpy()
     for row in np.flatnonzero(families[1:] != families[:-1]) + 1:
         ax.axhline(row, color="black", lw=0.8)

@@ -85,7 +85,8 @@ def say_drawn(
 ) -> None:
     "Above a figure of the first of many names: how many there are."
     if shown < names:
-        fig.suptitle(f"{shown} of {names:,} {what} are drawn", fontsize=9, x=0.01, ha="left")
+        said = [fig.get_suptitle(), f"{shown} of {names:,} {what} are drawn"]
+        fig.suptitle("; ".join(filter(None, said)), fontsize=9, x=0.01, ha="left")
 
 
 def panel_figure(
