@@ -17,6 +17,7 @@ import pandas as pd
 from ..core.labels import LABEL_NAMES
 from ..core.files import DiskFullError
 from ..core.project import FakefaceError, cores
+from ..core.text import written_out
 from .harmonise import harmonise_one
 from .reals import auto_count
 from .rows import SourceError
@@ -292,12 +293,12 @@ def _span(seconds: float) -> str:
 
 
 def plan_text(found: DataPlan) -> str:
-    "What `fakeface plan` prints."
+    "What `fakeface plan` prints; names and paths from a list of somebody else do nothing to the terminal."
     parts = []
     if found.cells:
         seconds = sum(cost.seconds for cost in found.costs)
         images = sum(cell.images for cell in found.cells)
-        parts.append(found.table().to_string(index=False))
+        parts.append("\n".join(map(written_out, found.table().to_string(index=False).split("\n"))))
         parts.append(
             f"{images:,} images. Harmonised copies: {found.copies / 1e9:.1f} GB, of {found.free / 1e9:.1f} GB free; "
             f"about {_span(seconds / cores())} on {cores()} cores, without finding faces. "
@@ -306,7 +307,7 @@ def plan_text(found: DataPlan) -> str:
     if found.copies >= found.free:
         parts.append("The disk is too small: give another out, or a smaller size.")
     if found.notes:
-        parts.append("\n".join(["To know:", *found.notes]))
+        parts.append("\n".join(["To know:", *map(written_out, found.notes)]))
     if found.missing:
-        parts.append("\n".join(["Missing, or not as it should be:", *found.missing]))
+        parts.append("\n".join(["Missing, or not as it should be:", *map(written_out, found.missing)]))
     return "\n\n".join(parts)

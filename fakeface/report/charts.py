@@ -147,7 +147,11 @@ def _draw_grid(ax: Axes, table: pd.DataFrame, metric: str) -> None:
     )
     ax.xaxis.tick_top()
     is_long = max(map(len, table.columns)) > _LONG_NAME
-    ax.set_xticks(np.arange(table.shape[1]) + 0.5, table.columns, **dict(rotation=30, ha="left") if is_long else {})
+    ax.set_xticks(np.arange(table.shape[1]) + 0.5, table.columns)
+    if is_long:
+        ax.tick_params(axis="x", labelrotation=30)
+        for name in ax.get_xticklabels():
+            name.set_horizontalalignment("left")
     ax.set_yticks(np.arange(len(table)) + 0.5, table.index)
 
 

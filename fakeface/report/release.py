@@ -317,10 +317,14 @@ def _absolute_paths(config: dict[str, Any]) -> list[str]:
     return [path for name, value in config.items() for path in _absolute_in(name, value)]
 
 # %% ../../nbs/12_report/16_release.ipynb #46dd78ba
+def _as_jinja_escapes(text: str) -> str:
+    return html.escape(text, quote=False).replace('"', "&#34;").replace("'", "&#39;")
+
+
 def _cut_down(text: str, path: str) -> str:
     "A path in a text cut down to its last part, which on a page is escaped as the path was."
     is_page = text.lstrip().startswith("<")
-    for written in (html.escape, partial(html.escape, quote=False)) if is_page else (str,):
+    for written in (html.escape, partial(html.escape, quote=False), _as_jinja_escapes) if is_page else (str,):
         name = written(Path(path).name)
         # no end of a tag: </td> is not the path /td
         text = re.sub("(?<!<)" + re.escape(written(path)), lambda _: name, text) if name else text
