@@ -40,14 +40,13 @@ def _unsure(p: pd.Series, bundle: Bundle) -> float:
 
 
 def compare_scores(
-    # path, domain, label, p_fake of the detector that training began with; image, group if known; part, where the new
-    # detector is several: only pairs within a part are compared
-    before: pd.DataFrame,
+    before: pd.DataFrame,  # path, domain, label, p_fake of the old detector; image, group, part if known
     after: pd.DataFrame,  # the same rows by the new one
     bundles: tuple[Bundle, Bundle],  # both detectors
 ) -> pd.DataFrame:  # a row a domain: n, n_real, n_fake, auc_before, auc_before_high, auc_after, difference, …
     """Both detectors on each domain; the new one's AUC minus the old one's, NaN where too few images are there. In
-    n_real and n_fake copies of one image count once."""
+    n_real and n_fake copies of one image count once. Where the new one is several, only images of one part are
+    compared."""
     # a file may be in two domains, beside the images of two generators
     where = ["path", "domain"]
     both = before.merge(after[[*where, "p_fake"]], on=where, suffixes=("_before", "_after"), validate="one_to_one")

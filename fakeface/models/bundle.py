@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['FORMAT', 'WEIGHTS', 'ONNX', 'CARD', 'LICENSE', 'INDEX', 'SEEN_FILE', 'FACES_FILE', 'FEATURES_FILE', 'LOOKS_ENDING',
            'LIMITS', 'BACKBONE', 'DATA_COLUMNS', 'CELL_COLUMNS', 'START_COLUMNS', 'RULES', 'BundleError', 'p_fake',
-           'is_number', 'Rule', 'Bundle', 'parse_bundle']
+           'is_whole', 'is_number', 'Rule', 'Bundle', 'parse_bundle']
 
 # %% ../../nbs/06_models/01_bundle.ipynb #eebe7364
 import dataclasses
@@ -65,7 +65,10 @@ def _is_format(value: Any) -> bool:
     return value == FORMAT and not isinstance(value, bool)
 
 
-def _is_whole(value: Any) -> bool:
+def is_whole(
+    value: Any,  # of JSON
+) -> bool:
+    "A whole number of 64 bits; true and false are none."
     return isinstance(value, int) and not isinstance(value, bool) and -(2**63) <= value < 2**63
 
 # %% ../../nbs/06_models/01_bundle.ipynb #4e9bd931
@@ -190,7 +193,7 @@ def _is_count(value: Any) -> bool:
     "How many images of a domain, split, class and source were used."
     if not isinstance(value, dict) or set(value) != set(DATA_COLUMNS):
         return False
-    return all(_is_text(value[name]) for name in DATA_COLUMNS[:4]) and _is_whole(value["n"]) and value["n"] >= 0
+    return all(_is_text(value[name]) for name in DATA_COLUMNS[:4]) and is_whole(value["n"]) and value["n"] >= 0
 
 
 def _are_counts(value: Any) -> bool:
@@ -204,7 +207,7 @@ def _is_cell(value: Any) -> bool:
     "A domain, a class, and how many images; 0 where they were not counted."
     if not isinstance(value, dict) or set(value) != set(CELL_COLUMNS):
         return False
-    return _is_text(value["domain"]) and value["class"] in LABEL_NAMES and _is_whole(value["n"]) and value["n"] >= 0
+    return _is_text(value["domain"]) and value["class"] in LABEL_NAMES and is_whole(value["n"]) and value["n"] >= 0
 
 
 def _is_undescribed(value: Any) -> bool:
@@ -265,7 +268,7 @@ RULES: dict[str, Rule] = {
     "domains": _NAMES,
     "stage": _TEXT,
     "preset": _TEXT,
-    "seed": Rule(_or_none(_is_whole), "a whole number or null"),
+    "seed": Rule(_or_none(is_whole), "a whole number or null"),
     "manifest_hash": _HASH_OR_NULL,
     "allow_bias": Rule(_or_none(_is_text), f"{HARMLESS}, or null"),
     "left_out": _NAMES,
@@ -374,12 +377,12 @@ def _is_triple(value: Any) -> bool:
 
 
 _SPEC_RULES: dict[str, _Question] = {
-    "size": _is_whole,
+    "size": is_whole,
     "view": _is_text,
     "interpolation": _is_text,
     "mean": _is_triple,
     "std": _is_triple,
-    "frame": _is_whole,
+    "frame": is_whole,
 }
 
 # %% ../../nbs/06_models/01_bundle.ipynb #72337c74
@@ -431,7 +434,7 @@ def _parse_record(text: str) -> dict[str, Any]:
         record = json.loads(text, parse_constant=_refuse_constant)
     except (ValueError, RecursionError) as error:
         raise BundleError(f"{INDEX} is not JSON: {error}") from None
-    if not isinstance(record, dict) or not _is_whole(record.get("format")):
+    if not isinstance(record, dict) or not is_whole(record.get("format")):
         raise BundleError(f"{INDEX} has no format number: this is not a bundle of fakeface.")
     if record["format"] > FORMAT:
         raise BundleError(

@@ -13,11 +13,11 @@ from typing import Any
 import pandas as pd
 from ..core.config import is_harmless
 from ..core.files import atomic_path
-from ..models.bundle import is_number
+from ..models.bundle import is_number, is_whole
 
 # %% ../../nbs/08_train/10_progress.ipynb #10d426ae
 def _is_count(value: Any) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 2**63
+    return is_whole(value) and value >= 0
 
 
 def _is_table(
