@@ -63,7 +63,7 @@ def effective_groups(
     return min(float(size.sum() ** 2 / (size**2).sum()) for size in sizes)
 
 
-FEWEST_GROUPS = 2  # of a class in a part, on average, of which a spread can be seen
+FEWEST_GROUPS = 2  # of a class in a part, on average, for a spread to be seen between them
 
 
 def pair_weights(
@@ -74,7 +74,9 @@ def pair_weights(
     return fakes * reals / (fakes @ reals)
 
 
-def effective_parts(parts: ClassGroups) -> float:
+def effective_parts(
+    parts: ClassGroups,  # of `comparable_parts`
+) -> float:  # at least 1
     "Kish's effective number of parts: one that has most of the pairs counts for most."
     weight = pair_weights(parts)
     return float(1 / (weight @ weight))

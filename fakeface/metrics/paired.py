@@ -72,7 +72,7 @@ def _ends(
     of_a, of_b = (placements_within(*of_one, parts) if parts else placements(*of_one) for of_one in both)
     error, differ = _spread(of_a, of_b, groups, parts)
     if np.isnan(error):
-        # one group of a class says nothing of others, nor does one group or image of a class in each part
+        # one group of a class says nothing of others, nor does one image of a class in each part
         return -1.0, 1.0, np.inf
     z = quantile(level, groups, parts)
     low, high = difference - z * error, difference + z * error
