@@ -116,6 +116,28 @@ def _require_own_folders(run: str, groups: list[list[str]]) -> None:
             )
 
 # %% ../../nbs/09_evaluate/09_leave_one_out.ipynb #20514e0f
+def _copy_files(
+    source: Path,
+    target: Path,  # a folder that is there
+    wanted: list[Path],  # files and folders, seen from both; folders come before their files
+) -> None:
+    "Copy what a round needs; raises `FakefaceError` where there is no room for it."
+    size = sum((source / path).stat().st_size for path in wanted)
+    free = shutil.disk_usage(target).free
+    if size > free:
+        raise FakefaceError(
+            f"The round needs {size / 1e9:,.1f} GB for a copy of {source}; {free / 1e9:,.1f} GB are free there."
+        )
+    with naming_full_disk(target):
+        # without the rights of what is copied: it may have been made read-only since
+        for path in wanted:
+            if (source / path).is_dir():
+                (target / path).mkdir(exist_ok=True)
+            else:
+                with atomic_path(target / path) as copy:
+                    shutil.copyfile(source / path, copy)
+
+
 def share_prepared(
     home: Path,  # the run's folder
     new: Path,  # the round's
@@ -123,10 +145,7 @@ def share_prepared(
     "Give a round the run's prepared data: the manifest with paths to the same images, no copy of them."
     source, target = home / "prepare", new / "prepare"
     target.mkdir(parents=True, exist_ok=True)
-    for path in source.iterdir():
-        if path.suffix in (".json", ".csv"):
-            with atomic_path(target / path.name) as copy:
-                shutil.copyfile(path, copy)
+    _copy_files(source, target, [Path(path.name) for path in source.iterdir() if path.suffix in (".json", ".csv")])
     write_manifest(read_manifest(source / "manifest.parquet"), target / "manifest.parquet")
 
 # %% ../../nbs/09_evaluate/09_leave_one_out.ipynb #245e0e5b
@@ -283,22 +302,8 @@ def _copy_pretraining(source: Path, target: Path) -> None:
     "Give a round the run's pretraining, but for its checkpoints; raises `FakefaceError` where there is no room for it."
     refuse_links(source)
     inside = [Path(entry.path).relative_to(source) for entry in entries_below(source)]
-    wanted = [path for path in inside if "checkpoints" not in path.parts]
-    size = sum((source / path).stat().st_size for path in wanted)
-    free = shutil.disk_usage(target.parent).free
-    if size > free:
-        raise FakefaceError(
-            f"The round needs {size / 1e9:,.1f} GB for a copy of {source}; {free / 1e9:,.1f} GB are free there."
-        )
-    with naming_full_disk(target):
-        target.mkdir(exist_ok=True)
-        # without the rights of what is copied: it may have been made read-only since; folders come before their files
-        for path in wanted:
-            if (source / path).is_dir():
-                (target / path).mkdir(exist_ok=True)
-            else:
-                with atomic_path(target / path) as copy:
-                    shutil.copyfile(source / path, copy)
+    target.mkdir(exist_ok=True)
+    _copy_files(source, target, [path for path in inside if "checkpoints" not in path.parts])
 
 
 def _require_named_replay(cfg: LeaveoutConfig, stages: Iterable[TrainConfig | None]) -> None:

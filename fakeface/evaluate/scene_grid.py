@@ -263,7 +263,7 @@ def _mean_of(figures: list[Interval], shared: list[float]) -> Interval:
     return interval(mean.value, n, mean.low, mean.high, "mover", note)
 
 
-def _mean_figures(parts: list[SceneFigures], known: list[dict[str, int]]) -> SceneFigures:
+def _mean_figures(parts: list[SceneFigures], known: list[dict[str, float]]) -> SceneFigures:
     "The mean over domains, and the sums of the counts; of each domain is known what it has in common with others."
     figures = {}
     for name in SCENE_FIGURES:

@@ -7,12 +7,15 @@ __all__ = ['ViewBox', 'DIMMED', 'ExplainError', 'feature_map', 'gradcam', 'unit'
            'heatmap', 'shuffle_weights', 'rank_correlation', 'sanity']
 
 # %% ../../nbs/10_explain/01_gradcam.ipynb #af8e70b6
+import contextlib
 import copy
 import os
-from collections.abc import Callable
+import threading
+import time
+from collections.abc import Callable, Iterator
 from functools import lru_cache
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 import cv2
 import numpy as np
@@ -219,13 +222,46 @@ def _network(model: FaceNet | str | os.PathLike) -> tuple[FaceNet, Bundle | None
 def _verdict(net: FaceNet, bundle: Bundle | None, x: torch.Tensor) -> int:
     "The class that is said of an image, from all of its views [V,3,S,S]; fake where a bundle is unsure."
     with torch.inference_mode():
-        of_views = net.eval()(x).float()
+        # one at a time, or five would take five times the memory
+        of_views = torch.cat([net.eval()(view[None]) for view in x]).float()
         logits = of_views.mean(0, keepdim=True).cpu().numpy()
     if bundle is None:
         return int(logits[0, 1] >= logits[0, 0])
     score = p_fake(logits, bundle.temperature, bundle.bias)[0]
     word = label_of(score, bundle.thresholds[bundle.threshold], bundle.band)
     return evidence_for(word)
+
+
+@contextlib.contextmanager
+def _memory_errors() -> Iterator[None]:
+    "Let torch's own kind of error be the usual one where memory runs out."
+    try:
+        yield
+    except RuntimeError as error:
+        if "memory" not in str(error):
+            raise
+        raise MemoryError(str(error)) from None
+
+
+@contextlib.contextmanager
+def _no_longer_than(net: FaceNet, seconds: float | None) -> Iterator[None]:
+    "End what this thread asks a network, between two of its layers, once the time is up."
+    if seconds is None:
+        yield
+        return
+    asked_by = threading.get_ident()
+    end = time.monotonic() + seconds
+
+    def look(*_: Any) -> None:
+        if threading.get_ident() == asked_by and time.monotonic() > end:
+            raise TimeoutError(f"The network took longer than {seconds:g} s.")
+
+    hooks = [layer.register_forward_pre_hook(look) for layer in net.modules()]
+    try:
+        yield
+    finally:
+        for hook in hooks:
+            hook.remove()
 
 
 def _members(net: FaceNet) -> list[FaceNet]:
@@ -263,16 +299,18 @@ def heatmap(
     img: Image.Image,  # RGB, from `open_image`
     label: int | None = None,  # evidence for this class; None: for the verdict, for fake where a bundle is unsure
     max_side: int = 1024,  # longer side of the overlay at most
+    seconds: float | None = None,  # that the network may take; looked at between layers
 ) -> tuple[np.ndarray, Image.Image]:  # map float32 [S,S] in 0..1 of the first view; the image with all maps
-    "Where in an image the evidence for its verdict lies."
+    "Where the evidence for an image's verdict lies; raises `TimeoutError` or `MemoryError` where it takes too much."
     net, bundle = _network(model)
     spec = net.spec
     device = next(net.parameters()).device
     views = normalise(eval_views(img, spec), spec)
     x = torch.from_numpy(views).to(device)
-    if label is None:
-        label = _verdict(net, bundle, x)
-    cams = gradcam(net, x, label).cpu().numpy()
+    with _memory_errors(), _no_longer_than(net, seconds):
+        if label is None:
+            label = _verdict(net, bundle, x)
+        cams = torch.cat([gradcam(net, view[None], label) for view in x]).cpu().numpy()
     # one scale for all views
     highest = max(cams.max(), 1e-12)
     cams = (cams / highest).astype(np.float32)

@@ -365,6 +365,7 @@ class Detector(_Judge):
         image: StoredImage | Image.Image,  # path, bytes, file object or Pillow image
         square: tuple[float, float, float, float] | None = None,  # of a `Verdict`: this part of it only
         word: str = "",  # of a `Verdict`; not given: by the score, at the bundle's own threshold
+        seconds: float = 120,  # that the network may take; after that `ImageError`
     ) -> Image.Image:
         "Where the network found what speaks for a verdict (Grad-CAM); needs torch and the bundle, or `InferError`."
         heatmap = gradcam_module().heatmap
@@ -377,4 +378,7 @@ class Detector(_Judge):
         opened = open_image(image)
         if square:
             opened = cut_square(opened, Square(*square), 2 * self.bundle.spec.size)
-        return heatmap(self.path, opened, evidence_for(word) if word else None)[1]
+        try:
+            return heatmap(self.path, opened, evidence_for(word) if word else None, seconds=seconds)[1]
+        except TimeoutError:
+            raise ImageError(f"its heat-map took longer than {seconds:g} s, which is the limit") from None

@@ -138,7 +138,16 @@ def _as_error(detector: Detector, verdict: Verdict, reason: str) -> list[Verdict
 _STEM = 160  # bytes of a name; with its letters, a number and what a file has while it is written, below 255
 
 
-def _save_heatmaps(detector: Detector, path: str, verdicts: list[Verdict], folder: Path) -> list[Verdict]:
+_HEATMAP_SECONDS = 120.0  # where no limit is given
+
+
+def _save_heatmaps(
+    detector: Detector,
+    path: str,
+    verdicts: list[Verdict],
+    folder: Path,
+    seconds: float,  # that each may take
+) -> list[Verdict]:
     """Save where the network looked, a JPEG for each verdict: the file's name and 32 letters that tell its path.
 
     Gives the verdicts back, or one with an error where the file cannot be read a second time.
@@ -152,7 +161,7 @@ def _save_heatmaps(detector: Detector, path: str, verdicts: list[Verdict], folde
             continue
         number = f"-{i}" if len(verdicts) > 1 else ""
         try:
-            shown = detector.heatmap(path, verdict.square, verdict.label)
+            shown = detector.heatmap(path, verdict.square, verdict.label, seconds)
         except ImageError as error:
             return _as_error(detector, verdict, f"Was judged, and then {error.reason}.")
         except MemoryError:
@@ -266,7 +275,7 @@ def score_paths(
     workers: int | None = None,  # at a time; `process_count` if not given
     heatmaps: str | os.PathLike | None = None,  # a folder for images of where the network looked; needs torch
     bar: bool | None = None,  # show progress; if not given, where standard error is a terminal
-    timeout: float | None = None,  # seconds, as in `check_paths`
+    timeout: float | None = None,  # seconds, as in `check_paths`; each heat-map may take as many, 120 if not given
     retry_errors: bool = False,  # judge again what a file of rows has errors of
     **options: Unpack[CheckOptions],  # framing, stability, threshold, prior
 ) -> dict[str, Any]:  # files, before (that had rows), unreached (of these), real, fake, unsure, unread, beside, …
@@ -278,7 +287,7 @@ def score_paths(
         left, marked = _left_of(names, to, count, heatmaps, retry_errors)
         for path, verdicts in check_paths(detector, marked, workers, timeout, **options):
             if heatmaps:
-                verdicts = _save_heatmaps(detector, path, verdicts, Path(heatmaps))
+                verdicts = _save_heatmaps(detector, path, verdicts, Path(heatmaps), timeout or _HEATMAP_SECONDS)
             _hand_on(to, verdicts, marked.marks.popleft())
             count.add(verdict.row() for verdict in verdicts)
     if isinstance(to, Rows) and left.is_double and keep_last(to):

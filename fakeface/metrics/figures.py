@@ -7,6 +7,7 @@ __all__ = ['METRICS', 'ONCE', 'PPV_PRIORS', 'Evaluation', 'summary', 'share_in_c
            'by_domain', 'by_domain_records']
 
 # %% ../../nbs/07_metrics/08_figures.ipynb #ef162fc9
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -39,7 +40,11 @@ METRICS = tuple(
 )
 
 
-ONCE = ("n_groups_real", "n_groups_fake", "n_distinct_real", "n_distinct_fake", "n_shared_real", "n_shared_fake")
+ONCE = tuple(
+    """
+    n_groups_real n_groups_fake n_distinct_real n_distinct_fake n_shared_real n_shared_fake linked_real linked_fake
+    """.split()
+)
 
 
 @dataclass(frozen=True)
@@ -53,13 +58,13 @@ class Evaluation:
     threshold: float  # fake where p_fake >= threshold
     confusion: list[list[int]] | None = None  # [[TN, FP], [FN, TP]]; a mean has none
     domains: list[str] | None = None  # what a mean is over; one set has none
-    once: Mapping[str, int] = field(default_factory=dict, hash=False)  # of `counted_once`
+    once: Mapping[str, float] = field(default_factory=dict, hash=False)  # of `counted_once`
 
     def __getitem__(self, name: str) -> Interval:
         "A figure by its name."
         return self.figures[name]
 
-    def counts(self) -> dict[str, int]:
+    def counts(self) -> dict[str, float]:
         "How many images of each class there are, and what `counted_once` says of them."
         return dict(n_real=self.n_real, n_fake=self.n_fake) | dict(self.once)
 
@@ -189,7 +194,7 @@ def _mean_note(domains: list[str], figures: Mapping[str, Interval], is_shared: b
     if 0 < len(blind) < len(figures):
         notes.append(f"no interval in {_in_words(blind)}")
     if is_shared and len(figures) > 1:
-        notes.append("domains have images in common")
+        notes.append("domains have images or groups in common")
     return "; ".join(notes) or None
 
 
@@ -197,14 +202,15 @@ _ONE_CLASS = dict(fpr=("real",), fnr=("fake",), recall=("fake",))  # whose image
 
 
 def share_in_common(
-    counts: Mapping[str, Any],  # n_real and n_fake; n_shared_real and … where there are any
+    counts: Mapping[str, Any],  # n_real and n_fake; n_shared_real, linked_real and … where there are any
     figure: str = "",  # one of `METRICS`; one of both classes where it is not said
 ) -> float:  # 0 to 1; of the class that has more
-    "The share of a domain's images that stand in other domains, too, as `together` takes it."
+    "The share of a domain's images that other domains have, too, or images of their groups, as `together` takes it."
     shares = []
     for name in _ONE_CLASS.get(figure, LABEL_NAMES):
         images = counts.get(f"n_distinct_{name}", counts.get(f"n_{name}")) or 0
-        shares.append(counts.get(f"n_shared_{name}", 0) / images if images else 0.0)
+        same_images = counts.get(f"n_shared_{name}", 0) / images if images else 0.0
+        shares.append(max(same_images, counts.get(f"linked_{name}", 0.0)))
     return max(shares)
 
 
@@ -235,7 +241,7 @@ def _macro(parts: Mapping[str, Evaluation]) -> Evaluation:
     matrices = [part.confusion for part in parts.values() if part.confusion]
     figures = {name: _mean_figure(name, parts) for name in first.figures}
     # what an alarm is worth follows from the mean rates; it is no mean itself
-    real, fake = (any(f"n_shared_{name}" in part.once for part in parts.values()) for name in LABEL_NAMES)
+    real, fake = (any(share_in_common(part.counts(), name) for part in parts.values()) for name in ("fpr", "fnr"))
     figures |= {name: mean_ppv(matrices, prior, (real, fake)) for name, prior in PPV_PRIORS.items() if name in figures}
     return Evaluation(
         figures=figures,
@@ -261,13 +267,31 @@ def _shared(frame: pd.DataFrame | Mapping[str, Any], rows: np.ndarray) -> dict[s
     return counts
 
 
+def _linked(frame: pd.DataFrame | Mapping[str, Any], rows: np.ndarray) -> dict[str, float]:
+    """How much of a figure's error, of each class, may come from groups that other rows have as well: their share of
+    the images, or of the squared sizes where that is more, as all images of a group may err together."""
+    if "group" not in frame or rows.all():
+        return {}
+    label, group = np.asarray(frame["label"]), np.asarray(frame["group"]).astype(str)
+    shares = {}
+    for number, class_name in enumerate(LABEL_NAMES):
+        of_class = label == number
+        sizes = Counter(group[rows & of_class].tolist())
+        common = sizes.keys() & set(group[~rows & of_class].tolist())
+        if common:
+            in_common, of_all = (np.array([sizes[name] for name in names], float) for names in (common, sizes))
+            by_images, by_squares = (float(np.sum(in_common**k) / np.sum(of_all**k)) for k in (1, 2))
+            shares[f"linked_{class_name}"] = max(by_images, by_squares)
+    return shares
+
+
 def counted_once(
     frame: pd.DataFrame | Mapping[str, Any],  # column label; group and image where known
     rows: np.ndarray,  # bool [n], those that are counted
-) -> dict[str, int]:  # by the names of `ONCE`, only where they are not those of images that are independent
+) -> dict[str, float]:  # by the names of `ONCE`, only where they are not those of images that are independent
     "How many groups and how many distinct images each class has, and how many of these are among the other rows, too."
     label = np.asarray(frame["label"])
-    counts = _shared(frame, rows)
+    counts: dict[str, float] = {**_shared(frame, rows), **_linked(frame, rows)}
     for column, name in (("group", "n_groups"), ("image", "n_distinct")):
         if column not in frame:
             continue
@@ -283,7 +307,7 @@ def counted_once(
 def class_counts(
     frame: pd.DataFrame,  # column label; group and image where known
     rows: np.ndarray | None = None,  # bool [n], those that are counted; all if not given
-) -> dict[str, int]:
+) -> dict[str, float]:
     "n_real, n_fake, and what `counted_once` adds."
     counted = np.ones(len(frame), bool) if rows is None else rows
     n_fake = int(np.count_nonzero(frame["label"].to_numpy()[counted]))

@@ -166,18 +166,27 @@ _BY_GROUPS = "obuchowski"  # what the method of an AUC's interval begins with th
 
 
 def _common_words(figures: Mapping[str, Mapping[str, Any]]) -> str:
-    "That domains have images in common, and what it means for means over them."
-    parts = []
+    "That domains have images, or groups, in common, and what it means for means over them."
+    images, groups = [], []
     for domain, measured in figures.items():
         for name, kind in (("real", "photographs"), ("fake", "generated images")):
             if count := measured.get(f"n_shared_{name}"):
-                parts.append(f"{count:,} {kind} of {domain}")
-    if not parts:
-        return ""
-    return (
-        f"These stand in other domains, too: {', '.join(parts)}. They are no further evidence there: the intervals of "
-        "means over domains are wider for it, and counts of all domains together count them more than once."
-    )
+                images.append(f"{count:,} {kind} of {domain}")
+            elif measured.get(f"linked_{name}"):
+                groups.append(f"{kind} of {domain}")
+    sentences = []
+    if images:
+        sentences.append(
+            f"These stand in other domains, too: {', '.join(images)}. They are no further evidence there: the "
+            "intervals of means over domains are wider for it, and counts of all domains together count them more "
+            "than once."
+        )
+    if groups:
+        sentences.append(
+            f"Of their groups other domains have images, too: {', '.join(groups)}. The intervals of means over domains "
+            "are wider for it."
+        )
+    return " ".join(sentences)
 
 
 def groups_words(

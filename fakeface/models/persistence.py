@@ -14,20 +14,23 @@ import tempfile
 import time
 import warnings
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import timm
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
 from ..core.project import ConfigError, FakefaceError
 from .bundle import ONNX, WEIGHTS, Bundle, BundleError, p_fake
 from .export import export_onnx
 from .network import FaceNet
-from ..images.preprocess import eval_views, normalise
+from ..images.preprocess import InputSpec, eval_views, normalise
 from .backbone import base_arch, parts_of
 from .several import build_network
 from .patterns import is_same_score, pattern, pixel_hash
-from .session import FIRST_PATTERN, first_score, onnx_bytes, open_session
+from .session import FIRST_PATTERN, first_score, onnx_bytes, open_session, values_limit
 from .feature_stats import Stats
 from .seen import Seen
 from .storage import check_tensors, copy_bundle, load_tensors, read_bundle, write_bundle
@@ -117,6 +120,36 @@ def _refuse_misfits(wanted: _Shapes, found: _Shapes, arch: str) -> None:
             )
 
 
+_PART = 4  # of the memory that networks may have is the largest value; beside it lie those that it is made from
+
+
+class _Largest(TorchDispatchMode):
+    "The bytes of the largest value that an operation gives."
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.bytes = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        "Do it, and look at what comes of it."
+        found = func(*args, **(kwargs or {}))
+        sizes = [value.numel() * value.element_size() for value in tree_leaves(found) if torch.is_tensor(value)]
+        self.bytes = max([self.bytes, *sizes])
+        return found
+
+
+def _refuse_greed(outline: FaceNet, spec: InputSpec) -> None:
+    "Raise `BundleError` for a network without values that would ask for more memory than there may be, for one view."
+    with torch.no_grad(), _Largest() as largest:
+        outline.eval()(torch.empty(1, 3, spec.size, spec.size, device="meta"))
+    most = values_limit() // _PART
+    if largest.bytes > most:
+        raise BundleError(
+            f"{outline.arch} at {spec.size} px asks for {largest.bytes / 1e9:.1f} GB for one view of an image in one "
+            f"of its layers; {most / 1e9:.1f} GB is the most here. Use a smaller size."
+        )
+
+
 def load_model(
     folder: str | os.PathLike,  # a bundle's folder
     dropout: float = 0.0,  # for finetuning; does nothing in evaluation
@@ -129,9 +162,10 @@ def load_model(
     try:
         # first a network without values: a name may stand for one that no memory holds
         with torch.device("meta"):
-            outline = build_network(bundle.arch, dropout, spec.size, spec.view).state_dict()
-        wanted = {name: tuple(tensor.shape) for name, tensor in outline.items()}
+            outline = build_network(bundle.arch, dropout, spec.size, spec.view)
+        wanted = {name: tuple(tensor.shape) for name, tensor in outline.state_dict().items()}
         _refuse_misfits(wanted, check_tensors(Path(folder) / WEIGHTS), bundle.arch)
+        _refuse_greed(outline, spec)
         model = build_network(bundle.arch, dropout, spec.size, spec.view)
     except ConfigError as error:
         raise BundleError(f"The bundle in {folder} cannot be built: {error}") from None

@@ -14,6 +14,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
+from scipy.special import ndtri
+
 from ..core.text import written_out
 from ..metrics.figures import share_in_common
 from ..metrics.intervals import mover
@@ -206,13 +208,16 @@ def tested_on(facts: RunFacts) -> str:
     return " ".join(filter(None, [_whose(metrics, facts), tested, _framed(metrics), _acquaintance(metrics)]))
 
 # %% ../../nbs/12_report/08_statements.ipynb #c4f2a1b7
-def _is_above(one: dict, other: dict) -> bool:
-    "Whether a figure is above another one, by the interval of the difference."
+def _is_above(one: dict, other: dict, among: int = 2) -> bool:
+    """Whether a figure is above another one, by the interval of the difference; of the two ends of `among` figures by
+    the interval of all pairs together (Bonferroni), or equal ones would be told apart as soon as there are many."""
     value, low, high = value_of(one), *map(value_of, bounds_of(one))
     before, before_low, before_high = value_of(other), *map(value_of, bounds_of(other))
     # the mean of a figure and the negative of another is half of their difference
     half = mover([value, -before], [low, -before_high], [high, -before_low])
-    return bool(half.low > 0)
+    pairs = max(1, among * (among - 1) // 2)
+    wider = ndtri(1 - 0.025 / pairs) / ndtri(0.975)
+    return bool(half.value > wider * (half.value - half.low))
 
 
 def _by_auc(metrics: dict) -> list[str]:
@@ -229,7 +234,7 @@ def _best_and_weakest(metrics: dict, facts: RunFacts) -> list[Statement]:
     if len(domains) < 2:
         return []
     weakest, best = metrics["result"][domains[0]], metrics["result"][domains[-1]]
-    if not _is_above(best["auc"], weakest["auc"]):
+    if not _is_above(best["auc"], weakest["auc"], len(domains)):
         ends = f"{with_interval(weakest, 'auc')} on {domains[0]} to {with_interval(best, 'auc')} on {domains[-1]}"
         return [Statement(CAN, f"No domain is shown to be harder than another: AUC from {ends}.")]
     text = (
@@ -1018,7 +1023,7 @@ def _lowest(
 def _weakest_message(metrics: dict) -> str:
     "What the table of results says first."
     result, domains = metrics["result"], _by_auc(metrics)
-    if domains and _is_above(result[domains[-1]]["auc"], result[domains[0]]["auc"]):
+    if domains and _is_above(result[domains[-1]]["auc"], result[domains[0]]["auc"], len(domains)):
         return f"It is weakest on {domains[0]}: AUC {format_figure(measured(result[domains[0]], 'auc'))}"
     macro = result["macro"]
     fnr, fpr = (record_cell(macro.get(key), key).text for key in ("fnr", "fpr"))

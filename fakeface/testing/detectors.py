@@ -60,6 +60,7 @@ class BrightDetector(Detector):
         image: Any,
         square: tuple[float, float, float, float] | None = None,
         word: str = "",
+        seconds: float = 120,
     ) -> Image.Image:
         "The image upside down."
         return open_image(image).rotate(180)

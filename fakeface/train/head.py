@@ -18,6 +18,7 @@ import torch
 
 from ..data.balance import number_cells
 from ..metrics.areas import delong_ci
+from ..metrics.figures import class_counts, share_in_common
 from ..metrics.intervals import Mean, mover
 from ..models.bundle import p_fake
 from ..models.network import FaceNet
@@ -214,12 +215,8 @@ def held_out_scores(
 # %% ../../nbs/08_train/10_head.ipynb #d1b6c1b4
 def _in_common(judged: HeadData, domain: str) -> float:
     "The share of a domain's images whose groups are in other domains, too; of the class that has more."
-    own = judged.domain == domain
-    shares = [0.0]
-    for label in np.unique(judged.labels[own]):
-        of_class = judged.labels == label
-        shares.append(float(np.isin(judged.group[own & of_class], judged.group[~own & of_class]).mean()))
-    return max(shares)
+    frame = pd.DataFrame(dict(label=judged.labels, group=judged.group))
+    return share_in_common(class_counts(frame, judged.domain == domain))
 
 
 def heads_without(

@@ -672,7 +672,7 @@ def test_a_second_read_that_fails_is_a_row(tmp_path, tiny, monkeypatch):
     demo_faces(1)[0].save(tmp_path / "a.png")
     Image.new("L", (32, 32), 90).save(tmp_path / "b.png")
 
-    def gone(path, square, word):
+    def gone(path, square, word, seconds):
         if path.endswith("a.png"):
             raise ImageError("does not exist", path)
         return portrait()

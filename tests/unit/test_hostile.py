@@ -1016,3 +1016,65 @@ def test_what_a_stage_prints_does_not_act_on_a_terminal():
     said = shown.getvalue()
     assert said.replace("\n", "").isprintable() and "\\x1b]0;pwned\\x07" in said
     assert "\n100%|####\n" in said and "\\x1b[A" not in said and "epoch   1" in said
+
+
+def test_a_heatmap_takes_no_longer_than_an_image_may(tmp_path, monkeypatch):
+    "The ONNX file that judges may be small, and the weights those of a network that takes for ever."
+    from types import SimpleNamespace
+
+    from fakeface.data.orl import demo_faces
+    from fakeface.explain import gradcam
+    from fakeface.infer.folder import score_paths
+    from fakeface.models.bundle import Bundle
+    from fakeface.models.network import build_model
+    from fakeface.models.persistence import save_model
+
+    network = build_model("test_resnet", None, size=64)
+    save_model(network, tmp_path / "b", Bundle("b", network.arch, network.spec))
+    detector = Detector.load(tmp_path / "b")
+    (tmp_path / "images").mkdir()
+    for i, face in enumerate(demo_faces(2)):
+        face.save(tmp_path / f"images/{i}.png")
+    moments = iter(range(0, 10_000, 10))
+    clock = SimpleNamespace(monotonic=lambda: next(moments))
+    found = []
+    how = dict(heatmaps=tmp_path / "maps", framing="centre", timeout=25)
+    monkeypatch.setattr(gradcam, "time", clock, raising=False)
+    counts = score_paths(detector, [tmp_path / "images"], found.extend, **how)
+    assert counts["unread"] == 2 and not list((tmp_path / "maps").glob("*"))
+    assert {verdict.error for verdict in found} == {
+        "Was judged, and then its heat-map took longer than 25 s, which is the limit."
+    }
+
+
+@pytest.mark.parametrize("arch", ["test_resnet_x4", "test_resnet"])
+def test_weights_that_ask_for_gigabytes_are_not_loaded(tmp_path, arch):
+    "Few of them, for images of 4,096 pixels: nothing of the memory is touched. An ordinary network of that size may."
+    import dataclasses
+
+    from fakeface.models.network import build_model
+    from fakeface.models.bundle import Bundle
+    from fakeface.models.persistence import load_model, save_model
+
+    network = build_model(arch, None, size=64)
+    network.spec = dataclasses.replace(network.spec, size=4096)
+    save_model(network, tmp_path / "b", Bundle("b", arch, network.spec), onnx=False)
+    if arch == "test_resnet":
+        assert load_model(tmp_path / "b")[0].spec.size == 4096
+    else:
+        with pytest.raises(BundleError, match="asks for 8.6 GB for one view of an image in one of its layers"):
+            load_model(tmp_path / "b")
+
+
+def test_a_round_is_not_given_more_than_there_is_room_for(tmp_path, monkeypatch):
+    "A run may hold files of any size, or of any length without content: copied, they would fill the disk."
+    from types import SimpleNamespace
+
+    from fakeface.evaluate import leave_one_out
+    from fakeface.testing.datasets import toy_run
+
+    toy_run(tmp_path, "run")
+    monkeypatch.setattr(leave_one_out.shutil, "disk_usage", lambda _: SimpleNamespace(free=10))
+    with pytest.raises(FakefaceError, match="for a copy of .*prepare; 0.0 GB are free there"):
+        leave_one_out.share_prepared(tmp_path / "run", tmp_path / "round")
+    assert not list((tmp_path / "round/prepare").iterdir())
