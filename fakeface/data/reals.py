@@ -21,7 +21,8 @@ def auto_count(
     if not ids.startswith(_AUTO):
         return 0
     number = ids.removeprefix(_AUTO).strip()
-    if not number.isascii() or not number.isdigit() or not int(number):
+    # more digits than there are photographs anywhere
+    if not number.isascii() or not number.isdigit() or len(number) > 12 or not int(number):
         raise SourceError(f"ids = {ids!r} should be a file of numbers, or auto: and how many, such as auto:10000.")
     return int(number)
 

@@ -9,6 +9,7 @@ __all__ = ['text_of', 'read_table', 'read_csv']
 import csv
 import io
 import os
+import stat
 from pathlib import Path, PureWindowsPath
 
 import pandas as pd
@@ -26,7 +27,9 @@ _LARGEST = 2**28  # bytes: some million lines
 
 
 def _bytes_of(path: Path) -> bytes:
-    "A table's bytes; raises `SourceError` for an archive, and for what is too large for a list of images."
+    "A table's bytes; raises `SourceError` for a pipe, an archive, and what is too large for a list of images."
+    if not stat.S_ISREG(os.stat(path).st_mode):
+        raise SourceError(f"{path} is not an ordinary file. Name a table of images.")
     with open(path, "rb") as file:
         data = file.read(_LARGEST + 1)
     if data.startswith(b"PK\3\4"):

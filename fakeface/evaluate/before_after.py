@@ -16,6 +16,7 @@ from ..core.labels import label_of
 from ..core.project import FakefaceError
 from ..core.stages import run_dir
 from ..data.manifest import compare_files, manifest_hash
+from .backwards import backwards_words, ranked_backwards
 from .predict import device_of, open_net, predict
 from .stage import note_test_read
 from ..metrics.figures import class_counts, share_in_common
@@ -23,7 +24,7 @@ from ..metrics.intervals import Interval, mover
 from ..metrics.areas import BY_GROUPS, delong_ci
 from ..metrics.paired import delong_test
 from ..models.bundle import Bundle
-from ..models.card import ENOUGH_TO_CLAIM, backwards_words, distinct_counts, groups_words, ranked_backwards
+from ..models.card import ENOUGH_TO_CLAIM, distinct_counts, groups_words
 from ..models.cost import cost_of
 from ..models.storage import read_bundle, read_seen
 from ..train.copies import known_rows, without_met
@@ -87,7 +88,11 @@ def backwards_before(
     "The domains that the old detector ranks the wrong way round."
     known = table.dropna(subset=["difference"]) if len(table) else table
     figures = {
-        row["domain"]: dict(n_real=row["n_real"], n_fake=row["n_fake"], auc=dict(high=float(row["auc_before_high"])))
+        row["domain"]: dict(
+            n_real=row["n_real"],
+            n_fake=row["n_fake"],
+            auc=dict(value=float(row["auc_before"]), high=float(row["auc_before_high"])),
+        )
         for row in known.to_dict("records")
     }
     return ranked_backwards(figures)

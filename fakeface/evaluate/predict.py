@@ -231,7 +231,7 @@ def run_net(
     return rows, logits
 
 # %% ../../nbs/09_evaluate/01_predict.ipynb #bfa65648
-KEPT_COLUMNS = ("path", "domain", "label", "split", "source", "width", "height", "quality", "may_show", "group")
+KEPT_COLUMNS = tuple("path domain label split source width height quality may_show group file_sha256".split())
 
 
 def _table_of(logits: np.ndarray, kept: pd.DataFrame, bundle: Bundle) -> pd.DataFrame:

@@ -35,13 +35,14 @@ from ..images.workers import IMAGE_SECONDS
 from ..metrics.slices import Slice, by_source
 from ..metrics.figures import by_domain, by_domain_records
 from ..models.bundle import Bundle
-from ..models.card import are_too_few, backwards_words, groups_words, ranked_backwards, too_few_words
+from ..models.card import are_too_few, groups_words, too_few_words
 from ..models.seen import MOST_MET, Seen
 from ..models.shelf import list_bundles
 from ..models.storage import read_bundle, read_seen
 from ..train.known import Acquaintance, acquaintance
 from ..models.network import FaceNet
 from .breakdown import breakdown
+from .backwards import backwards_words, ranked_backwards
 from .predict import EvaluateError, OnnxNet, device_of, open_net, pick_split, predict
 from ..data.balance import sample_rows
 from .robustness import robustness_grid

@@ -7,15 +7,13 @@ __all__ = ['ViewBox', 'DIMMED', 'ExplainError', 'feature_map', 'gradcam', 'unit'
            'heatmap', 'shuffle_weights', 'rank_correlation', 'sanity']
 
 # %% ../../nbs/10_explain/01_gradcam.ipynb #af8e70b6
-import contextlib
 import copy
+import itertools
 import os
-import threading
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, cast
+from typing import cast
 
 import cv2
 import numpy as np
@@ -28,7 +26,7 @@ from ..images.preprocess import InputSpec, eval_views, normalise
 from ..models.bundle import Bundle, p_fake
 from ..models.network import FaceNet
 from ..models.several import MeanNet
-from ..models.persistence import load_model
+from ..models.persistence import load_model, within_bounds
 
 # %% ../../nbs/10_explain/01_gradcam.ipynb #591f990c
 class ExplainError(FakefaceError):
@@ -69,16 +67,14 @@ def _mean_of_maps(
     return torch.stack(larger).mean(0)
 
 
-def gradcam(
-    model: FaceNet,  # put into evaluation mode
-    x: torch.Tensor,  # normalised images [B,3,S,S]
-    label: int | torch.Tensor | None = None,  # evidence for this class [B]; None: for the one with the larger logit
-    relu: bool = True,  # drop what speaks against it
-) -> torch.Tensor:  # float32 [B,h,w], in units of log-odds; h, w of the last feature map
-    "Grad-CAM of each image; of a mean of networks the mean of theirs, on the finest of their grids."
-    if isinstance(model, MeanNet):
-        return _mean_of_maps(model.eval(), x, label, relu)
-    features = feature_map(model.eval(), x).requires_grad_()
+def _maps_of(
+    model: FaceNet,
+    x: torch.Tensor,
+    label: int | torch.Tensor | None,
+    relu: bool,
+) -> torch.Tensor:  # as `gradcam`
+    "The maps of images that find room at once."
+    features = feature_map(model, x).requires_grad_()
     with torch.enable_grad():
         # every network of timm has this function; its type says only that the network is a module
         pool = cast(Callable[[torch.Tensor], torch.Tensor], model.body.forward_head)
@@ -92,6 +88,23 @@ def gradcam(
     weight = gradient.mean((2, 3), keepdim=True)
     cam = (weight * features).sum(1).detach().float()
     return cam.relu() if relu else cam
+
+
+_PIXELS = 4 * 2**20  # of images that are looked at together, as large as the network makes them
+
+
+def gradcam(
+    model: FaceNet,  # put into evaluation mode
+    x: torch.Tensor,  # normalised images [B,3,S,S]
+    label: int | torch.Tensor | None = None,  # evidence for this class [B]; None: for the one with the larger logit
+    relu: bool = True,  # drop what speaks against it
+) -> torch.Tensor:  # float32 [B,h,w], in units of log-odds; h, w of the last feature map
+    "Grad-CAM of each image; of a mean of networks the mean of theirs, on the finest of their grids."
+    if isinstance(model, MeanNet):
+        return _mean_of_maps(model.eval(), x, label, relu)
+    count = max(1, int(_PIXELS // (x.shape[-2] * x.shape[-1] * model.enlarge**2)))
+    labels = label.split(count) if isinstance(label, torch.Tensor) and label.ndim else itertools.repeat(label)
+    return torch.cat([_maps_of(model.eval(), some, of_some, relu) for some, of_some in zip(x.split(count), labels)])
 
 
 def unit(
@@ -232,38 +245,6 @@ def _verdict(net: FaceNet, bundle: Bundle | None, x: torch.Tensor) -> int:
     return evidence_for(word)
 
 
-@contextlib.contextmanager
-def _memory_errors() -> Iterator[None]:
-    "Let torch's own kind of error be the usual one where memory runs out."
-    try:
-        yield
-    except RuntimeError as error:
-        if "memory" not in str(error):
-            raise
-        raise MemoryError(str(error)) from None
-
-
-@contextlib.contextmanager
-def _no_longer_than(net: FaceNet, seconds: float | None) -> Iterator[None]:
-    "End what this thread asks a network, between two of its layers, once the time is up."
-    if seconds is None:
-        yield
-        return
-    asked_by = threading.get_ident()
-    end = time.monotonic() + seconds
-
-    def look(*_: Any) -> None:
-        if threading.get_ident() == asked_by and time.monotonic() > end:
-            raise TimeoutError(f"The network took longer than {seconds:g} s.")
-
-    hooks = [layer.register_forward_pre_hook(look) for layer in net.modules()]
-    try:
-        yield
-    finally:
-        for hook in hooks:
-            hook.remove()
-
-
 def _members(net: FaceNet) -> list[FaceNet]:
     "The networks that a mean is made of; of a single network itself."
     if not isinstance(net, MeanNet):
@@ -307,10 +288,10 @@ def heatmap(
     device = next(net.parameters()).device
     views = normalise(eval_views(img, spec), spec)
     x = torch.from_numpy(views).to(device)
-    with _memory_errors(), _no_longer_than(net, seconds):
+    with within_bounds(net, seconds):
         if label is None:
             label = _verdict(net, bundle, x)
-        cams = torch.cat([gradcam(net, view[None], label) for view in x]).cpu().numpy()
+        cams = gradcam(net, x, label).cpu().numpy()
     # one scale for all views
     highest = max(cams.max(), 1e-12)
     cams = (cams / highest).astype(np.float32)

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['MetricError', 'clean', 'missing', 'Interval', 'interval', 'unknown', 'wilson', 'proportion', 'Mean', 'together',
-           'mover']
+           'stretch_for', 'mover']
 
 # %% ../../nbs/07_metrics/01_intervals.ipynb #014ad9a0
 from collections.abc import Mapping
@@ -195,6 +195,13 @@ def together(
     apart = ((1 - shared) * distances**2).sum()
     in_common = (np.sqrt(shared) * distances).sum() ** 2
     return float(np.sqrt(apart + in_common) / len(distances))
+
+
+def stretch_for(
+    tests: int,  # intervals of which none may be wrong
+) -> float:  # 1 for one
+    "By how much the distances of 95% intervals from their ends are to be stretched so that all hold (Bonferroni)."
+    return float(ndtri(1 - 0.025 / max(1, tests)) / ndtri(0.975))
 
 
 def mover(

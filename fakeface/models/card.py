@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['ENOUGH_TO_CLAIM', 'ONE_CLASS', 'EVERYDAY_COPIES', 'SLICE_HEAD', 'ABOUT_SLICES', 'TARGET_HEAD', 'ABOUT_TARGETS',
            'md_table', 'is_one_class', 'absent_text', 'distinct_counts', 'are_too_few', 'too_few_words', 'groups_words',
-           'ranked_backwards', 'backwards_words', 'data_table', 'slice_rows', 'target_cells', 'model_card']
+           'data_table', 'slice_rows', 'target_cells', 'model_card']
 
 # %% ../../nbs/06_models/02_card.ipynb #171a3781
 from collections.abc import Mapping
@@ -213,32 +213,6 @@ def groups_words(
         f"Tested on {', '.join(parts)}. A group is copies of one image, or one person; {which} take images as "
         f"independent of one another, and are {little}too narrow. {common}"
     ).rstrip()
-
-# %% ../../nbs/06_models/02_card.ipynb #51c0a7e1
-def ranked_backwards(
-    figures: Mapping[str, dict[str, Any]],  # domain -> n_real, n_fake and auc, a record with its interval
-) -> list[str]:
-    "The domains whose AUC is below .5 with its whole interval."
-    found = []
-    for domain, measured in figures.items():
-        auc = measured.get("auc")
-        high = auc.get("high") if isinstance(auc, Mapping) else None
-        if high is not None and is_number(high) and high < 0.5 and not are_too_few(measured):
-            found.append(domain)
-    return found
-
-
-def backwards_words(
-    domains: list[str],  # of `ranked_backwards`
-    detector: str,
-) -> str:  # "" if there are none
-    "What that means, and what to do about it."
-    if not domains:
-        return ""
-    return (
-        f"Check the labels first! {detector} ranks the images of {', '.join(domains)} the wrong way round (the "
-        "interval of its AUC ends below 0.5), as if real/ and fake/ were exchanged"
-    )
 
 # %% ../../nbs/06_models/02_card.ipynb #3cb83fef
 def data_table(

@@ -16,6 +16,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
+from ..core.files import sha256_file
 from ..core.labels import LABEL_NAMES
 from ..core.project import FakefaceError
 from ..images.jpeg import data_uri
@@ -163,22 +164,36 @@ class Gallery:
     n: int  # length of the list
 
 
+def _is_what_was_scored(
+    path: Path,
+    sha256: str,  # of the file, as the evaluation knew it
+) -> bool:
+    "Whether a file is still there as it was: a table that somebody else made may name any file of this machine."
+    try:
+        return sha256_file(path) == sha256
+    except OSError:
+        return False
+
+
 def gallery(
-    pred: pd.DataFrame,  # rows of predictions, the most telling first: path, domain, label, p_fake, may_show
+    pred: pd.DataFrame,  # the most telling first: path, domain, label, p_fake, may_show, file_sha256
     root: str | os.PathLike,  # the folder that paths are relative to
     n: int = 12,
     framing: str = "centre",  # of the evaluation; face: thumbnails are of the square around the largest face
 ) -> Gallery:
-    "The first `n` images as thumbnails, those that may be shown and can still be read."
+    "The first `n` images as thumbnails, those that may be shown and are still what was scored."
     items = []
     rows = pred.head(n)
     may_show = rows["may_show"].astype(bool)
     shown = rows.loc[may_show]
-    for path, domain, label, score in zip(shown["path"], shown["domain"], shown["label"], shown["p_fake"]):
+    columns = (shown[name] for name in ("path", "domain", "label", "p_fake", "file_sha256"))
+    for path, domain, label, score, sha256 in zip(*columns):
         text = f"{domain}: {LABEL_NAMES[label]}, p_fake {score:.2f}"
         try:
             parts = shown_of(Path(root) / path, InputSpec(), framing)
         except FakefaceError:
+            continue
+        if not _is_what_was_scored(Path(root) / path, sha256):
             continue
         items += [Thumbnail(data_uri(part.image, 112), f"Image from {text}", text) for part in parts[:1]]
     return Gallery(items, hidden=len(rows) - len(shown), n=len(rows))

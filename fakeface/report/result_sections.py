@@ -316,6 +316,10 @@ class GallerySection:
 # %% ../../nbs/12_report/12_result_sections.ipynb #37baea86
 def _gallery_section(name: str, rows: pd.DataFrame, facts: RunFacts, count: int, if_empty: str) -> GallerySection:
     "The first of `rows` as thumbnails."
+    if len(rows) and "file_sha256" not in rows:
+        return GallerySection(
+            name, [], "The evaluation does not say which files it scored. Make it again to see images."
+        )
     framing = (facts.metrics or {}).get("framing") or "centre"
     shown = gallery(rows, facts.root, count, framing)
     unreadable = shown.n - shown.hidden - len(shown.items)
@@ -323,7 +327,7 @@ def _gallery_section(name: str, rows: pd.DataFrame, facts: RunFacts, count: int,
     if shown.hidden:
         sentences.append(f"{shown.hidden} of these {shown.n} images may not be shown. {TO_SHOW_THEM}")
     if unreadable:
-        sentences.append(f"{unreadable} could not be read any more.")
+        sentences.append(f"{unreadable} could not be read any more, or are other files by now.")
     return GallerySection(name, shown.items, " ".join(sentences) if shown.n else if_empty)
 
 # %% ../../nbs/12_report/12_result_sections.ipynb #51eba3cd

@@ -14,11 +14,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
-from scipy.special import ndtri
-
 from ..core.text import written_out
 from ..metrics.figures import share_in_common
-from ..metrics.intervals import mover
+from ..metrics.intervals import mover, stretch_for
 from ..models.card import are_too_few, distinct_counts, groups_words, too_few_words
 from ..models.seen import MOST_MET
 from ..evaluate.leave_one_out import round_claim
@@ -215,8 +213,7 @@ def _is_above(one: dict, other: dict, among: int = 2) -> bool:
     before, before_low, before_high = value_of(other), *map(value_of, bounds_of(other))
     # the mean of a figure and the negative of another is half of their difference
     half = mover([value, -before], [low, -before_high], [high, -before_low])
-    pairs = max(1, among * (among - 1) // 2)
-    wider = ndtri(1 - 0.025 / pairs) / ndtri(0.975)
+    wider = stretch_for(among * (among - 1) // 2)
     return bool(half.value > wider * (half.value - half.low))
 
 

@@ -29,7 +29,7 @@ def synthetic_predictions(
     gaps: dict[str, float] = SYNTHETIC_GAPS,  # domain -> distance of the classes in log-odds
     count: int = 60,  # images of each domain and class
     threshold: float = SYNTHETIC_THRESHOLD,  # fake where p_fake ≥ threshold
-) -> pd.DataFrame:  # path, domain, label, split, may_show, z, p_fake, pred
+) -> pd.DataFrame:  # path, domain, label, split, may_show, file_sha256, z, p_fake, pred
     "A table of predictions; no image lies behind its paths."
     generator = rng("report")
     tables = []
@@ -42,6 +42,7 @@ def synthetic_predictions(
             label=labels.astype("int8"),
             split="extra" if domain == STRANGER else "test",
             may_show=True,
+            file_sha256="0" * 64,
             z=z,
             p_fake=p_fake(np.c_[-z / 2, z / 2]),
         )

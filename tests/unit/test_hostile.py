@@ -1023,8 +1023,8 @@ def test_a_heatmap_takes_no_longer_than_an_image_may(tmp_path, monkeypatch):
     from types import SimpleNamespace
 
     from fakeface.data.orl import demo_faces
-    from fakeface.explain import gradcam
     from fakeface.infer.folder import score_paths
+    from fakeface.models import persistence
     from fakeface.models.bundle import Bundle
     from fakeface.models.network import build_model
     from fakeface.models.persistence import save_model
@@ -1039,7 +1039,7 @@ def test_a_heatmap_takes_no_longer_than_an_image_may(tmp_path, monkeypatch):
     clock = SimpleNamespace(monotonic=lambda: next(moments))
     found = []
     how = dict(heatmaps=tmp_path / "maps", framing="centre", timeout=25)
-    monkeypatch.setattr(gradcam, "time", clock, raising=False)
+    monkeypatch.setattr(persistence, "time", clock)
     counts = score_paths(detector, [tmp_path / "images"], found.extend, **how)
     assert counts["unread"] == 2 and not list((tmp_path / "maps").glob("*"))
     assert {verdict.error for verdict in found} == {
@@ -1047,23 +1047,61 @@ def test_a_heatmap_takes_no_longer_than_an_image_may(tmp_path, monkeypatch):
     }
 
 
-@pytest.mark.parametrize("arch", ["test_resnet_x4", "test_resnet"])
-def test_weights_that_ask_for_gigabytes_are_not_loaded(tmp_path, arch):
-    "Few of them, for images of 4,096 pixels: nothing of the memory is touched. An ordinary network of that size may."
+@pytest.mark.parametrize(("arch", "size"), [("test_resnet_x4", 4096), ("test_resnet", 2048)])
+def test_weights_that_ask_for_gigabytes_are_not_loaded(tmp_path, arch, size):
+    "Few of them, for images of 4,096 pixels: nothing of the memory is touched. An ordinary network may be large."
     import dataclasses
 
-    from fakeface.models.network import build_model
     from fakeface.models.bundle import Bundle
+    from fakeface.models.network import build_model
     from fakeface.models.persistence import load_model, save_model
 
     network = build_model(arch, None, size=64)
-    network.spec = dataclasses.replace(network.spec, size=4096)
+    network.spec = dataclasses.replace(network.spec, size=size)
     save_model(network, tmp_path / "b", Bundle("b", arch, network.spec), onnx=False)
     if arch == "test_resnet":
-        assert load_model(tmp_path / "b")[0].spec.size == 4096
+        assert load_model(tmp_path / "b")[0].spec.size == size
     else:
         with pytest.raises(BundleError, match="asks for 8.6 GB for one view of an image in one of its layers"):
             load_model(tmp_path / "b")
+
+
+def test_weights_that_run_out_of_memory_are_a_sentence(tmp_path, monkeypatch):
+    "Five views were looked at together, and torch's own error ended `doctor`."
+    from fakeface.models.bundle import Bundle
+    from fakeface.models.network import FaceNet, build_model
+    from fakeface.models.persistence import require_scores, save_model
+
+    network = build_model("test_resnet", None, size=64, view="multicrop")
+    save_model(network, tmp_path / "b", Bundle("b", network.arch, network.spec))
+    seen = []
+    forward = FaceNet.forward
+    monkeypatch.setattr(FaceNet, "forward", lambda net, x: seen.append(len(x)) or forward(net, x))
+    require_scores(tmp_path / "b")
+    assert set(seen) == {1}, "one view at a time"
+
+    def greedy(net, x):
+        if x.is_meta:
+            return forward(net, x)
+        raise RuntimeError(
+            "[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried to allocate 10156800000"
+        )
+
+    monkeypatch.setattr(FaceNet, "forward", greedy)
+    with pytest.raises(
+        BundleError, match="weights of the bundle b take too much for one image: .*can't allocate memory"
+    ):
+        require_scores(tmp_path / "b")
+
+
+def test_a_table_that_is_a_pipe_is_refused(tmp_path):
+    "A list of sources that somebody sends may name one, and nobody would ever write into it."
+    from fakeface.data.rows import SourceError
+    from fakeface.data.tables import text_of
+
+    os.mkfifo(tmp_path / "pipe.csv")
+    with pytest.raises(SourceError, match="pipe.csv is not an ordinary file"):
+        text_of(tmp_path / "pipe.csv")
 
 
 def test_a_round_is_not_given_more_than_there_is_room_for(tmp_path, monkeypatch):
@@ -1078,3 +1116,17 @@ def test_a_round_is_not_given_more_than_there_is_room_for(tmp_path, monkeypatch)
     with pytest.raises(FakefaceError, match="for a copy of .*prepare; 0.0 GB are free there"):
         leave_one_out.share_prepared(tmp_path / "run", tmp_path / "round")
     assert not list((tmp_path / "round/prepare").iterdir())
+
+
+def test_a_gallery_shows_no_file_that_was_not_scored(tmp_path):
+    "Predictions of somebody else may name any file of the machine on which the report is made."
+    from fakeface.report.maps import gallery
+
+    (tmp_path / "run").mkdir()
+    (tmp_path / "private").mkdir()
+    Image.new("RGB", (64, 64), "red").save(tmp_path / "private/secret.png")
+    paths = [str(tmp_path / "private/secret.png"), "../private/secret.png"]
+    rows = pd.DataFrame(dict(path=paths, domain="d", label=0, p_fake=0.9, may_show=True, file_sha256="0" * 64))
+    assert gallery(rows, tmp_path / "run").items == []
+    known = rows.assign(file_sha256=sha256_file(tmp_path / "private/secret.png"))
+    assert len(gallery(known, tmp_path / "run").items) == 2
