@@ -27,6 +27,7 @@ from fakeface.data.gate import AuditError
 from fakeface.data.harmonise import harmonise
 from fakeface.data.loaders import make_loader
 from fakeface.data.manifest import build_manifest, read_manifest
+from fakeface.core.files import sha256_file
 from fakeface.data.orl import demo_faces
 from fakeface.data.prepare import PrepareConfig, build_dataset, collect_sources, index_images, write_prepared
 from fakeface.data.sources import read_sources, scan_all
@@ -174,7 +175,8 @@ def test_spectra_are_of_what_evaluation_sees(files):
 
 def test_mistakes_are_shown_as_they_were_judged(files):
     root = files.attrs["root"]
-    pred = files[:5].assign(p_fake=[0.9, 0.1] * 2 + [0.9], may_show=True)
+    hashes = [sha256_file(f"{root}/{name}") for name in files["path"][:5]]
+    pred = files[:5].assign(p_fake=[0.9, 0.1] * 2 + [0.9], may_show=True, file_sha256=hashes)
     squares = [shown_of(f"{root}/{name}", InputSpec(), "face")[0].image for name in pred["path"]]
     thumbnails = gallery(pred, root, framing="face").items
     assert [item.src for item in thumbnails] == [data_uri(square, 112) for square in squares]
