@@ -202,7 +202,8 @@ def tested_on(facts: RunFacts) -> str:
     )
     if validated := cross_validated(facts):
         by = validated.get("by", _OUT_OF_FOLD)
-        tested = f"The four figures are cross-validated: {validated['images']:,} images, {by}. {tested}"
+        limits = f" {validated['intervals']}." if "intervals" in validated else ""
+        tested = f"The four figures are cross-validated: {validated['images']:,} images, {by}.{limits} {tested}"
     return " ".join(filter(None, [_whose(metrics, facts), tested, _framed(metrics), _acquaintance(metrics)]))
 
 # %% ../../nbs/12_report/08_statements.ipynb #c4f2a1b7
