@@ -5,7 +5,7 @@ import re
 
 import pandas as pd
 import pytest
-from fakeface.core.files import read_json, write_json
+from fakeface.core.files import read_json, sha256_file, write_json
 from fakeface.evaluate.robustness import CORRUPTIONS
 from fakeface.images.twins import cloud
 from fakeface.report.page import build_report
@@ -29,11 +29,15 @@ def write_leaveout(home):
 
 
 def write_pictures(home):
-    "A cloud for every prediction."
-    for path in pd.read_parquet(home / "evaluate/predictions.parquet").path:
+    "A cloud for every prediction, which knows its file."
+    table = home / "evaluate/predictions.parquet"
+    pred = pd.read_parquet(table)
+    for path in pred.path:
         target = home / "prepare" / path
         target.parent.mkdir(parents=True, exist_ok=True)
         cloud(path, 40).save(target)
+    pred["file_sha256"] = [sha256_file(home / "prepare" / path) for path in pred.path]
+    pred.to_parquet(table)
 
 
 @pytest.fixture(scope="module")
