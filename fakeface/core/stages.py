@@ -77,8 +77,9 @@ def look_through(
     for part in (*STAGES, "leaveout"):
         refuse_links(run / part)
     # what else stages and rounds keep there
-    for path in [*run.glob("*.json"), *run.glob(".*")]:
-        refuse_links(path)
+    for path in run.glob("*"):
+        if path.is_symlink() and not path.is_dir():
+            refuse_links(path)
 
 # %% ../../nbs/01_core/07_stages.ipynb #8e1b7a52
 _BEFORE = ".before"  # in a folder that is made again: all that was there until then

@@ -14,6 +14,7 @@ import numpy as np
 import pandas as pd
 from PIL import Image
 
+from ..core.seeds import rng
 from .gate import auc_of, judged_together, two_sided
 from .headers import shorter_side, usable
 from ..images.decode import ImageError, open_image
@@ -54,7 +55,7 @@ def _no_grid(reason: str) -> tuple[float, float]:
 
 
 def _measured(table: pd.DataFrame, max_images: int, workers: int | None, timeout: float | None) -> pd.DataFrame:
-    "on, off, domain, label and size of the first images by hash of each domain and class."
+    "on, off, domain, label, group and size of the first images by hash of each domain and class."
     used = usable(table)
     used = used.loc[shorter_side(used) >= 32].sort_values("sha256")
     used = used.groupby(["domain", "label"]).head(max_images)
@@ -63,7 +64,7 @@ def _measured(table: pd.DataFrame, max_images: int, workers: int | None, timeout
     looking = in_processes(_grid_of, paths, workers, "looking for blocks", timeout=timeout, instead=_no_grid)
     for position, on_and_off in looking:
         strengths[position] = on_and_off
-    facts = used[["domain", "label", "width", "height"]]
+    facts = used[["domain", "label", "group", "width", "height"]]
     return pd.concat([pd.DataFrame(strengths, used.index, ["on", "off"]), facts], axis=1)
 
 # %% ../../nbs/04_data/17_block_grid.ipynb #445f1809
@@ -99,6 +100,23 @@ class GridProbe:
         return cls(**record)
 
 
+_SHUFFLES = 200
+
+
+def _deviation(strength: np.ndarray, labels: np.ndarray, group: np.ndarray) -> float:
+    """Standard deviation of the AUC of a strength that knows nothing of the class. Where images come in groups (of one
+    person, or one film), the labels of whole groups are shuffled, as the gate does it."""
+    unit, groups = pd.factorize(pd.Series(group).astype(str) + "/" + pd.Series(labels).astype(str))
+    n, n_fake = len(labels), int(labels.sum())
+    if len(groups) == n:
+        return ((n + 1) / (12 * n_fake * (n - n_fake))) ** 0.5
+    of_unit = np.zeros(len(groups), int)
+    of_unit[unit] = labels
+    shuffled = (rng(k, "blocks").permutation(of_unit)[unit] for k in range(_SHUFFLES))
+    aucs = [auc_of(strength, some, np.ones(n)) for some in shuffled if 0 < some.sum() < n]
+    return float(np.sqrt(np.mean((np.array(aucs) - 0.5) ** 2)))
+
+
 def _probe(images: pd.DataFrame) -> GridProbe | None:
     "Of the readable images of one domain, from `_measured`; None with fewer than five of a class."
     labels = images.label.to_numpy()
@@ -107,12 +125,12 @@ def _probe(images: pd.DataFrame) -> GridProbe | None:
     n_real = n - n_fake
     if min(n_fake, n_real) < 5:
         return None
-    aucs = {}
+    aucs, deviations = {}, []
     for place in ("on", "off"):
-        auc = auc_of(images[place].to_numpy(), labels, np.ones(n))
-        aucs[place] = round(float(two_sided(auc)), 3)
-    deviation = ((n + 1) / (12 * n_fake * n_real)) ** 0.5
-    return GridProbe(aucs["on"], aucs["off"], round(0.5 + 3 * deviation, 3), n)
+        strength = images[place].to_numpy()
+        aucs[place] = round(float(two_sided(auc_of(strength, labels, np.ones(n)))), 3)
+        deviations.append(_deviation(strength, labels, images.group.to_numpy()))
+    return GridProbe(aucs["on"], aucs["off"], round(0.5 + 3 * max(deviations), 3), n)
 
 
 def grid_probe(

@@ -177,6 +177,9 @@ def _finite(
     return rows[is_finite], logits[is_finite]
 
 
+_PIXELS = 64 * 2**20  # of images in a batch, in all their views and forms
+
+
 def _through_torch(
     net: FaceNet,  # on its device
     dataset: EvalDataset,
@@ -188,7 +191,8 @@ def _through_torch(
     "In batches, decoded ahead by loader processes."
     states = getattr(dataset, "states", 1)
     stack = partial(collate, size=net.spec.size)
-    pictures = max(1, batch // states)
+    of_one = states * net.spec.n_views * net.spec.size**2
+    pictures = max(1, min(batch // states, _PIXELS // of_one))
     loader = make_loader(dataset, range(len(dataset)), pictures, workers, stack)
 
     def one_row_a_form() -> Iterator[dict[str, Any]]:

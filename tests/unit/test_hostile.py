@@ -1130,3 +1130,40 @@ def test_a_gallery_shows_no_file_that_was_not_scored(tmp_path):
     assert gallery(rows, tmp_path / "run").items == []
     known = rows.assign(file_sha256=sha256_file(tmp_path / "private/secret.png"))
     assert len(gallery(known, tmp_path / "run").items) == 2
+
+
+def test_a_link_in_a_run_is_refused_whatever_it_is_called(tmp_path):
+    "howto_ship publishes leaveout.csv: through a link it published another file of the user."
+    from fakeface.core.stages import look_through
+
+    (tmp_path / "secret.txt").write_text("SECRET")
+    for name in ("leaveout.csv", "leaveout_plain.csv", "report.html", "leaveout.json", ".lock"):
+        run = tmp_path / f"run-{name}"
+        run.mkdir()
+        (run / "notes.txt").write_text("no link")
+        look_through(run)
+        (run / name).symlink_to(tmp_path / "secret.txt")
+        with pytest.raises(FakefaceError, match="is a link; no stage reads or writes through one"):
+            look_through(run)
+
+
+def test_large_images_are_looked_at_one_after_the_other(tmp_path, monkeypatch):
+    "A small network of somebody else may be for 4,096 pixels and five views: 32 images of it took more than 10 GB."
+    from fakeface.evaluate import predict
+    from fakeface.models.bundle import Bundle
+    from fakeface.models.network import FaceNet, build_model
+    from fakeface.testing.datasets import toy_manifest
+    from fakeface.train import engine
+
+    manifest = toy_manifest(tmp_path / "data")
+    rows = predict.pick_split(manifest, [], "valid")
+    network = build_model("test_resnet", None, size=32, view="multicrop").eval()
+    bundle = Bundle("b", network.arch, network.spec)
+    before = predict.predict(network, bundle, rows, workers=0)
+    seen = []
+    forward = FaceNet.forward
+    monkeypatch.setattr(FaceNet, "forward", lambda net, x: seen.append(len(x)) or forward(net, x))
+    monkeypatch.setattr(engine, "_PIXELS", 2 * 32 * 32)
+    monkeypatch.setattr(predict, "_PIXELS", 3 * 5 * 32 * 32)
+    after = predict.predict(network, bundle, rows, workers=0)
+    assert max(seen) == 2 and np.allclose(before["z"], after["z"], atol=1e-5)
