@@ -70,6 +70,9 @@ def _fitted(fields: list[str], heading: list[str], place: str, separator: str) -
     return fields
 
 
+_MOST_COLUMNS = 1_000
+
+
 def _lines_of(path: Path, text: str) -> tuple[list[str], dict[int, list[str]]]:
     "The heading, and the fields of each line by its number in the file."
     first = text.lstrip().split("\n", 1)[0]
@@ -83,6 +86,8 @@ def _lines_of(path: Path, text: str) -> tuple[list[str], dict[int, list[str]]]:
             if not any(field.strip() for field in fields):
                 continue
             if not heading:
+                if len(fields) > _MOST_COLUMNS:
+                    raise SourceError(f"{place}: {len(fields):,} columns; no table of images has so many.")
                 heading = [field.strip() for field in fields]
                 continue
             lines[reader.line_num] = _fitted(fields, heading, place, separator)

@@ -1094,6 +1094,17 @@ def test_weights_that_run_out_of_memory_are_a_sentence(tmp_path, monkeypatch):
         require_scores(tmp_path / "b")
 
 
+def test_a_table_of_very_many_columns_is_refused(tmp_path):
+    "150,000 of them, in a list of 1.3 MB, took hours."
+    from fakeface.data.rows import SourceError
+    from fakeface.data.tables import read_table
+
+    path = tmp_path / "wide.csv"
+    path.write_text(",".join(["path", "identity", *map(str, range(999))]) + "\n")
+    with pytest.raises(SourceError, match="line 1: 1,001 columns; no table of images has so many"):
+        read_table(path, ("path", "identity"))
+
+
 def test_a_table_that_is_a_pipe_is_refused(tmp_path):
     "A list of sources that somebody sends may name one, and nobody would ever write into it."
     from fakeface.data.rows import SourceError
