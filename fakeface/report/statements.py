@@ -4,9 +4,10 @@
 
 # %% auto #0
 __all__ = ['CAN', 'CANNOT', 'MUST_NOT', 'ALARM', 'BEWARE', 'KINDS', 'GENERALISES', 'MARGIN', 'MOST_CHANGED', 'NO_PROOF',
-           'NEVER_MEASURED', 'TOY_USE', 'RARE_ENOUGH', 'GRID_AUC', 'PLURALS', 'INNER', 'HALF', 'ENOUGH', 'NOT_A_REASON',
-           'STATEMENTS', 'ALARMS', 'WARNINGS', 'MOST_WRONG', 'NOT_EVALUATED', 'TOY', 'Statement', 'cross_validated',
-           'tested_on', 'round_subject', 'is_toy', 'verdict', 'headline', 'below_headline', 'messages']
+           'NEVER_MEASURED', 'TOY_USE', 'RARE_ENOUGH', 'GRID_AUC', 'PLURALS', 'INNER', 'AT_THE_RIM', 'HALF', 'ENOUGH',
+           'NOT_A_REASON', 'STATEMENTS', 'ALARMS', 'WARNINGS', 'MOST_WRONG', 'NOT_EVALUATED', 'TOY', 'Statement',
+           'cross_validated', 'tested_on', 'round_subject', 'is_toy', 'verdict', 'headline', 'below_headline',
+           'messages']
 
 # %% ../../nbs/12_report/08_statements.ipynb #5ae0a8a5
 from collections.abc import Callable, Mapping
@@ -573,6 +574,7 @@ def _grid_warning(metrics: dict, facts: RunFacts) -> list[str]:
 
 PLURALS = dict(real="photographs", fake="fakes")
 INNER = 0.25  # share of the evidence in the inner half of width and height, where it is spread evenly
+AT_THE_RIM = 0.2  # clearly less: in maps that say nothing it is some hundredths more or less than that
 
 
 def _rim_warning(metrics: dict, facts: RunFacts) -> list[str]:
@@ -583,7 +585,7 @@ def _rim_warning(metrics: dict, facts: RunFacts) -> list[str]:
         for domain, records in cams.items()
         for name, record in records.items()
     }
-    at_the_rim = {group: share for group, share in shares.items() if share < INNER}
+    at_the_rim = {group: share for group, share in shares.items() if share <= AT_THE_RIM}
     if not at_the_rim:
         return []
     most = min(at_the_rim, key=lambda group: at_the_rim[group])
@@ -1075,7 +1077,7 @@ def _maps_message(facts: RunFacts) -> str:
     shares = [record["centre"] for records in cams.values() for record in records.values()]
     if not shares:
         return ""
-    at_the_rim = sum(share < INNER for share in shares)
+    at_the_rim = sum(share <= AT_THE_RIM for share in shares)
     return f"The heat-maps glow near the edges in {at_the_rim} of {len(shares)} groups"
 
 
