@@ -78,7 +78,7 @@ def look_through(
         refuse_links(run / part)
     # what else stages and rounds keep there
     for path in run.glob("*"):
-        if path.is_symlink() and not path.is_dir():
+        if path.name.startswith(".") or path.suffix == ".json" or not path.is_dir():
             refuse_links(path)
 
 # %% ../../nbs/01_core/07_stages.ipynb #8e1b7a52

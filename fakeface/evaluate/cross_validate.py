@@ -197,7 +197,7 @@ def pooled_figures(
     )
 
 
-# there is no unbiased estimate of it (Bengio and Grandvalet 2004)
+# how far trainings that share images vary has no unbiased estimate (Bengio and Grandvalet 2004)
 OF_IMAGES_ALONE = (
     "The intervals are those of the images; they leave out that other images would also have trained other detectors"
 )

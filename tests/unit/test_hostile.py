@@ -1156,6 +1156,13 @@ def test_a_link_in_a_run_is_refused_whatever_it_is_called(tmp_path):
         (run / name).symlink_to(tmp_path / "secret.txt")
         with pytest.raises(FakefaceError, match="is a link; no stage reads or writes through one"):
             look_through(run)
+    for name in (".before", "leaveout.json"):
+        run = tmp_path / f"with-{name}"
+        (run / name).mkdir(parents=True)
+        look_through(run)
+        (run / name / "inside").symlink_to(tmp_path / "secret.txt")
+        with pytest.raises(FakefaceError, match="is a link; no stage reads or writes through one"):
+            look_through(run)
 
 
 def test_large_images_are_looked_at_one_after_the_other(tmp_path, monkeypatch):
