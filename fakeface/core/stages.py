@@ -78,7 +78,9 @@ def look_through(
         refuse_links(run / part)
     # what else stages and rounds keep there
     for path in run.glob("*"):
-        if path.name.startswith(".") or path.suffix == ".json" or not path.is_dir():
+        # a notebook is read by nobody, and replaced as a whole
+        is_kept = path.name.startswith(".") or path.suffix == ".json" or not path.is_dir()
+        if is_kept and path.suffix != ".ipynb":
             refuse_links(path)
 
 # %% ../../nbs/01_core/07_stages.ipynb #8e1b7a52
