@@ -183,8 +183,8 @@ def _common_words(figures: Mapping[str, Mapping[str, Any]]) -> str:
         )
     if groups:
         sentences.append(
-            f"Of their groups other domains have images, too: {', '.join(groups)}. The intervals of means over domains "
-            "are wider for it."
+            f"These are of groups that other domains have, too: {', '.join(groups)}. The intervals of means over "
+            "domains are wider for it."
         )
     return " ".join(sentences)
 
