@@ -199,6 +199,7 @@ def add_onnx(
 # %% ../../nbs/06_models/11_persistence.ipynb #c794513b
 _PATTERNS = 4
 _VIEW_SECONDS = 120.0  # that a network may take for a view
+_OUT_OF_MEMORY = ("allocate memory", "out of memory", "enough memory")  # as torch says it of a processor and of a GPU
 
 
 @contextlib.contextmanager
@@ -219,7 +220,8 @@ def within_bounds(
     try:
         yield
     except RuntimeError as error:
-        if "memory" not in str(error):
+        # a wrong memory format is another matter
+        if not any(words in str(error) for words in _OUT_OF_MEMORY):
             raise
         raise MemoryError(str(error).splitlines()[0]) from None
     finally:
