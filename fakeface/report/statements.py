@@ -11,6 +11,7 @@ __all__ = ['CAN', 'CANNOT', 'MUST_NOT', 'ALARM', 'BEWARE', 'KINDS', 'GENERALISES
 
 # %% ../../nbs/12_report/08_statements.ipynb #5ae0a8a5
 from collections.abc import Callable, Mapping
+from math import comb
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -208,15 +209,14 @@ def tested_on(facts: RunFacts) -> str:
     return " ".join(filter(None, [_whose(metrics, facts), tested, _framed(metrics), _acquaintance(metrics)]))
 
 # %% ../../nbs/12_report/08_statements.ipynb #c4f2a1b7
-def _is_above(one: dict, other: dict, among: int = 2) -> bool:
-    """Whether a figure is above another one, by the interval of the difference; of the two ends of `among` figures by
-    the interval of all pairs together (Bonferroni), or equal ones would be told apart as soon as there are many."""
+def _is_above(one: dict, other: dict, tests: int = 1, by: float = 0.0) -> bool:
+    """Whether a figure is above another one, and by more than `by`, by the interval of the difference; where the pair
+    is chosen among `tests` of them, by that of all together (Bonferroni), or equal ones would be told apart."""
     value, low, high = value_of(one), *map(value_of, bounds_of(one))
     before, before_low, before_high = value_of(other), *map(value_of, bounds_of(other))
     # the mean of a figure and the negative of another is half of their difference
     half = mover([value, -before], [low, -before_high], [high, -before_low])
-    wider = stretch_for(among * (among - 1) // 2)
-    return bool(half.value > wider * (half.value - half.low))
+    return bool(half.value - by / 2 > stretch_for(tests) * (half.value - half.low))
 
 
 def _by_auc(metrics: dict) -> list[str]:
@@ -233,7 +233,7 @@ def _best_and_weakest(metrics: dict, facts: RunFacts) -> list[Statement]:
     if len(domains) < 2:
         return []
     weakest, best = metrics["result"][domains[0]], metrics["result"][domains[-1]]
-    if not _is_above(best["auc"], weakest["auc"], len(domains)):
+    if not _is_above(best["auc"], weakest["auc"], comb(len(domains), 2)):
         ends = f"{with_interval(weakest, 'auc')} on {domains[0]} to {with_interval(best, 'auc')} on {domains[-1]}"
         return [Statement(CAN, f"No domain is shown to be harder than another: AUC from {ends}.")]
     text = (
@@ -418,10 +418,39 @@ def _rounds(metrics: dict, facts: RunFacts) -> list[Statement]:
 MARGIN = 0.05  # a loss of accuracy that still counts as none
 
 
-def _grid_figure(row: pd.Series, key: str) -> str:
+def _grid_figure(row: Mapping, key: str) -> str:
     "A figure of the grid with its interval, where it has one."
     ends = {end: row.get(f"{key}_{end}") for end in ("low", "high")}
     return record_cell(dict(value=row[key], **ends), key).inline()
+
+
+def _accuracy_of(row: Mapping) -> dict[str, float]:
+    "The accuracy of a row of the grid as a record; in earlier grids it has no interval and is taken as it is."
+    value = row["accuracy"]
+    return dict(value=value, low=row.get("accuracy_low", value), high=row.get("accuracy_high", value))
+
+
+class _Losses(NamedTuple):
+    "What corruptions cost."
+
+    untouched: float  # accuracy without corruption, mean of the domains
+    worst: str  # the corruption after which accuracy is lowest
+    figures: Mapping  # of the grid, after that
+    number: int  # of corruptions
+    costly: int  # of those that are shown to cost more than `MARGIN`, whichever of them one looks at
+    unclear: int  # of those that may
+
+
+def _losses(grid: pd.DataFrame) -> _Losses:
+    "What the corruptions of a grid cost, by the intervals of its accuracies."
+    rows = grid.loc[grid["domain"] == "macro"].set_index("corruption").to_dict("index")
+    means = {str(name): _accuracy_of(row) for name, row in rows.items()}
+    untouched = means.pop("none")
+    costly = [name for name, mean in means.items() if _is_above(untouched, mean, len(means), MARGIN)]
+    may_be = [name for name, mean in means.items() if mean["low"] < untouched["value"] - MARGIN]
+    worst = min(means, key=lambda name: means[name]["value"])
+    unclear = len(set(may_be) - set(costly))
+    return _Losses(untouched["value"], worst, rows[worst], len(means), len(costly), unclear)
 
 
 def _robustness(metrics: dict, facts: RunFacts) -> list[Statement]:
@@ -429,26 +458,23 @@ def _robustness(metrics: dict, facts: RunFacts) -> list[Statement]:
     if facts.robustness is None:
         text = "How well it withstands re-saving, scaling, noise or screenshots was not measured."
         return [Statement(CANNOT, text)]
-    means = facts.robustness[facts.robustness.domain == "macro"].set_index("corruption")
-    corrupted = means.drop("none", errors="ignore")
-    untouched = means.accuracy["none"]
-    costly = int((corrupted.accuracy < untouched - MARGIN).sum())
-    worst = corrupted.loc[corrupted.accuracy.idxmin()]
-    # earlier grids have no intervals
-    may_be_costly = bool((corrupted.get("accuracy_low", corrupted.accuracy) < untouched - MARGIN).any())
+    found = _losses(facts.robustness)
+    figures, costly = found.figures, found.costly
     how_many = f"{costly} of" if costly else "None of"
     cost = "cost" if costly > 1 else "costs"
+    if found.unclear and not costly:
+        cost = "is shown to cost"
     # images of one class show only one of them
     rates = dict(fpr="real faces called fake", fnr="fakes missed")
-    errors = [f", {what} {_grid_figure(worst, name)}" for name, what in rates.items() if np.isfinite(worst[name])]
-    of_images = f", by the figures of {int(worst['n']):,} images" if "n" in worst else ""
-    doubt = " With so few, one may cost more." if may_be_costly and not costly else ""
+    errors = [f", {what} {_grid_figure(figures, name)}" for name, what in rates.items() if np.isfinite(figures[name])]
+    of_images = f", by the figures of {int(figures['n']):,} images" if "n" in figures else ""
+    doubt = f" {found.unclear}{' more' if costly else ''} may." if found.unclear else ""
     text = (
-        f"{how_many} {len(corrupted)} corruptions {cost} more than five points of the accuracy of {untouched:.1%}"
+        f"{how_many} {found.number} corruptions {cost} more than five points of the accuracy of {found.untouched:.1%}"
         f" without corruption{of_images}.{doubt}"
-        f" The worst is {worst.name}: accuracy {_grid_figure(worst, 'accuracy')}{''.join(errors)}."
+        f" The worst is {found.worst}: accuracy {_grid_figure(figures, 'accuracy')}{''.join(errors)}."
     )
-    return [Statement(CANNOT if may_be_costly else CAN, text)]
+    return [Statement(CANNOT if costly or found.unclear else CAN, text)]
 
 
 MOST_CHANGED = 0.05  # a share of changed labels that still counts as keeping them
@@ -1023,7 +1049,7 @@ def _lowest(
 def _weakest_message(metrics: dict) -> str:
     "What the table of results says first."
     result, domains = metrics["result"], _by_auc(metrics)
-    if domains and _is_above(result[domains[-1]]["auc"], result[domains[0]]["auc"], len(domains)):
+    if domains and _is_above(result[domains[-1]]["auc"], result[domains[0]]["auc"], comb(len(domains), 2)):
         return f"It is weakest on {domains[0]}: AUC {format_figure(measured(result[domains[0]], 'auc'))}"
     macro = result["macro"]
     fnr, fpr = (record_cell(macro.get(key), key).text for key in ("fnr", "fpr"))
@@ -1041,12 +1067,12 @@ def _corruptions_message(facts: RunFacts) -> str:
     "Which corruption costs most."
     if facts.robustness is None:
         return ""
-    means = facts.robustness[facts.robustness.domain == "macro"].set_index("corruption").accuracy
-    corrupted = means.drop("none")
-    worst, untouched = corrupted.idxmin(), means["none"]
-    if corrupted[worst] >= untouched - MARGIN:
-        return "No corruption costs more than five points of accuracy"
-    return f"“{worst}” costs most: accuracy {corrupted[worst]:.1%} instead of {untouched:.1%}"
+    found = _losses(facts.robustness)
+    if found.costly:
+        return f"“{found.worst}” costs most: accuracy {found.figures['accuracy']:.1%} instead of {found.untouched:.1%}"
+    if found.unclear:
+        return f"{found.unclear} of {found.number} corruptions may cost more than five points of accuracy"
+    return "No corruption costs more than five points of accuracy"
 
 
 def _copies_message(metrics: dict) -> str:
