@@ -835,7 +835,8 @@ def _calibration_warning(domain: str, summary: Summary) -> list[str]:
 def _threshold_warning(domain: str, summary: Summary) -> list[str]:
     "Where the ranking is good and the decisions are not."
     auc, accuracy = measured(summary, "auc"), measured(summary, "accuracy")
-    does_not_fit = auc is not None and auc > 0.95 and (accuracy or 1) < auc - 0.15
+    at_best = _at_worst(summary, "accuracy", "high")
+    does_not_fit = auc is not None and auc > 0.95 and at_best is not None and at_best < auc - 0.15
     if not does_not_fit:
         return []
     return [
