@@ -273,6 +273,11 @@ def _refused(status: int, said: str) -> bytes:
     return "\r\n".join([*head, "", ""]).encode() + body
 
 
+def _ends(text: bytes) -> bool:
+    "Whether a head ends in a part of it: an empty line."
+    return b"\n\r\n" in text or b"\n\n" in text
+
+
 class ShortHeads(IOStream):
     "A connection of which requests with a long head are answered before anything looks into it."
 
@@ -282,15 +287,27 @@ class ShortHeads(IOStream):
 
     def read_until_regex(self, regex: bytes, max_bytes: int | None = None) -> Awaitable[bytes]:
         "The head of a request; raises `StreamClosedError` where it was too long, and answered."
-        return asyncio.ensure_future(self._head(super().read_until_regex(regex, _READ)))
+        return asyncio.ensure_future(self._head())
 
-    async def _head(self, reading: Awaitable[bytes]) -> bytes:
-        head = await reading
-        if len(head) <= _SMALL and head.count(b"\n") <= _MOST_LINES:
-            return head
+    async def _head(self) -> bytes:
+        "Line by line: looking for an empty line in all that is there, at each byte that arrives, takes seconds."
+        lines, size = [b""], 0
+        while size < _SMALL and len(lines) <= _MOST_LINES:
+            lines.append(await self.read_until(b"\n", _READ))
+            size += len(lines[-1])
+            if _ends(b"".join(lines[-2:])):
+                return b"".join(lines)
+        await self._pass_over(b"".join(lines[-2:]), size)
         await self.write(_refused(431, TOO_LONG.format(host=self.host)))
         self.close()
         raise StreamClosedError
+
+    async def _pass_over(self, end: bytes, size: int) -> None:
+        "Read what is left of a head, and keep nothing: where it stays unread the answer is lost."
+        while not _ends(end) and size <= _READ:
+            piece = await self.read_bytes(_SMALL, partial=True)
+            size += len(piece)
+            end = end[-2:] + piece
 
 # %% ../../nbs/11_infer/17_server.ipynb #484673e7
 PATIENCE = 15  # seconds for a request's head, and for its body
