@@ -222,12 +222,24 @@ def centre(
     return float(big[16:48, 16:48].sum() / max(big.sum(), 1e-12))
 
 
+_PIXELS = 64 * 2**20  # of views in memory together
+
+
+def _at_once(
+    most: int,
+    pixels: int,  # of one
+) -> int:
+    "How many, of `most`, are in memory together."
+    return max(1, min(most, _PIXELS // pixels))
+
+
 def _first_views(
     rows: pd.DataFrame, spec: InputSpec, threads: int = 1, framing: str = "centre"
 ) -> Iterator[tuple[int, torch.Tensor]]:
     "(row, first view [1,3,S,S], as evaluation shows it) of every image that can be read; decoded ahead of who asks."
     images = EvalDataset(rows, spec, framing)
-    for sample in ahead(images.__getitem__, range(len(rows)), threads):
+    tasks = _at_once(4, threads * spec.n_views * spec.size**2)
+    for sample in ahead(images.__getitem__, range(len(rows)), threads, tasks):
         x = sample["x"]
         if x is not None:
             yield sample["row"], torch.from_numpy(normalise(x[:1], spec))
@@ -243,7 +255,7 @@ def _sum_cams(net: FaceNet, rows: pd.DataFrame, threads: int, framing: str) -> _
     label, domain = rows.label.to_numpy(), rows.domain.to_numpy()
     views = _first_views(rows, net.spec, threads, framing)
     sums: _MapSums = {}
-    while batch := list(itertools.islice(views, BATCH)):
+    while batch := list(itertools.islice(views, _at_once(BATCH, net.spec.size**2))):
         indices = [row for row, _ in batch]
         x = torch.cat([view for _, view in batch]).to(device, memory_format=torch.channels_last)
         truth = torch.from_numpy(label[indices].astype(np.int64)).to(device)
@@ -280,9 +292,13 @@ def mean_cams(
 def _test_sanity(
     model: FaceNet, rows: pd.DataFrame, count: int, seed: int, framing: str = "centre"
 ) -> list[dict] | None:
-    "The sanity test with about `count` images; None with fewer than two."
+    "The sanity test with about `count` images, fewer where they are large; None with fewer than two."
     groups = rows.groupby(["domain", "label"]).ngroups
     some = sample_rows(rows, -(-count // max(1, groups)), seed, "sane")
+    fitting = max(2, _at_once(len(some), model.spec.size**2))
+    if fitting < len(some):
+        some = some.sample(fitting, random_state=seed).reset_index(drop=True)
+        some.attrs = rows.attrs
     views = [view for _, view in _first_views(some, model.spec, framing=framing)]
     if len(views) < 2:
         return None

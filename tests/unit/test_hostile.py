@@ -1185,3 +1185,27 @@ def test_large_images_are_looked_at_one_after_the_other(tmp_path, monkeypatch):
     monkeypatch.setattr(predict, "_PIXELS", 3 * 5 * 32 * 32)
     after = predict.predict(network, bundle, rows, workers=0)
     assert max(seen) == 2 and np.allclose(before["z"], after["z"], atol=1e-5)
+
+
+def test_large_images_are_explained_one_after_the_other(tmp_path, monkeypatch):
+    "What explains an evaluation held 16 and 24 images of 4,096 pixels, and those decoded ahead: 15 GB."
+    from fakeface.explain import averages
+    from fakeface.models.network import build_model
+    from fakeface.testing.datasets import toy_manifest
+
+    rows = toy_manifest(tmp_path / "data").reset_index(drop=True)
+    network = build_model("test_resnet", None, size=32, view="multicrop").eval()
+    before, _ = averages.mean_cams(network, rows)
+    seen, tasks = [], []
+    looked, decoded_ahead, tested = averages.gradcam, averages.ahead, averages.sanity
+    monkeypatch.setattr(averages, "gradcam", lambda net, x, *more: seen.append(len(x)) or looked(net, x, *more))
+    monkeypatch.setattr(averages, "ahead", lambda *given: tasks.append(given[3]) or decoded_ahead(*given))
+    monkeypatch.setattr(averages, "sanity", lambda net, x, **more: seen.append(len(x)) or tested(net, x, **more))
+    monkeypatch.setattr(averages, "_PIXELS", 3 * 32 * 32)
+    after, _ = averages.mean_cams(network, rows, 2)
+    sane = averages._test_sanity(network, rows, 24, 0)
+    assert max(seen) == 3 and set(tasks) == {1} and {state["n"] for state in sane} == {3}
+    for domain, classes in before.items():
+        for name, record in classes.items():
+            assert after[domain][name]["n"] == record["n"]
+            assert after[domain][name]["centre"] == pytest.approx(record["centre"], abs=1e-5)
