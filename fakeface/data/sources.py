@@ -9,7 +9,6 @@ __all__ = ['SOURCE_KINDS', 'SourceKind', 'scan', 'Source', 'read_sources', 'scan
 import inspect
 import os
 import re
-import unicodedata
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -20,9 +19,10 @@ import pandas as pd
 from ..core.config import refuse_unknown
 from ..core.files import write_atomic
 from ..core.labels import FAKE
+from ..core.text import spelling
 from ..faces.frame import FRAME_MODES
 from .folders import read_fake, read_folder, read_real, read_tree
-from .identities import LIST_NAME, list_folders, with_identities
+from .identities import LIST_NAME, list_folders, warn_of_spellings, with_identities
 from .public_sets import ffhq_there, listed_ids
 from .public_sets import read_140k, read_dalle2, read_ffhq, read_tpdne
 from .reals import auto_count, drawn_reals
@@ -138,10 +138,10 @@ def _require_distinct_names(names: Iterable[str]) -> None:
     "Raise `SourceError` where two domains have names that a person takes for one."
     first: dict[str, str] = {}
     for name in names:
-        other = first.setdefault(unicodedata.normalize("NFKC", name).casefold(), name)
+        other = first.setdefault(spelling(name), name)
         if other != name:
             raise SourceError(
-                f"The domains {other!r} and {name!r} differ only in case or in how their letters are stored. "
+                f"The domains {other!r} and {name!r} differ only in case, in blanks or in how letters are stored. "
                 "Give both the same name, or names that differ."
             )
 
@@ -314,5 +314,6 @@ def scan_all(
     folders = list_folders(table, places.union(source.path for source in sources))
     table = with_identities(table, folders, is_all)
     _require_distinct_names(table["domain"].unique())
+    warn_of_spellings(table["source"].unique(), "Sources", "what is left out by one name would be trained on")
     table.attrs["other_files"] = _all_other_files(sources, listed_in)
     return table

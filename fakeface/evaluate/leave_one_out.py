@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['LeaveoutConfig', 'rounds_of', 'round_name', 'share_prepared', 'round_config', 'one_round', 'paired_difference',
            'round_claim', 'Round', 'collect_rounds', 'rounds_table', 'not_pretrained', 'require_current_rounds',
-           'leave_out_rounds', 'beside']
+           'require_finished_rounds', 'leave_out_rounds', 'beside']
 
 # %% ../../nbs/09_evaluate/09_leave_one_out.ipynb #db7dd18a
 import json
@@ -33,6 +33,7 @@ from ..metrics.figures import Evaluation, by_domain
 from ..metrics.intervals import Interval
 from ..metrics.paired import delong_test
 from ..train.recipe import TrainConfig, completed, differences, identity, train_config
+from ..train.data_choice import TrainError, choose_rows
 from ..train.stage import run_training_stage
 from .unseen import DomainClaim, claim_of, has_met
 from .predict import is_of_this_data
@@ -319,6 +320,14 @@ def _require_named_replay(cfg: LeaveoutConfig, stages: Iterable[TrainConfig | No
         raise ConfigError(f"replay = {cfg.replay!r}: the run {cfg.run} was trained without. Leave it out.")
 
 
+def _finetuning(cfg: LeaveoutConfig, home: Path, group: list[str], manifest: pd.DataFrame) -> TrainConfig:
+    "A round's finetuning; raises `FakefaceError` where nothing is left to train on."
+    finetune = round_config("finetune", home, cfg, group, manifest)
+    if finetune is None:
+        raise FakefaceError(f"The run {cfg.run} finetunes on {', '.join(group)} only: nothing is left to train on.")
+    return finetune
+
+
 def _train_round(
     cfg: LeaveoutConfig,
     group: list[str],
@@ -327,9 +336,8 @@ def _train_round(
 ) -> None:
     "Pretrain where need be, and finetune, without the group."
     home, new = (run_dir(name, cfg.out) for name in (cfg.run, round_name(cfg.run, group)))
-    pretrain, finetune = (round_config(stage, home, cfg, group, manifest) for stage in ("pretrain", "finetune"))
-    if finetune is None:
-        raise FakefaceError(f"The run {cfg.run} finetunes on {', '.join(group)} only: nothing is left to train on.")
+    pretrain = round_config("pretrain", home, cfg, group, manifest)
+    finetune = _finetuning(cfg, home, group, manifest)
     _require_named_replay(cfg, (pretrain, finetune))
     _refuse_unknown_start(cfg.run, home, group)
     pretrained = _bundle_in(home / "pretrain/bundle")
@@ -928,6 +936,21 @@ def require_current_rounds(
                 "again (leaveout with overwrite=True), or remove leaveout.json."
             )
 
+
+def require_finished_rounds(
+    home: Path,  # the run's folder
+    groups: Iterable[list[str]],  # what the rounds left out
+) -> None:
+    "Raise `FakefaceError` where a round is not there, and would be trained for as long as leaveout.json says."
+    for group in groups:
+        new = home.with_name(round_name(home.name, group))
+        if any(Stage.state(new / stage) != "finished" for stage in ("finetune", "evaluate")):
+            raise FakefaceError(
+                f"leaveout.json of {home.name} lists a round without {', '.join(group)}, and there is no finished run "
+                f"{new.name} beside {home.name}. Put its folder back, make the round again (leaveout with "
+                f"groups={','.join(group)}), or remove leaveout.json."
+            )
+
 # %% ../../nbs/09_evaluate/09_leave_one_out.ipynb #fb31b5ae
 def _still_valid(
     records: list[dict[str, Any]],  # of leaveout.json
@@ -953,6 +976,25 @@ def _still_valid(
     return valid
 
 
+def _require_trainable(
+    cfg: LeaveoutConfig,
+    home: Path,  # the run's folder
+    group: list[str],  # what is left out
+    manifest: pd.DataFrame,  # the run's
+) -> None:
+    "Raise `FakefaceError` where a round could not be trained or tested: before the first training, not after it."
+    _tested(manifest, group)
+    without_replay = replace(_finetuning(cfg, home, group, manifest), replay="")
+    try:
+        for split in ("train", "valid"):
+            choose_rows(manifest, without_replay, split)
+    except TrainError as error:
+        raise FakefaceError(
+            f"The round without {', '.join(group)} cannot be trained. {error} The rounds that can are made by naming "
+            "them, as in groups='a;b'."
+        ) from None
+
+
 def leave_out_rounds(
     cfg: LeaveoutConfig,
     on_epoch: Callable | None = None,  # as in `stage.run_training_stage`
@@ -965,8 +1007,7 @@ def leave_out_rounds(
     groups = rounds_of(cfg.groups, manifest.loc[manifest["split"] == "train"], cfg.by)
     _require_own_folders(cfg.run, groups)
     for group in groups:
-        # said before the first training, not after it
-        _tested(manifest, group)
+        _require_trainable(cfg, home, group, manifest)
     for group in groups:
         one_round(cfg, group, on_epoch, progress)
     file = home / "leaveout.json"

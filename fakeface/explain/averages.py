@@ -23,7 +23,9 @@ from ..core.project import cores
 from ..images.decode import ImageError
 from ..images.preprocess import InputSpec, normalise
 from ..models.network import FaceNet
+from ..models.bundle import BundleError
 from ..models.persistence import load_model
+from ..models.storage import read_bundle
 from ..evaluate.predict import ahead, device_of
 from ..data.balance import sample_rows
 from ..data.dataset import EvalDataset
@@ -329,15 +331,16 @@ def explain_predictions(
     threads = None if cfg.workers < 0 else max(1, cfg.workers)
     device = device_of(cfg.device)
     on_gpu = device if device.type == "cuda" else None
-    model, bundle = load_model(the_bundle(cfg))
-    model.to(device)
-    curves, spectrum_maps = mean_spectra(rows, threads=threads, device=on_gpu, framing=cfg.framing, spec=bundle.spec)
+    spec = read_bundle(the_bundle(cfg)).spec
+    curves, spectrum_maps = mean_spectra(rows, threads=threads, device=on_gpu, framing=cfg.framing, spec=spec)
     why: dict[str, Any] = dict(per_group=cfg.why_n, n=len(rows), spectra=curves, cams=None, sanity=None, no_cams="")
     cam_maps: dict[str, _ClassMaps] = {}
     try:
+        model = load_model(the_bundle(cfg))[0].to(device)
         why["cams"], cam_maps = mean_cams(model, rows, threads, cfg.framing)
         why["sanity"] = _test_sanity(model, rows, sane, cfg.seed, cfg.framing)
-    except ExplainError as error:
+    except (ExplainError, BundleError) as error:
+        # of a network that torch does not know, ONNX gives the scores and nothing else
         why["no_cams"] = str(error)
     why["names"] = dict(spectrum=list(spectrum_maps), cam=list(cam_maps))
     # keywords of NumPy's function, whose own are no arrays

@@ -23,7 +23,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import torch
-from ..core.stages import STAGES, require, run_dir
+from ..core.stages import STAGES, look_through, require, run_dir
 from ..core.project import FakefaceError, project_root
 from ..core.files import read_json, sha256_file, to_json, write_atomic
 from ..evaluate.leave_one_out import not_pretrained
@@ -60,6 +60,8 @@ def ship(
     faces: bool = False,  # with the marks of the faces that it was trained on: where their photographs are public
 ) -> Bundle:
     "Make the bundle that ships out of a trained one, with ONNX file and reference scores; raises `FakefaceError`."
+    # what is published comes from this run, and from nowhere that a link in it leads to
+    look_through(run_dir(run, out))
     source = require(run_dir(run, out) / stage / "bundle", stage)
     dest = Path(dest or project_root() / "outputs/models" / name)
     model, trained = load_model(source)
@@ -240,16 +242,33 @@ def card_beside(
 NOT_REPEATED = ("run", "out", "resume", "overwrite", "checkpoint_every", "workers")  # say where and how, not what
 
 # %% ../../nbs/12_report/16_release.ipynb #5d67fbdf
+def _require_start_of(made: Bundle, start: Path) -> None:
+    "Raise `FakefaceError` where a bundle that is there is not one that another began from."
+    if not (start / INDEX).is_file():
+        return
+    identity = read_bundle(start).hash
+    if identity not in (made.parent, *made.averaged):
+        raise FakefaceError(
+            f"{made.name} did not begin from {start.parent.parent.name} as it is now ({identity[:12]}): that was "
+            "trained again since, or the run's config.json was changed. Put back what it began from, or train it again."
+        )
+
+
 def made_of(
     run: str,
     out: str = "outputs",  # root of all runs
 ) -> list[str]:
-    "The other runs that a run began from: of one bundle, or of several whose mean it took."
+    """The other runs that a run began from: of one bundle, or of several whose mean it took. Raises `FakefaceError`
+    where a bundle is not the one that the run's own names."""
     root = run_dir(run, out).parent.resolve()
-    config = run_dir(run, out) / "finetune/config.json"
-    if not config.is_file():
+    stage = run_dir(run, out) / "finetune"
+    if not (stage / "config.json").is_file():
         return []
-    bundles = [Path(path).resolve() for path in init_paths(read_json(config).get("init", ""))]
+    bundles = [Path(path).resolve() for path in init_paths(read_json(stage / "config.json").get("init", ""))]
+    if (stage / "bundle" / INDEX).is_file():
+        made = read_bundle(stage / "bundle")
+        for bundle in bundles:
+            _require_start_of(made, bundle)
     runs = [bundle.relative_to(root).parts[0] for bundle in bundles if root in bundle.parents]
     # a detector that ships lies there too, in a folder that is no run
     return [name for name in runs if name != run and any((root / name).glob("*/config.json"))]

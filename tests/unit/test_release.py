@@ -1,6 +1,7 @@
 """The card of a detector that ships: written into the bundle, restated, refused for another bundle."""
 
 import dataclasses
+import json
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -8,15 +9,18 @@ import nbformat
 import numpy as np
 import pandas as pd
 import pytest
-from fakeface.core.files import sha256_json
+from fakeface.core.files import read_json, sha256_json
 from fakeface.core.project import FakefaceError
 from fakeface.core.stages import run_dir
 from fakeface.data.manifest import manifest_hash, read_manifest, write_manifest
+from fakeface.evaluate.stage import EvaluateConfig, evaluate
+from fakeface.explain.averages import explain_predictions
 from fakeface.images.preprocess import InputSpec
 from fakeface.models.bundle import CARD, Bundle
 from fakeface.models.card import md_table
 from fakeface.models.storage import WEIGHTS_LICENSE, read_bundle, write_bundle
-from fakeface.report.release import restate_identity, shipped_card, write_card
+from fakeface.report.release import made_of, restate_identity, ship, shipped_card, write_card
+from fakeface.testing.bundles import tiny_bundle
 from fakeface.testing.datasets import toy_manifest, toy_run
 
 RECORD = dict(value=0.95, low=0.93, high=0.97)
@@ -109,6 +113,39 @@ def test_what_each_finetuning_began_from_is_on_the_card(tmp_path):
     known |= dict(parts=["first", "pretrained"], sections=["## Data"])
     exec(cell_with("nbs/tutorials/howto_ship.ipynb", "def began_from"), known)
     assert known["sections"] == ["## Data"]
+
+
+def test_a_run_is_made_of_the_bundles_that_its_own_names(tmp_path):
+    "By config.json alone, what anybody can write there would be published as what the detector began from."
+    made = {}
+    for run, start in (("first", {}), ("own", dict(init="first")), ("claims", dict(init="other")), ("other", {})):
+        parent = made["first"].hash if start else None
+        bundle = Bundle(run, "test_resnet", InputSpec(64), manifest_hash="0" * 64, parent=parent)
+        weights = dict(weight=np.full(1, len(made), np.float32))
+        made[run] = write_bundle(tmp_path / run / "finetune/bundle", bundle, weights, license="x")
+        init = f"{tmp_path}/{start['init']}/finetune/bundle" if start else "none"
+        (tmp_path / run / "finetune/config.json").write_text(json.dumps(dict(init=init)))
+    assert made_of("first", str(tmp_path)) == [] and made_of("own", str(tmp_path)) == ["first"]
+    with pytest.raises(FakefaceError, match="claims did not begin from other as it is now"):
+        made_of("claims", str(tmp_path))
+
+
+def test_no_bundle_behind_a_link_ships(tmp_path, folder):
+    (tmp_path / "run/finetune").mkdir(parents=True)
+    (tmp_path / "run/finetune/bundle").symlink_to(folder)
+    with pytest.raises(FakefaceError, match="is a link"):
+        ship("run", "mine", str(tmp_path), tmp_path / "shipped")
+    assert not (tmp_path / "shipped").exists()
+
+
+def test_a_bundle_that_torch_does_not_know_is_explained_without_maps(tmp_path):
+    "Its ONNX file gave all scores, and then the evaluation failed."
+    home = toy_run(tmp_path, count=24, size=32)
+    tiny_bundle(tmp_path / "tiny", size=32, thresholds=dict(youden=0.5), threshold="youden", band=[0.4, 0.6])
+    asked = EvaluateConfig(home.name, str(home.parent), bundle=str(tmp_path / "tiny"), split="valid", workers=0)
+    evaluate(asked, lambda images, desc="": images, also=[explain_predictions])
+    why = read_json(home / "evaluate/why.json")
+    assert why["spectra"] and not why["cams"] and "tiny" in why["no_cams"]
 
 
 def test_the_shipped_detector_gets_what_is_known_of_it():
