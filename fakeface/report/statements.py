@@ -11,7 +11,7 @@ __all__ = ['CAN', 'CANNOT', 'MUST_NOT', 'ALARM', 'BEWARE', 'KINDS', 'GENERALISES
 
 # %% ../../nbs/12_report/08_statements.ipynb #5ae0a8a5
 from collections.abc import Callable, Mapping
-from math import comb
+from itertools import combinations
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -226,20 +226,31 @@ def _by_auc(metrics: dict) -> list[str]:
     known = {name: auc for name, auc in aucs.items() if auc is not None}
     return sorted(known, key=lambda name: known[name])
 
+
+def _told_apart(metrics: dict) -> tuple[str, str] | None:  # the harder one, the easier one; None where no two are
+    "Of the domains of which one is shown to be harder than the other those that are furthest apart."
+    result, pairs = metrics["result"], list(combinations(_by_auc(metrics), 2))
+    shown = [pair for pair in pairs if _is_above(result[pair[1]]["auc"], result[pair[0]]["auc"], len(pairs))]
+    return max(
+        shown, key=lambda pair: value_of(result[pair[1]]["auc"]) - value_of(result[pair[0]]["auc"]), default=None
+    )
+
 # %% ../../nbs/12_report/08_statements.ipynb #73bf9458
 def _best_and_weakest(metrics: dict, facts: RunFacts) -> list[Statement]:
-    "Where several domains have an AUC: the two ends, and whether their intervals tell them apart."
-    domains = _by_auc(metrics)
+    "Where several domains have an AUC: which are hard and which easy, as far as their intervals tell."
+    domains, apart = _by_auc(metrics), _told_apart(metrics)
     if len(domains) < 2:
         return []
-    weakest, best = metrics["result"][domains[0]], metrics["result"][domains[-1]]
-    if not _is_above(best["auc"], weakest["auc"], comb(len(domains), 2)):
-        ends = f"{with_interval(weakest, 'auc')} on {domains[0]} to {with_interval(best, 'auc')} on {domains[-1]}"
+    names = apart or (domains[0], domains[-1])
+    weak, strong = (metrics["result"][name] for name in names)
+    if apart is None:
+        ends = f"{with_interval(weak, 'auc')} on {names[0]} to {with_interval(strong, 'auc')} on {names[1]}"
         return [Statement(CAN, f"No domain is shown to be harder than another: AUC from {ends}.")]
+    are_ends = names == (domains[0], domains[-1])
+    begin, middle = ("best on", "and weakest on") if are_ends else ("better on", "than on")
     text = (
-        f"It is best on {domains[-1]} (AUC {with_interval(best, 'auc')})"
-        f" and weakest on {domains[0]} (AUC {with_interval(weakest, 'auc')},"
-        f" accuracy {with_interval(weakest, 'accuracy')})."
+        f"It is {begin} {names[1]} (AUC {with_interval(strong, 'auc')}) {middle} {names[0]}"
+        f" (AUC {with_interval(weak, 'auc')}, accuracy {with_interval(weak, 'accuracy')})."
     )
     return [Statement(CAN, text)]
 
@@ -1049,9 +1060,11 @@ def _lowest(
 
 def _weakest_message(metrics: dict) -> str:
     "What the table of results says first."
-    result, domains = metrics["result"], _by_auc(metrics)
-    if domains and _is_above(result[domains[-1]]["auc"], result[domains[0]]["auc"], comb(len(domains), 2)):
-        return f"It is weakest on {domains[0]}: AUC {format_figure(measured(result[domains[0]], 'auc'))}"
+    result, apart = metrics["result"], _told_apart(metrics)
+    if apart:
+        is_last = apart[0] == _by_auc(metrics)[0]
+        where = f"weakest on {apart[0]}" if is_last else f"weaker on {apart[0]} than on {apart[1]}"
+        return f"It is {where}: AUC {format_figure(measured(result[apart[0]], 'auc'))}"
     macro = result["macro"]
     fnr, fpr = (record_cell(macro.get(key), key).text for key in ("fnr", "fpr"))
     return f"By its threshold it misses {fnr} of the fakes and calls {fpr} of real faces fake"
