@@ -5,9 +5,10 @@
 # %% auto #0
 __all__ = ['LeaveoutConfig', 'rounds_of', 'round_name', 'share_prepared', 'round_config', 'one_round', 'paired_difference',
            'round_claim', 'Round', 'collect_rounds', 'rounds_table', 'not_pretrained', 'require_current_rounds',
-           'require_finished_rounds', 'leave_out_rounds', 'beside']
+           'leave_out_rounds', 'compare_rounds', 'beside']
 
 # %% ../../nbs/09_evaluate/09_leave_one_out.ipynb #db7dd18a
+import itertools
 import json
 import os
 import re
@@ -937,19 +938,15 @@ def require_current_rounds(
             )
 
 
-def require_finished_rounds(
-    home: Path,  # the run's folder
-    groups: Iterable[list[str]],  # what the rounds left out
-) -> None:
-    "Raise `FakefaceError` where a round is not there, and would be trained for as long as leaveout.json says."
-    for group in groups:
-        new = home.with_name(round_name(home.name, group))
-        if any(Stage.state(new / stage) != "finished" for stage in ("finetune", "evaluate")):
-            raise FakefaceError(
-                f"leaveout.json of {home.name} lists a round without {', '.join(group)}, and there is no finished run "
-                f"{new.name} beside {home.name}. Put its folder back, make the round again (leaveout with "
-                f"groups={','.join(group)}), or remove leaveout.json."
-            )
+def _require_finished(home: Path, group: list[str]) -> None:
+    "Raise `FakefaceError` where a round that leaveout.json lists is not there."
+    new = home.with_name(round_name(home.name, group))
+    if Stage.state(new / "evaluate") != "finished":
+        raise FakefaceError(
+            f"leaveout.json of {home.name} lists a round without {', '.join(group)}, and there is no evaluated run "
+            f"{new.name} beside {home.name}. Put its folder back, make the round again (leaveout with "
+            f"groups={','.join(group)}), or remove leaveout.json."
+        )
 
 # %% ../../nbs/09_evaluate/09_leave_one_out.ipynb #fb31b5ae
 def _still_valid(
@@ -984,15 +981,36 @@ def _require_trainable(
 ) -> None:
     "Raise `FakefaceError` where a round could not be trained or tested: before the first training, not after it."
     _tested(manifest, group)
-    without_replay = replace(_finetuning(cfg, home, group, manifest), replay="")
+    trained = [_finetuning(cfg, home, group, manifest)]
+    pretrain, pretrained = round_config("pretrain", home, cfg, group, manifest), _bundle_in(home / "pretrain/bundle")
+    is_taken = pretrained is not None and not _has_met_any(pretrained, manifest, group)
+    if pretrain is not None and _begins_with_pretraining(home, pretrain) and not is_taken:
+        trained.insert(0, pretrain)
     try:
-        for split in ("train", "valid"):
-            choose_rows(manifest, without_replay, split)
+        for stage, split in itertools.product(trained, ("train", "valid")):
+            choose_rows(manifest, replace(stage, replay=""), split)
     except TrainError as error:
         raise FakefaceError(
             f"The round without {', '.join(group)} cannot be trained. {error} The rounds that can are made by naming "
             "them, as in groups='a;b'."
         ) from None
+
+
+def _write_rounds(
+    home: Path,  # the run's folder
+    records: list[dict[str, Any]],  # of earlier rounds
+    found: list[Round],
+) -> pd.DataFrame:  # of `rounds_table`
+    "Write leaveout.json and leaveout.csv."
+    records = [*records, *(each.to_dict() for each in found)]
+    records.sort(key=lambda record: (record["left_out"], record["domain"]))
+    rounds = [Round.from_dict(record) for record in records]
+    notes = (_epochs_note(rounds), _pretraining_note(rounds), _framing_note(rounds), _doubts_note(rounds))
+    write_json(home / "leaveout.json", dict(rounds=records, note=" ".join(filter(None, notes))))
+    table = rounds_table(rounds)
+    with atomic_path(home / "leaveout.csv") as path:
+        table.to_csv(path, index=False)
+    return table
 
 
 def leave_out_rounds(
@@ -1013,16 +1031,25 @@ def leave_out_rounds(
     file = home / "leaveout.json"
     before = read_json(file)["rounds"] if file.exists() else []
     records = _still_valid([record for record in before if record["left_out"] not in groups], manifest, home)
-    records += [found.to_dict() for found in collect_rounds(cfg.run, cfg.out, groups, cfg.epochs)]
-    records.sort(key=lambda record: (record["left_out"], record["domain"]))
-    rounds = [Round.from_dict(record) for record in records]
-    notes = (_epochs_note(rounds), _pretraining_note(rounds), _framing_note(rounds), _doubts_note(rounds))
-    note = " ".join(filter(None, notes))
-    write_json(file, dict(rounds=records, note=note))
-    table = rounds_table(rounds)
-    with atomic_path(home / "leaveout.csv") as path:
-        table.to_csv(path, index=False)
-    return table
+    return _write_rounds(home, records, collect_rounds(cfg.run, cfg.out, groups, cfg.epochs))
+
+
+def compare_rounds(
+    run: str,
+    out: str = "outputs",  # root of all runs
+) -> pd.DataFrame:  # of `rounds_table`
+    """The finished rounds of a run beside what evaluation has found of it since, as `leave_out_rounds` writes them.
+
+    Nothing is trained or scored, whatever leaveout.json lists; raises `FakefaceError` where a round is not there."""
+    home = run_dir(run, out)
+    look_through(home)
+    found = []
+    listed = read_json(require(home / "leaveout.json", "leaveout"))["rounds"]
+    for group in {tuple(record["left_out"]): None for record in listed}:
+        _require_finished(home, list(group))
+        (epochs, *_) = [record.get("given_epochs") or 0 for record in listed if tuple(record["left_out"]) == group]
+        found += collect_rounds(run, out, [list(group)], epochs)
+    return _write_rounds(home, [], found)
 
 # %% ../../nbs/09_evaluate/09_leave_one_out.ipynb #fb31b5ad
 def _rounds_by_domain(home: Path) -> dict[tuple[str, ...], Round]:

@@ -16,7 +16,7 @@ import re
 import shlex
 from collections.abc import Iterable
 from functools import partial
-from graphlib import CycleError, TopologicalSorter
+from graphlib import TopologicalSorter
 from pathlib import Path
 from typing import Any
 
@@ -242,15 +242,22 @@ def card_beside(
 NOT_REPEATED = ("run", "out", "resume", "overwrite", "checkpoint_every", "workers")  # say where and how, not what
 
 # %% ../../nbs/12_report/16_release.ipynb #5d67fbdf
-def _require_start_of(made: Bundle, start: Path) -> None:
-    "Raise `FakefaceError` where a bundle that is there is not one that another began from."
-    if not (start / INDEX).is_file():
-        return
-    identity = read_bundle(start).hash
-    if identity not in (made.parent, *made.averaged):
+def _identity_of(bundle: Path) -> str:
+    "The identity of a stage's bundle; of one that was removed to save space what its stage noted, or nothing."
+    if (bundle / INDEX).is_file():
+        return read_bundle(bundle).hash
+    noted = bundle.parent / "metrics.json"
+    return str(read_json(noted).get("bundle_hash")) if noted.is_file() else ""
+
+
+def _require_start_of(stage: Path, start: Path) -> None:
+    "Raise `FakefaceError` where the bundle of a stage does not name another as what it began from."
+    made = read_bundle(require(stage / "bundle", "finetune"))
+    if _identity_of(start) not in filter(None, (made.parent, *made.averaged)):
         raise FakefaceError(
-            f"{made.name} did not begin from {start.parent.parent.name} as it is now ({identity[:12]}): that was "
-            "trained again since, or the run's config.json was changed. Put back what it began from, or train it again."
+            f"{stage / 'config.json'} names {start} as what training began from, and the bundle that it made names "
+            "another, or none: that was trained again since, or the file was changed. Put back what it began from, or "
+            "train it again."
         )
 
 
@@ -259,19 +266,20 @@ def made_of(
     out: str = "outputs",  # root of all runs
 ) -> list[str]:
     """The other runs that a run began from: of one bundle, or of several whose mean it took. Raises `FakefaceError`
-    where a bundle is not the one that the run's own names."""
+    where one is not what the run's own bundle names: whoever sent a run may have written any name into its files."""
     root = run_dir(run, out).parent.resolve()
     stage = run_dir(run, out) / "finetune"
     if not (stage / "config.json").is_file():
         return []
-    bundles = [Path(path).resolve() for path in init_paths(read_json(stage / "config.json").get("init", ""))]
-    if (stage / "bundle" / INDEX).is_file():
-        made = read_bundle(stage / "bundle")
-        for bundle in bundles:
-            _require_start_of(made, bundle)
-    runs = [bundle.relative_to(root).parts[0] for bundle in bundles if root in bundle.parents]
-    # a detector that ships lies there too, in a folder that is no run
-    return [name for name in runs if name != run and any((root / name).glob("*/config.json"))]
+    runs = []
+    for path in init_paths(read_json(stage / "config.json").get("init", "")):
+        bundle = Path(path).resolve()
+        name = bundle.relative_to(root).parts[0] if root in bundle.parents else run
+        # a detector that ships lies there too, in a folder that is no run
+        if name != run and any((root / name).glob("*/config.json")):
+            _require_start_of(stage, bundle)
+            runs.append(name)
+    return runs
 
 # %% ../../nbs/12_report/16_release.ipynb #0e7ecb91
 def _absolute_in(name: str, value: Any) -> list[str]:
@@ -293,7 +301,7 @@ def _argument(name: str, value: Any) -> str:
 
 # %% ../../nbs/12_report/16_release.ipynb #c4be6342
 def _origins_first(run: str, out: str) -> list[str]:
-    "A run behind all that it began from, each once; raises `FakefaceError` where runs began from each other."
+    "A run behind all that it began from, each once."
     origins: dict[str, list[str]] = {}
     waiting = [run]
     while waiting:
@@ -301,11 +309,7 @@ def _origins_first(run: str, out: str) -> list[str]:
         if name not in origins:
             origins[name] = made_of(name, out)
             waiting.extend(origins[name])
-    try:
-        return list(TopologicalSorter(origins).static_order())
-    except CycleError as error:
-        circle = " from ".join(error.args[1])
-        raise FakefaceError(f"By their config.json these runs began {circle}: one of them was edited.") from None
+    return list(TopologicalSorter(origins).static_order())
 
 
 def _stage_lines(run: str, out: str) -> list[str]:

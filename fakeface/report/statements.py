@@ -572,10 +572,10 @@ def _unseen_only(metrics: dict, facts: RunFacts) -> list[Statement]:
     "Where nothing unseen was measured: that."
     if _unseen_domains(metrics) or _new_rounds(facts):
         return []
-    trained_on = listed(metrics.get("trained_on") or real_domains(metrics["result"]))
+    measured_on = listed(real_domains(metrics["result"]))
     all_seen = "seen" in metrics and all(kind == "seen" for kind in metrics["seen"].values())
     why = (
-        f"every domain measured is one that it was trained on ({trained_on})"
+        f"every domain measured is one that it was trained on ({measured_on})"
         if all_seen
         else "no domain here is known to be new to it"
     )
