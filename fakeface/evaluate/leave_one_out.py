@@ -1040,9 +1040,11 @@ def compare_rounds(
 ) -> pd.DataFrame:  # of `rounds_table`
     """The finished rounds of a run beside what evaluation has found of it since, as `leave_out_rounds` writes them.
 
-    Nothing is trained or scored, whatever leaveout.json lists; raises `FakefaceError` where a round is not there."""
+    Nothing is trained or scored, whatever leaveout.json lists; raises `FakefaceError` where a round is not there, or
+    was made otherwise than the run is now."""
     home = run_dir(run, out)
     look_through(home)
+    require_current_rounds(home)
     found = []
     listed = read_json(require(home / "leaveout.json", "leaveout"))["rounds"]
     for group in {tuple(record["left_out"]): None for record in listed}:
