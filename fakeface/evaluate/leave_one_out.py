@@ -639,12 +639,15 @@ def _seen_part(home: Path, new: Path, own: Mapping[str, Any], domain: str) -> Ev
     return by_domain(same, own["threshold"], band=tuple(own["band"]) if own["band"] else None)[domain]
 
 
-def _own_figures(home: Path) -> dict[str, Any] | None:
+def _own_figures(
+    home: Path,
+    shipped: str = "",  # identity of what `release.ship` made of the run's detector: the same network, rounded
+) -> dict[str, Any] | None:
     "What evaluation found of the detector that the run's finetuning made; None where it has judged another or none."
     if Stage.state(home / "evaluate") != "finished":
         return None
     own, made = read_json(home / "evaluate/metrics.json"), _bundle_in(home / "finetune/bundle")
-    if made is not None and own["bundle_hash"] == made.hash:
+    if made is not None and own["bundle_hash"] in filter(None, (made.hash, shipped)):
         config = read_json(home / "evaluate/config.json")
         if is_of_this_data(own["manifest_hash"], config, read_manifest(home / "prepare/manifest.parquet")):
             return own
@@ -718,10 +721,11 @@ def collect_rounds(
     out: str,  # root of all runs
     groups: list[list[str]],  # of `rounds_of`
     given_epochs: int = 0,  # that the rounds were asked to train for; 0: as the run
+    shipped: str = "",  # as in `compare_rounds`
 ) -> list[Round]:  # one a domain
     "What the finished rounds found."
     rounds, home = [], run_dir(run, out)
-    own = _own_figures(home)
+    own = _own_figures(home, shipped)
     for group in groups:
         new = run_dir(round_name(run, group), out)
         refuse_links(new)
@@ -1037,6 +1041,7 @@ def leave_out_rounds(
 def compare_rounds(
     run: str,
     out: str = "outputs",  # root of all runs
+    shipped: str = "",  # identity of what `release.ship` made of the run's detector, if that is what was evaluated
 ) -> pd.DataFrame:  # of `rounds_table`
     """The finished rounds of a run beside what evaluation has found of it since, as `leave_out_rounds` writes them.
 
@@ -1050,7 +1055,7 @@ def compare_rounds(
     for group in {tuple(record["left_out"]): None for record in listed}:
         _require_finished(home, list(group))
         (epochs, *_) = [record.get("given_epochs") or 0 for record in listed if tuple(record["left_out"]) == group]
-        found += collect_rounds(run, out, [list(group)], epochs)
+        found += collect_rounds(run, out, [list(group)], epochs, shipped)
     return _write_rounds(home, [], found)
 
 # %% ../../nbs/09_evaluate/09_leave_one_out.ipynb #fb31b5ad

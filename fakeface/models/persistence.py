@@ -15,6 +15,7 @@ import tempfile
 import threading
 import time
 import warnings
+import weakref
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -126,33 +127,50 @@ def _refuse_misfits(wanted: _Shapes, found: _Shapes, arch: str) -> None:
 _PART = 4  # of the memory that networks may have is the largest value; beside it lie those that it is made from
 
 
-class _Largest(TorchDispatchMode):
-    "The bytes of the largest value that an operation gives."
+class _Values(TorchDispatchMode):
+    "The bytes of the largest value that an operation gives, and of all that are kept at once."
 
     def __init__(self) -> None:
         super().__init__()
-        self.bytes = 0
+        self.largest = self.kept = self.most_kept = 0
+
+    def _let_go(self, size: int) -> None:
+        self.kept -= size
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         "Do it, and look at what comes of it."
         found = func(*args, **(kwargs or {}))
-        sizes = [value.numel() * value.element_size() for value in tree_leaves(found) if torch.is_tensor(value)]
-        self.bytes = max([self.bytes, *sizes])
+        for value in tree_leaves(found):
+            if torch.is_tensor(value):
+                size = value.numel() * value.element_size()
+                self.largest = max(self.largest, size)
+                if not value._is_view():
+                    self.kept += size
+                    weakref.finalize(value, self._let_go, size)
+        self.most_kept = max(self.most_kept, self.kept)
         return found
 
 
 def _refuse_greed(outline: FaceNet, spec: InputSpec) -> None:
     "Raise `BundleError` for a network without values that would ask for more memory than there may be, for one view."
     try:
-        with torch.no_grad(), _Largest() as largest:
+        with torch.no_grad(), _Values() as values:
             outline.eval()(torch.empty(1, 3, spec.size, spec.size, device="meta"))
     except RuntimeError as error:
         raise BundleError(f"{outline.arch} does not take images of {spec.size} px: {error}") from None
-    most = values_limit() // _PART
-    if largest.bytes > most:
+    most, stored = values_limit() // _PART, outline.state_dict()
+    if values.largest > most:
         raise BundleError(
-            f"{outline.arch} at {spec.size} px asks for {largest.bytes / 1e9:.1f} GB for one view of an image in one "
+            f"{outline.arch} at {spec.size} px asks for {values.largest / 1e9:.1f} GB for one view of an image in one "
             f"of its layers; {most / 1e9:.1f} GB is the most here. Use a smaller size."
+        )
+    # tables that are made when it is built, and what its layers keep for the next image, can be larger than any value
+    tables = sum(table.nbytes for name, table in outline.named_buffers() if name not in stored)
+    if tables > most or tables + values.most_kept > values_limit():
+        raise BundleError(
+            f"{outline.arch} at {spec.size} px keeps {(tables + values.most_kept) / 1e9:.1f} GB, of which "
+            f"{tables / 1e9:.1f} GB from when it is built; {values_limit() / 1e9:.1f} and {most / 1e9:.1f} GB are the "
+            "most here. Use a smaller size."
         )
 
 
