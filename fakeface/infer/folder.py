@@ -147,10 +147,11 @@ def _save_heatmaps(
     verdicts: list[Verdict],
     folder: Path,
     seconds: float,  # that each may take
+    state: str,  # of the file when it was judged, of `file_mark`
 ) -> list[Verdict]:
     """Save where the network looked, a JPEG for each verdict: the file's name and 32 letters that tell its path.
 
-    Gives the verdicts back, or one with an error where the file cannot be read a second time.
+    Gives the verdicts back, or one with an error where the file cannot be read a second time, or is another by now.
     """
     mark = hashlib.blake2b(os.fsencode(path), digest_size=16).hexdigest()
     stem = re.sub(r"[^\w.-]", "_", safe_for_terminal(os.path.basename(path)))[:80].lstrip(".")
@@ -166,6 +167,8 @@ def _save_heatmaps(
             return _as_error(detector, verdict, f"Was judged, and then {error.reason}.")
         except MemoryError:
             return _as_error(detector, verdict, "The heat-map needs more memory than there is.")
+        if file_mark(path).file_state != state:
+            return _as_error(detector, verdict, "Was judged, and then the file was changed. Check it again.")
         save_jpeg(shown, folder / f"{stem}-{mark}{number}.jpg", 90, comment=HEATMAP_COMMENT)
     return verdicts
 
@@ -286,9 +289,11 @@ def score_paths(
         count = _Count(progress)
         left, marked = _left_of(names, to, count, heatmaps, retry_errors)
         for path, verdicts in check_paths(detector, marked, workers, timeout, **options):
+            mark = marked.marks.popleft()
             if heatmaps:
-                verdicts = _save_heatmaps(detector, path, verdicts, Path(heatmaps), timeout or _HEATMAP_SECONDS)
-            _hand_on(to, verdicts, marked.marks.popleft())
+                seconds = timeout or _HEATMAP_SECONDS
+                verdicts = _save_heatmaps(detector, path, verdicts, Path(heatmaps), seconds, mark.file_state)
+            _hand_on(to, verdicts, mark)
             count.add(verdict.row() for verdict in verdicts)
     if isinstance(to, Rows) and left.is_double and keep_last(to):
         count.again(to.before())

@@ -215,7 +215,10 @@ def card_leaveout(
     seen_by = table["seen by"] if "seen by" in table else []
     hashes = [str(each)[:12] for each in dict.fromkeys(seen_by) if _known(each)]
     whose = f" That detector is the bundle {listed(f'`{each}`' for each in hashes)}." if hashes else ""
-    doubts = [f"The row {row['domain']} is none of unseen images: {row['met']}" for row in _with_doubts(table)]
+    doubts = [
+        f"The row {row['domain']} without {row['without']} is none of unseen images: {row['met']}"
+        for row in _with_doubts(table)
+    ]
     unpretrained = table.loc[table["lacks pretraining"].eq(True), "without"] if "lacks pretraining" in table else []
     notes = filter(None, [not_pretrained(dict.fromkeys(unpretrained)), *doubts])
     are_beside = any(row["AUC, seen"] != DASH for row in (dict(zip(LEAVEOUT_COLUMNS, cells)) for cells in rows))
@@ -358,6 +361,9 @@ def _cut_down(text: str, path: str) -> str:
     return text
 
 
+_MOST_PATHS = 1000  # each is looked for in the whole page
+
+
 def without_places(
     text: str,
     run: str,
@@ -369,6 +375,11 @@ def without_places(
         config = run_dir(run, out) / stage / "config.json"
         if config.is_file():
             found.update(_absolute_paths(read_json(config)))
+    if len(found) > _MOST_PATHS:
+        raise FakefaceError(
+            f"The config.json files of {run} name {len(found):,} absolute paths; {_MOST_PATHS} is the most. No stage "
+            "writes so many: put back what they wrote."
+        )
     # the longest first: one path may be the beginning of another
     for path in sorted(found, key=len, reverse=True):
         text = _cut_down(text, path)

@@ -836,8 +836,9 @@ def _calibration_warning(domain: str, summary: Summary) -> list[str]:
     is_off = error is not None and error > 0.05 + 1.5 * from_noise
     if not is_off:
         return []
+    mix = "at its mix of {n_real:,} real and {n_fake:,} fake images ".format(**summary) if "n_real" in summary else ""
     return [
-        f"On {domain}, p_fake is not a probability: it is off by {error:.2f} on average"
+        f"On {domain}, p_fake is not a probability: {mix}it is off by {error:.2f} on average"
         f" (noise alone: {from_noise:.2f})."
         " Use its words there, not its numbers."
     ]

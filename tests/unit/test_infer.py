@@ -40,6 +40,7 @@ from fakeface.images.decode import open_image
 from fakeface.infer.batch import score_batch
 from fakeface.infer import detector as detector_room
 from fakeface.infer.detector import Detector
+from fakeface.infer.folder import score_paths
 from fakeface.infer.verdict import InferError
 from fakeface.models.shelf import list_bundles
 from fakeface.models.backbone import LITE0
@@ -206,6 +207,22 @@ def test_heatmap_is_a_picture(detector):
     image = Image.new("RGB", (120, 90), "red")
     assert isinstance(detector.heatmap(image), Image.Image)
     assert detector.heatmap(jpeg_bytes(image, 90), (60, 45, 40, 30)).size == (192, 192)
+
+
+def test_a_heatmap_is_of_the_image_that_was_judged(detector, tmp_path, monkeypatch):
+    "The file is read a second time for it, and may be another by then."
+    path, maps, found = tmp_path / "a.png", tmp_path / "maps", []
+    Image.new("RGB", (120, 90), "red").save(path)
+    maps.mkdir()
+
+    def exchange(self, *given):
+        Image.new("RGB", (130, 90), "blue").save(path)
+        return Image.new("RGB", (8, 8))
+
+    monkeypatch.setattr(Detector, "heatmap", exchange)
+    score_paths(detector, [path], found.extend, workers=0, heatmaps=maps, bar=False)
+    assert [verdict.error for verdict in found] == ["Was judged, and then the file was changed. Check it again."]
+    assert not list(maps.iterdir())
 
 
 def test_heatmap_of_a_word(detector):
