@@ -12,6 +12,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 import yaml
@@ -189,7 +190,7 @@ def test_averages_of_maps_are_made_where_the_network_is(fake_gpu, monkeypatch):
     monkeypatch.setattr(averages, "_first_views", lambda *_, **__: iter(views))
     seen = []
     monkeypatch.setattr(averages, "sanity", lambda model, x, seed: seen.append(x.device.type) or [])
-    rows = SimpleNamespace(groupby=lambda names: SimpleNamespace(ngroups=2))
+    rows = pd.DataFrame(dict(domain=["a"] * 3, label=[0, 1, 1]))
     averages._test_sanity(fake_gpu(), rows, 4, 0)
     assert seen == ["cuda"]
 
