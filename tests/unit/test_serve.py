@@ -262,11 +262,12 @@ def test_a_long_head_that_trickles_in_costs_little(server, kind):
     with socket.create_connection(("127.0.0.1", server.port), timeout=20) as connection, contextlib.suppress(OSError):
         connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         connection.sendall(b"GET / HTTP/1.1\r\nCookie: " + (kind * 1_000_000)[:1_000_000])
-        for _ in range(500):
+        for _ in range(1000):
             connection.sendall(b"a")
             time.sleep(0.005)
     after = process.cpu_times()
-    assert after.user + after.system - before.user - before.system < 3
+    # all of the five seconds before
+    assert after.user + after.system - before.user - before.system < 1.5
     assert server.ask("/fakeface/checker_page.css").status == 200
 
 
