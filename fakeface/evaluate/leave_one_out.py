@@ -1050,11 +1050,11 @@ def compare_rounds(
     home = run_dir(run, out)
     look_through(home)
     require_current_rounds(home)
-    found = []
     listed = read_json(require(home / "leaveout.json", "leaveout"))["rounds"]
-    for group in {tuple(record["left_out"]): None for record in listed}:
+    given_epochs = {tuple(record["left_out"]): record.get("given_epochs") or 0 for record in listed}
+    found = []
+    for group, epochs in given_epochs.items():
         _require_finished(home, list(group))
-        (epochs, *_) = [record.get("given_epochs") or 0 for record in listed if tuple(record["left_out"]) == group]
         found += collect_rounds(run, out, [list(group)], epochs, shipped)
     return _write_rounds(home, [], found)
 

@@ -10,7 +10,7 @@ __all__ = ['NOT_NEW', 'MET', 'lineage', 'seen_or_not', 'has_met', 'is_new_source
 import os
 from functools import partial
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 import numpy as np
@@ -230,7 +230,7 @@ def claims_of(
 ) -> dict[str, DomainClaim]:
     "What may be said of each domain that was tested."
     # persons who stand in another domain, too, make its images no images of this one
-    seen = replace(seen, persons=seen.persons[:0])
+    seen = seen.without_persons()
     kinds = seen_or_not(tested["domain"], bundle, home)
     of_domain = dict(list(tested.groupby("domain")))
     return {

@@ -140,8 +140,10 @@ class _Values(TorchDispatchMode):
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         "Do it, and look at what comes of it."
         found = func(*args, **(kwargs or {}))
+        given = {id(value) for value in tree_leaves((args, kwargs))}
         for value in tree_leaves(found):
-            if torch.is_tensor(value):
+            # what is changed in place is counted already
+            if torch.is_tensor(value) and id(value) not in given:
                 size = value.numel() * value.element_size()
                 self.largest = max(self.largest, size)
                 if not value._is_view():

@@ -78,6 +78,10 @@ class Seen:
         persons = np.union1d(self.persons, other.persons)
         return Seen(files, looks, self.whole and other.whole, faces, self.all_faces and other.all_faces, persons)
 
+    def without_persons(self) -> "Seen":
+        "The same without the names of persons: other images of somebody are other images."
+        return dataclasses.replace(self, persons=_nobody())
+
     def without_faces(self) -> "Seen":
         "The same without marks of faces and persons, to be given away."
         return dataclasses.replace(self, faces=_no_faces(), all_faces=False, persons=_nobody())

@@ -79,7 +79,7 @@ def acquaintance(
     split: str = "test",  # what the rows are
 ) -> Acquaintance:
     "How many of the rows a detector had met."
-    images = known_rows(replace(seen, persons=seen.persons[:0]), rows)
+    images = known_rows(seen.without_persons(), rows)
     met = images | known_persons(seen, rows)
     counts = {str(domain): int(count) for domain, count in rows.loc[met, "domain"].value_counts().items()}
     by_person = int((met & ~images).sum())
