@@ -32,6 +32,7 @@ from ..metrics.areas import delong_ci
 from ..metrics.figures import class_counts, share_in_common
 from ..metrics.intervals import Interval, interval, mover, proportion
 from ..models.bundle import Bundle, p_fake
+from ..models.memory import in_turns
 from ..models.network import FaceNet
 from .predict import OnnxNet, ahead
 from ..models.session import RunError
@@ -68,7 +69,7 @@ def _logits_of_views(net: OnnxNet | FaceNet, views: np.ndarray) -> np.ndarray:  
     device = next(net.parameters()).device
     x = torch.from_numpy(normalise(views, net.spec)).to(device)
     with torch.inference_mode():
-        return net(x).float().mean(0).cpu().numpy()
+        return in_turns(net, x).float().mean(0).cpu().numpy()
 
 
 def file_score(

@@ -24,7 +24,8 @@ from ..images.decode import ImageError
 from ..images.preprocess import InputSpec, normalise
 from ..models.network import FaceNet
 from ..models.bundle import BundleError
-from ..models.persistence import load_model
+from ..models.persistence import load_model, within_bounds
+from ..models.session import SECONDS_OF_A_RUN
 from ..models.storage import read_bundle
 from ..evaluate.predict import ahead, device_of
 from ..data.balance import sample_rows
@@ -261,7 +262,9 @@ def _sum_cams(net: FaceNet, rows: pd.DataFrame, threads: int, framing: str) -> _
         indices = [row for row, _ in batch]
         x = torch.cat([view for _, view in batch]).to(device, memory_format=torch.channels_last)
         truth = torch.from_numpy(label[indices].astype(np.int64)).to(device)
-        for row, cam in zip(indices, unit(gradcam(net, x, truth).cpu().numpy())):
+        with within_bounds(net, SECONDS_OF_A_RUN * len(batch)):
+            cams = gradcam(net, x, truth)
+        for row, cam in zip(indices, unit(cams.cpu().numpy())):
             count, total = sums.get((domain[row], label[row]), (0, 0.0))
             sums[domain[row], label[row]] = (count + 1, total + cam)
     return sums
@@ -305,7 +308,8 @@ def _test_sanity(
     if len(views) < 2:
         return None
     x = torch.cat(views).to(next(model.parameters()).device, memory_format=torch.channels_last)
-    return sanity(model, x, seed=seed)
+    with within_bounds(model):
+        return sanity(model, x, seed=seed)
 
 
 def _numbered_maps(kind: str, maps: dict[str, _ClassMaps]) -> dict[str, np.ndarray]:
@@ -339,7 +343,7 @@ def explain_predictions(
         model = load_model(the_bundle(cfg))[0].to(device)
         why["cams"], cam_maps = mean_cams(model, rows, threads, cfg.framing)
         why["sanity"] = _test_sanity(model, rows, sane, cfg.seed, cfg.framing)
-    except (ExplainError, BundleError) as error:
+    except (ExplainError, BundleError, MemoryError, TimeoutError) as error:
         # of a network that torch does not know, ONNX gives the scores and nothing else
         why["no_cams"] = str(error)
     why["names"] = dict(spectrum=list(spectrum_maps), cam=list(cam_maps))

@@ -24,6 +24,7 @@ from ..core.project import FakefaceError
 from ..core.seeds import rng
 from ..images.preprocess import InputSpec, eval_views, normalise
 from ..models.bundle import Bundle, p_fake
+from ..models.memory import images_at_once, in_turns
 from ..models.network import FaceNet
 from ..models.several import MeanNet
 from ..models.persistence import load_model, within_bounds
@@ -59,7 +60,7 @@ def _mean_of_maps(
     "The mean of the parts' maps, which are in log-odds; raises `ExplainError` where one part has none."
     if label is None:
         with torch.no_grad():
-            logits = model(x)
+            logits = in_turns(model, x)
         label = (logits[:, 1] >= logits[:, 0]).long()
     cams = [gradcam(part, shown, label, relu) for part, shown in model.shown(x)]
     finest = max(cams, key=lambda cam: cam.shape[-1]).shape[-2:]
@@ -90,9 +91,6 @@ def _maps_of(
     return cam.relu() if relu else cam
 
 
-_PIXELS = 4 * 2**20  # of images that are looked at together, as large as the network makes them
-
-
 def gradcam(
     model: FaceNet,  # put into evaluation mode
     x: torch.Tensor,  # normalised images [B,3,S,S]
@@ -102,9 +100,9 @@ def gradcam(
     "Grad-CAM of each image; of a mean of networks the mean of theirs, on the finest of their grids."
     if isinstance(model, MeanNet):
         return _mean_of_maps(model.eval(), x, label, relu)
-    count = max(1, int(_PIXELS // (x.shape[-2] * x.shape[-1] * model.enlarge**2)))
+    count = images_at_once(model.eval(), x)
     labels = label.split(count) if isinstance(label, torch.Tensor) and label.ndim else itertools.repeat(label)
-    return torch.cat([_maps_of(model.eval(), some, of_some, relu) for some, of_some in zip(x.split(count), labels)])
+    return torch.cat([_maps_of(model, some, of_some, relu) for some, of_some in zip(x.split(count), labels)])
 
 
 def unit(
@@ -235,9 +233,7 @@ def _network(model: FaceNet | str | os.PathLike) -> tuple[FaceNet, Bundle | None
 def _verdict(net: FaceNet, bundle: Bundle | None, x: torch.Tensor) -> int:
     "The class that is said of an image, from all of its views [V,3,S,S]; fake where a bundle is unsure."
     with torch.inference_mode():
-        # one at a time, or five would take five times the memory
-        of_views = torch.cat([net.eval()(view[None]) for view in x]).float()
-        logits = of_views.mean(0, keepdim=True).cpu().numpy()
+        logits = in_turns(net, x).float().mean(0, keepdim=True).cpu().numpy()
     if bundle is None:
         return int(logits[0, 1] >= logits[0, 0])
     score = p_fake(logits, bundle.temperature, bundle.bias)[0]

@@ -15,7 +15,6 @@ import tempfile
 import threading
 import time
 import warnings
-import weakref
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -23,18 +22,17 @@ from typing import Any
 import numpy as np
 import timm
 import torch
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves
 
 from ..core.project import ConfigError, FakefaceError
 from .bundle import ONNX, WEIGHTS, Bundle, BundleError, p_fake
 from .export import export_onnx
+from .memory import values_of
 from .network import FaceNet
 from ..images.preprocess import InputSpec, eval_views, normalise
 from .backbone import base_arch, parts_of
 from .several import build_network
 from .patterns import is_same_score, pattern, pixel_hash
-from .session import FIRST_PATTERN, first_score, onnx_bytes, open_session, values_limit
+from .session import FIRST_PATTERN, SECONDS_OF_A_RUN, first_score, onnx_bytes, open_session, values_limit
 from .feature_stats import Stats
 from .seen import Seen
 from .storage import check_tensors, copy_bundle, load_tensors, read_bundle, write_bundle
@@ -127,37 +125,10 @@ def _refuse_misfits(wanted: _Shapes, found: _Shapes, arch: str) -> None:
 _PART = 4  # of the memory that networks may have is the largest value; beside it lie those that it is made from
 
 
-class _Values(TorchDispatchMode):
-    "The bytes of the largest value that an operation gives, and of all that are kept at once."
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.largest = self.kept = self.most_kept = 0
-
-    def _let_go(self, size: int) -> None:
-        self.kept -= size
-
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        "Do it, and look at what comes of it."
-        found = func(*args, **(kwargs or {}))
-        given = {id(value) for value in tree_leaves((args, kwargs))}
-        for value in tree_leaves(found):
-            # what is changed in place is counted already
-            if torch.is_tensor(value) and id(value) not in given:
-                size = value.numel() * value.element_size()
-                self.largest = max(self.largest, size)
-                if not value._is_view():
-                    self.kept += size
-                    weakref.finalize(value, self._let_go, size)
-        self.most_kept = max(self.most_kept, self.kept)
-        return found
-
-
 def _refuse_greed(outline: FaceNet, spec: InputSpec) -> None:
     "Raise `BundleError` for a network without values that would ask for more memory than there may be, for one view."
     try:
-        with torch.no_grad(), _Values() as values:
-            outline.eval()(torch.empty(1, 3, spec.size, spec.size, device="meta"))
+        values = values_of(outline, torch.empty(1, 3, spec.size, spec.size, device="meta"))
     except RuntimeError as error:
         raise BundleError(f"{outline.arch} does not take images of {spec.size} px: {error}") from None
     most, stored = values_limit() // _PART, outline.state_dict()
@@ -218,7 +189,6 @@ def add_onnx(
 
 # %% ../../nbs/06_models/11_persistence.ipynb #c794513b
 _PATTERNS = 4
-_VIEW_SECONDS = 120.0  # that a network may take for a view
 _OUT_OF_MEMORY = ("allocate memory", "out of memory", "enough memory")  # as torch says it of a processor and of a GPU
 
 
@@ -257,7 +227,7 @@ def _torch_scores(model: FaceNet, bundle: Bundle) -> list[float]:  # p_fake
         logits = []
         for view in views:
             try:
-                with torch.no_grad(), within_bounds(model, _VIEW_SECONDS):
+                with torch.no_grad(), within_bounds(model, SECONDS_OF_A_RUN):
                     logits.append(model(view[None]))
             except (MemoryError, TimeoutError) as error:
                 raise BundleError(

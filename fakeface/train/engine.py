@@ -19,6 +19,7 @@ import numpy as np
 import torch
 from torch import nn
 from ..core.project import ConfigError
+from ..models.memory import in_turns
 
 # %% ../../nbs/08_train/04_engine.ipynb #38ff878e
 def activation_bytes(
@@ -222,17 +223,6 @@ def exact_math() -> Iterator[None]:
             setattr(place, name, value)
 
 # %% ../../nbs/08_train/04_engine.ipynb #4325763e
-_PIXELS = 16 * 2**20  # of images that a processor looks at together, as large as the network makes them
-
-
-def _logits(model: nn.Module, images: torch.Tensor) -> torch.Tensor:  # [B,2]
-    "Of all at once on a GPU; on a processor of some after the other where they are large, for its memory's sake."
-    if images.device.type != "cpu":
-        return model(images)
-    side = getattr(model, "enlarge", 1) ** 2 * images.shape[-2] * images.shape[-1]
-    return torch.cat([model(some) for some in images.split(max(1, int(_PIXELS // side)))])
-
-
 @torch.inference_mode()
 @exact_math()
 def score(
@@ -254,9 +244,9 @@ def score(
         images = batch["x"].to(device, non_blocking=True)
         images = engine.layout(prepare(images, seed=None, training=False))
         with engine.autocast(device):
-            z = _logits(model, images)
+            z = in_turns(model, images)
             if flip:
-                z = (z + _logits(model, images.flip(-1))) / 2
+                z = (z + in_turns(model, images.flip(-1))) / 2
         rows.append(batch["row"].numpy())
         logits.append(z.float().view(count, -1, 2).mean(1).cpu().numpy())
     if not rows:

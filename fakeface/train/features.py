@@ -36,6 +36,7 @@ from ..data.manifest import compare_present
 from ..images.decode import ImageError
 from ..images.facts import decoder_versions
 from ..images.preprocess import InputSpec
+from ..models.memory import in_turns
 from ..models.network import FaceNet
 from .batches import training_policy, worker_count
 from .engine import Engine, exact_math
@@ -52,7 +53,7 @@ def features_of(
 ) -> np.ndarray:  # float32 [B,D]
     "What the head is given in evaluation."
     with engine.autocast(x.device):
-        found = model.pooled(engine.layout(x))
+        found = in_turns(model, engine.layout(x), model.pooled)
     return found.float().cpu().numpy()
 
 

@@ -14,6 +14,7 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pytest
+import torch
 from onnx import TensorProto, helper, numpy_helper
 from PIL import Image
 from pyarrow import parquet
@@ -1170,8 +1171,8 @@ def test_large_images_are_looked_at_one_after_the_other(tmp_path, monkeypatch):
     from fakeface.evaluate import predict
     from fakeface.models.bundle import Bundle
     from fakeface.models.network import FaceNet, build_model
+    from fakeface.models import memory, session
     from fakeface.testing.datasets import toy_manifest
-    from fakeface.train import engine
 
     manifest = toy_manifest(tmp_path / "data")
     rows = predict.pick_split(manifest, [], "valid")
@@ -1180,11 +1181,58 @@ def test_large_images_are_looked_at_one_after_the_other(tmp_path, monkeypatch):
     before = predict.predict(network, bundle, rows, workers=0)
     seen = []
     forward = FaceNet.forward
+    one = memory.values_of(network, torch.zeros(1, 3, 32, 32)).most_kept
     monkeypatch.setattr(FaceNet, "forward", lambda net, x: seen.append(len(x)) or forward(net, x))
-    monkeypatch.setattr(engine, "_PIXELS", 2 * 32 * 32)
+    monkeypatch.setattr(session, "MOST_VALUES", 2 * 2 * one)
     monkeypatch.setattr(predict, "_PIXELS", 3 * 5 * 32 * 32)
     after = predict.predict(network, bundle, rows, workers=0)
     assert max(seen) == 2 and np.allclose(before["z"], after["z"], atol=1e-5)
+
+
+def test_what_a_network_computes_for_many_images_is_bounded_everywhere(tmp_path, monkeypatch):
+    "A network of 24 MB may need a gigabyte for 512 pixels: its heat-maps and its features took 16 and 40 of them."
+    from fakeface.explain import averages
+    from fakeface.models import memory, session
+    from fakeface.models.network import FaceNet, build_model
+    from fakeface.testing.datasets import toy_manifest
+    from fakeface.train.features import features_of
+
+    rows = toy_manifest(tmp_path / "data").reset_index(drop=True)
+    network = build_model("test_resnet", None, size=32).eval()
+    x = torch.randn(7, 3, 32, 32)
+    features, (maps, _) = features_of(network, x), averages.mean_cams(network, rows)
+    one = memory.values_of(network, x[:1]).most_kept
+    seen = []
+    larger = FaceNet.larger
+    monkeypatch.setattr(FaceNet, "larger", lambda net, x: seen.append(len(x)) or larger(net, x))
+    monkeypatch.setattr(session, "MOST_VALUES", 2 * 3 * one)
+    assert np.allclose(features_of(network, x), features, atol=1e-5) and seen == [3, 3, 1]
+    bounded, _ = averages.mean_cams(network, rows)
+    averages._test_sanity(network, rows, 24, 0)
+    assert max(seen) == 3 and bounded.keys() == maps.keys()
+
+
+def test_a_network_that_asks_for_too_much_has_no_heatmaps_and_the_evaluation_ends(tmp_path, monkeypatch):
+    "Memory that ran out in the heat-maps ended an evaluation of which all images were scored."
+    from fakeface.core.files import read_json
+    from fakeface.evaluate.stage import EvaluateConfig
+    from fakeface.explain import averages
+    from fakeface.models.bundle import Bundle
+    from fakeface.models.network import build_model
+    from fakeface.models.persistence import save_model
+    from fakeface.testing.datasets import toy_manifest
+
+    def greedy(*given):
+        return torch.empty(2**60)
+
+    network = build_model("test_resnet", None, size=32)
+    save_model(network, tmp_path / "tiny", Bundle("tiny", network.arch, network.spec), onnx=False)
+    rows = toy_manifest(tmp_path / "data").reset_index(drop=True)
+    monkeypatch.setattr(averages, "gradcam", greedy)
+    cfg = EvaluateConfig(bundle=str(tmp_path / "tiny"), why_n=2, workers=0, device="cpu", framing="centre")
+    (tmp_path / "evaluate").mkdir()
+    averages.explain_predictions(cfg, tmp_path / "evaluate", rows)
+    assert "memory" in read_json(tmp_path / "evaluate/why.json")["no_cams"]
 
 
 def test_large_images_are_explained_one_after_the_other(tmp_path, monkeypatch):
