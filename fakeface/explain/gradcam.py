@@ -233,7 +233,7 @@ def _network(model: FaceNet | str | os.PathLike) -> tuple[FaceNet, Bundle | None
 def _verdict(net: FaceNet, bundle: Bundle | None, x: torch.Tensor) -> int:
     "The class that is said of an image, from all of its views [V,3,S,S]; fake where a bundle is unsure."
     with torch.inference_mode():
-        logits = in_turns(net, x).float().mean(0, keepdim=True).cpu().numpy()
+        logits = in_turns(net.eval(), x).float().mean(0, keepdim=True).cpu().numpy()
     if bundle is None:
         return int(logits[0, 1] >= logits[0, 0])
     score = p_fake(logits, bundle.temperature, bundle.bias)[0]

@@ -128,7 +128,7 @@ _PART = 4  # of the memory that networks may have is the largest value; beside i
 def _refuse_greed(outline: FaceNet, spec: InputSpec) -> None:
     "Raise `BundleError` for a network without values that would ask for more memory than there may be, for one view."
     try:
-        values = values_of(outline, torch.empty(1, 3, spec.size, spec.size, device="meta"))
+        values = values_of(outline.eval(), torch.empty(1, 3, spec.size, spec.size, device="meta"))
     except RuntimeError as error:
         raise BundleError(f"{outline.arch} does not take images of {spec.size} px: {error}") from None
     most, stored = values_limit() // _PART, outline.state_dict()
