@@ -5,9 +5,9 @@
 # %% auto #0
 __all__ = ['CAN', 'CANNOT', 'MUST_NOT', 'ALARM', 'BEWARE', 'KINDS', 'GENERALISES', 'MARGIN', 'MOST_CHANGED', 'NO_PROOF',
            'NEVER_MEASURED', 'TOY_USE', 'RARE_ENOUGH', 'GRID_AUC', 'PLURALS', 'INNER', 'AT_THE_RIM', 'HALF', 'ENOUGH',
-           'NOT_A_REASON', 'STATEMENTS', 'ALARMS', 'WARNINGS', 'MOST_WRONG', 'NOT_EVALUATED', 'TOY', 'Statement',
-           'cross_validated', 'tested_on', 'round_subject', 'is_toy', 'verdict', 'headline', 'below_headline',
-           'messages']
+           'NOT_A_REASON', 'STATEMENTS', 'ALARMS', 'WARNINGS', 'MOST_WRONG', 'NOT_EVALUATED', 'BROKEN_OFF', 'TOY',
+           'Statement', 'cross_validated', 'tested_on', 'round_subject', 'is_toy', 'verdict', 'headline',
+           'below_headline', 'messages']
 
 # %% ../../nbs/12_report/08_statements.ipynb #5ae0a8a5
 from collections.abc import Callable, Mapping
@@ -952,6 +952,7 @@ WARNINGS = (
 )
 MOST_WRONG = 0.5  # share of a class
 NOT_EVALUATED = "Nothing is known yet: the stage evaluate has not run."
+BROKEN_OFF = "Nothing is known yet: the stage evaluate was begun and has not ended. It goes on with resume=True."
 
 
 def _cross_validated(facts: RunFacts) -> list[Statement]:
@@ -978,7 +979,7 @@ def verdict(facts: RunFacts) -> list[Statement]:
         statements = [statement for state in STATEMENTS for statement in state(metrics, facts)]
         statements = _earned(statements, metrics, facts)
     else:
-        statements = [Statement(CANNOT, NOT_EVALUATED)]
+        statements = [Statement(CANNOT, BROKEN_OFF if facts.stages["evaluate"].state else NOT_EVALUATED)]
     kinds = {warn: ALARM if warn in ALARMS else BEWARE for warn in WARNINGS}
     warnings = [Statement(kind, text) for warn, kind in kinds.items() for text in warn(metrics, facts)]
     return statements + warnings
@@ -1010,6 +1011,8 @@ def _headline(facts: RunFacts) -> str:
     "The first line, whatever the data are."
     metrics = facts.metrics
     if not metrics:
+        if facts.stages["evaluate"].state:
+            return f"The evaluation of {facts.run} has not ended"
         return f"The run {facts.run} has not been evaluated yet"
     if nothing := _met_in_training(metrics) or _too_few_to_claim(metrics, facts):
         return nothing
