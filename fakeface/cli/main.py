@@ -81,7 +81,7 @@ class _Doors:
         mean.add_argument("--manifest", required=True, metavar="FILE", help=help)
         mean.add_argument("--domains", default="", metavar="D,E", help="of the validation split; all if not given")
         mean.add_argument(
-            "--threshold", default="youden", metavar="T", help="the one that verdicts use: as in training"
+            "--threshold", default="", metavar="T", help="the one that verdicts use, if not that of the bundles"
         )
 
     def add_stage_commands(self) -> None:

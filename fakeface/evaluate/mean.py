@@ -291,12 +291,23 @@ def _require_same_parts(folders: Sequence[str | os.PathLike], bundles: list[Bund
             )
 
 
+def _common_threshold(bundles: Sequence[Bundle]) -> str:
+    "The name of the threshold that the verdicts of all parts use; raises `EvaluateError` where they differ."
+    names = sorted({bundle.threshold for bundle in bundles})
+    if len(names) > 1:
+        raise EvaluateError(
+            f"The verdicts of the parts use different thresholds ({', '.join(names)}). Say which one the mean uses: "
+            f"--threshold '{names[0]}'."
+        )
+    return names[0]
+
+
 def mean_of_bundles(
     folders: Sequence[str | os.PathLike],  # bundles
     out: str | os.PathLike,  # the folder to make
     manifest: str | os.PathLike | pd.DataFrame,  # a prepared manifest, or its file; its validation split is taken
     domains: list[str] | None = None,  # of the validation split; all if not given
-    threshold: str = "youden",  # as in the recipe: the one that verdicts use
+    threshold: str = "",  # as in the recipe: the one that verdicts use; that of the parts if not given
     overwrite: bool = False,
 ) -> MadeMean:
     "Make a bundle whose log-odds are the mean of others', fitted anew; raises `FakefaceError` where it makes no sense."
@@ -308,14 +319,14 @@ def mean_of_bundles(
         )
     bundles = [read_bundle(folder) for folder in folders]
     _refuse_unlike(bundles)
+    cfg = TrainConfig(threshold=threshold or _common_threshold(bundles))
+    cfg.check()
     table = manifest if isinstance(manifest, pd.DataFrame) else read_manifest(manifest)
     rows = _unmet(folders, table, pick_split(table, domains or [], "valid"))
     print(compare_files(rows))
     network = _loaded_mean(folders)
     said = log_odds(folders, rows)
     scores = mean_scores(said)
-    cfg = TrainConfig(threshold=threshold)
-    cfg.check()
     decision = fit_decision(scores, cfg, parts=bundles)
     for note in decision.band.notes:
         print(note)

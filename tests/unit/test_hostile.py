@@ -1183,7 +1183,7 @@ def test_large_images_are_looked_at_one_after_the_other(tmp_path, monkeypatch):
     forward = FaceNet.forward
     one = memory.values_of(network, torch.zeros(1, 3, 32, 32)).most_kept
     monkeypatch.setattr(FaceNet, "forward", lambda net, x: seen.append(len(x)) or forward(net, x))
-    monkeypatch.setattr(session, "MOST_VALUES", 2 * 2 * one)
+    monkeypatch.setattr(session, "MOST_VALUES", memory._SHARE * 2 * one)
     monkeypatch.setattr(predict, "_PIXELS", 3 * 5 * 32 * 32)
     after = predict.predict(network, bundle, rows, workers=0)
     assert max(seen) == 2 and np.allclose(before["z"], after["z"], atol=1e-5)
@@ -1205,7 +1205,7 @@ def test_what_a_network_computes_for_many_images_is_bounded_everywhere(tmp_path,
     seen = []
     larger = FaceNet.larger
     monkeypatch.setattr(FaceNet, "larger", lambda net, x: seen.append(len(x)) or larger(net, x))
-    monkeypatch.setattr(session, "MOST_VALUES", 2 * 3 * one)
+    monkeypatch.setattr(session, "MOST_VALUES", memory._SHARE * 3 * one)
     assert np.allclose(features_of(network, x), features, atol=1e-5) and seen == [3, 3, 1]
     bounded, _ = averages.mean_cams(network, rows)
     averages._test_sanity(network, rows, 24, 0)
