@@ -293,13 +293,22 @@ def _require_same_parts(folders: Sequence[str | os.PathLike], bundles: list[Bund
 
 def _common_threshold(bundles: Sequence[Bundle]) -> str:
     "The name of the threshold that the verdicts of all parts use; raises `EvaluateError` where they differ."
-    names = sorted({bundle.threshold for bundle in bundles})
+    names = dict.fromkeys(bundle.threshold for bundle in bundles)
+    first = bundles[0].threshold
     if len(names) > 1:
+        listed = ", ".join(names)
         raise EvaluateError(
-            f"The verdicts of the parts use different thresholds ({', '.join(names)}). Say which one the mean uses: "
-            f"--threshold '{names[0]}'."
+            f"The verdicts of the parts use different thresholds ({listed}). "
+            f"Say which one the mean uses: --threshold '{first}'."
         )
-    return names[0]
+    return first
+
+
+def _settings(bundles: Sequence[Bundle], threshold: str) -> TrainConfig:
+    "What the fit is asked for; raises `ConfigError` for an unknown threshold."
+    cfg = TrainConfig(threshold=threshold or _common_threshold(bundles))
+    cfg.check()
+    return cfg
 
 
 def mean_of_bundles(
@@ -319,8 +328,7 @@ def mean_of_bundles(
         )
     bundles = [read_bundle(folder) for folder in folders]
     _refuse_unlike(bundles)
-    cfg = TrainConfig(threshold=threshold or _common_threshold(bundles))
-    cfg.check()
+    cfg = _settings(bundles, threshold)
     table = manifest if isinstance(manifest, pd.DataFrame) else read_manifest(manifest)
     rows = _unmet(folders, table, pick_split(table, domains or [], "valid"))
     print(compare_files(rows))

@@ -14,6 +14,7 @@ from typing import Any, Iterable, Iterator, TypeVar
 import numpy as np
 import pandas as pd
 from accelerate.utils import gather_object
+from sklearn.metrics import roc_curve
 from torch import nn
 from ..augment.batches import BatchPart
 from ..data.groups import image_names
@@ -214,6 +215,27 @@ class Decision:
         return p_fake(scores[_LOGIT_COLUMNS].to_numpy(), self.temperature, self.bias)
 
 
+_MISFIT = 0.2  # how much larger a share of wrong verdicts may be with a threshold of others than with the best one
+_ENOUGH_TO_SEE = 20  # validation images of a class
+
+
+def _misfit(kept: Decision, scores: pd.DataFrame, start: Bundle) -> str:
+    "A sentence where the start's decision is far from fitting the new network; empty where it may fit."
+    p, is_fake = kept.p_fake(scores), scores.label.to_numpy() == 1
+    if _smaller_class(scores) < _ENOUGH_TO_SEE:
+        return ""
+    says_fake = p >= kept.thresholds[kept.threshold]
+    fpr, fnr = float(says_fake[~is_fake].mean()), float((~says_fake[is_fake]).mean())
+    false_alarms, found, _ = roc_curve(is_fake, p)
+    least = (1 - (found - false_alarms).max()) / 2
+    if (fpr + fnr) / 2 <= least + _MISFIT:
+        return ""
+    return (
+        f"The decision of {start.name} does not fit the new network: by its threshold {fpr:.0%} of the validation "
+        f"photographs are called fake and {fnr:.0%} of the fakes real. It is fitted anew, to few images."
+    )
+
+
 def fit_decision(
     scores: pd.DataFrame,  # of the best epoch's network on validation, and on what `calibrate_on` names
     cfg: TrainConfig,
@@ -222,12 +244,15 @@ def fit_decision(
     parts: Sequence[Bundle] = (),  # the detectors that a mean is made of
 ) -> Decision:
     "Fit calibration, thresholds and band, or keep those of the start where there is too little to fit any."
-    is_small = _smaller_class(scores) < ENOUGH_TO_FIT
+    is_small, note = _smaller_class(scores) < ENOUGH_TO_FIT, ""
     rows = "validation images" if also is None else "validation images, training images and drawn features"
     if also is not None:
         scores = pd.concat([scores, also])
     elif start is not None and start.band and is_small:
-        return _kept_decision(scores, cfg, start)
+        kept = _kept_decision(scores, cfg, start)
+        note = _misfit(kept, scores, start)
+        if not note:
+            return kept
     z, labels = scores.z.to_numpy(), scores.label.to_numpy()
     if cfg.calibrate:
         domain = scores.domain.to_numpy()
@@ -240,5 +265,7 @@ def fit_decision(
     band = fit_band(p, labels, domain, thresholds[cfg.threshold], split="valid", rows=rows)
     if is_small:
         band = _at_least(band, [start] if start else parts, p, labels)
+    if note:
+        band = dataclasses.replace(band, notes=[note, *band.notes])
     limits = dict(start.limits) if is_small and start is not None else {}
     return Decision(temperature, bias, thresholds, cfg.threshold, band, limits=limits)
