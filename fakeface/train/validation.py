@@ -24,7 +24,7 @@ from ..metrics.calibrate import Band, fit_band, fit_calibration, fit_thresholds
 from ..metrics.figures import Evaluation, by_domain, class_counts
 from ..metrics.intervals import proportion
 from ..models.bundle import Bundle, p_fake
-from ..models.card import distinct_counts
+from ..models.card import ENOUGH_TO_CLAIM, distinct_counts
 from .engine import Engine, score
 from .recipe import TrainConfig
 
@@ -216,13 +216,12 @@ class Decision:
 
 
 _MISFIT = 0.2  # how much larger a share of wrong verdicts may be with a threshold of others than with the best one
-_ENOUGH_TO_SEE = 20  # validation images of a class
 
 
 def _misfit(kept: Decision, scores: pd.DataFrame, start: Bundle) -> str:
     "A sentence where the start's decision is far from fitting the new network; empty where it may fit."
     p, is_fake = kept.p_fake(scores), scores.label.to_numpy() == 1
-    if _smaller_class(scores) < _ENOUGH_TO_SEE:
+    if _smaller_class(scores) < ENOUGH_TO_CLAIM:
         return ""
     says_fake = p >= kept.thresholds[kept.threshold]
     fpr, fnr = float(says_fake[~is_fake].mean()), float((~says_fake[is_fake]).mean())
