@@ -28,6 +28,7 @@ from fakeface.evaluate.before_after import (
     headline_of,
     no_scores_words,
     is_better,
+    is_unsure,
     mean_difference,
     what_belongs_together,
 )
@@ -106,7 +107,7 @@ def splits_of_part(
     return table
 
 # %% ../../nbs/09_evaluate/11_cross_validate.ipynb #f0e7f8bc
-_KEPT = ["path", "domain", "label", "p_fake", "pred"]
+_KEPT = ["path", "domain", "label", "p_fake", "pred", "unsure"]
 
 
 def parts_line(
@@ -124,7 +125,8 @@ def _scores_of(bundle: str | Path, rows: pd.DataFrame, device_name: str) -> pd.D
     "What a bundle says of each row."
     device = device_of(device_name)
     net, record = open_net(bundle, device)
-    return predict(net, record, rows, device=device).loc[:, _KEPT]
+    scores = predict(net, record, rows, device=device)
+    return scores.assign(unsure=is_unsure(scores["p_fake"].to_numpy(), record)).loc[:, _KEPT]
 
 
 def _scores_of_part(cfg: TrainConfig, table: pd.DataFrame, folder: Path) -> pd.DataFrame:
@@ -165,7 +167,7 @@ def out_of_fold(
     rows: pd.DataFrame,  # of `usable_rows`
     part: np.ndarray,  # of `parts_of_rows`
     folder: Path,  # scores of parts are kept here
-) -> pd.DataFrame:  # path, domain, label, p_fake, pred, part, group
+) -> pd.DataFrame:  # path, domain, label, p_fake, pred, unsure, part, group
     "Each image's score by a detector that was trained in the same way without its part."
     count = int(part.max()) + 1
     scores = []

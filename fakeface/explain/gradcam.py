@@ -7,10 +7,11 @@ __all__ = ['ViewBox', 'DIMMED', 'ExplainError', 'feature_map', 'gradcam', 'unit'
            'heatmap', 'shuffle_weights', 'rank_correlation', 'sanity']
 
 # %% ../../nbs/10_explain/01_gradcam.ipynb #af8e70b6
+import contextlib
 import copy
 import itertools
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import lru_cache
 from pathlib import Path
 from typing import cast
@@ -27,7 +28,7 @@ from ..models.bundle import Bundle, p_fake
 from ..models.memory import images_at_once, in_turns
 from ..models.network import FaceNet
 from ..models.several import MeanNet
-from ..models.persistence import load_model, within_bounds
+from ..models.persistence import is_out_of_memory, load_model, within_bounds
 
 # %% ../../nbs/10_explain/01_gradcam.ipynb #591f990c
 class ExplainError(FakefaceError):
@@ -41,6 +42,8 @@ def feature_map(
     "The last feature map; raises `ExplainError` where the network has none (transformers)."
     with torch.no_grad():
         features = model.features(x)
+    if not torch.is_tensor(features):
+        raise ExplainError(f"{model.arch} ends in several maps, not in one: there is no Grad-CAM for it.")
     count = model.body.num_features
     features_come_last = features.shape[1] != count and features.shape[-1] == count
     if features.ndim != 4 or features_come_last:
@@ -66,6 +69,20 @@ def _mean_of_maps(
     finest = max(cams, key=lambda cam: cam.shape[-1]).shape[-2:]
     larger = [torch.nn.functional.interpolate(cam[:, None], finest, mode="bilinear")[:, 0] for cam in cams]
     return torch.stack(larger).mean(0)
+
+
+@contextlib.contextmanager
+def _asked(model: FaceNet) -> Iterator[None]:
+    "What a network of timm raises that was not made to be asked in two steps ends in `ExplainError`."
+    try:
+        yield
+    except (AttributeError, IndexError, RuntimeError, TypeError, ValueError) as error:
+        if is_out_of_memory(error):
+            raise
+        why = (str(error).splitlines() or [""])[0][:200]
+        raise ExplainError(
+            f"{model.arch} cannot be asked where it looks, there is no Grad-CAM for it ({type(error).__name__}: {why})."
+        ) from None
 
 
 def _maps_of(
@@ -100,9 +117,10 @@ def gradcam(
     "Grad-CAM of each image; of a mean of networks the mean of theirs, on the finest of their grids."
     if isinstance(model, MeanNet):
         return _mean_of_maps(model.eval(), x, label, relu)
-    count = images_at_once(model.eval(), x)
-    labels = label.split(count) if isinstance(label, torch.Tensor) and label.ndim else itertools.repeat(label)
-    return torch.cat([_maps_of(model, some, of_some, relu) for some, of_some in zip(x.split(count), labels)])
+    with _asked(model):
+        count = images_at_once(model.eval(), x)
+        labels = label.split(count) if isinstance(label, torch.Tensor) and label.ndim else itertools.repeat(label)
+        return torch.cat([_maps_of(model, some, of_some, relu) for some, of_some in zip(x.split(count), labels)])
 
 
 def unit(

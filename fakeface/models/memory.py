@@ -58,7 +58,7 @@ def values_of(
     return values
 
 # %% ../../nbs/06_models/10_memory.ipynb #013cc973
-_SHARE = 3  # of what networks may have is for the values that are seen; a convolution needs as much again or more
+_SHARE = 4  # of what networks may have is for the values that are seen; a convolution needs as much again or more
 # of each network: a part's name, empty for all of it, and the shape of an image → bytes
 _taken: weakref.WeakKeyDictionary[nn.Module, dict[tuple, int]] = weakref.WeakKeyDictionary()
 
@@ -68,7 +68,7 @@ def images_at_once(
     images: torch.Tensor,  # [B,3,H,W], on the network's device
     part: _Part | None = None,  # as in `in_turns`
 ) -> int:
-    "How many images may be looked at together: their values take at most a third of `values_limit`."
+    "How many images may be looked at together: their values take at most a quarter of `values_limit`."
     measured = _taken.setdefault(network, {})
     key = (getattr(part, "__name__", ""), *images.shape[1:])
     if key not in measured:

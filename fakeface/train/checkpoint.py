@@ -133,6 +133,9 @@ def checkpoint_state(
     return state
 
 
+_LARGEST = 2**35  # bytes of a file; a larger one is not read through to be refused
+
+
 def _check_files(path: Path, sha256: dict[str, str]) -> None:
     "Raise where a file is not what it was, or is not one of those that were written."
     there = {file.name for file in path.iterdir() if file.name != "state.json"}
@@ -145,6 +148,10 @@ def _check_files(path: Path, sha256: dict[str, str]) -> None:
             "that version, or give overwrite=True to start again."
         )
     for name, expected in sha256.items():
+        if name in there and (path / name).stat().st_size > _LARGEST:
+            raise CheckpointError(
+                f"{path / name} is larger than {_LARGEST / 2**30:.0f} GB. {_GO_BACK.format(path=path)}"
+            )
         # a name that is not there may be that of a file elsewhere
         if name not in there or not (path / name).is_file() or sha256_file(path / name) != expected:
             raise CheckpointError(f"{path / name} is missing or changed. {_GO_BACK.format(path=path)}")
