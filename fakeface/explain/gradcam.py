@@ -28,7 +28,7 @@ from ..models.bundle import Bundle, p_fake
 from ..models.memory import images_at_once, in_turns
 from ..models.network import FaceNet
 from ..models.several import MeanNet
-from ..models.persistence import is_out_of_memory, load_model, within_bounds
+from ..models.persistence import memory_ran_out, load_model, within_bounds
 
 # %% ../../nbs/10_explain/01_gradcam.ipynb #591f990c
 class ExplainError(FakefaceError):
@@ -77,7 +77,7 @@ def _asked(model: FaceNet) -> Iterator[None]:
     try:
         yield
     except (AttributeError, IndexError, RuntimeError, TypeError, ValueError) as error:
-        if is_out_of_memory(error):
+        if memory_ran_out(error):
             raise
         why = (str(error).splitlines() or [""])[0][:200]
         raise ExplainError(
