@@ -28,7 +28,7 @@ from ..models.bundle import Bundle, p_fake
 from ..models.memory import images_at_once, in_turns
 from ..models.network import FaceNet
 from ..models.several import MeanNet
-from ..models.persistence import memory_ran_out, load_model, within_bounds
+from ..models.persistence import load_model, memory_ran_out, within_bounds
 
 # %% ../../nbs/10_explain/01_gradcam.ipynb #591f990c
 class ExplainError(FakefaceError):
