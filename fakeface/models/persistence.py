@@ -29,6 +29,7 @@ from .bundle import ONNX, WEIGHTS, Bundle, BundleError, p_fake
 from .export import export_onnx
 from .memory import values_of
 from .network import FaceNet
+from ..images.memory import machine_memory
 from ..images.preprocess import InputSpec, eval_views, normalise
 from .backbone import base_arch, parts_of
 from .several import build_network
@@ -148,6 +149,18 @@ def _refuse_greed(outline: FaceNet, spec: InputSpec) -> None:
         )
 
 
+def _refuse_heavy(outline: FaceNet, file: Path) -> None:
+    "Raise `BundleError` for weights that would take more than half of the machine's memory while they are read."
+    weights = sum(tensor.nbytes for tensor in outline.state_dict().values())
+    # beside the network's own numbers lies the file, as it is and taken apart
+    needed, most = weights + 2 * file.stat().st_size, machine_memory() // 2
+    if needed > most:
+        raise BundleError(
+            f"The weights of {outline.arch} take {needed / 1e9:.1f} GB of memory while they are read; "
+            f"{most / 1e9:.1f} GB, half of what this machine has, is the most."
+        )
+
+
 def load_model(
     folder: str | os.PathLike,  # a bundle's folder
     dropout: float = 0.0,  # for finetuning; does nothing in evaluation
@@ -163,6 +176,7 @@ def load_model(
             outline = build_network(bundle.arch, dropout, spec.size, spec.view)
         wanted = {name: tuple(tensor.shape) for name, tensor in outline.state_dict().items()}
         _refuse_misfits(wanted, check_tensors(Path(folder) / WEIGHTS), bundle.arch)
+        _refuse_heavy(outline, Path(folder) / WEIGHTS)
         _refuse_greed(outline, spec)
         model = build_network(bundle.arch, dropout, spec.size, spec.view)
     except ConfigError as error:

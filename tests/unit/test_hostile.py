@@ -1067,6 +1067,27 @@ def test_weights_that_ask_for_gigabytes_are_not_loaded(tmp_path, arch, size):
             load_model(tmp_path / "b")
 
 
+def test_weights_for_which_there_is_no_room_are_not_loaded(tmp_path, monkeypatch):
+    "An archive of ten kilobytes held a hole of four gigabytes, which became a network of seventeen."
+    from fakeface.models import persistence
+    from fakeface.models.bundle import Bundle
+    from fakeface.models.network import build_model
+
+    network = build_model("test_vit", None, size=96)
+    persistence.save_model(network, tmp_path / "b", Bundle("b", network.arch, network.spec), onnx=False)
+    numbers = sum(tensor.numel() for tensor in network.state_dict().values())
+    # the network's own, the file, and the file taken apart: four bytes each, and the header twice
+    monkeypatch.setattr(persistence, "machine_memory", lambda: 2 * (12 * numbers + 100_000), raising=False)
+    assert persistence.load_model(tmp_path / "b")[1].name == "b"
+    monkeypatch.setattr(persistence, "machine_memory", lambda: 2 * 12 * numbers, raising=False)
+    built = []
+    build = persistence.build_network
+    monkeypatch.setattr(persistence, "build_network", lambda *asked: built.append(asked) or build(*asked))
+    with pytest.raises(BundleError, match="half of what this machine has, is the most"):
+        persistence.load_model(tmp_path / "b")
+    assert len(built) == 1, "an outline without values"
+
+
 def test_weights_that_run_out_of_memory_are_a_sentence(tmp_path, monkeypatch):
     "Five views were looked at together, and torch's own error ended `doctor`."
     from fakeface.models.bundle import Bundle
