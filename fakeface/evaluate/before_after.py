@@ -44,10 +44,15 @@ def is_unsure(
     return np.array(words) == "unsure"
 
 
-def _with_words(scores: pd.DataFrame, bundle: Bundle) -> pd.DataFrame:
+def _with_words(
+    scores: pd.DataFrame,
+    bundle: Bundle,
+    kind: str,  # the name of a threshold; the bundle's own where it has none of this name
+) -> pd.DataFrame:
     "Scores with `pred` and `unsure`: those of the detector that gave each score, or else a bundle's."
     p = scores["p_fake"].to_numpy()
-    words = dict(pred=p >= bundle.thresholds[bundle.threshold], unsure=is_unsure(p, bundle))
+    threshold = bundle.thresholds.get(kind, bundle.thresholds[bundle.threshold])
+    words = dict(pred=p >= threshold, unsure=is_unsure(p, bundle))
     missing = {name: values for name, values in words.items() if name not in scores}
     return scores.assign(**missing)
 
@@ -70,13 +75,15 @@ def compare_scores(
     before: pd.DataFrame,  # path, domain, label, p_fake of the old detector; image, group, part, pred, unsure if known
     after: pd.DataFrame,  # the same rows by the new one
     bundles: tuple[Bundle, Bundle],  # both detectors; of several new ones `pred` and `unsure` are their own
-) -> pd.DataFrame:  # a row a domain: n, n_real, n_fake, auc_before, auc_before_high, auc_after, difference, …
+) -> pd.DataFrame:  # a row a domain: n, n_real, n_fake, threshold, auc_before, auc_after, difference, …
     """Both detectors on each domain; the new one's AUC minus the old one's, NaN where too few images are there. In
     n_real and n_fake copies of one image count once. Where the new one is several, only images of one part are
-    compared."""
+    compared. Verdicts are those at a threshold of the new one's kind, for one that keeps to 1% false alarms finds fewer
+    fakes than one that weighs both the same."""
+    kind = bundles[1].threshold
     # a file may be in two domains, beside the images of two generators
     where = ["path", "domain"]
-    before, after = map(_with_words, (before, after), bundles)
+    before, after = (_with_words(scores, bundle, kind) for scores, bundle in zip((before, after), bundles))
     both = before.merge(
         after[[*where, "p_fake", "pred", "unsure"]], on=where, suffixes=("_before", "_after"), validate="one_to_one"
     )
@@ -84,7 +91,7 @@ def compare_scores(
     for domain, part in both.groupby("domain", sort=False):
         counts = class_counts(both, (both["domain"] == domain).to_numpy())
         n_real, n_fake = distinct_counts(counts)
-        row: dict[str, Any] = dict(domain=domain, n=len(part), n_real=n_real, n_fake=n_fake)
+        row: dict[str, Any] = dict(domain=domain, n=len(part), n_real=n_real, n_fake=n_fake, threshold=kind)
         row["in_common"] = share_in_common(counts)
         row |= dict(auc_before=None, auc_before_high=None, auc_after=None, difference=None, low=None, high=None, p=None)
         if min(n_real, n_fake) >= ENOUGH_TO_CLAIM:
@@ -140,7 +147,7 @@ def wrong_shares(
 def decides_worse(
     known: pd.DataFrame,  # rows of `compare_scores`
 ) -> bool:
-    "Is the new detector wrong more often at its threshold than the old one at its own, however well it ranks?"
+    "Is the new detector wrong more often than the old one, each at its threshold of one kind, however well it ranks?"
     before, after = wrong_shares(known)
     return after > before + _LUCK
 
@@ -194,7 +201,8 @@ def headline_of(
     wrong_before, wrong_after = wrong_shares(known)
     figures = (
         f"{figures}; unsure of {unsure_before:.0%} of them before, {unsure_after:.0%} after; at the threshold "
-        f"{wrong_before:.1%} of the verdicts wrong before, {wrong_after:.1%} after (mean of both classes)"
+        f"({known.threshold.iloc[0]}) {wrong_before:.1%} of the verdicts wrong before, {wrong_after:.1%} after "
+        "(mean of both classes)"
     )
     if backwards := backwards_words(backwards_before(table), start):
         return f"{backwards}: {figures}. If the labels are right, the new detector may be used."

@@ -4,27 +4,40 @@
 
 # %% auto #0
 __all__ = ['ENOUGH_TO_CLAIM', 'ONE_CLASS', 'EVERYDAY_COPIES', 'SLICE_HEAD', 'ABOUT_SLICES', 'TARGET_HEAD', 'ABOUT_TARGETS',
-           'md_table', 'is_one_class', 'absent_text', 'distinct_counts', 'are_too_few', 'too_few_words', 'groups_words',
-           'data_table', 'slice_rows', 'target_cells', 'model_card']
+           'plain_markdown', 'md_table', 'is_one_class', 'absent_text', 'distinct_counts', 'are_too_few',
+           'too_few_words', 'groups_words', 'data_table', 'slice_rows', 'target_cells', 'model_card']
 
 # %% ../../nbs/06_models/02_card.ipynb #171a3781
+import re
 from collections.abc import Mapping
 from typing import Any
 
 from ..core.labels import band_at
+from ..core.text import written_out
 from ..faces.earned import DEFAULT_LIMITS
 from .bundle import LOOKS_ENDING, ONNX, Bundle, is_number
 
 # %% ../../nbs/06_models/02_card.ipynb #929f1458
+_ACTIVE = re.compile(r"<[A-Za-z/!?]|\]\(|!\[|\$|```")  # a tag, a link, an image, a formula, a block of code
+_SIGN = re.compile(r"([!-/:-@\[-`{-~])")  # what Markdown may give a meaning, and a backslash takes it away
+
+
+def plain_markdown(
+    text: Any,  # from a run's files, whoever wrote them
+) -> str:  # one line
+    "Text as it is, in Markdown; its signs are escaped where they would become a tag, a link, an image or a formula."
+    line = written_out(str(text).replace("\n", " "))
+    return _SIGN.sub(r"\\\1", line) if _ACTIVE.search(line) else line.replace("|", "\\|")
+
+
 def md_table(
     head: list[str],  # the columns' names
     rows: list[list[str]],  # as many cells each
 ) -> str:
-    "A Markdown table; bars in cells are escaped."
+    "A Markdown table; bars in cells are escaped, and so is what would be more than text."
 
     def line(cells: list[str]) -> str:
-        escaped = [str(cell).replace("|", "\\|").replace("\n", " ") for cell in cells]
-        return "| " + " | ".join(escaped) + " |"
+        return "| " + " | ".join(map(plain_markdown, cells)) + " |"
 
     return "\n".join([line(head), line(["---"] * len(head)), *map(line, rows)])
 

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['WEIGHTS_LICENSE', 'check_tensors', 'load_tensors', 'read_bundle', 'read_seen', 'read_stats', 'refuse_full',
-           'write_bundle', 'copy_bundle']
+           'refuse_to_replace', 'write_bundle', 'copy_bundle']
 
 # %% ../../nbs/06_models/03_storage.ipynb #0c6690a4
 import dataclasses
@@ -224,7 +224,10 @@ def refuse_full(
             )
 
 # %% ../../nbs/06_models/03_storage.ipynb #3fe03888
-def _refuse_to_replace(folder: Path, overwrite: bool) -> None:
+def refuse_to_replace(
+    folder: Path,  # where a bundle is to be
+    overwrite: bool,
+) -> None:
     "Raise `BundleError` where something is there that must not go."
     if not folder.exists() or not any(folder.iterdir()):
         return
@@ -270,7 +273,7 @@ def write_bundle(
     folder = Path(folder)
     # NumPy's numbers become plain ones, and every rule is applied
     bundle = parse_bundle(to_json(bundle))
-    _refuse_to_replace(folder, overwrite)
+    refuse_to_replace(folder, overwrite)
     # hidden entries are none of a bundle's, as the .git of somebody who keeps it in a repository: they stay
     with atomic_dir(folder, keep_hidden=True) as draft:
         _write_tensors(draft / WEIGHTS, tensors)

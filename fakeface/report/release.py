@@ -30,7 +30,7 @@ from ..evaluate.leave_one_out import not_pretrained
 from ..evaluate.unseen import claim_of
 from ..models.bundle import CARD, INDEX, Bundle
 from ..models.storage import WEIGHTS_LICENSE, read_bundle, read_seen, read_stats, write_bundle
-from ..models.card import md_table, model_card
+from ..models.card import md_table, model_card, plain_markdown
 from ..models.export import export_onnx
 from ..models.persistence import load_model
 from ..train.origin import init_paths
@@ -216,7 +216,7 @@ def card_leaveout(
     hashes = [str(each)[:12] for each in dict.fromkeys(seen_by) if _known(each)]
     whose = f" That detector is the bundle {listed(f'`{each}`' for each in hashes)}." if hashes else ""
     doubts = [
-        f"The row {row['domain']} without {row['without']} is none of unseen images: {row['met']}"
+        plain_markdown(f"The row {row['domain']} without {row['without']} is none of unseen images: {row['met']}")
         for row in _with_doubts(table)
     ]
     unpretrained = table.loc[table["lacks pretraining"].eq(True), "without"] if "lacks pretraining" in table else []
@@ -431,14 +431,16 @@ def _test_section(bundle: Bundle, evaluation: dict) -> str:
 def _origin_section(bundle: Bundle, trained: dict[str, float], lines: Iterable[str], env: dict[str, Any]) -> str:
     "Time, machine and command lines."
     times = ", ".join(f"{run} {seconds / 60:.0f} min" for run, seconds in trained.items())
-    machine = (
+    machine = plain_markdown(
         f"{env.get('device', 'device not recorded')}, {env.get('cores', '?')} cores, {env.get('memory_gib', '?')} GiB"
     )
     shell = "\n".join(lines)
+    # longer than any in a line, which could end the block
+    fence = "`" * max([3, *(len(ticks) + 1 for ticks in re.findall("`+", shell))])
     return (
         f"## How it was made\nTraining time: {times or 'not recorded'}; {machine};"
         f" torch {bundle.versions.get('torch', 'not recorded')}."
-        f" Manifest of the training images: `{bundle.manifest_hash}`.\n\n```sh\n{shell}\n```"
+        f" Manifest of the training images: `{bundle.manifest_hash}`.\n\n{fence}sh\n{shell}\n{fence}"
     )
 
 # %% ../../nbs/12_report/16_release.ipynb #de2483f6

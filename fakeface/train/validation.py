@@ -14,7 +14,6 @@ from typing import Any, Iterable, Iterator, TypeVar
 import numpy as np
 import pandas as pd
 from accelerate.utils import gather_object
-from sklearn.metrics import roc_curve
 from torch import nn
 from ..augment.batches import BatchPart
 from ..data.groups import image_names
@@ -215,19 +214,27 @@ class Decision:
         return p_fake(scores[_LOGIT_COLUMNS].to_numpy(), self.temperature, self.bias)
 
 
-_MISFIT = 0.2  # how much larger a share of wrong verdicts may be with a threshold of others than with the best one
+_MISFIT = 0.2  # how much larger a share of wrong verdicts may be with a threshold of others than with one's own
+
+
+def _wrong_shares(says_fake: np.ndarray, is_fake: np.ndarray) -> tuple[float, float]:
+    "The share of photographs that are called fake, and of fakes that are called real."
+    return float(says_fake[~is_fake].mean()), float((~says_fake[is_fake]).mean())
 
 
 def _misfit(kept: Decision, scores: pd.DataFrame, start: Bundle) -> str:
     "A sentence where the start's decision is far from fitting the new network; empty where it may fit."
     p, is_fake = kept.p_fake(scores), scores.label.to_numpy() == 1
-    if _smaller_class(scores) < ENOUGH_TO_CLAIM:
+    there = _smaller_class(scores)
+    if there < ENOUGH_TO_CLAIM:
         return ""
-    says_fake = p >= kept.thresholds[kept.threshold]
-    fpr, fnr = float(says_fake[~is_fake].mean()), float((~says_fake[is_fake]).mean())
-    false_alarms, found, _ = roc_curve(is_fake, p)
-    least = (1 - (found - false_alarms).max()) / 2
-    if (fpr + fnr) / 2 <= least + _MISFIT:
+    fpr, fnr = _wrong_shares(p >= kept.thresholds[kept.threshold], is_fake)
+    # one that limits false alarms is wrong of many fakes, and as it should be; 0.5 fits where scores are calibrated
+    fitted = fit_thresholds(p, scores.label, None, split="valid")
+    own = fitted["youden"] if kept.threshold == "0.5" else fitted.get(kept.threshold, fitted["youden"])
+    # two standard errors of a class's share, at most
+    chance = 1 / math.sqrt(there)
+    if fpr + fnr <= sum(_wrong_shares(p >= own, is_fake)) + 2 * _MISFIT + chance:
         return ""
     return (
         f"The decision of {start.name} does not fit the new network: by its threshold {fpr:.0%} of the validation "

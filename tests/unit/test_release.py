@@ -9,6 +9,7 @@ import nbformat
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 from fakeface.core.files import read_json, sha256_json
 from fakeface.core.project import FakefaceError
 from fakeface.core.stages import run_dir
@@ -16,8 +17,10 @@ from fakeface.data.manifest import manifest_hash, read_manifest, write_manifest
 from fakeface.evaluate.stage import EvaluateConfig, evaluate
 from fakeface.explain.averages import explain_predictions
 from fakeface.images.preprocess import InputSpec
-from fakeface.models.bundle import CARD, Bundle
+from fakeface.models.bundle import CARD, Bundle, BundleError
 from fakeface.models.card import md_table
+from fakeface.models.network import build_model
+from fakeface.models.persistence import save_model
 from fakeface.models.storage import WEIGHTS_LICENSE, read_bundle, write_bundle
 from fakeface.report.release import made_of, restate_identity, ship, shipped_card, write_card
 from fakeface.testing.bundles import tiny_bundle
@@ -96,6 +99,43 @@ def test_another_detector_gets_no_word_of_the_shipped_one(tmp_path, name):
     table = [line for line in section.splitlines() if line.startswith("|")]
     assert table[2:] == [f"| {domain} | {source} | my own | 2 |"]
     assert "FFHQ" not in section
+
+
+def test_what_ships_now_stays_until_all_of_the_new_is_there(tmp_path, monkeypatch):
+    "Broken off in its test, howto_ship left the new weights beside the old figures; the old weights had gone."
+    notebook = "nbs/tutorials/howto_ship.ipynb"
+    for number, run in enumerate(("old", "new")):
+        torch.manual_seed(number)
+        network = build_model("test_resnet", None, size=64)
+        save_model(network, tmp_path / f"outputs/{run}/finetune/bundle", Bundle(run, "test_resnet", network.spec))
+    (tmp_path / "settings.ini").write_text("[DEFAULT]\nlib_name = fakeface\n")
+    monkeypatch.chdir(tmp_path)
+    models = tmp_path / "outputs/models"
+    monkeypatch.setattr("fakeface.core.project.project_root", lambda: tmp_path)
+
+    def begun(run, overwrite=False):
+        known = dict(run=run, out=str(tmp_path / "outputs"), name="mine", faces=False, overwrite=overwrite)
+        exec(cell_with(notebook, "bundle = ship("), known)
+        return known
+
+    def ended(known):
+        known["results"] = known["draft"].with_name("mine.results")
+        known["results"].mkdir()
+        (known["results"] / "test.json").write_text(known["bundle"].hash)
+        exec(cell_with(notebook, "copy_bundle(draft"), known)
+
+    ended(begun("old"))
+    first = read_bundle(models / "mine")
+    assert (models / "mine.results/test.json").read_text() == first.hash
+    with pytest.raises(BundleError, match="a bundle is never changed"):
+        begun("new")
+    known = begun("new", overwrite=True)
+    assert read_bundle(models / "mine") == first and known["bundle"].hash != first.hash
+    assert (models / "mine.results/test.json").read_text() == first.hash
+    ended(known)
+    assert read_bundle(models / "mine").hash == known["bundle"].hash
+    assert (models / "mine.results/test.json").read_text() == known["bundle"].hash
+    assert sorted(path.name for path in models.iterdir()) == ["mine", "mine.results"]
 
 
 def test_what_each_finetuning_began_from_is_on_the_card(tmp_path):
