@@ -23,7 +23,9 @@ from .stage import note_test_read
 from ..metrics.figures import class_counts, share_in_common
 from ..metrics.intervals import Interval, mover
 from ..metrics.areas import BY_GROUPS, delong_ci
+from ..metrics.calibrate import breaks_limit, fpr_limit
 from ..metrics.paired import delong_test
+from ..metrics.ranking import tpr_at_fpr
 from ..models.bundle import Bundle
 from ..models.card import ENOUGH_TO_CLAIM, distinct_counts, groups_words
 from ..models.cost import cost_of
@@ -44,35 +46,50 @@ def is_unsure(
     return np.array(words) == "unsure"
 
 
-def _with_words(
-    scores: pd.DataFrame,
-    bundle: Bundle,
-    kind: str,  # the name of a threshold; the bundle's own where it has none of this name
-) -> pd.DataFrame:
+def _with_words(scores: pd.DataFrame, bundle: Bundle) -> pd.DataFrame:
     "Scores with `pred` and `unsure`: those of the detector that gave each score, or else a bundle's."
     p = scores["p_fake"].to_numpy()
-    threshold = bundle.thresholds.get(kind, bundle.thresholds[bundle.threshold])
-    words = dict(pred=p >= threshold, unsure=is_unsure(p, bundle))
+    words = dict(pred=p >= bundle.thresholds[bundle.threshold], unsure=is_unsure(p, bundle))
     missing = {name: values for name, values in words.items() if name not in scores}
     return scores.assign(**missing)
 
 
+def _judged_by(
+    scores: pd.DataFrame,
+    bundle: Bundle,  # of the detector that gave all of them
+    kind: str,  # the name of a threshold; the bundle's own where it has none of this name
+) -> pd.DataFrame:
+    "Scores with `pred` by a threshold of a detector that need not be the one that its verdicts use."
+    threshold = bundle.thresholds.get(kind, bundle.thresholds[bundle.threshold])
+    return _with_words(scores, bundle).assign(pred=scores["p_fake"].to_numpy() >= threshold)
+
+
+def _share(values: pd.Series) -> float:
+    return float(values.mean()) if len(values) else np.nan
+
+
 def _verdicts(
-    both: pd.DataFrame,  # label; pred and unsure, before and after
+    both: pd.DataFrame,  # label; p_fake, pred and unsure, before and after
+    kind: str,  # the name of the threshold
 ) -> dict[str, float]:
-    "Of how many images each detector is unsure; the share on the wrong side of its threshold, mean of both classes."
-    truth = both["label"].to_numpy()
+    """Of how many images each detector is unsure, and the share of each class on the wrong side of its threshold; of
+    the fakes also the share that the old one would miss with as many false alarms as the new one has, or may have."""
+    is_fake = both["label"] == 1
     found = {}
     for when in ("before", "after"):
-        is_wrong = both[f"pred_{when}"].to_numpy() != truth
-        of_classes = [is_wrong[truth == each].mean() for each in np.unique(truth)]
+        says_fake = both[f"pred_{when}"].astype(bool)
         found[f"unsure_{when}"] = float(np.mean(both[f"unsure_{when}"].to_numpy()))
-        found[f"wrong_{when}"] = float(np.mean(of_classes))
+        found[f"fpr_{when}"] = _share(says_fake[~is_fake])
+        found[f"fnr_{when}"] = _share(~says_fake[is_fake])
+    found["fnr_alike"] = np.nan
+    if both["label"].nunique() == 2:
+        allowed = max(found["fpr_after"], fpr_limit(kind) or 0.0)
+        found["fnr_alike"] = 1 - tpr_at_fpr(both["label"], both["p_fake_before"], allowed)
     return found
 
 
 def compare_scores(
-    before: pd.DataFrame,  # path, domain, label, p_fake of the old detector; image, group, part, pred, unsure if known
+    before: pd.DataFrame,  # path, domain, label, p_fake of the old detector; image, group, part, unsure if known
     after: pd.DataFrame,  # the same rows by the new one
     bundles: tuple[Bundle, Bundle],  # both detectors; of several new ones `pred` and `unsure` are their own
 ) -> pd.DataFrame:  # a row a domain: n, n_real, n_fake, threshold, auc_before, auc_after, difference, …
@@ -83,7 +100,7 @@ def compare_scores(
     kind = bundles[1].threshold
     # a file may be in two domains, beside the images of two generators
     where = ["path", "domain"]
-    before, after = (_with_words(scores, bundle, kind) for scores, bundle in zip((before, after), bundles))
+    before, after = _judged_by(before, bundles[0], kind), _with_words(after, bundles[1])
     both = before.merge(
         after[[*where, "p_fake", "pred", "unsure"]], on=where, suffixes=("_before", "_after"), validate="one_to_one"
     )
@@ -100,7 +117,7 @@ def compare_scores(
             row |= dict(auc_before=test.details["auc_b"], auc_after=test.details["auc_a"], p=test.details["p"])
             row["auc_before_high"] = delong_ci(part.label, part.p_fake_before, groups=groups).high
             row |= dict(difference=test.value, low=test.low, high=test.high)
-        rows.append(row | _verdicts(part))
+        rows.append(row | _verdicts(part, kind))
     return pd.DataFrame(rows)
 
 # %% ../../nbs/09_evaluate/10_before_after.ipynb #f3971a04
@@ -137,19 +154,29 @@ _LUCK = 0.02  # by which the share of wrong verdicts may rise in a detector that
 
 def wrong_shares(
     known: pd.DataFrame,  # rows of `compare_scores`
-) -> tuple[float, float]:  # of the old detector and of the new one
-    "The share of verdicts that are wrong at the threshold, mean of both classes and of the domains."
-    before = np.mean(known["wrong_before"].to_numpy())
-    after = np.mean(known["wrong_after"].to_numpy())
-    return float(before), float(after)
+) -> dict[str, float]:  # fpr_before, fnr_before, fpr_after, fnr_after, fnr_alike
+    "The shares of verdicts that are wrong at the threshold, mean of the domains."
+    shares = ("fpr_before", "fnr_before", "fpr_after", "fnr_after", "fnr_alike")
+    return {name: float(np.mean(known[name].to_numpy(float))) for name in shares}
 
 
 def decides_worse(
     known: pd.DataFrame,  # rows of `compare_scores`
-) -> bool:
-    "Is the new detector wrong more often than the old one, each at its threshold of one kind, however well it ranks?"
-    before, after = wrong_shares(known)
-    return after > before + _LUCK
+    start: str = "the old detector",  # its name
+) -> str:  # empty: it does not
+    """Why the new detector's verdicts are worse than the old one's, each at its threshold of one kind, however well it
+    ranks. One that limits false alarms has to keep its limit, and to find the fakes that the old one finds with as
+    many; by all others both errors count the same."""
+    kind, wrong = known["threshold"].iloc[0], wrong_shares(known)
+    if fpr_limit(kind) is None:
+        more = wrong["fpr_after"] + wrong["fnr_after"] - wrong["fpr_before"] - wrong["fnr_before"]
+        return "its verdicts are wrong more often, because its threshold does not fit" if more > 2 * _LUCK else ""
+    is_broken = breaks_limit(kind, wrong["fpr_after"], int(known["n_real"].sum()))
+    if is_broken and wrong["fpr_after"] > wrong["fpr_before"] + _LUCK:
+        return f"its threshold does not fit and calls more photographs fake than {kind} allows"
+    if wrong["fnr_after"] > wrong["fnr_alike"] + 2 * _LUCK:
+        return f"its threshold does not fit and misses more fakes than {start} would with as many false alarms"
+    return ""
 
 
 def is_better(
@@ -198,19 +225,18 @@ def headline_of(
         f"difference {mean.value:+.3f} [{mean.low:+.3f} to {mean.high:+.3f}] on the same {mean.n} {of_what}"
     )
     unsure_before, unsure_after = unsure_shares(known)
-    wrong_before, wrong_after = wrong_shares(known)
+    wrong = {name: f"{share:.1%}" for name, share in wrong_shares(known).items()}
     figures = (
         f"{figures}; unsure of {unsure_before:.0%} of them before, {unsure_after:.0%} after; at the threshold "
-        f"({known.threshold.iloc[0]}) {wrong_before:.1%} of the verdicts wrong before, {wrong_after:.1%} after "
-        "(mean of both classes)"
+        f"({known.threshold.iloc[0]}) {wrong['fpr_before']} of the photographs and {wrong['fnr_before']} of the fakes "
+        f"are misjudged before, {wrong['fpr_after']} and {wrong['fnr_after']} after"
     )
     if backwards := backwards_words(backwards_before(table), start):
         return f"{backwards}: {figures}. If the labels are right, the new detector may be used."
     if mean.low is not None and mean.low > 0:
-        if decides_worse(known):
-            verdicts = "its verdicts are wrong more often, because its threshold does not fit"
-            advice = "More validation images let it have its own."
-            return f"The new detector ranks images better than {start}, but {verdicts}: {figures}. {advice}"
+        if why := decides_worse(known, start):
+            advice = "More validation images let its threshold fit."
+            return f"The new detector ranks images better than {start}, but {why}: {figures}. {advice}"
         if unsure_after >= max(MOSTLY_UNSURE, unsure_before):
             verdicts = f"gives a verdict on only {1 - unsure_after:.0%} of them ({1 - unsure_before:.0%} before)"
             return f"The new detector ranks images better than {start}, but {verdicts}: {figures}."

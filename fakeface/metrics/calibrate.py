@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['T_RANGE', 'MAX_FPR', 'THRESHOLDS', 'SplitError', 'refuse_test', 'balanced', 'Calibration', 'fit_calibration',
-           'fit_thresholds', 'Band', 'fit_band', 'fit_limits']
+           'fit_thresholds', 'fpr_limit', 'breaks_limit', 'Band', 'fit_band', 'fit_limits']
 
 # %% ../../nbs/07_metrics/09_calibrate.ipynb #15c55d93
 import warnings
@@ -190,6 +190,23 @@ def fit_thresholds(
     for limit in max_fpr:
         thresholds[f"fpr<={limit:.0%}"] = float(cuts[fpr <= limit + 1e-9].min(initial=1.0))
     return thresholds | {"0.5": 0.5}
+
+# %% ../../nbs/07_metrics/09_calibrate.ipynb #7c1d0e53
+def fpr_limit(
+    name: str,  # of a threshold
+) -> float | None:  # the largest share of false alarms that it allows; None where it limits none
+    "What the name of a threshold promises."
+    return {f"fpr<={limit:.0%}": limit for limit in MAX_FPR}.get(name)
+
+
+def breaks_limit(
+    name: str,  # of a threshold
+    fpr: float,  # share of photographs that are called fake
+    n: int,  # photographs
+) -> bool:
+    "Are the false alarms shown to be more than twice what a threshold allows? By the lower end of Wilson's interval."
+    limit = fpr_limit(name)
+    return limit is not None and n > 0 and wilson(fpr * n, n)[0] > 2 * limit
 
 # %% ../../nbs/07_metrics/09_calibrate.ipynb #0d377e7d
 @dataclass(frozen=True)

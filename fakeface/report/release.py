@@ -220,7 +220,7 @@ def card_leaveout(
         for row in _with_doubts(table)
     ]
     unpretrained = table.loc[table["lacks pretraining"].eq(True), "without"] if "lacks pretraining" in table else []
-    notes = filter(None, [not_pretrained(dict.fromkeys(unpretrained)), *doubts])
+    notes = filter(None, [plain_markdown(not_pretrained(dict.fromkeys(unpretrained))), *doubts])
     are_beside = any(_known(row.get("auc seen")) is not None for row in table.to_dict("records"))
     text = " ".join([LEAVEOUT_TEXT + (SEEN_TEXT + whose if are_beside else ""), *notes])
     return f"## On a domain that it never saw\n{text}\n\n{md_table(LEAVEOUT_COLUMNS, rows)}"

@@ -19,7 +19,7 @@ from ..augment.batches import BatchPart
 from ..data.groups import image_names
 from ..data.quarantine import Quarantine
 from ..core.labels import band_at
-from ..metrics.calibrate import Band, fit_band, fit_calibration, fit_thresholds
+from ..metrics.calibrate import Band, breaks_limit, fit_band, fit_calibration, fit_thresholds
 from ..metrics.figures import Evaluation, by_domain, class_counts
 from ..metrics.intervals import proportion
 from ..models.bundle import Bundle, p_fake
@@ -229,12 +229,14 @@ def _misfit(kept: Decision, scores: pd.DataFrame, start: Bundle) -> str:
     if there < ENOUGH_TO_CLAIM:
         return ""
     fpr, fnr = _wrong_shares(p >= kept.thresholds[kept.threshold], is_fake)
+    is_broken = breaks_limit(kept.threshold, fpr, there)
     # one that limits false alarms is wrong of many fakes, and as it should be; 0.5 fits where scores are calibrated
     fitted = fit_thresholds(p, scores.label, None, split="valid")
     own = fitted["youden"] if kept.threshold == "0.5" else fitted.get(kept.threshold, fitted["youden"])
     # two standard errors of a class's share, at most
     chance = 1 / math.sqrt(there)
-    if fpr + fnr <= sum(_wrong_shares(p >= own, is_fake)) + 2 * _MISFIT + chance:
+    least = sum(_wrong_shares(p >= own, is_fake))
+    if fpr + fnr <= least + 2 * _MISFIT + chance and not is_broken:
         return ""
     return (
         f"The decision of {start.name} does not fit the new network: by its threshold {fpr:.0%} of the validation "
