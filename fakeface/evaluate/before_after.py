@@ -64,7 +64,7 @@ def _judged_by(
     return _with_words(scores, bundle).assign(pred=scores["p_fake"].to_numpy() >= threshold)
 
 
-def _share(values: pd.Series) -> float:
+def _share(values: np.ndarray) -> float:
     return float(values.mean()) if len(values) else np.nan
 
 
@@ -74,17 +74,17 @@ def _verdicts(
 ) -> dict[str, float]:
     """Of how many images each detector is unsure, and the share of each class on the wrong side of its threshold; of
     the fakes also the share that the old one would miss with as many false alarms as the new one has, or may have."""
-    is_fake = both["label"] == 1
+    is_fake = both["label"].to_numpy() == 1
     found = {}
     for when in ("before", "after"):
-        says_fake = both[f"pred_{when}"].astype(bool)
+        says_fake = both[f"pred_{when}"].to_numpy(bool)
         found[f"unsure_{when}"] = float(np.mean(both[f"unsure_{when}"].to_numpy()))
         found[f"fpr_{when}"] = _share(says_fake[~is_fake])
         found[f"fnr_{when}"] = _share(~says_fake[is_fake])
     found["fnr_alike"] = np.nan
-    if both["label"].nunique() == 2:
+    if is_fake.any() and not is_fake.all():
         allowed = max(found["fpr_after"], fpr_limit(kind) or 0.0)
-        found["fnr_alike"] = 1 - tpr_at_fpr(both["label"], both["p_fake_before"], allowed)
+        found["fnr_alike"] = 1 - tpr_at_fpr(is_fake, both["p_fake_before"], allowed)
     return found
 
 
@@ -171,7 +171,7 @@ def decides_worse(
     if fpr_limit(kind) is None:
         more = wrong["fpr_after"] + wrong["fnr_after"] - wrong["fpr_before"] - wrong["fnr_before"]
         return "its verdicts are wrong more often, because its threshold does not fit" if more > 2 * _LUCK else ""
-    is_broken = breaks_limit(kind, wrong["fpr_after"], int(known["n_real"].sum()))
+    is_broken = breaks_limit(kind, wrong["fpr_after"], int(np.sum(known["n_real"].to_numpy())))
     if is_broken and wrong["fpr_after"] > wrong["fpr_before"] + _LUCK:
         return f"its threshold does not fit and calls more photographs fake than {kind} allows"
     if wrong["fnr_after"] > wrong["fnr_alike"] + 2 * _LUCK:
@@ -205,6 +205,23 @@ def unsure_shares(
     return float(np.average(before, weights=sizes)), float(np.average(after, weights=sizes))
 
 # %% ../../nbs/09_evaluate/10_before_after.ipynb #ab1591f1
+def _figures(
+    known: pd.DataFrame,  # rows of `compare_scores`
+    mean: Interval,  # of `mean_difference`
+    of_what: str,  # that both were asked about
+) -> str:
+    "Both detectors in figures: how they rank, of how many they are unsure, whom they misjudge at the threshold."
+    unsure_before, unsure_after = unsure_shares(known)
+    wrong = {name: f"{share:.1%}" for name, share in wrong_shares(known).items()}
+    return (
+        f"mean AUC {known.auc_before.mean():.3f} before, {known.auc_after.mean():.3f} after, "
+        f"difference {mean.value:+.3f} [{mean.low:+.3f} to {mean.high:+.3f}] on the same {mean.n} {of_what}; "
+        f"unsure of {unsure_before:.0%} of them before, {unsure_after:.0%} after; at the threshold "
+        f"({known.threshold.iloc[0]}) {wrong['fpr_before']} of the photographs and {wrong['fnr_before']} of the fakes "
+        f"are misjudged before, {wrong['fpr_after']} and {wrong['fnr_after']} after"
+    )
+
+
 def headline_of(
     table: pd.DataFrame,  # of `compare_scores`
     start: str,  # the name of the detector that training began with
@@ -220,17 +237,8 @@ def headline_of(
             f"images of each class that both have not seen (there are {n_real} real, {n_fake} fake). Add images."
         )
     known = table.dropna(subset=["difference"])
-    figures = (
-        f"mean AUC {known.auc_before.mean():.3f} before, {known.auc_after.mean():.3f} after, "
-        f"difference {mean.value:+.3f} [{mean.low:+.3f} to {mean.high:+.3f}] on the same {mean.n} {of_what}"
-    )
+    figures = _figures(known, mean, of_what)
     unsure_before, unsure_after = unsure_shares(known)
-    wrong = {name: f"{share:.1%}" for name, share in wrong_shares(known).items()}
-    figures = (
-        f"{figures}; unsure of {unsure_before:.0%} of them before, {unsure_after:.0%} after; at the threshold "
-        f"({known.threshold.iloc[0]}) {wrong['fpr_before']} of the photographs and {wrong['fnr_before']} of the fakes "
-        f"are misjudged before, {wrong['fpr_after']} and {wrong['fnr_after']} after"
-    )
     if backwards := backwards_words(backwards_before(table), start):
         return f"{backwards}: {figures}. If the labels are right, the new detector may be used."
     if mean.low is not None and mean.low > 0:

@@ -206,7 +206,10 @@ def breaks_limit(
 ) -> bool:
     "Are the false alarms shown to be more than twice what a threshold allows? By the lower end of Wilson's interval."
     limit = fpr_limit(name)
-    return limit is not None and n > 0 and wilson(fpr * n, n)[0] > 2 * limit
+    if limit is None or not n:
+        return False
+    low, _ = wilson(fpr * n, n)
+    return bool(low > 2 * limit)
 
 # %% ../../nbs/07_metrics/09_calibrate.ipynb #0d377e7d
 @dataclass(frozen=True)
