@@ -19,6 +19,7 @@ import onnxruntime as ort
 
 from ..core.project import threads_here
 from ..core.text import written_out
+from ..images.bound import bytes_bound
 from ..images.memory import machine_memory
 from ..images.preprocess import InputSpec, eval_views, normalise
 from .bundle import ONNX, Bundle, BundleError, p_fake
@@ -55,12 +56,18 @@ def _limit_values() -> None:
     ort.create_and_register_allocator(store, ort.OrtArenaCfg(values_limit(), -1, -1, -1))
 
 
-_BEYOND = "smaller than requested bytes"  # what onnxruntime says of a value that does not fit
+# what onnxruntime says of a value that does not fit, and of tables of its own
+_BEYOND = ("smaller than requested bytes", "bad_alloc", "bad allocation")
+
+
+def _is_beyond(error: Exception) -> bool:
+    "Whether a network asked for more memory than there may be."
+    return any(words in str(error) for words in _BEYOND)
 
 
 def _why(error: Exception) -> str:
     "What onnxruntime says of an operation that failed, in a sentence where it is one of ours."
-    if _BEYOND in str(error):
+    if _is_beyond(error):
         return f"it asks for more than the {values_limit() / 1e9:.1f} GB of memory that networks may have here"
     lines = str(error).splitlines() or [""]
     return lines[0][:200]
@@ -118,8 +125,10 @@ def _run(session: ort.InferenceSession, x: np.ndarray, seconds: float) -> np.nda
     timer.daemon = True
     timer.start()
     try:
-        # a network's output may be sparse, a list or a dictionary as well; `logits` of ours is an array
-        return cast(np.ndarray, session.run(["logits"], {"x": x}, options)[0])
+        # its tables for many small matrices lie beside the store
+        with bytes_bound(values_limit()):
+            # a network's output may be sparse, a list or a dictionary as well; `logits` of ours is an array
+            return cast(np.ndarray, session.run(["logits"], {"x": x}, options)[0])
     except Exception:
         if options.terminate:
             raise TimeoutError(f"the network needs more than {seconds:g} s for one image; it was stopped") from None
@@ -143,7 +152,7 @@ def run_network(
     except TimeoutError as error:
         raise RunError(str(error)) from None
     except Exception as error:  # of onnxruntime's own kinds
-        if _BEYOND in str(error):
+        if _is_beyond(error):
             raise RunError(f"the network cannot be run: {_why(error)}") from None
         raise RunError(f"the network failed on this image ({written_out(_why(error))})") from None
 

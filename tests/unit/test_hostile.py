@@ -1067,6 +1067,33 @@ def test_weights_that_ask_for_gigabytes_are_not_loaded(tmp_path, arch, size):
             load_model(tmp_path / "b")
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="no such limit")
+def test_tables_beside_the_store_are_bounded(tmp_path, monkeypatch):
+    "Eight million matrices of one number: 67 MB of values, and .9 GB of tables that the store does not count."
+    from fakeface.models import session
+
+    shape = np.array([64, 64, 64, 32, 1, 1], np.int64)
+    nodes = [
+        helper.make_node("ReduceMean", ["x"], ["m"], axes=[0, 1, 2, 3], keepdims=0),
+        helper.make_node("Expand", ["m", "shape"], ["many"]),
+        helper.make_node("MatMul", ["many", "many"], ["products"]),
+        helper.make_node("ReduceMax", ["products"], ["largest"], axes=[0, 1, 2, 3, 4, 5], keepdims=0),
+        helper.make_node("Mul", ["largest", "w"], ["logits"]),
+    ]
+    constants = [numpy_helper.from_array(np.ones((1, 2), np.float32), "w"), numpy_helper.from_array(shape, "shape")]
+    takes = helper.make_tensor_value_info("x", TensorProto.FLOAT, ["batch", 3, "height", "width"])
+    gives = helper.make_tensor_value_info("logits", TensorProto.FLOAT, ["batch", 2])
+    graph = helper.make_graph(nodes, "g", [takes], [gives], constants)
+    opset = [helper.make_opsetid("", 13)]
+    opened = session.open_session(helper.make_model(graph, opset_imports=opset, ir_version=8).SerializeToString(), 64)
+    x = np.zeros((1, 3, 64, 64), np.float32)
+    monkeypatch.setattr(session, "values_limit", lambda: 2**28)
+    with pytest.raises(session.RunError, match="more than the 0.3 GB of memory that networks may have"):
+        session.run_network(opened, x)
+    monkeypatch.undo()
+    assert session.run_network(opened, x).shape == (1, 2), "where there is room, it runs"
+
+
 def test_weights_for_which_there_is_no_room_are_not_loaded(tmp_path, monkeypatch):
     "An archive of ten kilobytes held a hole of four gigabytes, which became a network of seventeen."
     from fakeface.models import persistence
