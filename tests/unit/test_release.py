@@ -120,7 +120,7 @@ def test_what_ships_now_stays_until_all_of_the_new_is_there(tmp_path, monkeypatc
 
     def ended(known):
         known["results"] = known["draft"].with_name("mine.results")
-        known["results"].mkdir()
+        known["results"].mkdir(exist_ok=True)
         (known["results"] / "test.json").write_text(known["bundle"].hash)
         exec(cell_with(notebook, "copy_bundle(draft"), known)
 
@@ -132,6 +132,9 @@ def test_what_ships_now_stays_until_all_of_the_new_is_there(tmp_path, monkeypatc
     known = begun("new", overwrite=True)
     assert read_bundle(models / "mine") == first and known["bundle"].hash != first.hash
     assert (models / "mine.results/test.json").read_text() == first.hash
+    with pytest.raises(BundleError, match="never changed"):
+        ended(known | dict(overwrite=False))
+    assert (models / "mine.results/test.json").read_text() == first.hash, "both stay where the last step fails"
     ended(known)
     assert read_bundle(models / "mine").hash == known["bundle"].hash
     assert (models / "mine.results/test.json").read_text() == known["bundle"].hash
