@@ -24,6 +24,7 @@ from ..metrics.figures import class_counts, share_in_common
 from ..metrics.intervals import Interval, mover
 from ..metrics.areas import BY_GROUPS, delong_ci
 from ..metrics.calibrate import breaks_limit, fpr_limit
+from ..metrics.decisions import error_rates
 from ..metrics.paired import delong_test
 from ..metrics.ranking import tpr_at_fpr
 from ..models.bundle import Bundle
@@ -64,10 +65,6 @@ def _judged_by(
     return _with_words(scores, bundle).assign(pred=scores["p_fake"].to_numpy() >= threshold)
 
 
-def _share(values: np.ndarray) -> float:
-    return float(values.mean()) if len(values) else np.nan
-
-
 def _verdicts(
     both: pd.DataFrame,  # label; p_fake, pred and unsure, before and after
     kind: str,  # the name of the threshold
@@ -77,10 +74,8 @@ def _verdicts(
     is_fake = both["label"].to_numpy() == 1
     found = {}
     for when in ("before", "after"):
-        says_fake = both[f"pred_{when}"].to_numpy(bool)
         found[f"unsure_{when}"] = float(np.mean(both[f"unsure_{when}"].to_numpy()))
-        found[f"fpr_{when}"] = _share(says_fake[~is_fake])
-        found[f"fnr_{when}"] = _share(~says_fake[is_fake])
+        found[f"fpr_{when}"], found[f"fnr_{when}"] = error_rates(is_fake, both[f"pred_{when}"])
     found["fnr_alike"] = np.nan
     if is_fake.any() and not is_fake.all():
         allowed = max(found["fpr_after"], fpr_limit(kind) or 0.0)
@@ -163,7 +158,7 @@ def wrong_shares(
 def why_worse(
     known: pd.DataFrame,  # rows of `compare_scores`
     start: str = "the old detector",  # its name
-) -> str:  # empty: it does not
+) -> str:  # empty: they are not
     """Why the new detector's verdicts are worse than the old one's, each at its threshold of one kind, however well it
     ranks. One that limits false alarms has to keep its limit, and to find the fakes that the old one finds with as
     many; by all others both errors count the same."""

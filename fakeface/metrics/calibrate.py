@@ -171,7 +171,8 @@ def _places(
 
 
 MAX_FPR = (0.01, 0.03)  # false-alarm limits that have a threshold each
-THRESHOLDS = ("youden", *(f"fpr<={limit:.0%}" for limit in MAX_FPR), "0.5")
+_LIMIT_NAMED = "fpr<={:.0%}".format  # what the threshold for a limit is called
+THRESHOLDS = ("youden", *map(_LIMIT_NAMED, MAX_FPR), "0.5")
 
 
 def fit_thresholds(
@@ -188,7 +189,7 @@ def fit_thresholds(
     best = cuts[tpr - fpr >= (tpr - fpr).max() - 1e-9]
     thresholds = {"youden": float(best[np.abs(best - 0.5).argmin()])}
     for limit in max_fpr:
-        thresholds[f"fpr<={limit:.0%}"] = float(cuts[fpr <= limit + 1e-9].min(initial=1.0))
+        thresholds[_LIMIT_NAMED(limit)] = float(cuts[fpr <= limit + 1e-9].min(initial=1.0))
     return thresholds | {"0.5": 0.5}
 
 # %% ../../nbs/07_metrics/09_calibrate.ipynb #7c1d0e53
@@ -196,7 +197,7 @@ def fpr_limit(
     name: str,  # of a threshold
 ) -> float | None:  # the largest share of false alarms that it allows; None where it limits none
     "What the name of a threshold promises."
-    return {f"fpr<={limit:.0%}": limit for limit in MAX_FPR}.get(name)
+    return {_LIMIT_NAMED(limit): limit for limit in MAX_FPR}.get(name)
 
 
 def breaks_limit(

@@ -20,6 +20,7 @@ from ..data.groups import image_names
 from ..data.quarantine import Quarantine
 from ..core.labels import band_at
 from ..metrics.calibrate import Band, breaks_limit, fit_band, fit_calibration, fit_thresholds
+from ..metrics.decisions import error_rates
 from ..metrics.figures import Evaluation, by_domain, class_counts
 from ..metrics.intervals import proportion
 from ..models.bundle import Bundle, p_fake
@@ -217,25 +218,20 @@ class Decision:
 _MISFIT = 0.2  # how much larger a share of wrong verdicts may be with a threshold of others than with one's own
 
 
-def _wrong_shares(says_fake: np.ndarray, is_fake: np.ndarray) -> tuple[float, float]:
-    "The share of photographs that are called fake, and of fakes that are called real."
-    return float(says_fake[~is_fake].mean()), float((~says_fake[is_fake]).mean())
-
-
 def _misfit(kept: Decision, scores: pd.DataFrame, start: Bundle) -> str:
     "A sentence where the start's decision is far from fitting the new network; empty where it may fit."
-    p, is_fake = kept.p_fake(scores), scores.label.to_numpy() == 1
+    p, label = kept.p_fake(scores), scores.label.to_numpy()
     there = _smaller_class(scores)
     if there < ENOUGH_TO_CLAIM:
         return ""
-    fpr, fnr = _wrong_shares(p >= kept.thresholds[kept.threshold], is_fake)
+    fpr, fnr = error_rates(label, p >= kept.thresholds[kept.threshold])
     is_broken = breaks_limit(kept.threshold, fpr, there)
     # one that limits false alarms is wrong of many fakes, and as it should be; 0.5 fits where scores are calibrated
-    fitted = fit_thresholds(p, scores.label, None, split="valid")
+    fitted = fit_thresholds(p, label, None, split="valid")
     own = fitted["youden"] if kept.threshold == "0.5" else fitted.get(kept.threshold, fitted["youden"])
     # two standard errors of a class's share, at most
     chance = 1 / math.sqrt(there)
-    least = sum(_wrong_shares(p >= own, is_fake))
+    least = sum(error_rates(label, p >= own))
     if fpr + fnr <= least + 2 * _MISFIT + chance and not is_broken:
         return ""
     return (
