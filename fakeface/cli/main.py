@@ -26,7 +26,7 @@ from fakeface.cli.tools import (
     plan_command,
 )
 from ..core.files import FULL
-from ..core.project import FakefaceError
+from ..core.project import FakefaceError, own_process
 from ..core.text import harmless_lines
 
 # %% ../../nbs/13_cli/06_main.ipynb #b9777017
@@ -227,7 +227,7 @@ def _done(argv: list[str] | None) -> int:
     "Do what the arguments ask for; gives the exit code."
     args = command_parser().parse_args(argv)
     try:
-        with _second_interrupt_ends():
+        with _second_interrupt_ends(), own_process():
             return args.do(args) or 0
     except BrokenPipeError:
         # the reader has gone, as `| head` does

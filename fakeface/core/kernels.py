@@ -17,7 +17,7 @@ import threading
 from pathlib import Path
 from typing import Any, Iterator, NoReturn
 
-from .project import FakefaceError
+from .project import FakefaceError, own_process
 
 # %% ../../nbs/01_core/08_kernels.ipynb #2c877b13
 def _thread_class() -> type:
@@ -150,7 +150,8 @@ def run_kernel() -> None:
         )
     if not isinstance(app.iopub_thread, closed) or (app.transport == "ipc" and _listens()):
         _end_kernel(_unknown_ipykernel())
-    app.start()
+    with own_process():
+        app.start()
 
 # %% ../../nbs/01_core/08_kernels.ipynb #6a1e7d21
 _GRAMMAR = "rfc3987_syntax"  # what jsonschema checks internationalised addresses with

@@ -21,7 +21,7 @@ from .backwards import backwards_words, ranked_backwards
 from .predict import device_of, open_net, predict
 from .stage import note_test_read
 from ..metrics.figures import class_counts, share_in_common
-from ..metrics.intervals import Interval, mover
+from ..metrics.intervals import Interval, mover, together
 from ..metrics.areas import BY_GROUPS, delong_ci
 from ..metrics.calibrate import breaks_limit, fpr_limit
 from ..metrics.decisions import error_rates
@@ -166,9 +166,9 @@ def why_worse(
     if fpr_limit(kind) is None:
         more = wrong["fpr_after"] + wrong["fnr_after"] - wrong["fpr_before"] - wrong["fnr_before"]
         return "its verdicts are wrong more often, because its threshold does not fit" if more > 2 * _LUCK else ""
-    # a mean of shares is as sure as one share of so many: of domains of one size all of them
-    sizes = known["n_real"].to_numpy(float)
-    is_broken = breaks_limit(kind, wrong["fpr_after"], round(len(sizes) ** 2 / np.sum(1 / sizes)))
+    # a mean of shares is as sure as one share of so many: of domains of one size all of them, each photograph once
+    error = together(known["n_real"].to_numpy(float) ** -0.5, known["in_common"].to_numpy(float))
+    is_broken = breaks_limit(kind, wrong["fpr_after"], round(error**-2))
     if is_broken and wrong["fpr_after"] > wrong["fpr_before"] + _LUCK:
         return f"its threshold does not fit and calls more photographs fake than {kind} allows"
     if wrong["fnr_after"] > wrong["fnr_alike"] + 2 * _LUCK:

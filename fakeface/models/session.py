@@ -19,7 +19,7 @@ import onnxruntime as ort
 
 from ..core.project import threads_here
 from ..core.text import written_out
-from ..images.bound import bytes_bound
+from ..images.bound import bytes_bound, bytes_taken
 from ..images.memory import machine_memory
 from ..images.preprocess import InputSpec, eval_views, normalise
 from .bundle import ONNX, Bundle, BundleError, p_fake
@@ -116,20 +116,38 @@ def open_session(
 
 # %% ../../nbs/06_models/05_session.ipynb #6d084da6
 SECONDS_OF_A_RUN = 120.0  # for one view; then it is stopped
+_LEAST_ROOM = 2**28  # bytes
+
+
+class _Store:
+    "What is true of the store of values."
+
+    left = 0  # bytes that a run which failed has left in it
+
+
+def _room() -> int:  # bytes
+    "What a run may take beside what the process has; it has what others have left in the store."
+    return max(values_limit() - _Store.left, _LEAST_ROOM)
 
 
 def _run(session: ort.InferenceSession, x: np.ndarray, seconds: float) -> np.ndarray:
     "What a network gives; raises `TimeoutError` where nothing comes in time, and what onnxruntime raises."
     options = ort.RunOptions()
+    # a run that ends well gives back what it computed, and with it what others have left
+    options.add_run_config_entry("memory.enable_memory_arena_shrinkage", "cpu:0")
     timer = threading.Timer(seconds, setattr, (options, "terminate", True))
     timer.daemon = True
     timer.start()
+    before = bytes_taken()
     try:
         # its tables for many small matrices lie beside the store
-        with bytes_bound(values_limit()):
-            # a network's output may be sparse, a list or a dictionary as well; `logits` of ours is an array
-            return cast(np.ndarray, session.run(["logits"], {"x": x}, options)[0])
+        with bytes_bound(_room()):
+            logits = session.run(["logits"], {"x": x}, options)[0]
+        _Store.left = 0
+        # a network's output may be sparse, a list or a dictionary as well; `logits` of ours is an array
+        return cast(np.ndarray, logits)
     except Exception:
+        _Store.left = max(0, _Store.left + bytes_taken() - before)
         if options.terminate:
             raise TimeoutError(f"the network needs more than {seconds:g} s for one image; it was stopped") from None
         raise

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import pandas as pd
+from ..data.intake import reason_kind
 from .figures import SectionFigure, training_figure
 from .findings import REPORTED_STAGES, RunFacts, StageFacts
 from .records import DASH, Cell, format_figure
@@ -110,8 +111,8 @@ class UnusedSection:
 # %% ../../nbs/12_report/11_data_sections.ipynb #242165a9
 def _reasons_table(excluded: pd.DataFrame) -> Table:
     "How many images were left out for what reason, the most frequent first."
-    reason = excluded.reason.fillna("no reason given")
-    counts = pd.Series(excluded.groupby([excluded.domain, reason]).size())
+    kind = excluded.reason.fillna("no reason given").map(reason_kind)
+    counts = pd.Series(excluded.groupby([excluded.domain, kind]).size())
     sizes = counts.sort_values(ascending=False)
     largest = sizes.head(MOST_REASONS)
     rows = [[domain, f"{count:,}", why] for (domain, why), count in zip(largest.index, largest)]

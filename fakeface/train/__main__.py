@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 import pandas as pd
 import torch
-from ..core.project import FakefaceError
+from ..core.project import FakefaceError, own_process
 from ..evaluate.before_after import before_after, what_came_of_it
 from .recipe import TrainConfig
 from .stage import main
@@ -50,7 +50,8 @@ def _compared(cfg: TrainConfig, folder: Path, manifest: pd.DataFrame) -> dict[st
 
 if __name__ == "__main__" and "__file__" in globals():
     try:
-        main(also=[_compared])
+        with own_process():
+            main(also=[_compared])
     except FakefaceError as error:
         sys.exit(f"fakeface.train: {error}")
     except KeyboardInterrupt as stopped:
