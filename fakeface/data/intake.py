@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['WARN_ABOVE', 'STOP_ABOVE', 'AUDIT_WORDS', 'is_unreadable', 'require_readable', 'reason_kind', 'reasons_counted',
            'intake_line', 'intake_table', 'warning_line', 'framing_hints', 'crossed_hint', 'torn_folders_hint',
-           'form_lines', 'tell_intake']
+           'no_validation_hint', 'form_lines', 'tell_intake']
 
 # %% ../../nbs/04_data/19_intake.ipynb #a703b527
 import posixpath
@@ -237,6 +237,21 @@ def torn_folders_hint(
         "seen: say in a file identities.csv who is shown (columns path, identity), and prepare again."
     )
 
+# %% ../../nbs/04_data/19_intake.ipynb #a366fd23
+def no_validation_hint(
+    manifest: pd.DataFrame,
+) -> str:
+    "What to do where there are images to train on and none of a class to validate on; else empty."
+    labels = {split: set(manifest.loc[manifest["split"] == split, "label"]) for split in ("train", "valid")}
+    lacking = [name for label, name in enumerate(LABEL_NAMES) if label not in labels["valid"]]
+    if not labels["train"] or not lacking:
+        return ""
+    return (
+        f"HINT: there are no {' and no '.join(lacking)} images to validate on, and training needs both classes. If "
+        "folders or lists name the parts train and test only, move some of train to valid (each person or film as a "
+        "whole), or name no parts: then prepare makes all three."
+    )
+
 # %% ../../nbs/04_data/19_intake.ipynb #465570d0
 # above the table of `audit.verdicts`
 AUDIT_WORDS = (
@@ -277,7 +292,7 @@ def tell_intake(
     print(*form_lines(manifest), sep="\n")
     print(AUDIT_WORDS, verdicts.to_string(), sep="\n")
     losses = (manifest.attrs.get("harmonised") or {}).get("losses", [])
-    hints, crossed = manifest.attrs.get("hints", []), crossed_hint(manifest)
+    hints = [*manifest.attrs.get("hints", []), crossed_hint(manifest), no_validation_hint(manifest)]
     warned = [f"WARNING: {sentence}" for sentence in (*losses, *shortcuts)]
-    for warning in filter(None, [warning_line(manifest), *warned, *hints, crossed]):
+    for warning in filter(None, [warning_line(manifest), *warned, *hints]):
         print(warning, file=sys.stderr)
