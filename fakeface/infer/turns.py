@@ -6,6 +6,7 @@
 __all__ = ['Turn']
 
 # %% ../../nbs/11_infer/14_turns.ipynb #6fb2426c
+import faulthandler
 import os
 import signal
 import sys
@@ -34,7 +35,8 @@ def _take(file: IO[Any]) -> None:
 
 # %% ../../nbs/11_infer/14_turns.ipynb #ad2ff4d0
 _AGAIN = 1.0  # seconds after which it is said once more: what reads metadata passes over errors
-_LATER = 30.0  # seconds that a decoder has, which hears nothing while it works
+_LATER = 25.0  # seconds that a decoder has, which hears nothing while it works
+_LAST = 5.0  # seconds more, after which it ends even if it lets no thread run
 
 
 class _Clock:
@@ -44,6 +46,7 @@ class _Clock:
         self.seconds = seconds
         self.is_on = False
         self.last_resort: threading.Timer | None = None
+        self.nowhere: IO[Any] | None = None
         self.before: Any = None
 
     def _late(self, *_: object) -> None:
@@ -63,6 +66,9 @@ class _Clock:
         self.last_resort = threading.Timer(self.seconds + _LATER, os._exit, (1,))
         self.last_resort.daemon = True
         self.last_resort.start()
+        # nobody reads where it stood; ended by a thread that needs no interpreter: while Python runs, it may crash
+        self.nowhere = open(os.devnull, "w")
+        faulthandler.dump_traceback_later(self.seconds + _LATER + _LAST, exit=True, file=self.nowhere)
 
     def stop(self) -> None:
         "Time is no longer counted."
@@ -72,6 +78,10 @@ class _Clock:
             signal.signal(signal.SIGALRM, self.before)
             self.last_resort.cancel()
             self.last_resort = None
+        if self.nowhere is not None:
+            faulthandler.cancel_dump_traceback_later()
+            self.nowhere.close()
+            self.nowhere = None
 
 # %% ../../nbs/11_infer/14_turns.ipynb #ad2ff4cf
 class Turn:

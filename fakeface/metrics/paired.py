@@ -122,12 +122,38 @@ def delong_test(
     )
 
 # %% ../../nbs/07_metrics/03_paired.ipynb #5babfcfe
+def _bonett_price(only_a: int, only_b: int, n: int) -> tuple[float, float]:  # low, high
+    "The interval of a difference of two accuracies on the same images."
+    share_a, share_b = (only_a + 1) / (n + 2), (only_b + 1) / (n + 2)
+    difference = share_a - share_b
+    half = float(ndtri(0.975) * np.sqrt((share_a + share_b - difference**2) / (n + 2)))
+    return difference - half, difference + half
+
+
+def _of_groups(
+    gain: np.ndarray,  # [n], 1 where only A is right, -1 where only B is
+    groups: npt.ArrayLike,  # names [n]
+) -> tuple[float, float]:  # half of the 95% interval, p; no interval of one group
+    "How sure the mean gain is where images of a group come together: the standard error of a mean of clusters."
+    number = np.unique(np.asarray(groups).astype(str), return_inverse=True)[1]
+    sizes = np.bincount(number)
+    if len(sizes) < 2:
+        return np.inf, 1.0
+    apart = np.bincount(number, gain - gain.mean())
+    error = np.sqrt(len(sizes) / (len(sizes) - 1) * (apart**2).sum()) / len(gain)
+    # Kish's effective number: a group that is most of the images counts for most
+    degrees = max(len(gain) ** 2 / (sizes**2).sum() - 1, 1.0)
+    p = 2 * float(t.cdf(-abs(gain.mean()) / error, degrees)) if error else 1.0
+    return float(t.ppf(0.975, degrees) * error), p
+
+
 def mcnemar(
     y: npt.ArrayLike,  # labels [n]
     a: npt.ArrayLike,  # p_fake of model A [n]
     b: npt.ArrayLike,  # p_fake of model B, on the same images [n]
     threshold: float = 0.5,  # threshold of A
     threshold_b: float | None = None,  # threshold of B; that of A if not given
+    groups: npt.ArrayLike | None = None,  # of what each image is one of several [n]
 ) -> Interval:  # accuracy(A) − accuracy(B); details: p, only_a, only_b (right in one model alone)
     "McNemar's exact test of two accuracies; Bonett and Price's interval of their difference."
     y, a = clean(y, a)
@@ -139,16 +165,20 @@ def mcnemar(
     right_b = (b >= (threshold if threshold_b is None else threshold_b)) == y
     only_a = int((right_a & ~right_b).sum())
     only_b = int((~right_a & right_b).sum())
-    share_a, share_b = (only_a + 1) / (n + 2), (only_b + 1) / (n + 2)
-    difference = share_a - share_b
-    half = ndtri(0.975) * np.sqrt((share_a + share_b - difference**2) / (n + 2))
+    value, method = (only_a - only_b) / n, "bonett-price"
+    low, high = _bonett_price(only_a, only_b, n)
     p = binomtest(only_a, only_a + only_b).pvalue if only_a + only_b else 1.0
+    if groups is not None and len(np.unique(np.asarray(groups).astype(str))) < n:
+        # never surer than without groups
+        of_groups, p_of_groups = _of_groups(right_a.astype(float) - right_b, groups)
+        low, high, p = min(low, value - of_groups), max(high, value + of_groups), max(p, p_of_groups)
+        method = "bonett-price+groups"
     return interval(
-        (only_a - only_b) / n,
+        value,
         n,
-        difference - half,
-        difference + half,
-        "bonett-price",
+        max(low, -1.0),
+        min(high, 1.0),
+        method,
         p=float(p),
         only_a=only_a,
         only_b=only_b,

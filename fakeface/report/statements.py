@@ -1075,10 +1075,21 @@ def _weakest_message(metrics: dict) -> str:
 
 
 def _curves_message(metrics: dict) -> str:
-    "What the curves say, of the domains that have enough images for one; empty where none has."
+    "What the curves say at the fewest false alarms of which the photographs tell; empty where there are too few."
     large = {name: each for name, each in real_domains(metrics["result"]).items() if not too_few(each)}
-    worst = _lowest(large, "tpr@1%fpr")
-    return f"At 1% false alarms it finds {worst[1]:.0%} of the fakes of {worst[0]}" if worst else ""
+    note = ""
+    for share in ("1%", "5%"):
+        key = f"tpr@{share}fpr"
+        measured_on = {name: each for name, each in large.items() if measured(each, key) is not None}
+        # where so few false alarms are less than five images, a note says so
+        notes = {name: str(each[key].get("note") or "") for name, each in measured_on.items()}
+        told = sorted((name for name in notes if not notes[name]), key=lambda name: value_of(large[name][key]))
+        if told:
+            ends = dict.fromkeys((told[0], told[-1]))
+            found = " and ".join(f"{with_interval(large[name], key)} of the fakes of {name}" for name in ends)
+            return f"At {share} false alarms it finds {found}"
+        note = next(iter(notes.values()), "")
+    return f"How many fakes it finds at few false alarms is not known: {note}" if note else ""
 
 # %% ../../nbs/12_report/08_statements.ipynb #fa3bf01b
 def _corruptions_message(facts: RunFacts) -> str:

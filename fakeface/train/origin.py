@@ -120,6 +120,12 @@ def _from_bundles(cfg: TrainConfig, size: int) -> tuple[FaceNet, list[Bundle]]:
         model.arch = with_looks(model.arch) if has_looks(cfg.arch) else without_looks(model.arch)
         models.append(model)
         bundles.append(bundle)
+    shown = {(model.arch, model.spec.mean, model.spec.std, model.spec.interpolation) for model in models}
+    if len(shown) > 1:
+        raise ConfigError(
+            f"init = {cfg.init}: these networks are of several kinds, or were shown their images in several ways "
+            f"({' and '.join(map(str, sorted(shown)))}). Their weights have no mean: begin from one of them."
+        )
     model = average_weights(models) if len(models) > 1 else models[0]
     return cast(FaceNet, model), bundles
 
