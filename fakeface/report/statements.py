@@ -1068,9 +1068,9 @@ def _weakest_message(metrics: dict) -> str:
     if apart:
         is_last = apart[0] == _by_auc(metrics)[0]
         where = f"weakest on {apart[0]}" if is_last else f"weaker on {apart[0]} than on {apart[1]}"
-        return f"It is {where}: AUC {format_figure(measured(result[apart[0]], 'auc'))}"
+        return f"It is {where}: AUC {with_interval(result[apart[0]], 'auc')}"
     macro = result["macro"]
-    fnr, fpr = (record_cell(macro.get(key), key).text for key in ("fnr", "fpr"))
+    fnr, fpr = (with_interval(macro, key) for key in ("fnr", "fpr"))
     return f"By its threshold it misses {fnr} of the fakes and calls {fpr} of real faces fake"
 
 
@@ -1093,12 +1093,13 @@ def _curves_message(metrics: dict) -> str:
 
 # %% ../../nbs/12_report/08_statements.ipynb #fa3bf01b
 def _corruptions_message(facts: RunFacts) -> str:
-    "Which corruption costs most."
+    "A corruption that is shown to cost accuracy: of several, the one with the lowest."
     if facts.robustness is None:
         return ""
     found = _losses(facts.robustness)
     if found.costly:
-        return f"“{found.worst}” costs most: accuracy {found.figures['accuracy']:.1%} instead of {found.untouched:.1%}"
+        accuracy = _grid_figure(found.figures, "accuracy")
+        return f"“{found.worst}” costs accuracy: {accuracy} instead of {found.untouched:.1%}"
     if found.unclear:
         return f"{found.unclear} of {found.number} corruptions may cost more than five points of accuracy"
     return "No corruption costs more than five points of accuracy"
@@ -1110,8 +1111,8 @@ def _copies_message(metrics: dict) -> str:
     if not line:
         return ""
     if _accused_in_copies(metrics):
-        return f"In everyday copies {record_cell(line['fpr'], 'fpr').text} of real faces are called fake"
-    return f"Everyday copies change {record_cell(line['changed'], 'changed').text} of the labels"
+        return f"In everyday copies {with_interval(line, 'fpr')} of real faces are called fake"
+    return f"Everyday copies change {with_interval(line, 'changed')} of the labels"
 
 # %% ../../nbs/12_report/08_statements.ipynb #8b1a3d1e
 def _rounds_message(facts: RunFacts) -> str:
@@ -1123,7 +1124,7 @@ def _rounds_message(facts: RunFacts) -> str:
     record, subject = new[worst[0]], round_subject(new[worst[0]])
     names = listed(record["left_out"])
     there = "there" if subject in (names, record["domain"]) and len(record["left_out"]) == 1 else f"on {subject}"
-    return f"Trained without {names}, it reaches AUC {format_figure(worst[1])} {there}"
+    return f"Trained without {names}, it reaches AUC {with_interval(record['unseen'], 'auc')} {there}"
 
 
 def _maps_message(facts: RunFacts) -> str:
