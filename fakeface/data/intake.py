@@ -241,15 +241,19 @@ def torn_folders_hint(
 def no_validation_hint(
     manifest: pd.DataFrame,
 ) -> str:
-    "What to do where there are images to train on and none of a class to validate on; else empty."
-    labels = {split: set(manifest.loc[manifest["split"] == split, "label"]) for split in ("train", "valid")}
-    lacking = [name for label, name in enumerate(LABEL_NAMES) if label not in labels["valid"]]
-    if not labels["train"] or not lacking:
+    "What to do where a domain has images of a class to train on and none to validate on; else empty."
+    used = manifest.loc[manifest["split"].isin(("train", "valid"))]
+    cells = used.groupby(["domain", "label"])["split"].agg(set)
+    lacking = [
+        f"{written_out(domain)} has no {LABEL_NAMES[label]}" for (domain, label), of in cells.items() if of == {"train"}
+    ]
+    if not lacking:
         return ""
+    more = f" and {len(lacking) - 2} more" if len(lacking) > 2 else ""
     return (
-        f"HINT: there are no {' and no '.join(lacking)} images to validate on, and training needs both classes. If "
-        "folders or lists name the parts train and test only, move some of train to valid (each person or film as a "
-        "whole), or name no parts: then prepare makes all three."
+        f"HINT: {'; '.join(lacking[:2])}{more} images to validate on, and training needs both classes. If folders "
+        "or lists name the parts train and test only, move some of train to valid (each person or film as a whole), or "
+        "name no parts: then prepare makes all three."
     )
 
 # %% ../../nbs/04_data/19_intake.ipynb #465570d0

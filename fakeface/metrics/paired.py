@@ -143,8 +143,10 @@ def _of_groups(
     error = np.sqrt(len(sizes) / (len(sizes) - 1) * (apart**2).sum()) / len(gain)
     # Kish's effective number: a group that is most of the images counts for most
     degrees = max(len(gain) ** 2 / (sizes**2).sum() - 1, 1.0)
-    p = 2 * float(t.cdf(-abs(gain.mean()) / error, degrees)) if error else 1.0
-    return float(t.ppf(0.975, degrees) * error), p
+    if error:
+        return float(t.ppf(0.975, degrees) * error), 2 * float(t.cdf(-abs(gain.mean()) / error, degrees))
+    # all groups gain alike: a test of their signs
+    return 0.0, 2.0 ** (1 - len(sizes)) if gain.any() else 1.0
 
 
 def mcnemar(

@@ -105,7 +105,7 @@ def card_results(
         sizes = f"{summary['n_real']} / {summary['n_fake']}"
         rows.append([name, was_seen, sizes, *(format_interval(summary.get(key)) for key in CARD_METRICS)])
     table = md_table(["domain", "trained on", "n real / fake", *CARD_METRICS.values()], rows)
-    met = [claim_of(metrics, domain).sentence for domain in domains]
+    met = [plain_markdown(claim_of(metrics, domain).sentence) for domain in domains]
     return "\n\n".join(filter(None, [table, *met]))
 
 # %% ../../nbs/12_report/16_release.ipynb #16175f0b
@@ -419,10 +419,11 @@ def _test_section(bundle: Bundle, evaluation: dict) -> str:
         )
     missing = untested(bundle, evaluation)
     not_tested = f"\n\nNot measured: {listed(f'`{domain}`' for domain in missing)}." if missing else ""
-    met = (evaluation.get("known") or {}).get("sentence", "")
+    met = plain_markdown((evaluation.get("known") or {}).get("sentence", ""))
+    name, reads = (plain_markdown(str(evaluation[key])) for key in ("threshold_name", "test_reads"))
     return (
-        f"## Measured on test\nAt the threshold `{evaluation['threshold_name']}` = {evaluation['threshold']:.4f},"
-        f" fitted on validation. Number of times that the test split was read: {evaluation['test_reads']}."
+        f"## Measured on test\nAt the threshold `{name}` = {evaluation['threshold']:.4f},"
+        f" fitted on validation. Number of times that the test split was read: {reads}."
         f" Intervals are 95%; the positive class is fake.{f' **{met}**' if met else ''}"
         f"\n\n{card_results(evaluation)}{not_tested}"
     )

@@ -1062,8 +1062,12 @@ def _lowest(
     return min(known.items(), key=lambda each: each[1]) if known else None
 
 
-def _weakest_message(metrics: dict) -> str:
+def _weakest_message(metrics: dict, facts: RunFacts) -> str:
     "What the table of results says first."
+    if _met_in_training(metrics):
+        return "Figures that are no test: it has met these images"
+    if _too_few_to_claim(metrics, facts):
+        return "Figures of too few images to tell how well it does"
     result, apart = metrics["result"], _told_apart(metrics)
     if apart:
         is_last = apart[0] == _by_auc(metrics)[0]
@@ -1076,7 +1080,8 @@ def _weakest_message(metrics: dict) -> str:
 
 def _curves_message(metrics: dict) -> str:
     "What the curves say at the fewest false alarms of which the photographs tell; empty where there are too few."
-    large = {name: each for name, each in real_domains(metrics["result"]).items() if not too_few(each)}
+    domains = {} if _met_in_training(metrics) else real_domains(metrics["result"])
+    large = {name: each for name, each in domains.items() if not too_few(each)}
     note = ""
     for share in ("1%", "5%"):
         key = f"tpr@{share}fpr"
@@ -1124,7 +1129,8 @@ def _rounds_message(facts: RunFacts) -> str:
     record, subject = new[worst[0]], round_subject(new[worst[0]])
     names = listed(record["left_out"])
     there = "there" if subject in (names, record["domain"]) and len(record["left_out"]) == 1 else f"on {subject}"
-    return f"Trained without {names}, it reaches AUC {with_interval(record['unseen'], 'auc')} {there}"
+    reached = f"without {names}, it reaches AUC {with_interval(record['unseen'], 'auc')} {there}"
+    return f"Lowest of {len(new)} rounds: trained {reached}" if len(new) > 1 else f"Trained {reached}"
 
 
 def _maps_message(facts: RunFacts) -> str:
@@ -1143,7 +1149,7 @@ def messages(
     "What the slides with figures say, as their titles."
     metrics = facts.metrics
     return dict(
-        results=_weakest_message(metrics) if metrics else "",
+        results=_weakest_message(metrics, facts) if metrics else "",
         curves=_curves_message(metrics) if metrics else "",
         corruptions=_corruptions_message(facts),
         copies=_copies_message(metrics) if metrics else "",
