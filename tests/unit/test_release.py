@@ -30,10 +30,10 @@ RECORD = dict(value=0.95, low=0.93, high=0.97)
 SUMMARY = dict(n_real=10, n_fake=12) | dict.fromkeys(("auc", "accuracy", "fpr", "fnr", "brier"), RECORD)
 
 
-def card_of(bundle, of=None):
+def card_of(bundle, of=None, **said):
     "A card with figures that belong to the bundle `of`, its own if not given."
     evaluation = dict(bundle_hash=(of or bundle).hash, threshold_name="0.5", threshold=0.5, test_reads=1)
-    evaluation |= dict(split="test", seen=dict(a="seen"), result=dict(a=SUMMARY))
+    evaluation |= dict(split="test", seen=dict(a="seen"), result=dict(a=SUMMARY)) | said
     lines = ["fakeface finetune -p run r"]
     return shipped_card(
         bundle, dict(finetune=90.0), lines, dict(device="CPU"), evaluation, "## Where it fails\nAlways."
@@ -53,6 +53,13 @@ def test_a_card_keeps_the_identity(folder):
     assert write_card(folder, card_of(bundle)).hash == bundle.hash
     text = (folder / CARD).read_text()
     assert "| a | yes | 10 / 12 |" in text and "## Where it fails\nAlways." in text
+
+
+def test_what_an_evaluation_says_is_text_on_the_card(folder):
+    hostile = "<img src=x onerror=alert(1)>"
+    said = dict(threshold_name=hostile, test_reads=hostile, known=dict(sentence=hostile))
+    card = card_of(read_bundle(folder), **said)
+    assert "<img" not in card.replace("\\<img", "") and card.count("onerror") == 3
 
 
 def test_an_identity_that_was_counted_otherwise_is_restated_and_nothing_else(folder):
