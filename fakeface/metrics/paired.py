@@ -157,7 +157,8 @@ def mcnemar(
     threshold_b: float | None = None,  # threshold of B; that of A if not given
     groups: npt.ArrayLike | None = None,  # of what each image is one of several [n]
 ) -> Interval:  # accuracy(A) − accuracy(B); details: p, only_a, only_b (right in one model alone)
-    "McNemar's exact test of two accuracies; Bonett and Price's interval of their difference."
+    """McNemar's exact test of two accuracies; Bonett and Price's interval of their difference. With groups both are at
+    most as sure as the mean of clusters is."""
     y, a = clean(y, a)
     _, b = clean(y, b)
     n = len(y)
