@@ -6,7 +6,7 @@
 __all__ = ['Turn']
 
 # %% ../../nbs/11_infer/14_turns.ipynb #6fb2426c
-import faulthandler
+import contextlib
 import os
 import signal
 import sys
@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from ..core.project import ConfigError
-from ..images.workers import IMAGE_SECONDS
+from ..images.workers import IMAGE_SECONDS, ends_after
 
 _STEP = 0.005  # seconds between two tries
 
@@ -46,7 +46,7 @@ class _Clock:
         self.seconds = seconds
         self.is_on = False
         self.last_resort: threading.Timer | None = None
-        self.nowhere: IO[Any] | None = None
+        self.ending = contextlib.ExitStack()
         self.before: Any = None
 
     def _late(self, *_: object) -> None:
@@ -66,9 +66,8 @@ class _Clock:
         self.last_resort = threading.Timer(self.seconds + _LATER, os._exit, (1,))
         self.last_resort.daemon = True
         self.last_resort.start()
-        # nobody reads where it stood; ended by a thread that needs no interpreter: while Python runs, it may crash
-        self.nowhere = open(os.devnull, "w")
-        faulthandler.dump_traceback_later(self.seconds + _LATER + _LAST, exit=True, file=self.nowhere)
+        # later than the timer: while Python runs, this end may be a crash
+        self.ending.enter_context(ends_after(self.seconds + _LATER + _LAST))
 
     def stop(self) -> None:
         "Time is no longer counted."
@@ -78,10 +77,7 @@ class _Clock:
             signal.signal(signal.SIGALRM, self.before)
             self.last_resort.cancel()
             self.last_resort = None
-        if self.nowhere is not None:
-            faulthandler.cancel_dump_traceback_later()
-            self.nowhere.close()
-            self.nowhere = None
+        self.ending.close()
 
 # %% ../../nbs/11_infer/14_turns.ipynb #ad2ff4cf
 class Turn:

@@ -132,10 +132,9 @@ def _bonett_price(only_a: int, only_b: int, n: int) -> tuple[float, float]:  # l
 
 def _of_groups(
     gain: np.ndarray,  # [n], 1 where only A is right, -1 where only B is
-    groups: npt.ArrayLike,  # names [n]
+    number: np.ndarray,  # of each image's group [n], from 0 without a gap
 ) -> tuple[float, float]:  # half of the 95% interval, p; no interval of one group
     "How sure the mean gain is where images of a group come together: the standard error of a mean of clusters."
-    number = np.unique(np.asarray(groups).astype(str), return_inverse=True)[1]
     sizes = np.bincount(number)
     if len(sizes) < 2:
         return np.inf, 1.0
@@ -171,9 +170,11 @@ def mcnemar(
     value, method = (only_a - only_b) / n, "bonett-price"
     low, high = _bonett_price(only_a, only_b, n)
     p = binomtest(only_a, only_a + only_b).pvalue if only_a + only_b else 1.0
-    if groups is not None and len(np.unique(np.asarray(groups).astype(str))) < n:
+    if together := groups_of(y, groups):
         # never surer than without groups
-        of_groups, p_of_groups = _of_groups(right_a.astype(float) - right_b, groups)
+        gain = right_a.astype(float) - right_b
+        by_class = np.concatenate([gain[y == 1], gain[y == 0]])
+        of_groups, p_of_groups = _of_groups(by_class, np.concatenate(together))
         low, high, p = min(low, value - of_groups), max(high, value + of_groups), max(p, p_of_groups)
         method = "bonett-price+groups"
     return interval(

@@ -139,7 +139,7 @@ def test_a_round_gives_each_domain_its_own_figures_and_says_what_it_met(out):
     met = f"{LEARNED} of the {2 * LEARNED} photographs that faces has"
     assert met in said and met in facts.leaveout["note"] and met in card_leaveout(table)
     assert read_json(out / "shared/leaveout.json")["rounds"][0]["met"]
-    assert "rained without faces/y and B, it reaches AUC" in messages(facts)["rounds"]
+    assert messages(facts)["rounds"].startswith("Trained without faces/y and B, it reaches AUC")
     assert messages(facts)["rounds"].endswith((" on B", " on faces/y"))
 
 
