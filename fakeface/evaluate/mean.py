@@ -17,22 +17,20 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 
-from ..core.project import ConfigError, FakefaceError
+from ..core.project import ConfigError
 from ..core.text import LONGEST_NAME, is_plain_name
-from ..data.audit import trained_on
-from ..data.manifest import compare_files, manifest_hash, read_manifest
+from ..data.manifest import compare_files, read_manifest
 from .predict import EvaluateError, open_net, pick_split, predict
 from ..metrics.figures import by_domain, by_domain_records
 from ..metrics.paired import delong_test
 from ..models.bundle import Bundle, p_fake
 from ..models.cost import cost_of
 from ..models.persistence import load_model, save_model
-from ..models.shelf import list_bundles
 from ..models.several import Calibrated, MeanNet, mean_network
 from ..models.storage import read_bundle, read_seen
 from ..train.copies import known_rows, seen_of
 from ..train.data_choice import learned_names
-from ..train.known import acquaintance
+from ..train.known import acquaintance, trained_elsewhere
 from ..train.recipe import TrainConfig
 from ..train.validation import Decision, fit_decision
 from ..train.word_limits import fit_word_limits, words_when_harder
@@ -92,67 +90,6 @@ def _loaded_mean(folders: Sequence[str | os.PathLike]) -> MeanNet:
         parts.append(Calibrated(model, bundle.temperature, bundle.bias))
     return mean_network(parts)
 
-# %% ../../nbs/09_evaluate/10_mean.ipynb #6e7471ba
-def _has_this_split(folder: Path, bundle: Bundle, manifest: pd.DataFrame) -> bool:
-    "Was a bundle trained and chosen on these splits, or on a part of each?"
-    if trained_on(folder.parent) == manifest_hash(manifest):
-        # its stage may have used a share, or left out a source
-        return True
-    learned = manifest["split"].isin(("train", "valid")) & manifest["domain"].isin(bundle.domains)
-    return manifest_hash(manifest.loc[learned]) == bundle.manifest_hash
-
-
-def _known_bundles(folders: Sequence[str | os.PathLike], manifest: pd.DataFrame) -> dict[str, Path]:
-    "Where bundles are, by their hash: in the runs of the parts and of the manifest, in runs beside these, installed."
-    runs = {Path(manifest.attrs["root"]).resolve().parent}
-    runs |= {Path(folder).resolve().parent.parent for folder in folders}
-    found = list(list_bundles().values())
-    for home in runs:
-        found += [*home.glob("*/bundle"), *home.parent.glob("*/*/bundle")]
-    known = {}
-    for folder in found:
-        try:
-            known[read_bundle(folder).hash] = folder
-        except FakefaceError:
-            continue
-    return known
-
-
-@dataclasses.dataclass(frozen=True)
-class _Asked:
-    "Whose records say what the parts were trained on."
-
-    folders: list[Path]
-    missing: list[str]  # sentences: what a part began with and is not there
-
-
-def _missing_words(bundle: Bundle, missing: list[str]) -> str:
-    "That the start of a part is nowhere; of several starts one is named."
-    others = f" (and {len(missing) - 1:,} more)" if len(missing) > 1 else ""
-    return (
-        f"{bundle.name} began with the bundle {missing[0][:12]}{others}, which is neither in its run, nor in one "
-        "beside it, nor installed: that one may have been trained on some of the validation images."
-    )
-
-
-def _asked(folders: Sequence[Path], manifest: pd.DataFrame, known: dict[str, Path]) -> _Asked:
-    "The parts themselves; of one that was chosen on this split, which its record holds too, what it began with."
-    asked = _Asked([], [])
-    waiting, met = list(folders), set[str]()
-    while waiting:
-        folder = waiting.pop(0)
-        bundle = read_bundle(folder)
-        if not _has_this_split(folder, bundle, manifest):
-            asked.folders.append(folder)
-            continue
-        # each once, however often the record of a part names it
-        starts = [start for start in dict.fromkeys([bundle.parent, *bundle.averaged]) if start and start not in met]
-        met.update(starts)
-        waiting.extend(known[start] for start in starts if start in known)
-        if missing := [start for start in starts if start not in known]:
-            asked.missing.append(_missing_words(bundle, missing))
-    return asked
-
 # %% ../../nbs/09_evaluate/10_mean.ipynb #1b5206cb
 def _unmet(
     folders: Sequence[str | os.PathLike],
@@ -161,10 +98,9 @@ def _unmet(
 ) -> pd.DataFrame:  # those that no part was trained on, as far as is known
     "Rows that a mean may be fitted on; raises `EvaluateError` where none of a class are left."
     is_met = np.zeros(len(rows), bool)
-    known = _known_bundles(folders, manifest)
-    asked = _asked([Path(folder) for folder in folders], manifest, known)
-    said = list(asked.missing)
-    for folder in dict.fromkeys(asked.folders):
+    elsewhere = trained_elsewhere(folders, manifest)
+    said = list(elsewhere.missing)
+    for folder in elsewhere.folders:
         seen = read_seen(folder)
         said.append(acquaintance(seen, rows, read_bundle(folder).name, "validation").sentence())
         is_met |= known_rows(seen, rows)

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['COMING', 'TOO_LONG', 'PATIENCE', 'MOST_CONNECTIONS', 'error_page', 'Sealed', 'Nameless', 'LockedApplication',
-           'FewKernels', 'OwnKernel', 'message_parts', 'PageSocket', 'ShortHeads', 'FewConnections',
+           'FewKernels', 'OwnKernel', 'message_parts', 'holds_its_parts', 'PageSocket', 'ShortHeads', 'FewConnections',
            'write_plain_lines', 'PageServer', 'serve_page']
 
 # %% ../../nbs/11_infer/17_server.ipynb #e545766c
@@ -237,8 +237,25 @@ def message_parts(
     return message.get("header", {}).get("msg_type", ""), message.get("content", {})
 
 
+def holds_its_parts(
+    sent: bytes,  # from the page
+    is_v1: bool,  # in the newer of Jupyter's protocols
+) -> bool:
+    "Whether a message is long enough for the places of as many parts as it says: Jupyter would count to any number."
+    width, order = (8, "little") if is_v1 else (4, "big")
+    count = int.from_bytes(sent[:width], order)
+    return width * (count + 1) <= len(sent)
+
+
 class PageSocket(KernelWebsocketHandler):
     "A kernel's websocket that passes on what widgets need."
+
+    def on_message(self, message: str | bytes) -> None:
+        "Hand a message of the page on, or end the connection."
+        if isinstance(message, bytes) and not holds_its_parts(message, is_v1=bool(self.selected_subprotocol)):
+            self.close(1002, "not a message of Jupyter's")
+            return
+        super().on_message(message)
 
     def write_message(self, message: Any, binary: bool = False) -> Any:
         "Send a message to the page, or keep it."

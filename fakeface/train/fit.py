@@ -34,7 +34,7 @@ from .abroad import target_rows, target_text
 from .data_choice import TrainError, calibration_rows, used_counts
 from .engine import Engine, device_for, exact_math, plan
 from .features import frozen_engine
-from .known import acquaintance, seen_after, seen_at_start
+from .known import MetAtStart, met_at_start, seen_after, seen_at_start
 from .frozen import FrozenValidator, freeze_trainer, held_out, learn_head, scores_when_harder
 from .origin import backbone_record, finished_start, require_same_start
 from .precision import engine_of, engine_record, fewer_at_once, recorded_engine
@@ -181,7 +181,7 @@ def _bundle(
     decision: Decision,
     valid: dict[str, dict[str, Any]],  # validation's figures, of `by_domain_records`
     limits: dict[str, float],  # of `fit_word_limits`
-    start_met: str = "",  # which test images the detector that it began with had met
+    met: MetAtStart = MetAtStart(),  # images that the detectors had met with which training began
     abroad: pd.DataFrame | None = None,  # of `calibration_rows`, where they helped to fit the decision
     extra: dict[str, Any] | None = None,  # further metrics: slices by source, targets
 ) -> Bundle:
@@ -192,7 +192,7 @@ def _bundle(
     sizes = [int(sides.min()), int(sides.max())]
     is_mean = "," in trainer.parent
     known_before = sorted(names_learned_before(cfg) & set(split_csv(cfg.leave_out)))
-    remarks = dict(start_met=start_met, known_before=known_before)
+    remarks = dict(start_met=met.sentence, known_before=known_before)
     return Bundle(
         name=f"{cfg.run}-{cfg.stage}",
         arch=model.arch,
@@ -220,29 +220,12 @@ def _bundle(
     )
 
 
-def _limits(trainer: Trainer, model: FaceNet, decision: Decision) -> dict[str, float]:
+def _limits(trainer: Trainer, model: FaceNet, decision: Decision, met: MetAtStart) -> dict[str, float]:
     "What the words bear; the table that says so is limits.csv."
     scored = scores_when_harder(trainer, model)
     words = words_when_harder(model, model.spec, trainer.validator.rows, decision, scored=scored)
     write_atomic(trainer.folder / "limits.csv", words.to_csv(index=False))
-    return fit_word_limits(words, decision.band.target, [decision.limits])
-
-
-def _met_at_start(trainer: Trainer, manifest: pd.DataFrame) -> str:
-    "What the finished detector had met with which training began, of the images to choose and test on; else empty."
-    start, seen = finished_start(trainer.cfg), seen_at_start(trainer.cfg)
-    test = manifest.loc[manifest["split"] == "test"]
-    if start is None or seen is None or test.empty:
-        return ""
-    name = f"{start.name} (which training began with)"
-    said = [acquaintance(seen, test, name).sentence()]
-    chosen_on = acquaintance(seen, trainer.validator.rows, name, "validation")
-    if chosen_on.met:
-        said.append(
-            f"{chosen_on.met:,} of {chosen_on.images:,} validation images were in it too: the epoch, the thresholds "
-            "and the unsure band, which are chosen on them, are too optimistic."
-        )
-    return " ".join(filter(None, said))
+    return fit_word_limits(words, decision.band.target, [decision.limits, *(bundle.limits for bundle in met.by)])
 
 
 def _seen(trainer: Trainer, abroad: pd.DataFrame | None = None) -> Seen:
@@ -272,11 +255,11 @@ def _save(trainer: Trainer, model: FaceNet, bundle: Bundle, abroad: pd.DataFrame
     return save_model(model, folder, record, overwrite=True, seen=seen, stats=stats).hash
 
 
-def _decision(trainer: Trainer, scores: pd.DataFrame, strange: pd.DataFrame) -> Decision:
+def _decision(trainer: Trainer, scores: pd.DataFrame, strange: pd.DataFrame, met: MetAtStart) -> Decision:
     "What is fitted on validation, at home and abroad; says what is to be known of it."
     cfg, say = trainer.cfg, trainer.accelerator.print
     fitted_on = pd.concat([scores, strange]) if len(strange) else scores
-    decision = fit_decision(fitted_on, cfg, finished_start(cfg), held_out(trainer))
+    decision = fit_decision(fitted_on, cfg, finished_start(cfg), held_out(trainer), met_by=met.by)
     for note in decision.band.notes:
         say(note)
     if decision.kept and len(strange):
@@ -303,7 +286,7 @@ def _figures(
 
 def finish(
     trainer: Trainer,
-    start_met: str = "",  # a sentence for the card: which test images the detector had met that it began with
+    met: MetAtStart = MetAtStart(),  # images that the detectors had met with which training began
     abroad: pd.DataFrame | None = None,  # of `calibration_rows`; None: no such images
 ) -> dict[str, Any]:  # what metrics.json holds
     "Make the bundle from the best epoch; gives validation's figures with intervals."
@@ -314,7 +297,7 @@ def finish(
     model = _best_model(trainer, weights)
     scores = trainer.validator.scores(model)
     strange = _scores_abroad(trainer, model, abroad)
-    decision = _decision(trainer, scores, strange)
+    decision = _decision(trainer, scores, strange, met)
     abroad = None if decision.kept else abroad
     valid, extra = _figures(trainer, scores, strange, decision)
     metrics: dict[str, Any] = dict(
@@ -332,9 +315,9 @@ def finish(
         **extra,
     )
     if trainer.accelerator.is_main_process:
-        limits = _limits(trainer, model, decision)
+        limits = _limits(trainer, model, decision, met)
         metrics["limits"] = limits
-        bundle = _bundle(trainer, model, decision, valid, limits, start_met, abroad, extra)
+        bundle = _bundle(trainer, model, decision, valid, limits, met, abroad, extra)
         metrics["bundle_hash"] = _save(trainer, model, bundle, abroad)
         cost = cost_of(trainer.folder / "bundle")
         metrics |= dict(megabytes=cost.megabytes, ms_an_image=cost.milliseconds)
@@ -490,6 +473,10 @@ def fit(
     engine = _engine_before(cfg, folder)
     while True:
         trainer = _begin(cfg, manifest, folder, engine)
+        met = met_at_start(trainer.cfg, manifest, trainer.validator.rows)
+        if met.sentence:
+            # now: hours later it would be too late to begin with another
+            trainer.accelerator.print(met.sentence)
         try:
             with catch_signals(trainer.note_signal), exact_math():
                 _all_epochs(trainer, on_epoch)
@@ -498,4 +485,4 @@ def fit(
             # its network fills the memory that the next one needs
             del trainer
             continue
-        return finish(trainer, _met_at_start(trainer, manifest), abroad)
+        return finish(trainer, met, abroad)

@@ -152,15 +152,15 @@ def _band_between(
     )
 
 
-def _at_least(band: Band, earlier: Sequence[Bundle], p: np.ndarray, labels: np.ndarray) -> Band:
-    "A band that reaches as far as those of earlier detectors, which were validated on more than this one."
+def _at_least(band: Band, earlier: Sequence[Bundle], p: np.ndarray, labels: np.ndarray, why: str) -> Band:
+    "A band that reaches as far as those of earlier detectors, which were validated on more than this one, or better."
     known = [bundle for bundle in earlier if bundle.band]
     if not known:
         return band
     lows, highs = zip((band.low, band.high), *(bundle.band or () for bundle in known))
     low, high = min(lows), max(highs)
-    names = " and ".join(bundle.name for bundle in known)
-    note = f"The unsure band reaches at least as far as that of {names}: few images were validated."
+    names = " and ".join(dict.fromkeys(bundle.name for bundle in known))
+    note = f"The unsure band reaches at least as far as that of {names}: {why}."
     note += "".join(dict.fromkeys(map(_limits_words, known)))
     return _band_between(low, high, p, labels, [*band.notes, note])
 
@@ -246,6 +246,7 @@ def fit_decision(
     start: Bundle | None = None,  # the finished detector that training began with
     also: pd.DataFrame | None = None,  # further scores to fit on: `held_out_scores` of a head
     parts: Sequence[Bundle] = (),  # the detectors that a mean is made of
+    met_by: Sequence[Bundle] = (),  # detectors at the start that had learned from many of the validation images
 ) -> Decision:
     "Fit calibration, thresholds and band, or keep those of the start where there is too little to fit any."
     is_small, note = _smaller_class(scores) < ENOUGH_TO_FIT, ""
@@ -268,7 +269,9 @@ def fit_decision(
     thresholds = fit_thresholds(p, labels, domain, split="valid")
     band = fit_band(p, labels, domain, thresholds[cfg.threshold], split="valid", rows=rows)
     if is_small:
-        band = _at_least(band, [start] if start else parts, p, labels)
+        band = _at_least(band, [start] if start else parts, p, labels, "few images were validated")
+    if met_by:
+        band = _at_least(band, met_by, p, labels, "validation images are not new to what training began with")
     if note:
         band = dataclasses.replace(band, notes=[note, *band.notes])
     limits = dict(start.limits) if is_small and start is not None else {}

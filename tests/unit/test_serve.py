@@ -367,13 +367,13 @@ def test_pages_own_requests_are_let_in(server):
     assert server.ask("/fakeface/checker_page.css", Host=f"localhost:{server.port}").status == 200
 
 
-def websocket(server, kernel, **headers):
+def websocket(server, kernel, protocols=None, **headers):
     "An open websocket to a kernel; raises what tornado raises where it is refused."
     from tornado.httpclient import HTTPRequest
     from tornado.websocket import websocket_connect
 
     address = f"ws://127.0.0.1:{server.port}{server.base}api/kernels/{kernel}/channels?session_id=s"
-    return websocket_connect(HTTPRequest(address, headers=headers))
+    return websocket_connect(HTTPRequest(address, headers=headers), subprotocols=protocols)
 
 
 def test_websocket_asks_for_token_and_origin(server, opened):
@@ -430,6 +430,24 @@ def test_websocket_runs_no_code_and_tells_no_traceback(server, opened):
     assert set(heard) <= {"status", "kernel_info_reply", "comm_info_reply", "comm_open", "comm_msg", "comm_close"}
     assert not (server.folder / "was_run").exists()
     assert "No such comm" in server.log(), "what is kept from the page stands in the log"
+
+
+@pytest.mark.parametrize(
+    "protocols,sent",
+    [(["v1.kernel.websocket.jupyter.org"], b"\xff" * 8), (None, b"\x3f" + b"\xff" * 3)],
+)
+def test_a_count_of_parts_without_end_ends_the_connection(server, opened, protocols, sent):
+    _, kernel = opened
+
+    async def talk():
+        socket_ = await websocket(server, kernel, protocols, Cookie=server.cookie, Origin=server.origin)
+        await socket_.write_message(sent, binary=True)
+        while await asyncio.wait_for(socket_.read_message(), PATIENCE) is not None:
+            pass
+        return socket_.close_code
+
+    assert run_alone(talk()) == 1002
+    assert server.ask("/fakeface/checker_page.css").status == 200, "and the page answers"
 
 
 # ---- the page
