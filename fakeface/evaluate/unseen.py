@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['NOT_NEW', 'MET', 'lineage', 'seen_or_not', 'has_met', 'is_new_source', 'DomainClaim', 'claim_of', 'claims_of',
-           'overlap_with_training', 'mirrored_hashes', 'extra_rows']
+           'overlap_with_training', 'extra_rows']
 
 # %% ../../nbs/09_evaluate/05_unseen.ipynb #eaaf2eb1
 import os
@@ -19,8 +19,7 @@ from ..core.labels import LABEL_NAMES
 from ..core.project import FakefaceError
 from ..data.folders import class_folders
 from ..data.frames import rows_alike
-from ..images.facts import file_infos
-from ..images.twins import from_hex
+from ..images.twins import HASH_WORDS, ONE_WAY, among
 from ..images.workers import IMAGE_SECONDS
 from ..data.manifest import SAME_PIXELS, build_manifest
 from ..data.prepare import find_path
@@ -28,7 +27,7 @@ from ..data.sources import scan
 from ..models.bundle import Bundle
 from ..models.seen import MOST_MET, Seen
 from ..models.storage import read_bundle
-from ..train.copies import known_rows
+from ..train.copies import known_rows, looks_of
 from ..train.data_choice import FOR_CALIBRATION
 from .predict import EvaluateError
 
@@ -252,6 +251,9 @@ def _both_say(one: pd.Series, other: pd.Series) -> np.ndarray:
     return one.isin(set(other) - {""}).to_numpy()
 
 
+_BITS = 4  # of the perceptual hash, in which two copies may differ
+
+
 def _near(
     hashes: np.ndarray,  # uint64 [n], 0 where there is none
     known: np.ndarray,  # uint64 [m], none of them 0
@@ -268,49 +270,54 @@ def _near(
     return near
 
 
+def _look_alike(
+    looks: np.ndarray,  # uint64 [n, 10]
+    known: pd.DataFrame,  # rows of a manifest
+    cache: Path | None,
+) -> tuple[np.ndarray, np.ndarray]:  # bool [n] each
+    "Which images look like a known one, as they are and mirrored; two evenly lit portraits differ in the finer looks."
+    coarse = np.asarray(known["phash"], np.uint64)
+    # the few that any of them could be, for their files are read
+    likely = known.loc[_near(coarse, np.unique(looks[:, :2][looks[:, :2] != 0]), _BITS)]
+    likely.attrs = known.attrs
+    theirs = looks_of(likely, cache)
+    is_same = among(looks, theirs[:, ONE_WAY]) | (looks[:, 2:] == 0).all(1)
+    # of what was cut in `prepare` a copy may be one of the whole; of that, and of files that are gone, nothing finer
+    # is known
+    bare = [np.asarray(known["look_from"], np.uint64), np.asarray(likely["phash"], np.uint64)[theirs[:, 0] == 0]]
+    without_finer = np.unique(np.concatenate(bare))
+    without_finer = without_finer[without_finer != 0]
+    fine = np.unique(coarse[coarse != 0])
+    upright, mirrored = (
+        _near(hashes, without_finer, _BITS) | (_near(hashes, fine, _BITS) & is_same) for hashes in looks[:, :2].T
+    )
+    return upright, mirrored
+
+
 def overlap_with_training(
     extra: pd.DataFrame,  # manifest of the folder
     known: pd.DataFrame,  # the run's manifest: train and valid, and of test the images themselves, which are scored
-    mirrored: np.ndarray | None = None,  # uint64 [n] hash of each mirrored image of `extra`
-    bits: int = 4,  # of the perceptual hash
+    looks: np.ndarray | None = None,  # uint64 [n, 10], of `looks_of`, of `extra`; None: not known
+    cache: Path | None = None,  # the SQLite file with what was found in which file
 ) -> np.ndarray:  # "" or one of `MET`, one each row of `extra`
     "Which images of `extra` the detector may have met before, or are among the run's test images, and how."
     met = known[known.split.isin(("train", "valid"))]
-    shown = known[known.split.isin(("train", "valid", "test"))]
-    # of an image that was cut in `prepare` both: a copy may be one of the whole
-    hashes = np.unique(np.asarray(shown[["phash", "look_from"]], np.uint64))
-    hashes = hashes[hashes != 0]
+    shown = known.loc[known["split"].isin(("train", "valid", "test"))]
+    shown.attrs = known.attrs
     files = set(shown.file_sha256) | set(shown.made_from) - {""}
-    if mirrored is None:
-        mirrored = np.zeros(len(extra), np.uint64)
+    if looks is None:
+        looks = np.zeros((len(extra), HASH_WORDS), np.uint64)
+        looks[:, 0] = extra["phash"]
     same_pixels = extra.sha256.isin(shown.sha256) | extra.file_sha256.isin(files)
+    upright, mirrored = _look_alike(looks, shown, cache)
     flags = [
         same_pixels.to_numpy(),
-        _near(np.asarray(extra["phash"], np.uint64), hashes, bits),
-        _near(mirrored, hashes, bits),
+        upright,
+        mirrored,
         _both_say(_collection(extra.source), _collection(met.source)),
         _both_say(extra.identity, met.identity),
     ]
     return np.select(flags, MET, "").astype(object)
-
-# %% ../../nbs/09_evaluate/05_unseen.ipynb #251ad5f7
-def _mirror_hash(look: str) -> int:
-    "Of a look, which is a hash of the image, then one of its mirror image; 0 where there is none."
-    if not look:
-        return 0
-    return int(from_hex(look)[1])
-
-
-def mirrored_hashes(
-    rows: pd.DataFrame,  # a manifest
-    cache: str | os.PathLike | None = None,  # the SQLite file with what was found in which file
-    workers: int | None = None,
-) -> np.ndarray:  # uint64 [n]; 0 where there is nothing to see
-    "The perceptual hash of each image's mirror image."
-    root = rows.attrs["root"]
-    paths = [os.path.join(root, path) for path in rows["path"]]
-    hashes = [_mirror_hash(info.look) for info in file_infos(paths, cache, workers, IMAGE_SECONDS)]
-    return np.array(hashes, np.uint64)
 
 # %% ../../nbs/09_evaluate/05_unseen.ipynb #86eed65a
 def _refuse_training_folder(folder: Path, manifest: pd.DataFrame) -> None:
@@ -386,7 +393,7 @@ def extra_rows(
     cache = home / ".facts.sqlite"
     how: dict[str, Any] = dict(cache=cache, workers=workers, timeout=IMAGE_SECONDS)
     extra = build_manifest(rows, os.path.realpath(manifest.attrs["root"]), **how, also_alike=partial(rows_alike, **how))
-    met = overlap_with_training(extra, manifest, mirrored_hashes(extra, cache, workers))
+    met = overlap_with_training(extra, manifest, looks_of(extra, cache, workers), cache)
     keep, counts = _sorted_out(extra, met)
     if not keep.any():
         left_out = "; ".join(f"{why}: {count:,}" for why, count in counts.items() if count)

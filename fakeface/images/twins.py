@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['Hashes', 'Indices', 'HASH_WORDS', 'ONE_WAY', 'appearance', 'hamming', 'to_hex', 'from_hex', 'cloud', 'candidates',
-           'confirmed', 'twins', 'among', 'components', 'merge']
+           'confirmed', 'twins', 'both_ways', 'among', 'components', 'merge']
 
 # %% ../../nbs/02_images/05_twins.ipynb #c02b2505
 from typing import Iterator, NamedTuple
@@ -310,17 +310,25 @@ def twins(
 
 # %% ../../nbs/02_images/05_twins.ipynb #a22ce004
 ONE_WAY = (0, 2, 3, 4, 5)  # the words of `appearance` that show an image as it is
+_MIRRORED = (1, 6, 7, 8, 9)
+
+
+def both_ways(
+    appearances: Hashes,  # [n, 10], rows from `appearance`
+) -> Hashes:  # [m, 5], sorted, each once; of those with nothing to see there is none
+    "What images are known by, as they are and mirrored."
+    marks = np.concatenate([appearances[:, ONE_WAY], appearances[:, _MIRRORED]])
+    return np.unique(marks[marks[:, 0] != 0], axis=0)
 
 
 def among(
     appearances: Hashes,  # [n, 10], rows from `appearance`
-    known: Hashes,  # [m, 5]: the words `ONE_WAY` of others
+    known: Hashes,  # [m, 5]: the words `ONE_WAY` of others, or of `both_ways`
     max_bits: int = 24,  # as for `confirmed`
 ) -> npt.NDArray[np.bool_]:  # [n]
     "Which images are the same as a known one, or its mirror image; one with nothing to see is like none."
     found = np.zeros(len(appearances), bool)
-    mirrored = (1, 6, 7, 8, 9)
-    for words in (ONE_WAY, mirrored):
+    for words in (ONE_WAY, _MIRRORED):
         hashes = appearances[:, words]
         visible = np.flatnonzero((hashes[:, 0] != 0) & ~found)
         done = np.zeros(len(visible), bool)

@@ -29,6 +29,7 @@ import weakref
 from pathlib import Path
 from typing import Any, Awaitable, Callable, cast
 
+import numpy as np
 import tornado.netutil
 import tornado.web
 from jupyter_client.kernelspec import KernelSpec, KernelSpecManager, NoSuchKernel
@@ -241,10 +242,13 @@ def holds_its_parts(
     sent: bytes,  # from the page
     is_v1: bool,  # in the newer of Jupyter's protocols
 ) -> bool:
-    "Whether a message is long enough for the places of as many parts as it says: Jupyter would count to any number."
-    width, order = (8, "little") if is_v1 else (4, "big")
+    "Whether a message is long enough for as many parts as it says, and these lie in it, one behind the other."
+    width, order, number = (8, "little", "<u8") if is_v1 else (4, "big", ">u4")
     count = int.from_bytes(sent[:width], order)
-    return width * (count + 1) <= len(sent)
+    if not count or width * (count + 1) > len(sent):
+        return False
+    places = np.frombuffer(sent, number, count, offset=width)
+    return bool((places[1:] >= places[:-1]).all() and places[-1] <= len(sent))
 
 
 class PageSocket(KernelWebsocketHandler):

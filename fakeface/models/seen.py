@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['Numbers', 'MOST_MET', 'MOST_BITS', 'FACE_WORDS', 'NOTHING_KNOWN', 'prefixes', 'person_numbers', 'Seen', 'seen_images',
-           'near_looks', 'among_seen', 'seen_bytes', 'parse_seen', 'faces_bytes', 'parse_faces']
+           'near_looks', 'among_files', 'among_looks', 'seen_bytes', 'parse_seen', 'faces_bytes', 'parse_faces']
 
 # %% ../../nbs/06_models/02_seen.ipynb #9f8255d3
 import dataclasses
@@ -69,6 +69,7 @@ class Seen:
     faces: Hashes = dataclasses.field(default_factory=_no_faces)  # [n, 5], of `face_marks`
     all_faces: bool = False  # False: faces were not looked for in all of the images
     persons: Numbers = dataclasses.field(default_factory=_nobody)  # of `person_numbers`
+    fine: Hashes = dataclasses.field(default_factory=_no_faces)  # [k, 5], of `both_ways`: finer looks, where known
 
     def __or__(self, other: "Seen") -> "Seen":
         "What either has seen."
@@ -76,15 +77,17 @@ class Seen:
         looks = np.union1d(self.looks, other.looks)
         faces = np.unique(np.concatenate([self.faces, other.faces]), axis=0)
         persons = np.union1d(self.persons, other.persons)
-        return Seen(files, looks, self.whole and other.whole, faces, self.all_faces and other.all_faces, persons)
+        fine = np.unique(np.concatenate([self.fine, other.fine]), axis=0)
+        all_faces = self.all_faces and other.all_faces
+        return Seen(files, looks, self.whole and other.whole, faces, all_faces, persons, fine)
 
     def without_persons(self) -> "Seen":
         "The same without the names of persons: other images of somebody are other images."
         return dataclasses.replace(self, persons=_nobody())
 
     def without_faces(self) -> "Seen":
-        "The same without marks of faces and persons, to be given away."
-        return dataclasses.replace(self, faces=_no_faces(), all_faces=False, persons=_nobody())
+        "The same without marks of faces and persons, and without finer looks, to be given away."
+        return dataclasses.replace(self, faces=_no_faces(), all_faces=False, persons=_nobody(), fine=_no_faces())
 
 
 NOTHING_KNOWN = Seen(np.zeros(0, np.uint64), np.zeros(0, np.uint64), whole=False)
@@ -95,12 +98,14 @@ def seen_images(
     looks: Iterable[int] | Numbers,  # perceptual hashes, upright and mirrored; 0: nothing to see
     faces: Hashes | None = None,  # of `face_marks`; None: faces were not looked for
     persons: Iterable[str] = (),  # names of those who are shown; empty where nobody is named
+    fine: Hashes | None = None,  # of `both_ways`, of these looks; None: not known
 ) -> Seen:
     "The record of images with these hashes."
     files = _sorted_numbers(prefixes(hashes))
     marks = _no_faces() if faces is None else faces
     numbers = _sorted_numbers(person_numbers(persons))
-    return Seen(files, _sorted_numbers(looks), faces=marks, all_faces=faces is not None, persons=numbers)
+    finer = _no_faces() if fine is None else fine
+    return Seen(files, _sorted_numbers(looks), faces=marks, all_faces=faces is not None, persons=numbers, fine=finer)
 
 # %% ../../nbs/06_models/02_seen.ipynb #262119c7
 def _part_keys(hashes: Numbers, part: int) -> Numbers:
@@ -142,17 +147,24 @@ def near_looks(
     return near
 
 
-def among_seen(
+def among_files(
     seen: Seen,
     hashes: Iterable[Iterable[str]],  # SHA-256 of pixels, then of files, of n images: a list each
-    looks: Numbers,  # [n], perceptual hashes
 ) -> npt.NDArray[np.bool_]:  # [n]
-    "Which images are among those that were seen, as they are or saved again."
-    found = near_looks(np.asarray(looks, np.uint64), seen.looks)
-    for column in hashes:
-        numbers = prefixes(column)
-        found |= np.isin(numbers, seen.files)
-    return found
+    "Which images are among those that were seen, by their pixels or files."
+    columns = [np.isin(prefixes(column), seen.files) for column in hashes]
+    return np.logical_or.reduce(columns)
+
+
+def among_looks(
+    seen: Seen,
+    looks: Numbers,  # [n], perceptual hashes
+) -> tuple[npt.NDArray[np.bool_], npt.NDArray[np.bool_]]:  # [n] each
+    "Which images look like one that was seen, and which of these may be another one: finer looks can tell."
+    looks = np.asarray(looks, np.uint64)
+    near = near_looks(looks, seen.looks)
+    of_others = np.setdiff1d(seen.looks, seen.fine[:, 0])
+    return near, near & ~near_looks(looks, of_others)
 
 # %% ../../nbs/06_models/02_seen.ipynb #bc80955a
 _MARK = b"FFSEEN1\n"
@@ -194,14 +206,15 @@ def parse_seen(
     return Seen(files, looks, bool(whole))
 
 
-_FACES_MARK = b"FFFACE1\n"
-_FACES_HEAD = 8 + 3 * 8  # bytes: the mark, whether faces were looked for in all images, two counts
+_FACES_MARK = b"FFFACE2\n"
+_EARLIER_MARK = b"FFFACE1\n"  # of files without finer looks
+_FACES_HEAD = 8 + 4 * 8  # bytes: the mark, whether faces were looked for in all images, three counts
 
 
 def faces_bytes(seen: Seen) -> bytes:
     "The content of the file `faces.u64`."
-    head = np.array([seen.all_faces, len(seen.faces), len(seen.persons)], np.uint64)
-    numbers = np.concatenate([head, seen.faces.ravel(), seen.persons])
+    head = np.array([seen.all_faces, len(seen.faces), len(seen.persons), len(seen.fine)], np.uint64)
+    numbers = np.concatenate([head, seen.faces.ravel(), seen.persons, seen.fine.ravel()])
     return _FACES_MARK + numbers.astype("<u8").tobytes()
 
 
@@ -218,18 +231,22 @@ def _rows_rise(rows: Hashes) -> bool:
 def parse_faces(
     raw: bytes,  # the content of the file
     name: str = "faces.u64",  # for the error
-) -> tuple[Hashes, bool, Numbers]:  # `faces`, `all_faces` and `persons` of a `Seen`
-    "The marks and persons of a file; raises `BundleError` where it is damaged."
+) -> tuple[Hashes, bool, Numbers, Hashes]:  # `faces`, `all_faces`, `persons` and `fine` of a `Seen`
+    "The marks, persons and finer looks of a file; raises `BundleError` where it is damaged."
+    if raw[:8] == _EARLIER_MARK:
+        raw = _FACES_MARK + raw[8:32] + bytes(8) + raw[32:]
     damaged = f"{name} is damaged: it should hold sorted numbers. Copy the bundle again from where you got it."
     if raw[:8] != _FACES_MARK or len(raw) < _FACES_HEAD or len(raw) % 8:
         raise BundleError(damaged)
     stored = np.frombuffer(raw, "<u8", offset=8).astype(np.uint64)
-    all_faces, n_faces, n_persons = stored[:3].tolist()
-    numbers = stored[3:]
+    all_faces, n_faces, n_persons, n_fine = stored[:4].tolist()
+    numbers = stored[4:]
     end = n_faces * FACE_WORDS
-    if all_faces > 1 or end + n_persons != len(numbers):
+    if all_faces > 1 or end + n_persons + n_fine * FACE_WORDS != len(numbers):
         raise BundleError(damaged)
-    faces, persons = numbers[:end].reshape(-1, FACE_WORDS), numbers[end:]
-    if not faces[:, 0].all() or not _rows_rise(faces) or not _is_sorted(persons):
+    faces, fine = (part.reshape(-1, FACE_WORDS) for part in (numbers[:end], numbers[end + n_persons :]))
+    persons = numbers[end : end + n_persons]
+    are_marks = all(part[:, 0].all() and _rows_rise(part) for part in (faces, fine))
+    if not are_marks or not _is_sorted(persons):
         raise BundleError(damaged)
-    return faces, bool(all_faces), persons
+    return faces, bool(all_faces), persons, fine

@@ -23,8 +23,8 @@ from ..data.manifest import manifest_hash
 from ..models.bundle import Bundle
 from ..models.seen import MOST_MET, Seen
 from ..models.shelf import list_bundles
-from ..models.storage import copy_bundle, read_bundle, read_seen
-from .copies import known_persons, known_rows, seen_of
+from ..models.storage import copy_bundle, read_bundle, read_record, read_seen
+from .copies import known_files, known_persons, known_rows, seen_of
 from .origin import init_paths, start_folders
 from .recipe import TrainConfig
 
@@ -57,14 +57,14 @@ class Acquaintance:
     by_domain: dict[str, int]  # those that were met
     split: str = "test"
     by_person: int = 0  # of those that were met: by the name of who is shown alone
+    by_look: int = 0  # of those that were met: by looks, of the image or of a face in it, and not by pixels or files
 
     def sentence(self) -> str:
         "What is to be said; empty where none was met and all is known."
         if self.met:
-            others = f" ({self.by_person:,} of them by other images of the same person)" if self.by_person else ""
             return (
-                f"{self.met:,} of {self.images:,} {self.split} images were in the training of {self.detector}{others}"
-                ": a figure on them would not be a test. Test on images that it has not seen."
+                f"{self.met:,} of {self.images:,} {self.split} images were in the training of {self.detector}"
+                f"{self.how()}: a figure on them would not be a test. Test on images that it has not seen."
             )
         if self.whole:
             return ""
@@ -72,6 +72,15 @@ class Acquaintance:
             f"The training list of {self.detector} is incomplete, "
             f"so some of the {self.images:,} {self.split} images may have been seen."
         )
+
+    def how(self) -> str:
+        "In brackets, which of them are known by something else than their pixels or files; else empty."
+        parts = []
+        if self.by_look:
+            parts.append(f"{self.by_look:,} of them by their looks alone, which evenly lit portraits may share")
+        if self.by_person:
+            parts.append(f"{self.by_person:,} of them by other images of the same person")
+        return f" ({'; '.join(parts)})" if parts else ""
 
     def to_dict(self) -> dict[str, Any]:
         "For metrics.json."
@@ -88,8 +97,8 @@ def acquaintance(
     images = known_rows(seen.without_persons(), rows)
     met = images | known_persons(seen, rows)
     counts = {str(domain): int(count) for domain, count in rows.loc[met, "domain"].value_counts().items()}
-    by_person = int((met & ~images).sum())
-    return Acquaintance(detector, len(rows), int(met.sum()), seen.whole, counts, split, by_person)
+    by_person, by_look = int((met & ~images).sum()), int((images & ~known_files(seen, rows)).sum())
+    return Acquaintance(detector, len(rows), int(met.sum()), seen.whole, counts, split, by_person, by_look)
 
 # %% ../../nbs/08_train/12_known.ipynb #5b0d6a02
 def has_this_split(
@@ -103,7 +112,7 @@ def has_this_split(
         # its stage may have used a share, or left out a source
         return True
     learned = manifest["split"].isin(("train", "valid")) & manifest["domain"].isin(bundle.domains)
-    return manifest_hash(manifest.loc[learned]) == bundle.manifest_hash
+    return bool(learned.any()) and manifest_hash(manifest.loc[learned]) == bundle.manifest_hash
 
 
 def _bundles_around(folders: Sequence[Path], manifest: pd.DataFrame) -> dict[str, Path]:
@@ -116,10 +125,19 @@ def _bundles_around(folders: Sequence[Path], manifest: pd.DataFrame) -> dict[str
     known = {}
     for folder in found:
         try:
-            known[read_bundle(folder).hash] = folder
-        except FakefaceError:
+            known[read_record(folder).hash] = folder
+        except (FakefaceError, OSError):
+            # nobody asked for it; it may be damaged, or somebody else's
             continue
     return known
+
+
+def _is_there(start: str, places: dict[str, Path]) -> bool:
+    "Whether a bundle with this hash is around, and whole."
+    try:
+        return start in places and read_bundle(places[start]).hash == start
+    except (FakefaceError, OSError):
+        return False
 
 
 @dataclass(frozen=True)
@@ -160,8 +178,9 @@ def trained_elsewhere(
             known = _bundles_around([Path(path) for path in folders], manifest)
         met.update(starts)
         places = known or {}
-        waiting.extend(places[start] for start in starts if start in places)
-        if missing := [start for start in starts if start not in places]:
+        there = [start for start in starts if _is_there(start, places)]
+        waiting.extend(places[start] for start in there)
+        if missing := [start for start in starts if start not in there]:
             elsewhere.missing.append(_missing_words(bundle, missing))
     return elsewhere
 
@@ -199,8 +218,9 @@ def met_at_start(
     chosen_on = _asked(elsewhere.folders, valid, "validation")
     if chosen_on.met:
         said.append(
-            f"{chosen_on.met:,} of {chosen_on.images:,} validation images are not new to {chosen_on.detector}: the "
-            "epoch, the thresholds and the unsure band, which are chosen on them, and the figures on them are too "
+            f"{chosen_on.met:,} of {chosen_on.images:,} validation images are not new to {chosen_on.detector}"
+            f"{chosen_on.how()}: what "
+            "is chosen or fitted on them (the epoch, thresholds, the unsure band) and the figures on them are too "
             "optimistic."
         )
     elif test.empty:

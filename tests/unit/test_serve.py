@@ -20,6 +20,7 @@ import time
 from pathlib import Path
 from typing import NamedTuple
 
+import numpy as np
 import psutil
 import pytest
 from fakeface.testing.bundles import tiny_bundle
@@ -28,6 +29,7 @@ from fakeface.testing.images import write_noise_image
 for package in ("voila", "anywidget"):
     pytest.importorskip(package, reason=f"{package} is not installed: pip install 'fakeface[checker]'")
 
+V1 = ["v1.kernel.websocket.jupyter.org"]
 PATIENCE = 120  # seconds, on a machine that has much else to do
 UNKNOWN = "11111111-2222-3333-4444-555555555555"  # a kernel that is not there
 TOKEN_IS_MISSING = b"The token is missing or wrong."
@@ -434,9 +436,14 @@ def test_websocket_runs_no_code_and_tells_no_traceback(server, opened):
 
 @pytest.mark.parametrize(
     "protocols,sent",
-    [(["v1.kernel.websocket.jupyter.org"], b"\xff" * 8), (None, b"\x3f" + b"\xff" * 3)],
+    [
+        (V1, b"\xff" * 8),
+        # the whole message once for every second place
+        (V1, np.array([1000, *[0, 8008] * 500], "<u8").tobytes()),
+        (None, b"\x3f" + b"\xff" * 3),
+    ],
 )
-def test_a_count_of_parts_without_end_ends_the_connection(server, opened, protocols, sent):
+def test_a_message_whose_parts_do_not_lie_in_it_ends_the_connection(server, opened, protocols, sent):
     _, kernel = opened
 
     async def talk():
