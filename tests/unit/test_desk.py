@@ -224,9 +224,12 @@ def test_images_wait_for_their_turn(tmp_path):
 
 def test_page_gets_its_settings_through_the_environment(monkeypatch, tmp_path):
     pytest.importorskip("ipywidgets", reason="ipywidgets is not installed")
+    from fakeface.images import bound
     from fakeface.infer.checker import checker
     from fakeface.infer.page import PageSettings
 
+    # a page bounds its process for good, and other tests run in this one
+    monkeypatch.setattr(bound._Process, "is_bounded", False)
     for paths in (None, tmp_path):
         for name, value in PageSettings("no/such", paths=paths).environment(tmp_path / "turn").items():
             monkeypatch.setenv(name, value)
