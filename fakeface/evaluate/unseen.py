@@ -27,7 +27,7 @@ from ..data.sources import scan
 from ..models.bundle import Bundle
 from ..models.seen import MOST_MET, Seen
 from ..models.storage import read_bundle
-from ..train.copies import known_rows, looks_of
+from ..train.copies import is_cut, known_rows, looks_of
 from ..train.data_choice import FOR_CALIBRATION
 from .predict import EvaluateError
 
@@ -284,7 +284,8 @@ def _look_alike(
     is_same = among(looks, theirs[:, ONE_WAY]) | (looks[:, 2:] == 0).all(1)
     # of what was cut in `prepare` a copy may be one of the whole; of that, and of files that are gone, nothing finer
     # is known
-    bare = [np.asarray(known["look_from"], np.uint64), np.asarray(likely["phash"], np.uint64)[theirs[:, 0] == 0]]
+    whole = np.asarray(known["look_from"], np.uint64)[is_cut(known)]
+    bare = [whole, np.asarray(likely["phash"], np.uint64)[theirs[:, 0] == 0]]
     without_finer = np.unique(np.concatenate(bare))
     without_finer = without_finer[without_finer != 0]
     fine = np.unique(coarse[coarse != 0])

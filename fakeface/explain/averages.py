@@ -42,19 +42,23 @@ def _tile_starts(
     return [round(start) for start in np.linspace(0, length - side, -(-length // side))]
 
 
+_TILES = 256  # that are transformed at once
+
+
 def _tiles(
     img: Image.Image,  # RGB
     side: int,
     highpass: bool,
-) -> np.ndarray:  # float32 [n,side,side], each with a mean of 0
-    "Grey tiles over a whole image."
+) -> Iterator[np.ndarray]:  # float32 [n,side,side], each with a mean of 0
+    "Grey tiles over a whole image, some at a time: all of a large one, as complex numbers, would take gigabytes."
     grey = np.asarray(img.convert("L"))
-    x = grey.astype(np.float32)
-    if highpass:
-        x = x - cv2.medianBlur(grey, 3)
-    tops, lefts = _tile_starts(x.shape[0], side), _tile_starts(x.shape[1], side)
-    tiles = np.stack([x[top : top + side, left : left + side] for top, left in itertools.product(tops, lefts)])
-    return tiles - tiles.mean((1, 2), keepdims=True)
+    smooth = cv2.medianBlur(grey, 3) if highpass else np.broadcast_to(np.uint8(0), grey.shape)
+    tops, lefts = _tile_starts(grey.shape[0], side), _tile_starts(grey.shape[1], side)
+    places = itertools.product(tops, lefts)
+    while some := list(itertools.islice(places, _TILES)):
+        both = [[x[top : top + side, left : left + side] for top, left in some] for x in (grey, smooth)]
+        tiles = np.stack(both[0]).astype(np.float32) - np.stack(both[1])
+        yield tiles - tiles.mean((1, 2), keepdims=True)
 
 
 def _power(
@@ -77,10 +81,13 @@ def spectrum(
     device: torch.device | None = None,  # where all tiles are transformed at once; None: on the processor
 ) -> np.ndarray:  # float32 [side,side] dB, frequency 0 in the middle
     "Log power spectrum of the grey image, mean over tiles."
-    tiles = _tiles(img, side, highpass)
     hann = np.hanning(side + 1)[:-1]
     window = np.outer(hann, hann)
-    mean_power = _power(tiles, window, device) / (len(tiles) * (window**2).sum())
+    power, count = np.zeros((side, side)), 0
+    for tiles in _tiles(img, side, highpass):
+        power += _power(tiles, window, device)
+        count += len(tiles)
+    mean_power = power / (count * (window**2).sum())
     return np.fft.fftshift(10 * np.log10(mean_power + 1e-6)).astype(np.float32)
 
 # %% ../../nbs/10_explain/02_averages.ipynb #77d6c7f7

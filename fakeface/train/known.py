@@ -115,27 +115,27 @@ def has_this_split(
     return bool(learned.any()) and manifest_hash(manifest.loc[learned]) == bundle.manifest_hash
 
 
-def _bundles_around(folders: Sequence[Path], manifest: pd.DataFrame) -> dict[str, Path]:
+def _bundles_around(folders: Sequence[Path], manifest: pd.DataFrame) -> dict[str, list[Path]]:
     "Where bundles are, by their hash: in the runs of these and of the manifest, in runs beside these, installed."
     runs = {Path(manifest.attrs["root"]).resolve().parent}
     runs |= {folder.resolve().parent.parent for folder in folders}
     found = list(list_bundles().values())
     for home in runs:
         found += [*home.glob("*/bundle"), *home.parent.glob("*/*/bundle")]
-    known = {}
+    known: dict[str, list[Path]] = {}
     for folder in found:
         try:
-            known[read_record(folder).hash] = folder
+            known.setdefault(read_record(folder).hash, []).append(folder)
         except (FakefaceError, OSError):
             # nobody asked for it; it may be damaged, or somebody else's
             continue
     return known
 
 
-def _is_there(start: str, places: dict[str, Path]) -> bool:
-    "Whether a bundle with this hash is around, and whole."
+def _is_whole(folder: Path, start: str) -> bool:
+    "Whether a bundle with this hash can be read there."
     try:
-        return start in places and read_bundle(places[start]).hash == start
+        return read_bundle(folder).hash == start
     except (FakefaceError, OSError):
         return False
 
@@ -164,7 +164,7 @@ def trained_elsewhere(
     "Those that were not trained on these splits; in the place of one that was, what it began with."
     elsewhere = TrainedElsewhere([], [])
     waiting, met = [Path(folder) for folder in folders], set[str]()
-    known: dict[str, Path] | None = None
+    around: dict[str, list[Path]] | None = None
     while waiting:
         folder = waiting.pop(0)
         bundle = read_bundle(folder)
@@ -174,13 +174,14 @@ def trained_elsewhere(
             continue
         # each once, however often the record of a bundle names it
         starts = [start for start in dict.fromkeys([bundle.parent, *bundle.averaged]) if start and start not in met]
-        if starts and known is None:
-            known = _bundles_around([Path(path) for path in folders], manifest)
+        if starts and around is None:
+            around = _bundles_around([Path(path) for path in folders], manifest)
         met.update(starts)
-        places = known or {}
-        there = [start for start in starts if _is_there(start, places)]
-        waiting.extend(places[start] for start in there)
-        if missing := [start for start in starts if start not in there]:
+        places = around or {}
+        # each copy, for one may be broken, or without the marks of faces
+        whole = {start: [place for place in places.get(start, []) if _is_whole(place, start)] for start in starts}
+        waiting.extend(place for places_of_one in whole.values() for place in places_of_one)
+        if missing := [start for start in starts if not whole[start]]:
             elsewhere.missing.append(_missing_words(bundle, missing))
     return elsewhere
 
