@@ -220,9 +220,8 @@ def met_at_start(
     if chosen_on.met:
         said.append(
             f"{chosen_on.met:,} of {chosen_on.images:,} validation images are not new to {chosen_on.detector}"
-            f"{chosen_on.how()}: what "
-            "is chosen or fitted on them (the epoch, thresholds, the unsure band) and the figures on them are too "
-            "optimistic."
+            f"{chosen_on.how()}: what is chosen or fitted on them (the epoch, thresholds, the unsure band) and the "
+            "figures on them are too optimistic."
         )
     elif test.empty:
         said.append(chosen_on.sentence())
