@@ -97,8 +97,9 @@ def _record(
 ) -> Seen:
     "What such images are known by."
     appearances = looks_of(rows, cache)
-    before = rows["look_from"].to_numpy(np.uint64)
-    looks = np.append(appearances[:, :2], before)
+    own, before = (rows[name].to_numpy(np.uint64) for name in ("phash", "look_from"))
+    # the table knows how an image looks whose file is gone
+    looks = np.concatenate([*appearances[:, :2].T, own, before])
     faces, _ = _faces(rows, cache)
     # of what was cut the finer looks of the whole are not known
     is_whole = (before != 0) & ~is_cut(rows)
