@@ -101,14 +101,24 @@ def acquaintance(
     return Acquaintance(detector, len(rows), int(met.sum()), seen.whole, counts, split, by_person, by_look)
 
 # %% ../../nbs/08_train/12_known.ipynb #5b0d6a02
+def _begun_on(folder: Path) -> str | None:
+    "The hash of the manifest that a bundle's stage was begun on; None where it has no stage, or a damaged one."
+    if not (folder.parent / "stage.json").is_file():
+        return None
+    try:
+        return trained_on(folder.parent)
+    except (FakefaceError, OSError):
+        # then what the bundle says of itself decides
+        return None
+
+
 def has_this_split(
     folder: Path,  # of a bundle
     bundle: Bundle,  # what it says of itself
     manifest: pd.DataFrame,
 ) -> bool:
     "Was a bundle trained and chosen on these splits, or on a part of each?"
-    is_of_a_stage = (folder.parent / "stage.json").is_file()
-    if is_of_a_stage and trained_on(folder.parent) == manifest_hash(manifest):
+    if _begun_on(folder) == manifest_hash(manifest):
         # its stage may have used a share, or left out a source
         return True
     learned = manifest["split"].isin(("train", "valid")) & manifest["domain"].isin(bundle.domains)
