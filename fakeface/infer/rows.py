@@ -107,12 +107,13 @@ def _row(line: bytes, kind: str, key: re.Pattern = _KEY) -> dict[str, Any]:
 # %% ../../nbs/11_infer/09_rows.ipynb #b9af54dc
 _FACE = re.compile(r"face (\d+) of (\d+)")
 _HEAD = (",".join(ROW_COLUMNS) + "\n").encode()
+_LONGEST = 2**22  # bytes of a row, and more than any has
 
 
 def _whole_length(file: BinaryIO, kind: str) -> int:
     "The length of a file of rows without a torn last line and without an image that lacks faces."
     size = file.seek(0, 2)
-    file.seek(max(0, size - 2**22))
+    file.seek(max(0, size - _LONGEST))
     *lines, torn = file.read().split(b"\n")
     end = size - len(torn)
     if not lines or kind == "csv" and end == len(_HEAD):
@@ -348,7 +349,8 @@ class Rows:
             rows: list[dict[str, Any]] = []
             lines: list[bytes] = []
             while file.tell() < self.size:
-                line = file.readline()
+                # somebody else's file may hold one line of gigabytes
+                line = file.readline(_LONGEST)
                 row = _row(line, self.kind)
                 self._refuse_foreign(row)
                 if not _goes_on(row, rows, self.path) and rows:
