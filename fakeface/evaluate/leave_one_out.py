@@ -441,19 +441,35 @@ def _refuse_other_start(
     manifest: pd.DataFrame,  # the run's
     group: list[str],  # what the round leaves out
 ) -> None:
-    "Raise `FakefaceError` where a round began from another pretraining than it would now."
+    "Raise `FakefaceError` where a round began otherwise than it would now: from another pretraining, or from none."
     own, of_round = (_bundle_in(folder / "pretrain/bundle") for folder in (home, new))
-    if of_round is None:
+    finetuned = _bundle_in(new / "finetune/bundle")
+    if finetuned is not None and bool(finetuned.parent) != _begins_with_pretraining(home, pretrain):
+        has, had = ("no pretraining", "one") if finetuned.parent else ("a pretraining", "none")
+        raise FakefaceError(
+            f"Finetuning begins with {has} now, and that of {new.name} began with {had}. "
+            "Give overwrite=True to make the rounds again."
+        )
+    if of_round is None or (finetuned is not None and not finetuned.parent):
         return
+    # what it was finetuned from, and the pretraining beside it, which may be a later one
+    began_with = [of_round.hash] if finetuned is None else [finetuned.parent, of_round.hash]
     # as in `_train_round`: what has not met the group is taken as it is
     if own is not None and not _has_met_any(own, manifest, group):
-        if own.hash != of_round.hash:
+        others = [start for start in began_with if start != own.hash]
+        if others:
             raise FakefaceError(
-                f"{new} began from the pretraining {of_round.hash[:12]}; the run's is {own.hash[:12]} now. "
+                f"{new} began from the pretraining {others[0][:12]}; the run's is {own.hash[:12]} now. "
                 "Give overwrite=True to make the rounds again."
             )
     elif pretrain is not None:
         _refuse_other_settings(new / "pretrain", pretrain)
+
+
+def _kept_stages(cfg: LeaveoutConfig, new: Path) -> list[str]:
+    "Which stages of a round are finished and are not made again."
+    stages = () if cfg.overwrite else ("finetune", "evaluate")
+    return [stage for stage in stages if Stage.state(new / stage) == "finished"]
 
 
 def _begin_round(cfg: LeaveoutConfig, new: Path) -> None:
@@ -486,10 +502,12 @@ def one_round(
     manifest = read_manifest(require(home / "prepare/manifest.parquet", "prepare"))
     if not cfg.overwrite:
         _refuse_other_data(new, manifest)
-    is_finished = Stage.state(new / "evaluate") == "finished" and not cfg.overwrite
-    if is_finished:
-        pretrain, finetune = (round_config(stage, home, cfg, group, manifest) for stage in ("pretrain", "finetune"))
+    kept = _kept_stages(cfg, new)
+    is_finished = "evaluate" in kept
+    pretrain, finetune = (round_config(stage, home, cfg, group, manifest) for stage in ("pretrain", "finetune"))
+    if kept:
         _refuse_other_start(home, new, pretrain, manifest, group)
+    if is_finished:
         if finetune is not None:
             _refuse_other_settings(new / "finetune", finetune)
         asked, was = _framing_of(home), _framing_of(new)
@@ -856,15 +874,10 @@ def _refuse_other_beginning(
     asked = LeaveoutConfig(home.name, str(home.parent.resolve()), epochs=record.get("given_epochs") or 0)
     _refuse_unknown_start(home.name, home, group)
     pretrain = round_config("pretrain", home, asked, group, manifest)
-    finetuned = _bundle_in(new / "finetune/bundle")
-    if finetuned is not None and bool(finetuned.parent) != _begins_with_pretraining(home, pretrain):
-        has, had = ("no pretraining", "one") if finetuned.parent else ("a pretraining", "none")
-        raise FakefaceError(f"Finetuning begins with {has} now, and that of {new.name} began with {had}.")
-    if finetuned is None or not finetuned.parent:
-        return
-    if pretrain is not None and record.get("given_epochs") is None:
+    trained_before = new / "pretrain/config.json"
+    if pretrain is not None and record.get("given_epochs") is None and trained_before.exists():
         # not recorded: they may differ on purpose
-        trained = read_json(new / "pretrain/config.json").get("epochs", pretrain.epochs)
+        trained = read_json(trained_before).get("epochs", pretrain.epochs)
         pretrain = replace(pretrain, epochs=trained)
     _refuse_other_start(home, new, pretrain, manifest, group)
 
