@@ -44,7 +44,7 @@ from ..train.copies import known_rows, shared_rows, tied_by_faces, without_met
 from ..train.data_choice import replayed_rows
 from ..train.known import seen_at_start
 from ..train.origin import began_with, finished_start, require_same_start, start_folders
-from ..train.recipe import FEWEST_PARTS, TrainConfig, identity
+from ..train.recipe import FEWEST_PARTS, TrainConfig, identity, without_places
 
 # %% ../../nbs/09_evaluate/11_cross_validate.ipynb #8123bc77
 _DEALS = 20  # tries with as many parts
@@ -152,14 +152,19 @@ def _begin_parts(
 ) -> str:  # hashes of the bundles that each part begins with, separated by commas
     "Note which parts, data and settings the scores in a folder belong to; those of others are removed."
     dealt = [[path, domain, int(number)] for path, domain, number in zip(rows["path"], rows["domain"], part)]
-    begins_with = [read_bundle(path).hash for path in start_folders(cfg)]
-    key = sha256_json(dict(parts=dealt, manifest=manifest_hash(rows), settings=identity(cfg), begins_with=begins_with))
+    replayed = replayed_rows(cfg)
+    hashes = dict(
+        manifest=manifest_hash(rows),
+        begins_with=[read_bundle(path).hash for path in start_folders(cfg)],
+        replayed="" if replayed is None else manifest_hash(replayed),
+    )
+    key = sha256_json(dict(parts=dealt, settings=without_places(identity(cfg)), **hashes))
     note = folder / "parts.json"
     if folder.exists() and (not note.exists() or read_json(note) != dict(key=key)):
         shutil.rmtree(folder)
     folder.mkdir(parents=True, exist_ok=True)
     write_json(note, dict(key=key))
-    return ",".join(begins_with)
+    return ",".join(hashes["begins_with"])
 
 
 def out_of_fold(

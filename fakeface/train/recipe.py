@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['FEWEST_PARTS', 'PRESETS', 'TrainConfig', 'last_blocks', 'train_config', 'fitting_preset', 'stage_train_config',
-           'show', 'identity', 'completed', 'differences']
+           'show', 'identity', 'without_places', 'completed', 'differences']
 
 # %% ../../nbs/08_train/01_recipe.ipynb #25ce7333
 import dataclasses
@@ -452,6 +452,14 @@ _ELSEWHERE = ("run", "out", "overwrite", "resume", "workers", "checkpoint_every"
 def identity(cfg: TrainConfig) -> dict[str, Any]:
     "The fields that decide what the weights become."
     return {name: value for name, value in dataclasses.asdict(cfg).items() if name not in _ELSEWHERE}
+
+
+_PLACES = ("init", "replay")
+
+
+def without_places(settings: dict[str, Any]) -> dict[str, Any]:
+    "Settings without those that say where bundles and images lie; for where these are compared by their hashes."
+    return {name: value for name, value in settings.items() if name not in _PLACES}
 
 
 def completed(
