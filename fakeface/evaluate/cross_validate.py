@@ -44,7 +44,7 @@ from ..train.copies import known_rows, shared_rows, tied_by_faces, without_met
 from ..train.data_choice import replayed_rows
 from ..train.known import seen_at_start
 from ..train.origin import began_with, finished_start, require_same_start, start_folders
-from ..train.recipe import FEWEST_PARTS, TrainConfig, identity, without_places
+from ..train.recipe import FEWEST_PARTS, TrainConfig, identity, apart_from_places
 
 # %% ../../nbs/09_evaluate/11_cross_validate.ipynb #8123bc77
 _DEALS = 20  # tries with as many parts
@@ -158,7 +158,7 @@ def _begin_parts(
         begins_with=[read_bundle(path).hash for path in start_folders(cfg)],
         replayed="" if replayed is None else manifest_hash(replayed),
     )
-    key = sha256_json(dict(parts=dealt, settings=without_places(identity(cfg)), **hashes))
+    key = sha256_json(dict(parts=dealt, settings=apart_from_places(identity(cfg)), **hashes))
     note = folder / "parts.json"
     if folder.exists() and (not note.exists() or read_json(note) != dict(key=key)):
         shutil.rmtree(folder)

@@ -305,7 +305,9 @@ def _copy_pretraining(source: Path, target: Path) -> None:
     refuse_links(source)
     inside = [Path(entry.path).relative_to(source) for entry in entries_below(source)]
     target.mkdir(exist_ok=True)
-    _copy_files(source, target, [path for path in inside if "checkpoints" not in path.parts])
+    wanted = [path for path in inside if "checkpoints" not in path.parts]
+    # its state comes last: half a copy is no finished stage
+    _copy_files(source, target, sorted(wanted, key=lambda path: path.name == "stage.json"))
 
 
 def _require_named_replay(cfg: LeaveoutConfig, stages: Iterable[TrainConfig | None]) -> None:

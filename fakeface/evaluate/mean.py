@@ -57,6 +57,17 @@ def log_odds(
     return table
 
 
+def _scored(
+    rows: pd.DataFrame,  # of a manifest
+    said: pd.DataFrame,  # of `log_odds`, of these rows
+) -> pd.DataFrame:
+    "The rows that all of the bundles could score."
+    asked, answered = (pd.MultiIndex.from_frame(table.loc[:, ["path", "domain"]]) for table in (rows, said))
+    scored = rows.loc[asked.isin(answered)].reset_index(drop=True)
+    scored.attrs = rows.attrs
+    return scored
+
+
 def mean_scores(
     table: pd.DataFrame,  # of `log_odds`
 ) -> pd.DataFrame:  # path, domain, label, group, image where known; logit_real, logit_fake, z, p_fake
@@ -278,7 +289,7 @@ def mean_of_bundles(
     valid = by_domain_records(by_domain(scores, decision.thresholds[decision.threshold]))
     words = words_when_harder(network, network.spec, rows, decision)
     limits = fit_word_limits(words, decision.band.target, [bundle.limits for bundle in bundles])
-    record = dataclasses.replace(_record(name, network, bundles, decision, valid, rows), limits=limits)
+    record = dataclasses.replace(_record(name, network, bundles, decision, valid, _scored(rows, said)), limits=limits)
     # what it was fitted on, it has met as well
     seen = reduce(or_, map(read_seen, folders), seen_of(rows))
     _require_same_parts(folders, bundles)

@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['Summary', 'MEANS', 'PERCENT', 'DASH', 'HOW_WELL', 'FEW', 'value_of', 'bounds_of', 'measured', 'real_domains',
-           'format_figure', 'Cell', 'record_cell', 'stacked', 'with_interval', 'withheld_words', 'format_interval',
-           'how_well', 'too_few', 'listed']
+           'format_figure', 'Cell', 'record_cell', 'stacked', 'with_interval', 'means_words', 'withheld_words',
+           'format_interval', 'how_well', 'too_few', 'listed']
 
 # %% ../../nbs/12_report/02_records.ipynb #0e07643d
 from collections.abc import Iterable, Mapping
@@ -125,12 +125,17 @@ def with_interval(summary: Summary, key: str) -> str:
     return record_cell(summary.get(key), key).inline()
 
 
+def means_words(summary: Summary) -> str:
+    "That figures are means, in brackets; empty where they are of one domain."
+    return " (means over domains)" if len(summary.get("domains") or ()) > 1 else ""
+
+
 def withheld_words(summary: Summary) -> str:
     "On how many images an unsure band withholds a verdict, and how many of the others are right."
     unsure = f"by scores alone it withholds a verdict on {with_interval(summary, 'unsure')} of the images"
     if measured(summary, "accuracy_sure") is None:
         return f"{unsure}, so there is none to be right or wrong"
-    return f"{unsure}; of the others, {with_interval(summary, 'accuracy_sure')} are right"
+    return f"{unsure}; of the others, {with_interval(summary, 'accuracy_sure')} are right{means_words(summary)}"
 
 # %% ../../nbs/12_report/02_records.ipynb #9bac1e40
 def format_interval(

@@ -165,11 +165,10 @@ def band_text(
     macro: Summary,
 ) -> str:
     "What the unsure band does."
-    over = " (means over domains)" if len(macro.get("domains") or ()) > 1 else ""
     if band[0] >= band[1]:
         return "There is no unsure band: the detector gives a verdict on every framed image."
     more = "`fakeface check` is also unsure where a head is small, leans or is cut off, which is not counted here."
-    return f"Unsure from p_fake {band[0]:.3f} up to {band[1]:.3f}: {withheld_words(macro)}{over}. {more}"
+    return f"Unsure from p_fake {band[0]:.3f} up to {band[1]:.3f}: {withheld_words(macro)}. {more}"
 
 # %% ../../nbs/12_report/12_result_sections.ipynb #1fc2c731
 @dataclass(frozen=True)

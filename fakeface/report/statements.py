@@ -38,6 +38,7 @@ from fakeface.report.records import (
     too_few,
     value_of,
     with_interval,
+    means_words,
     withheld_words,
 )
 
@@ -268,10 +269,10 @@ def _withheld(metrics: dict, facts: RunFacts) -> list[Statement]:
         return []
     low, high = metrics.get("band") or (0, 0)
     if low >= high:
-        right = with_interval(macro, "accuracy_sure")
+        right = f"{with_interval(macro, 'accuracy_sure')} are right{means_words(macro)}"
         copies = metrics.get("scenes")
         unsure = f" (everyday copies: {record_cell(copies['unsure'], 'unsure').text} unsure)" if copies else ""
-        text = f"It has no unsure band: it gives a verdict on every framed test image{unsure}, and {right} are right."
+        text = f"It has no unsure band: it gives a verdict on every framed test image{unsure}, and {right}."
         return [Statement(_kind_by_right(macro), text)]
     return [Statement(_kind_by_right(macro), f"With its unsure band {withheld_words(macro)}.")]
 

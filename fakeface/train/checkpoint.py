@@ -16,7 +16,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from ..core.project import FakefaceError
 from ..core.files import SealError, atomic_dir, read_json, sealed, sha256_file, unsealed, write_json
-from .recipe import completed, differences, without_places
+from .recipe import completed, differences, apart_from_places
 
 # %% ../../nbs/08_train/03_checkpoint.ipynb #cb66ef20
 class CheckpointError(FakefaceError):
@@ -163,7 +163,7 @@ def _check_owner(path: Path, state: dict[str, Any], expect: dict[str, Any]) -> N
         found = state.get(key)
         if key == "identity" and isinstance(found, dict):
             # earlier versions wrote places, too
-            found = completed(without_places(found), expected)
+            found = completed(apart_from_places(found), expected)
         if found == expected:
             continue
         if isinstance(found, dict) and isinstance(expected, dict):

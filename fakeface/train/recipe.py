@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['FEWEST_PARTS', 'PRESETS', 'TrainConfig', 'last_blocks', 'train_config', 'fitting_preset', 'stage_train_config',
-           'show', 'identity', 'without_places', 'completed', 'differences']
+           'show', 'identity', 'apart_from_places', 'completed', 'differences']
 
 # %% ../../nbs/08_train/01_recipe.ipynb #25ce7333
 import dataclasses
@@ -457,7 +457,7 @@ def identity(cfg: TrainConfig) -> dict[str, Any]:
 _PLACES = ("init", "replay")
 
 
-def without_places(settings: dict[str, Any]) -> dict[str, Any]:
+def apart_from_places(settings: dict[str, Any]) -> dict[str, Any]:
     "Settings without those that say where bundles and images lie; for where these are compared by their hashes."
     return {name: value for name, value in settings.items() if name not in _PLACES}
 

@@ -20,13 +20,13 @@ from .checkpoint import Checkpoint, CheckpointError, checkpoints, load_checkpoin
 from .checkpoint import optimizer_tensors, require_like, save_checkpoint
 from .data_choice import TrainError
 from .progress import Progress
-from .recipe import TrainConfig, differences, identity, without_places
+from .recipe import TrainConfig, differences, identity, apart_from_places
 from .trainer import Trainer
 
 # %% ../../nbs/08_train/13_resume.ipynb #13c9df8b
 def _owner(trainer: Trainer) -> dict[str, Any]:
     "What a checkpoint must agree with to belong to a run."
-    return dict(identity=without_places(identity(trainer.cfg)), data=trainer.data_hash, parent=trainer.parent)
+    return dict(identity=apart_from_places(identity(trainer.cfg)), data=trainer.data_hash, parent=trainer.parent)
 
 
 def save_trainer(trainer: Trainer) -> None:
@@ -127,7 +127,7 @@ def require_same(
 def require_same_settings(cfg: TrainConfig) -> None:
     "Raise `TrainError`, in every process, where one was started with other settings than the rest."
     # another machine may have its files in other places
-    own = without_places(identity(cfg)) | dict(run=cfg.run, checkpoint_every=cfg.checkpoint_every)
+    own = apart_from_places(identity(cfg)) | dict(run=cfg.run, checkpoint_every=cfg.checkpoint_every)
     first, *others = gather_object([own])
     for other in others:
         if changed := differences(first, other):
