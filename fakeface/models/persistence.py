@@ -34,7 +34,15 @@ from ..images.preprocess import InputSpec, eval_views, normalise
 from .backbone import base_arch, parts_of
 from .several import build_network
 from .patterns import is_same_score, pattern, pixel_hash
-from .session import FIRST_PATTERN, SECONDS_OF_A_RUN, first_score, onnx_bytes, open_session, values_limit
+from fakeface.models.session import (
+    FIRST_PATTERN,
+    SECONDS_OF_A_RUN,
+    first_score,
+    onnx_bytes,
+    open_session,
+    require_stored_score,
+    values_limit,
+)
 from .feature_stats import Stats
 from .seen import Seen
 from .storage import check_tensors, copy_bundle, load_tensors, read_bundle, write_bundle
@@ -197,10 +205,12 @@ def add_onnx(
         path = Path(scratch) / ONNX
         export_onnx(model, path)
         onnx = path.read_bytes()
-    reference = _with_score(bundle, onnx).reference
+    made = _with_score(bundle, onnx)
+    # the score that is stored so far is the only one that says which network this was
+    require_stored_score(made.reference[0]["p_fake"], bundle, WEIGHTS)
     out = Path(folder if out is None else out)
     is_same = out.exists() and out.samefile(folder)
-    return copy_bundle(folder, out, overwrite=is_same, onnx=onnx, reference=reference)
+    return copy_bundle(folder, out, overwrite=is_same, onnx=onnx, reference=made.reference)
 
 # %% ../../nbs/06_models/11_persistence.ipynb #c794513b
 _PATTERNS = 4
@@ -266,11 +276,14 @@ def is_buildable(arch: str) -> bool:
 def require_one_network(
     folder: str | os.PathLike,  # a bundle's folder
 ) -> int:  # images that were compared; 0 where there are not two networks
-    "Raise `BundleError` where the weights and the ONNX file of a bundle score drawn faces differently."
+    "Raise `BundleError` where weights, ONNX file and stored score of a bundle do not agree about drawn faces."
     bundle = read_bundle(folder)
-    if ONNX not in bundle.files or not is_buildable(bundle.arch):
+    if not is_buildable(bundle.arch) or not (ONNX in bundle.files or bundle.reference):
         return 0
     of_weights = _torch_scores(load_model(folder)[0], bundle)
+    if ONNX not in bundle.files:
+        require_stored_score(of_weights[0], bundle, WEIGHTS)
+        return 0
     session = open_session(onnx_bytes(folder, bundle), bundle.spec.size)
     for variant, known in enumerate(of_weights):
         found = first_score(session, bundle, variant=variant)
@@ -279,6 +292,7 @@ def require_one_network(
                 f"The bundle {bundle.name} holds two networks: {ONNX} scores a known image {found:.4f}, the weights "
                 f"score it {known:.4f}. Copy it again from where you got it; fakeface export makes {ONNX} again."
             )
+    require_stored_score(of_weights[0], bundle, WEIGHTS)
     return len(of_weights)
 
 

@@ -4,7 +4,8 @@
 
 # %% auto #0
 __all__ = ['MOST_VALUES', 'SECONDS_OF_A_RUN', 'NOT_FINITE', 'FIRST_PATTERN', 'onnx_bytes', 'values_limit', 'open_session',
-           'RunError', 'run_network', 'require_finite', 'run_views', 'first_score', 'require_known_score']
+           'RunError', 'run_network', 'require_finite', 'run_views', 'first_score', 'require_stored_score',
+           'require_known_score']
 
 # %% ../../nbs/06_models/05_session.ipynb #5bab7a7c
 import functools
@@ -229,18 +230,27 @@ def first_score(
     return float(p_fake(np.concatenate(logits).mean(0, keepdims=True), bundle.temperature, bundle.bias)[0])
 
 
-def require_known_score(
-    session: ort.InferenceSession,  # of `open_session`
+def require_stored_score(
+    found: float,  # p_fake of the first known image
     bundle: Bundle,
+    file: str = ONNX,  # what scored it
 ) -> None:
-    "Run a network once; raises `BundleError` where it fails, or scores the first known image unlike the bundle says."
-    found, drawn_here = first_score(session, bundle), pixel_hash(pattern(0))
+    "Raise `BundleError` where a bundle carries another score of the first known image."
+    drawn_here = pixel_hash(pattern(0))
     for known in bundle.reference:
         if known["name"] != FIRST_PATTERN or known["sha256"] != drawn_here:
             continue
         if not is_same_score(found, known["p_fake"]):
             raise BundleError(
-                f"{ONNX} scores a known image {found:.4f}; where the bundle {bundle.name} was made it was "
+                f"{file} scores a known image {found:.4f}; where the bundle {bundle.name} was made it was "
                 f"{known['p_fake']:.4f}. This is another network, or it computes something else here. "
                 "Copy the bundle again from where you got it, or install the versions in constraints.txt."
             )
+
+
+def require_known_score(
+    session: ort.InferenceSession,  # of `open_session`
+    bundle: Bundle,
+) -> None:
+    "Run a network once; raises `BundleError` where it fails, or scores the first known image unlike the bundle says."
+    require_stored_score(first_score(session, bundle), bundle)
