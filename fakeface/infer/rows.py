@@ -100,14 +100,35 @@ def _row(line: bytes, kind: str, key: re.Pattern = _KEY) -> dict[str, Any]:
             row = dict[str, Any](zip(ROW_COLUMNS, cells, strict=True))
         if _is_row(row, key):
             return row
-    except (ValueError, TypeError, StopIteration, csv.Error):
+    except (ValueError, TypeError, RecursionError, StopIteration, csv.Error):
         pass
     raise FolderError(f"{line[:60]!r} is not a row that fakeface wrote.")
 
 # %% ../../nbs/11_infer/09_rows.ipynb #b9af54dc
-_FACE = re.compile(r"face (\d+) of (\d+)")
+_FACE = re.compile(r"face (\d{1,6}) of (\d{1,6})")
 _HEAD = (",".join(ROW_COLUMNS) + "\n").encode()
 _LONGEST = 2**22  # bytes of a row, and more than any has
+
+
+def _face_of(row: dict[str, Any]) -> tuple[int, int]:
+    "Which face of how many a row is about."
+    face = _FACE.fullmatch(row["looked_at"])
+    return (int(face[1]), int(face[2])) if face else (1, 1)
+
+
+def _unfinished(lines: list[bytes], kind: str) -> list[bytes]:
+    "The rows at the end that are the first faces of an image which has more."
+    last = _row(lines[-1], kind)
+    number, of = _face_of(last)
+    if not 0 < number < of:
+        return []
+    found = lines[-number:]
+    for face, line in zip(range(number, 0, -1), reversed(found)):
+        row = last if line + b"\n" == _HEAD else _row(line, kind)
+        if (*_face_of(row), row["file_key"]) != (face, of, last["file_key"]):
+            # somebody has changed or sorted them: refused when they are read
+            return []
+    return found
 
 
 def _whole_length(file: BinaryIO, kind: str) -> int:
@@ -118,11 +139,7 @@ def _whole_length(file: BinaryIO, kind: str) -> int:
     end = size - len(torn)
     if not lines or kind == "csv" and end == len(_HEAD):
         return end
-    face = _FACE.fullmatch(_row(lines[-1], kind)["looked_at"])
-    if face is None or face[1] == face[2]:
-        return end
-    unfinished = lines[-int(face[1]) :]
-    return end - sum(len(line) + 1 for line in unfinished)
+    return end - sum(len(line) + 1 for line in _unfinished(lines, kind))
 
 
 _VERSION = f"fakeface {__version__}"
@@ -181,6 +198,11 @@ def _refuse_other(path: Path, note: Path, about: dict[str, Any], resume: bool) -
     if resume and differ:
         name = differ[0]
         then, now = was.get(name), about[name]
+        if name == "working_directory" and then and now:
+            raise FolderError(
+                f"{path} names its files as they are seen from {then!r} (its working_directory), and this is {now!r}. "
+                "Go on from there, replace it (--overwrite), or choose another name."
+            )
         raise FolderError(
             f"{path} was written with {name} = {then!r}, but now it is {now!r}. "
             "Give the same value again, or another file."
@@ -195,12 +217,6 @@ def _versions_of(was: dict[str, Any]) -> list[str]:
         noted = ["an unknown version"]
     earlier = [version for version in dict.fromkeys(noted) if version != _VERSION]
     return [*earlier, _VERSION]
-
-
-def _face_of(row: dict[str, Any]) -> tuple[int, int]:
-    "Which face of how many a row is about."
-    face = _FACE.fullmatch(row["looked_at"])
-    return (int(face[1]), int(face[2])) if face else (1, 1)
 
 
 def _goes_on(
