@@ -114,12 +114,13 @@ def test_processes_that_were_started_with_other_settings_say_so(tmp_path):
     config = dict(PLAIN, stage="finetune", out=str(tmp_path), run="two", processes=2)
     running = started_by_hand(tmp_path, [config, config | dict(lr=0.5, batch=8)])
     try:
-        assert [process.wait(120) for process in running] == [1, 1]
+        codes = [process.wait(120) for process in running]
     finally:
         for process in running:
             process.kill()
     for rank in "01":
         said = (tmp_path / f"{rank}.txt").read_text()
+        assert codes == [1, 1], (codes, said[-3000:])
         assert "The processes have different settings" in said and "lr: 0.05 -> 0.5" in said, said[-3000:]
     assert not (tmp_path / "two/finetune/bundle").exists()
 
