@@ -32,7 +32,7 @@ from ..models.bundle import CARD, INDEX, Bundle
 from ..models.storage import WEIGHTS_LICENSE, read_bundle, read_seen, read_stats, write_bundle
 from ..models.card import md_table, model_card, plain_markdown
 from ..models.export import export_onnx
-from ..models.persistence import load_model
+from ..models.persistence import load_model, require_one_network
 from ..train.origin import init_paths
 from .records import DASH, format_interval, listed, real_domains
 from ..infer.reference import add_reference
@@ -63,6 +63,8 @@ def ship(
     # what is published comes from this run, and from nowhere that a link in it leads to
     look_through(run_dir(run, out))
     source = require(run_dir(run, out) / stage / "bundle", stage)
+    # its own score is the last to say so, before another takes its place
+    require_one_network(source)
     dest = Path(dest or project_root() / "outputs/models" / name)
     model, trained = load_model(source)
     tensors = rounded(model)
